@@ -1,0 +1,124 @@
+"""The networks that are trained here: an MLP on PANNs embeddings and a residual CNN on log-mels."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Standardize(nn.Module):
+    """Subtract a mean and divide by a standard deviation that training data gave.
+
+    Both are buffers, so that a checkpoint carries them and inference needs no training data.
+
+    Parameters
+    ----------
+    size : int
+        Number of features, the last axis of the input.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardise ``x`` of shape (..., size)."""
+        return (x - self.mean) / self.std
+
+
+class EmbeddingMLP(nn.Module):
+    """The classifier on frozen Cnn14 embeddings: 2048-1024-512-256-classes.
+
+    Parameters
+    ----------
+    n_classes : int
+        Number of artists.
+    dropout : float
+        Probability with which a hidden unit is dropped while training.
+    """
+
+    def __init__(self, n_classes: int, dropout: float = 0.3) -> None:
+        super().__init__()
+        widths = (2048, 1024, 512, 256)
+        self.standardize = Standardize(widths[0])
+        hidden: list[nn.Module] = []
+        for n_in, n_out in zip(widths, widths[1:], strict=False):
+            hidden += [nn.Linear(n_in, n_out), nn.ReLU(), nn.Dropout(dropout)]
+        self.hidden = nn.Sequential(*hidden)
+        self.output = nn.Linear(widths[-1], n_classes)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Map embeddings of shape (batch, 2048) to logits of shape (batch, n_classes)."""
+        return self.output(self.hidden(self.standardize(embedding)))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al. 2016, figure 5, left).
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Channels before and after.
+    stride : int
+        Stride of the first convolution, and of the 1x1 shortcut where one is needed.
+    """
+
+    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(n_out)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(n_out)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or n_in != n_out:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, n_in, mels, frames) to (batch, n_out, mels / stride, frames / stride)."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + self.shortcut(x))
+
+
+class ArtistResNet(nn.Module):
+    """The residual CNN on log-mel spectrograms, trained from scratch.
+
+    A 7x7 stem, three stages of two basic blocks with 64, 128 and 256 channels, global average and
+    maximum pooling side by side, and a hidden layer of 256 units.
+
+    Parameters
+    ----------
+    n_classes : int
+        Number of artists.
+    n_mels : int
+        Mel bands of the input.
+    dropout : float
+        Probability with which a unit of the hidden layer is dropped while training.
+    """
+
+    def __init__(self, n_classes: int, n_mels: int = 64, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.standardize = Standardize(n_mels)
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.MaxPool2d(3, stride=2, padding=1),
+        )
+        self.stage1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
+        self.stage2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
+        self.stage3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
+        self.hidden = nn.Sequential(nn.Linear(512, 256), nn.ReLU(), nn.Dropout(dropout))
+        self.output = nn.Linear(256, n_classes)
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Map log-mels of shape (batch, frames, n_mels) to logits of shape (batch, n_classes)."""
+        x = self.standardize(log_mel).transpose(1, 2).unsqueeze(1)
+        x = self.stage3(self.stage2(self.stage1(self.stem(x))))
+        pooled = torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)
+        return self.output(self.hidden(pooled))
