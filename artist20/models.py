@@ -1,5 +1,7 @@
 """The networks that are trained here: an MLP on PANNs embeddings and a residual CNN on log-mels."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,7 +47,7 @@ class EmbeddingMLP(nn.Module):
         widths = (2048, 1024, 512, 256)
         self.standardize = Standardize(widths[0])
         hidden: list[nn.Module] = []
-        for n_in, n_out in zip(widths, widths[1:], strict=False):
+        for n_in, n_out in pairwise(widths):
             hidden += [nn.Linear(n_in, n_out), nn.ReLU(), nn.Dropout(dropout)]
         self.hidden = nn.Sequential(*hidden)
         self.output = nn.Linear(widths[-1], n_classes)

@@ -1,0 +1,275 @@
+"""Every file that one stage hands another: its path, its schema, atomic write, checked read.
+
+Nothing read here can run code: arrays are loaded without pickle, checkpoints with
+``weights_only=True``, scikit-learn models through skops with a fixed list of trusted types.
+Every write goes to a temporary name in the same folder and is moved into place when it is whole.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from artist20 import UserError
+from artist20.dataset import Song
+
+# torch and skops are imported where they are used: together they take seconds, and the stages of
+# Task 1 and the report scripts need one of them at most.
+
+TASK1_MODELS = ("svm", "random_forest", "knn")
+
+# What skops meets in our fitted pipelines beyond its own list. Fixed here: a file never says for
+# itself what may be trusted.
+TRUSTED_TYPES = [
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.feature_selection._univariate_selection.f_classif",
+    "sklearn.tree._tree.Tree",
+]
+
+
+def task1_dir(results_dir: Path) -> Path:
+    """Folder of Task 1's features, models and metrics."""
+    return results_dir / "task1"
+
+
+def panns_dir(results_dir: Path) -> Path:
+    """Folder of Task 2's first model: embedding cache, checkpoints, metrics, predictions."""
+    return results_dir / "task2" / "panns"
+
+
+def resnet_dir(results_dir: Path) -> Path:
+    """Folder of Task 2's second model: spectrogram cache, checkpoints, metrics, predictions."""
+    return results_dir / "task2" / "resnet"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that replaces it if the block succeeds.
+
+    The suffix is kept, because some writers choose the format by it. After a failure the
+    temporary file is gone and ``path`` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON (indented, UTF-8); NaN and infinity are refused."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """Read JSON.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    made_by : str
+        The command that makes it, for the message when it is missing or broken.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run {made_by} first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no valid JSON ({error}): run {made_by} again") from None
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as ``.npy`` that can be read without pickle."""
+    with atomic_path(path) as temporary:
+        np.save(temporary, array, allow_pickle=False)
+
+
+def read_array(path: Path, made_by: str) -> np.ndarray:
+    """Read an ``.npy`` file; a missing or broken one is a ``UserError`` that names ``made_by``."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run {made_by} first") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}): run {made_by} again") from None
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Task 1's features of one split.
+
+    Attributes
+    ----------
+    X : np.ndarray
+        (n_songs, n_features) float32.
+    y : np.ndarray
+        (n_songs,) artist names.
+    albums : np.ndarray
+        (n_songs,) ``"artist/album"``: the groups of cross-validation.
+    paths : list of str
+        The songs as the split list names them.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    albums: np.ndarray
+    paths: list[str]
+
+
+def write_features(folder: Path, split: str, X: np.ndarray, songs: Sequence[Song]) -> None:
+    """Write ``X_<split>.npy``, ``y_<split>.npy`` and ``songs_<split>.json``."""
+    write_array(folder / f"X_{split}.npy", X.astype(np.float32))
+    write_array(folder / f"y_{split}.npy", np.array([song.artist for song in songs]))
+    write_json(folder / f"songs_{split}.json", [song.record() for song in songs])
+
+
+def read_features(folder: Path, split: str) -> FeatureSet:
+    """Read what :func:`write_features` wrote, and check that the three files belong together."""
+    made_by = "task1_preprocessing.py"
+    X = read_array(folder / f"X_{split}.npy", made_by)
+    y = read_array(folder / f"y_{split}.npy", made_by)
+    songs = read_json(folder / f"songs_{split}.json", made_by)
+    n_features = len(read_json(folder / "feature_names.json", made_by))
+    if X.ndim != 2 or X.shape != (len(songs), n_features) or y.shape != (len(songs),):
+        raise UserError(
+            f"{folder}: X_{split}.npy {X.shape}, y_{split}.npy {y.shape}, songs_{split}.json "
+            f"({len(songs)}) and feature_names.json ({n_features}) do not belong together: "
+            f"run {made_by} again"
+        )
+    if not np.isfinite(X).all():
+        raise UserError(f"{folder}/X_{split}.npy holds NaN or infinity: run {made_by} again")
+    albums = np.array([f"{song['artist']}/{song['album']}" for song in songs])
+    return FeatureSet(X, y, albums, [song["path"] for song in songs])
+
+
+def write_sklearn(path: Path, model: object) -> None:
+    """Write a fitted scikit-learn model with skops."""
+    import skops.io
+
+    with atomic_path(path) as temporary:
+        skops.io.dump(model, temporary)
+
+
+def read_sklearn(path: Path) -> Any:
+    """Read a scikit-learn model; a type outside :data:`TRUSTED_TYPES` is refused."""
+    import skops.io
+
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run task1_train.py first")
+    try:
+        return skops.io.load(path, trusted=TRUSTED_TYPES)
+    except Exception as error:  # skops lets errors of zipfile, json and its own through
+        raise UserError(f"{path} cannot be read ({error}): run task1_train.py again") from None
+
+
+def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Write a dict of plain values and tensors as ``.pt``."""
+    import torch
+
+    with atomic_path(path) as temporary:
+        torch.save(checkpoint, temporary)
+
+
+def read_checkpoint(path: Path, made_by: str) -> dict[str, Any]:
+    """Read a ``.pt`` written by :func:`write_checkpoint`, tensors on the CPU."""
+    import torch
+
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run {made_by} first, or name one with --checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch lets errors of pickle, zipfile and its own through
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is no checkpoint that can be read safely ({reason})") from None
+    if not isinstance(checkpoint, dict) or not {"kind", "classes", "config"} <= checkpoint.keys():
+        raise UserError(f"{path} is no checkpoint of {made_by}")
+    return checkpoint
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Class scores of a split's songs, by one model or several.
+
+    Attributes
+    ----------
+    classes : list of str
+        Artist names, the columns of the scores.
+    songs : list of dict
+        ``path``, ``artist`` and ``album`` of each song, the rows of the scores.
+    scores : dict of str to np.ndarray
+        Per model (n_songs, n_classes); higher is likelier. Probabilities unless the model is said
+        to give something else.
+    """
+
+    classes: list[str]
+    songs: list[dict[str, str]]
+    scores: dict[str, np.ndarray]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n_songs,) index of each song's artist in ``classes``."""
+        index = {name: i for i, name in enumerate(self.classes)}
+        return np.array([index[song["artist"]] for song in self.songs])
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write ``val_predictions.json``, scores to six significant digits."""
+    write_json(
+        path,
+        {
+            "classes": predictions.classes,
+            "songs": predictions.songs,
+            "scores": {
+                model: [[float(f"{value:.6g}") for value in row] for row in scores]
+                for model, scores in predictions.scores.items()
+            },
+        },
+    )
+
+
+def read_predictions(path: Path, made_by: str) -> Predictions:
+    """Read what :func:`write_predictions` wrote."""
+    value = read_json(path, made_by)
+    try:
+        predictions = Predictions(
+            value["classes"],
+            value["songs"],
+            {model: np.array(scores, dtype=float) for model, scores in value["scores"].items()},
+        )
+        shape = (len(predictions.labels), len(predictions.classes))
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path} is no predictions file: run {made_by} again") from None
+    for model, scores in predictions.scores.items():
+        if scores.shape != shape or not np.isfinite(scores).all():
+            raise UserError(f"{path}: scores of {model} are not {shape}: run {made_by} again")
+    return predictions
+
+
+def write_test_predictions(path: Path, top3: dict[str, list[str]]) -> None:
+    """Write the course's form: ``{"001": [best, second, third], ...}``."""
+    write_json(path, dict(sorted(top3.items())))

@@ -1,0 +1,95 @@
+"""File -> mono float32 at a given rate. The only place that decodes.
+
+Decoding is soundfile's (libsndfile: MP3, FLAC, Ogg, WAV, ...), resampling is soxr's. Both work on
+blocks, so that memory grows with what is asked for and never with the file.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from artist20 import UserError
+
+SAMPLE_RATE = 16_000  # Hz; artist20's own
+BLOCK_SECONDS = 10.0
+EXTENSIONS = (".mp3", ".flac", ".ogg", ".wav", ".m4a")
+
+
+class _Sequential(soundfile.SoundFile):
+    """A file that is only read forwards.
+
+    soundfile seeks after every block that it reads from a seekable file. For MP3 that costs a
+    second decoding of the frames before, and libmpg123 complains about each on stderr.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+class AudioError(UserError):
+    """A file that cannot be decoded, or that holds no sound. The message names it."""
+
+
+def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
+    """Decode a file block by block.
+
+    Parameters
+    ----------
+    path : Path
+        Any file that libsndfile reads. Channels are averaged.
+    sample_rate : int
+        Rate of the result in Hz; the file is resampled where its own differs.
+
+    Yields
+    ------
+    np.ndarray
+        (n_samples,) float32, about ten seconds, full scale at 1.
+
+    Raises
+    ------
+    AudioError
+        If the file cannot be decoded, holds NaN or infinity, or holds no sample.
+    """
+    n_samples = 0
+    try:
+        with _Sequential(path) as file:
+            resampler = None
+            if file.samplerate != sample_rate:
+                resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
+            block_size = int(BLOCK_SECONDS * file.samplerate)
+            while True:
+                block = file.read(block_size, dtype="float32", always_2d=True)
+                last = len(block) == 0
+                waveform = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+                if not np.isfinite(waveform).all():
+                    raise AudioError(f"{path} holds samples that are NaN or infinite")
+                if resampler is not None:
+                    waveform = resampler.resample_chunk(waveform, last=last)
+                n_samples += len(waveform)
+                if len(waveform):
+                    yield waveform
+                if last:
+                    break
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioError(f"{path} cannot be decoded: {_reason(error)}") from None
+    if n_samples == 0:
+        raise AudioError(f"{path} holds no audio")
+
+
+def load(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Decode a whole file: (n_samples,) float32. Raises as :func:`read_blocks` does."""
+    return np.concatenate(list(read_blocks(path, sample_rate)))
+
+
+def duration(path: Path) -> float:
+    """Length in seconds, found by decoding the file: headers of MP3s only estimate it."""
+    return sum(len(block) for block in read_blocks(path)) / SAMPLE_RATE
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, soundfile.LibsndfileError):
+        return error.error_string.rstrip(". ")
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -1,0 +1,430 @@
+"""The artist/album/song layout: read it, check it, split one's own music by album.
+
+    python -m artist20.dataset check data/artist20
+    python -m artist20.dataset split ~/Music --output data/mine --seed 0 --test
+
+A data folder holds ``train.json`` and ``val.json``, JSON lists of
+``"./train_val/<artist>/<album>/<song>.mp3"``, and the unlabelled test songs ``test/001.mp3`` ...
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from artist20 import UserError, audio
+
+SPLITS = ("train", "val")
+
+# SHA-256 of artist20's own train.json and val.json, paths sorted, joined by newlines.
+ARTIST20_LISTS = "ac33850d5c776cd58cb5ad0c52ddd5c8419c5632844b5b69729eeeee44210e46"
+
+
+@dataclass(frozen=True)
+class Song:
+    """One labelled song.
+
+    Attributes
+    ----------
+    path : str
+        As the split list names it, such as ``"./train_val/queen/Jazz/01-Mustapha.mp3"``.
+    artist, album : str
+        The two folders above the file.
+    file : Path
+        Where the file lies.
+    """
+
+    path: str
+    artist: str
+    album: str
+    file: Path
+
+    def record(self) -> dict[str, str]:
+        """Return what other files say of the song: its path, artist and album."""
+        return {"path": self.path, "artist": self.artist, "album": self.album}
+
+
+def parse_song(data_dir: Path, path: str) -> Song:
+    """Make a :class:`Song` of one entry of a split list.
+
+    Raises
+    ------
+    UserError
+        If the entry does not have the form ``./train_val/<artist>/<album>/<song>`` or leaves the
+        data folder.
+    """
+    parts = PurePosixPath(path).parts
+    if ".." in parts or path.startswith("/") or "\\" in path:
+        raise UserError(f"{path!r} leaves the data folder")
+    if len(parts) < 3:
+        raise UserError(f"{path!r} has not the form './train_val/<artist>/<album>/<song>'")
+    file = data_dir / path
+    if file.exists() and not file.resolve().is_relative_to(data_dir.resolve()):
+        raise UserError(f"{path!r} is a link that leaves the data folder")
+    return Song(path, parts[-3], parts[-2], file)
+
+
+def read_list(data_dir: Path, split: str) -> list[str]:
+    """Read ``train.json`` or ``val.json`` as it stands: a list of paths."""
+    list_file = data_dir / f"{split}.json"
+    try:
+        paths = json.loads(list_file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{list_file} is missing: run 'bash get_dataset.sh', or name a folder that holds "
+            "train.json, val.json and test/ with --data-dir"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{list_file} is no valid JSON: {error}") from None
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise UserError(f"{list_file} is no JSON list of paths")
+    if not paths:
+        raise UserError(f"{list_file} lists no songs")
+    return paths
+
+
+def read_split(data_dir: Path, split: str, limit: int | None = None) -> list[Song]:
+    """Read the songs of a split, in the list's order.
+
+    Parameters
+    ----------
+    data_dir : Path
+        The data folder.
+    split : {"train", "val"}
+        Which list.
+    limit : int, optional
+        Keep this many songs only, see :func:`first_songs`.
+
+    Raises
+    ------
+    UserError
+        If the list is missing or malformed, or a song is missing or listed twice. All missing
+        songs are counted, before any work begins.
+    """
+    songs = []
+    for path in read_list(data_dir, split):
+        try:
+            songs.append(parse_song(data_dir, path))
+        except UserError as error:
+            raise UserError(f"{data_dir / split}.json: {error}") from None
+    twice = [path for path, n in Counter(song.path for song in songs).items() if n > 1]
+    if twice:
+        raise UserError(f"{data_dir / split}.json lists {twice[0]!r} more than once")
+    if limit is not None:
+        songs = first_songs(songs, limit)
+    missing = [song for song in songs if not song.file.is_file()]
+    if missing:
+        raise UserError(
+            f"{data_dir / split}.json: {len(missing)} of {len(songs)} songs are missing, the first "
+            f"is {missing[0].file}; 'python -m artist20.dataset check {data_dir}' names them all"
+        )
+    return songs
+
+
+def first_songs(songs: Sequence[Song], limit: int) -> list[Song]:
+    """Keep ``limit`` songs: the first of every artist's first album, and so on in turn.
+
+    Split lists are sorted by artist, so that their plain beginning would be one artist alone.
+    """
+    rank_in_album: Counter[tuple[str, str]] = Counter()
+    album_rank: dict[str, dict[str, int]] = defaultdict(dict)
+    keys = {}
+    for song in songs:
+        albums = album_rank[song.artist]
+        albums.setdefault(song.album, len(albums))
+        keys[song.path] = (rank_in_album[song.artist, song.album], albums[song.album], song.artist)
+        rank_in_album[song.artist, song.album] += 1
+    kept = {song.path for song in sorted(songs, key=lambda song: keys[song.path])[:limit]}
+    return [song for song in songs if song.path in kept]
+
+
+def read_train_val(data_dir: Path, limit: int | None = None) -> tuple[list[Song], list[Song]]:
+    """Read both splits and check that they fit each other.
+
+    Raises
+    ------
+    UserError
+        As :func:`read_split`; also if train holds fewer than two artists, or val one that train
+        lacks.
+    """
+    train = read_split(data_dir, "train", limit)
+    val = read_split(data_dir, "val", limit)
+    artists = set(class_names(train))
+    if len(artists) < 2:
+        raise UserError(f"{data_dir / 'train.json'} holds one artist only: nothing to tell apart")
+    strangers = sorted(set(class_names(val)) - artists)
+    if strangers:
+        raise UserError(f"{data_dir / 'val.json'}: train has no song of {', '.join(strangers)}")
+    return train, val
+
+
+def class_names(songs: Iterable[Song]) -> list[str]:
+    """Return the artists, sorted: the classes in the order in which all files have them."""
+    return sorted({song.artist for song in songs})
+
+
+def read_test(data_dir: Path, limit: int | None = None) -> dict[str, Path]:
+    """Find the test songs: ``{"001": .../test/001.mp3, ...}`` in the order of their names."""
+    folder = data_dir / "test"
+    if not folder.is_dir():
+        raise UserError(f"{folder} is missing: it should hold the test songs 001.mp3, 002.mp3, ...")
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in audio.EXTENSIONS)
+    if not files:
+        raise UserError(f"{folder} holds no audio files ({', '.join(audio.EXTENSIONS)})")
+    songs: dict[str, Path] = {}
+    for file in files:
+        if file.stem in songs:
+            raise UserError(f"{folder} holds {songs[file.stem].name} and {file.name}: keep one")
+        songs[file.stem] = file
+    return dict(list(songs.items())[:limit])
+
+
+def describe(data_dir: Path) -> dict[str, object]:
+    """Say which data set this is: its name, and whether its songs are synthesised.
+
+    A file ``dataset.json`` in the folder says so itself; artist20 is known by its split lists;
+    anything else goes by its folder's name.
+    """
+    marker = data_dir / "dataset.json"
+    if marker.is_file():
+        try:
+            value = json.loads(marker.read_text(encoding="utf-8"))
+            return {"name": str(value["name"]), "synthesised": bool(value["synthesised"])}
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+            raise UserError(f"{marker} does not say 'name' and 'synthesised'") from None
+    paths = sorted(path for split in SPLITS for path in read_list(data_dir, split))
+    digest = hashlib.sha256("\n".join(paths).encode()).hexdigest()
+    name = "artist20" if digest == ARTIST20_LISTS else data_dir.resolve().name
+    return {"name": name, "synthesised": False}
+
+
+def fingerprint(songs: Iterable[Song]) -> str:
+    """SHA-256 over the songs' paths and sizes: equal for equal data, on any machine."""
+    lines = sorted(f"{song.path}\t{song.file.stat().st_size}" for song in songs)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+# --- check -------------------------------------------------------------------------------------
+
+
+def _try_duration(file: Path) -> tuple[float, str | None]:
+    """Seconds of a file, or 0 and what is wrong with it."""
+    try:
+        if file.stat().st_size == 0:
+            return 0.0, "empty"
+        return audio.duration(file), None
+    except audio.AudioError as error:
+        return 0.0, str(error).removeprefix(f"{file} ")
+
+
+def check(data_dir: Path) -> list[str]:
+    """Check a data folder, print a table of what it holds, and return every problem by name.
+
+    Every file is decoded from beginning to end.
+
+    Raises
+    ------
+    UserError
+        If a split list is missing or malformed, or there is no test folder.
+    """
+    problems = []
+    rows: list[tuple[str, set[str], set[tuple[str, str]], list[Path]]] = []
+    for split in SPLITS:
+        songs: dict[str, Song] = {}
+        for path in read_list(data_dir, split):
+            try:
+                song = parse_song(data_dir, path)
+            except UserError as error:
+                problems.append(f"{split}.json: {error}")
+                continue
+            if path in songs:
+                problems.append(f"{split}.json: {path!r} is listed twice")
+            elif not song.file.is_file():
+                problems.append(f"{split}.json: {path!r} is missing")
+            songs[path] = song
+        artists = {song.artist for song in songs.values()}
+        albums = {(song.artist, song.album) for song in songs.values()}
+        rows.append((split, artists, albums, [song.file for song in songs.values()]))
+    (_, train_artists, train_albums, train_files), (_, val_artists, val_albums, val_files) = rows
+    problems += [f"val.json: train has no song of {a}" for a in sorted(val_artists - train_artists)]
+    problems += [f"{a}/{b} is in both splits" for a, b in sorted(train_albums & val_albums)]
+    problems += [
+        f"{file.relative_to(data_dir)} is in both splits"
+        for file in sorted(set(train_files) & set(val_files))
+    ]
+    try:
+        rows.append(("test", set(), set(), list(read_test(data_dir).values())))
+    except UserError as error:
+        problems.append(str(error))
+
+    files = [file for *_, files in rows for file in files if file.is_file()]
+    with ProcessPoolExecutor() as pool:
+        results = pool.map(_try_duration, files, chunksize=8)
+        checked = dict(
+            zip(
+                files, tqdm(results, "decoding", len(files), disable=None, leave=False), strict=True
+            )
+        )
+    problems += [
+        f"{file.relative_to(data_dir)}: {problem}"
+        for file, (_, problem) in checked.items()
+        if problem
+    ]
+
+    print(f"{'split':6}{'artists':>9}{'albums':>8}{'songs':>7}{'hours':>8}")
+    for split, artists, albums, files in rows:
+        hours = sum(checked[file][0] for file in files if file in checked) / 3600
+        known = [str(len(artists)), str(len(albums))] if split != "test" else ["-", "-"]
+        print(f"{split:6}{known[0]:>9}{known[1]:>8}{len(files):7}{hours:8.2f}")
+    return problems
+
+
+# --- split -------------------------------------------------------------------------------------
+
+
+def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
+    """Split an ``artist/album/song`` tree by album, about 4:1:1, into a data folder.
+
+    The songs are hard-linked into ``output`` where the file system allows it, else copied, so that
+    the data folder stands by itself and the music is never touched. Artists with fewer than two
+    albums are left out by name; a test album is set aside from artists with three or more.
+
+    Parameters
+    ----------
+    music_dir : Path
+        The tree; its top folders are the artists.
+    output : Path
+        The data folder to make; it must not exist.
+    seed : int
+        Decides which albums go where.
+    with_test : bool
+        Whether to set test songs aside, in ``test/`` and ``answers.json``.
+
+    Raises
+    ------
+    UserError
+        If ``output`` exists, or fewer than two artists remain.
+    """
+    if output.exists():
+        raise UserError(f"{output} exists: name a new folder with --output")
+    if not music_dir.is_dir():
+        raise UserError(f"{music_dir} is no folder")
+    tree: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for file in tqdm(sorted(music_dir.glob("*/*/*")), "reading", disable=None, leave=False):
+        if file.suffix.lower() not in audio.EXTENSIONS:
+            continue
+        problem = _readable(file)
+        if problem:
+            print(f"left out {file}: {problem}")
+        else:
+            tree[file.parts[-3]][file.parts[-2]].append(file)
+
+    songs: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
+    n_artists = 0
+    for artist, albums in sorted(tree.items()):
+        if len(albums) < 2:
+            print(f"left out {artist}: {len(albums)} album, at least 2 are needed")
+            continue
+        n_artists += 1
+        order = sorted(albums)
+        random.Random(f"{seed}/{artist}").shuffle(order)
+        n_held_out = max(1, round(len(order) / 6))
+        n_test = n_held_out if with_test and len(order) >= 3 else 0
+        if with_test and not n_test:
+            print(f"{artist} has 2 albums: none is set aside for the test")
+        for i, album in enumerate(order):
+            part = "test" if i < n_test else "val" if i < n_test + n_held_out else "train"
+            songs[part] += albums[album]
+    if n_artists < 2:
+        raise UserError(
+            f"{music_dir} holds {n_artists} artists with 2 albums or more: 2 are needed"
+        )
+
+    # Made beside its final place and moved there whole: an interrupted run leaves no half data set.
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for part in SPLITS:
+        paths = []
+        for file in sorted(songs[part]):
+            path = f"./train_val/{'/'.join(file.parts[-3:])}"
+            _link(file, partial / path)
+            paths.append(path)
+        (partial / f"{part}.json").write_text(json.dumps(paths, indent=1, ensure_ascii=False))
+    if with_test:
+        order = sorted(songs["test"])
+        random.Random(seed).shuffle(order)
+        for number, file in enumerate(order, start=1):
+            _link(file, partial / "test" / f"{number:03}{file.suffix.lower()}")
+        answers = [file.parts[-3] for file in order]
+        (partial / "answers.json").write_text(json.dumps(answers, indent=1, ensure_ascii=False))
+    partial.rename(output)
+    counts = ", ".join(f"{len(files)} {part}" for part, files in songs.items() if files)
+    print(f"{output}: {n_artists} artists, {counts} songs")
+
+
+def _readable(file: Path) -> str | None:
+    """Say what keeps the first block of a file from being decoded, if anything."""
+    try:
+        next(audio.read_blocks(file))
+    except audio.AudioError as error:
+        return str(error).removeprefix(f"{file} ")
+    return None
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m artist20.dataset", description="Check a data folder, or make one by album."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    checker = commands.add_parser(
+        "check", help="list what a data folder holds and every problem; exit status 1 if any"
+    )
+    checker.add_argument("data_dir", type=Path, metavar="DIR")
+    splitter = commands.add_parser(
+        "split", help="make a data folder of an artist/album/song tree, split by album about 4:1:1"
+    )
+    splitter.add_argument("music_dir", type=Path, metavar="MUSIC_DIR")
+    splitter.add_argument("--output", type=Path, required=True, help="data folder to make")
+    splitter.add_argument("--seed", type=int, default=0, help="decides which albums go where")
+    splitter.add_argument("--test", action="store_true", help="set test songs and answers aside")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    args = parse_args(argv)
+    try:
+        if args.command == "split":
+            split(args.music_dir, args.output, args.seed, args.test)
+            return 0
+        problems = check(args.data_dir)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for problem in problems:
+        print(problem)
+    print(f"{len(problems)} problems" if problems else "no problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
