@@ -103,6 +103,26 @@ def read_json(path: Path, made_by: str) -> Any:
         raise UserError(f"{path} is no valid JSON ({error}): run {made_by} again") from None
 
 
+def check_same_settings(made: dict[str, Any], wanted: dict[str, Any], where: Path) -> None:
+    """Refuse to go on from, or to replace, what other settings made.
+
+    Raises
+    ------
+    UserError
+        If the settings differ: names each difference and both ways out.
+    """
+    differences = [
+        f"{name} {made.get(name)!r} -> {wanted.get(name)!r}"
+        for name in sorted(made.keys() | wanted.keys())
+        if made.get(name) != wanted.get(name)
+    ]
+    if differences:
+        raise UserError(
+            f"{where} is of a run with other settings ({'; '.join(differences)}): "
+            "--overwrite replaces it, another --results-dir keeps it"
+        )
+
+
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write an array as ``.npy`` that can be read without pickle."""
     with atomic_path(path) as temporary:
@@ -222,8 +242,8 @@ class Predictions:
     songs : list of dict
         ``path``, ``artist`` and ``album`` of each song, the rows of the scores.
     scores : dict of str to np.ndarray
-        Per model (n_songs, n_classes); higher is likelier. Probabilities unless the model is said
-        to give something else.
+        Per model (n_songs, n_classes); higher is likelier. Probabilities, but for the SVM's, which
+        are values of its decision function.
     """
 
     classes: list[str]

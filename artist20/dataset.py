@@ -209,9 +209,23 @@ def describe(data_dir: Path) -> dict[str, object]:
 
 
 def fingerprint(songs: Iterable[Song]) -> str:
-    """SHA-256 over the songs' paths and sizes: equal for equal data, on any machine."""
+    """Hash (SHA-256) the songs' paths and sizes: equal for equal data, on any machine."""
     lines = sorted(f"{song.path}\t{song.file.stat().st_size}" for song in songs)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def summary(
+    data_dir: Path, train: Sequence[Song], val: Sequence[Song], limit: int | None
+) -> dict[str, object]:
+    """Return what metrics files say of the data: name, fingerprint, sizes."""
+    return {
+        **describe(data_dir),
+        "fingerprint": fingerprint([*train, *val]),
+        "artists": len(class_names(train)),
+        "train": len(train),
+        "val": len(val),
+        "limit": limit,
+    }
 
 
 # --- check -------------------------------------------------------------------------------------

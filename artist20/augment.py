@@ -1,0 +1,106 @@
+"""Crop, noise, stretch, mixup: pure functions with an explicit generator.
+
+Scalars are drawn from a NumPy generator; noise is drawn from a torch generator of the device.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchaudio.functional
+from torch import Tensor
+
+
+def random_start(length: int, window: int, rng: np.random.Generator) -> int:
+    """Draw where a crop of ``window`` begins; 0 if there is no more than that."""
+    return int(rng.integers(max(length - window, 0) + 1))
+
+
+def add_noise(waveform: Tensor, snr_db: float, generator: torch.Generator) -> Tensor:
+    """Add white Gaussian noise.
+
+    Parameters
+    ----------
+    waveform : Tensor
+        (n_samples,).
+    snr_db : float
+        Power of the waveform over that of the noise, in dB.
+    generator : torch.Generator
+        Of the waveform's device.
+    """
+    noise_power = waveform.square().mean() * 10 ** (-snr_db / 10)
+    noise = torch.randn(waveform.shape, generator=generator, device=waveform.device)
+    return waveform + noise * noise_power.sqrt()
+
+
+def add_noise_to_log_mel(log_mel: Tensor, snr_db: Tensor, generator: torch.Generator) -> Tensor:
+    """Add noise to log-mels as if it had been white noise in the waveforms.
+
+    With filters of equal area (Slaney's) white noise has the same mean power in every mel bin; a
+    bin of its periodogram follows the exponential distribution.
+
+    Parameters
+    ----------
+    log_mel : Tensor
+        (batch, n_frames, n_mels) in dB.
+    snr_db : Tensor
+        (batch,) mean power of each log-mel over that of the noise, in dB.
+    generator : torch.Generator
+        Of the log-mels' device.
+    """
+    power = 10 ** (log_mel / 10)
+    noise_power = power.mean(dim=(1, 2)) * 10 ** (-snr_db / 10)
+    noise = torch.empty_like(power).exponential_(generator=generator)
+    return 10 * (power + noise * noise_power[:, None, None]).log10()
+
+
+def time_stretch(waveform: Tensor, rate: float, n_fft: int = 1024) -> Tensor:
+    """Play faster (``rate`` > 1) or slower without changing the pitch, by a phase vocoder.
+
+    Source: Flanagan and Golden 1966.
+
+    Parameters
+    ----------
+    waveform : Tensor
+        (n_samples,), at least ``n_fft`` samples.
+    rate : float
+        Speed; the result has about n_samples / rate samples.
+    n_fft : int
+        Length of the vocoder's frames in samples.
+    """
+    hop_length = n_fft // 4
+    window = torch.hann_window(n_fft, device=waveform.device)
+    spectrum = torch.stft(waveform, n_fft, hop_length, window=window, return_complex=True)
+    advance = torch.linspace(0, torch.pi * hop_length, n_fft // 2 + 1, device=waveform.device)
+    stretched = torchaudio.functional.phase_vocoder(spectrum, rate, advance[:, None])
+    return torch.istft(
+        stretched, n_fft, hop_length, window=window, length=round(len(waveform) / rate)
+    )
+
+
+def mixup(
+    x: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Mix every example with another of the batch (Zhang et al. 2018).
+
+    Parameters
+    ----------
+    x : Tensor
+        (batch, ...).
+    targets : Tensor
+        (batch, n_classes) probabilities.
+    alpha : float
+        Both parameters of the Beta distribution that the share is drawn from.
+    rng : numpy.random.Generator
+        Draws the share and the partners.
+    """
+    share = float(rng.beta(alpha, alpha))
+    partner = torch.from_numpy(rng.permutation(len(x))).to(x.device)
+    return (
+        share * x + (1 - share) * x[partner],
+        share * targets + (1 - share) * targets[partner],
+    )
+
+
+def one_hot(labels: Tensor, n_classes: int) -> Tensor:
+    """Turn (batch,) class indices into (batch, n_classes) probabilities."""
+    return F.one_hot(labels, n_classes).float()

@@ -1,0 +1,201 @@
+"""The options, seeding, device choice and provenance that the scripts share."""
+
+import argparse
+import os
+import platform
+import random
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from artist20 import UserError
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keep the description's lines as they are, and show defaults."""
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Make a parser whose help opens with a script's own docstring."""
+    return argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter)
+
+
+def positive_int(text: str) -> int:
+    """Parse an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """Parse a finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options on where to read and write: --data-dir, --results-dir, --limit."""
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path("data/artist20"),
+        help="folder with train.json, val.json, train_val/ and test/",
+    )
+    add_results_option(parser)
+    parser.add_argument(
+        "--limit",
+        type=positive_int,
+        metavar="N",
+        help="only N songs per split, taken from all artists in turn, for a quick try",
+    )
+
+
+def add_results_option(parser: argparse.ArgumentParser) -> None:
+    """Add --results-dir."""
+    parser.add_argument(
+        "--results-dir", type=Path, default=Path("results"), help="what the stages hand each other"
+    )
+
+
+def add_assets_option(parser: argparse.ArgumentParser) -> None:
+    """Add --assets-dir."""
+    parser.add_argument(
+        "--assets-dir", type=Path, default=Path("assets"), help="folder for the figures"
+    )
+
+
+def add_compute_options(parser: argparse.ArgumentParser) -> None:
+    """Add --device and --workers."""
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cuda", "cpu"),
+        default="auto",
+        help="where to compute; auto takes the GPU where there is one",
+    )
+    add_workers_option(parser)
+
+
+def add_workers_option(parser: argparse.ArgumentParser) -> None:
+    """Add --workers."""
+    parser.add_argument(
+        "--workers", type=positive_int, default=os.cpu_count(), help="processes that work at a time"
+    )
+
+
+def add_seed_option(parser: argparse.ArgumentParser) -> None:
+    """Add --seed."""
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch."""
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - for libraries that draw from the global state
+    torch.manual_seed(seed)
+
+
+def choose_device(name: str) -> Any:
+    """Return the ``torch.device`` for --device, and say which it is.
+
+    Raises
+    ------
+    UserError
+        If CUDA is asked for and not there.
+    """
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA GPU; use --device cpu or auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    print(f"device: {device_name(device)}")
+    return device
+
+
+def device_name(device: Any) -> str:
+    """Name a ``torch.device`` for people: the GPU's name, or the CPU and its threads."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def command() -> str:
+    """Return the command line that runs, as one would type it."""
+    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def provenance(
+    args: argparse.Namespace, data: dict[str, Any], device: str, started: float
+) -> dict[str, Any]:
+    """Say where a metrics file comes from.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        The script's options.
+    data : dict
+        What :func:`artist20.dataset.summary` says of the songs.
+    device : str
+        What computed, as :func:`device_name` says it.
+    started : float
+        ``time.monotonic()`` at the start.
+
+    Returns
+    -------
+    dict
+        Plain values for JSON.
+    """
+    return {
+        "dataset": data,
+        "seed": args.seed,
+        "command": command(),
+        "versions": versions(),
+        "device": device,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that results depend on."""
+    from importlib.metadata import version
+
+    names = ("numpy", "scikit-learn", "torch", "torchaudio", "librosa", "soundfile", "soxr")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def run(
+    main: Callable[[], int | None], to_go_on: str = "run the same command again to go on"
+) -> None:
+    """Run a script's ``main`` and exit.
+
+    A :class:`~artist20.UserError` becomes one line on stderr and exit status 2, Ctrl-C and SIGTERM
+    become exit status 130 and 143. Finished work is on disk by then.
+    """
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        sys.exit(main() or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as interrupt:
+        terminated = interrupt.args == (signal.SIGTERM,)
+        print(f"stopped; {to_go_on}", file=sys.stderr)
+        sys.exit(143 if terminated else 130)
+
+
+def _raise_terminated(signal_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(signal.Signals(signal_number))

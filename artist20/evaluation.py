@@ -1,0 +1,107 @@
+"""Windows -> song scores -> top-k accuracy. Pure NumPy."""
+
+import numpy as np
+
+
+def window_starts(length: int, window: int, most: int | None = None) -> np.ndarray:
+    """Place windows over a whole song, evenly spaced, overlapping no more than they must.
+
+    Parameters
+    ----------
+    length, window : int
+        Of the song and of a window, in the same unit (samples or frames).
+    most : int, optional
+        Place at most this many.
+
+    Returns
+    -------
+    np.ndarray
+        First position of each window; one window at 0 if the song is no longer than it.
+    """
+    last = max(length - window, 0)
+    needed = -(-length // window) if last else 1
+    n_windows = min(needed, most or needed)
+    if n_windows == 1:
+        return np.array([last // 2])
+    return np.linspace(0, last, n_windows).round().astype(int)
+
+
+def mean_per_song(window_scores: np.ndarray, song_index: np.ndarray, n_songs: int) -> np.ndarray:
+    """Average the scores of each song's windows.
+
+    Parameters
+    ----------
+    window_scores : np.ndarray
+        (n_windows, n_classes).
+    song_index : np.ndarray
+        (n_windows,) which song a window is of.
+    n_songs : int
+        Number of songs; each must have a window.
+
+    Returns
+    -------
+    np.ndarray
+        (n_songs, n_classes).
+    """
+    n_windows = np.bincount(song_index, minlength=n_songs)
+    if n_windows.min() == 0:
+        raise ValueError(f"song {n_windows.argmin()} has no window")
+    total = np.zeros((n_songs, window_scores.shape[1]))
+    np.add.at(total, song_index, window_scores)
+    return total / n_windows[:, None]
+
+
+def top_k(scores: np.ndarray, k: int) -> np.ndarray:
+    """Return the ``k`` best classes per song, best first: (n_songs, k) indices.
+
+    Among equal scores the class that comes first in the alphabet wins.
+    """
+    return np.argsort(-scores, axis=1, kind="stable")[:, :k]
+
+
+def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Return the share of songs whose artist is among the ``k`` best.
+
+    Parameters
+    ----------
+    scores : np.ndarray
+        (n_songs, n_classes).
+    labels : np.ndarray
+        (n_songs,) index of the true class.
+    k : int
+        How many guesses count.
+    """
+    return float((top_k(scores, k) == labels[:, None]).any(axis=1).mean())
+
+
+def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Count songs by true artist (rows) and best guess (columns): (n_classes, n_classes)."""
+    n_classes = scores.shape[1]
+    matrix = np.zeros((n_classes, n_classes), dtype=int)
+    np.add.at(matrix, (labels, top_k(scores, 1)[:, 0]), 1)
+    return matrix
+
+
+def course_score(top1: float, top3: float) -> float:
+    """Return the course's score: top-1 + 0.5 x top-3."""
+    return top1 + 0.5 * top3
+
+
+def grade(predictions: dict[str, list[str]], answers: list[str]) -> tuple[float, float]:
+    """Score test predictions as the course's grader does.
+
+    Parameters
+    ----------
+    predictions : dict
+        ``{"001": [best, second, third], ...}``.
+    answers : list of str
+        The artist of song ``key`` is ``answers[int(key) - 1]``.
+
+    Returns
+    -------
+    top1, top3 : float
+        Shares of the number of answers: a song without a prediction counts as wrong.
+    """
+    top1 = sum(answers[int(key) - 1] == guesses[0] for key, guesses in predictions.items())
+    top3 = sum(answers[int(key) - 1] in guesses[:3] for key, guesses in predictions.items())
+    return top1 / len(answers), top3 / len(answers)

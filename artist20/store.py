@@ -1,0 +1,253 @@
+"""What is computed once per song and kept: rows of numbers in one file, with an index beside it.
+
+A store is a folder with ``rows.bin``, one array of rows that grows at its end, and
+``index.jsonl``, one line per song that says which rows are its own. Songs are found by the
+content of their audio file, so that a changed file is computed anew and a renamed one is not.
+Settings are part of the folder's name: other settings, another store.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from artist20 import audio
+from artist20.artifacts import sha256_file
+
+COMMIT_SECONDS = 1.0  # at most this much finished work is lost by a crash
+
+
+def content_keys(files: Iterable[Path]) -> list[str]:
+    """SHA-256 of every file's bytes, several at a time (hashing releases the GIL)."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(sha256_file, files))
+
+
+class RowStore:
+    """Arrays of equally wide rows under string keys, appended once and never changed.
+
+    Parameters
+    ----------
+    parent : Path
+        Folder of the store's folder.
+    name : str
+        First part of the folder's name; a hash of the settings is the second.
+    settings : dict
+        Everything that the rows depend on beside the audio. Kept in ``settings.json``.
+    dtype : str
+        NumPy type of the numbers.
+    width : int
+        Numbers per row.
+    """
+
+    def __init__(
+        self, parent: Path, name: str, settings: dict[str, Any], dtype: str, width: int
+    ) -> None:
+        described = json.dumps({**settings, "dtype": dtype, "width": width}, sort_keys=True)
+        digest = hashlib.sha256(described.encode()).hexdigest()[:12]
+        self.folder = parent / f"{name}-{digest}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "settings.json").write_text(described + "\n", encoding="utf-8")
+        self.dtype = np.dtype(dtype)
+        self.width = width
+        self._rows_file = self.folder / "rows.bin"
+        self._index_file = self.folder / "index.jsonl"
+        self._index: dict[str, tuple[int, int]] = {}
+        self._pending: list[str] = []
+        self._committed = time.monotonic()
+        self._recover()
+
+    def _recover(self) -> None:
+        """Read the index, and cut off what a crash left behind its last whole line."""
+        self._rows_file.touch()
+        self._index_file.touch()
+        row_bytes = self.width * self.dtype.itemsize
+        n_stored = self._rows_file.stat().st_size // row_bytes
+        whole = 0
+        self._n_rows = 0
+        with self._index_file.open("rb") as file:
+            for line in file:
+                try:
+                    key, start, rows = json.loads(line)
+                except ValueError:
+                    break
+                if not line.endswith(b"\n") or start != self._n_rows or start + rows > n_stored:
+                    break
+                self._index[key] = (start, rows)
+                self._n_rows = start + rows
+                whole += len(line)
+        os.truncate(self._index_file, whole)
+        os.truncate(self._rows_file, self._n_rows * row_bytes)
+        self._rows_out = self._rows_file.open("ab")
+        self._index_out = self._index_file.open("ab")
+
+    def __contains__(self, key: str) -> bool:
+        """Whether rows of ``key`` are stored."""
+        return key in self._index
+
+    def append(self, key: str, rows: np.ndarray) -> None:
+        """Store (n_rows, width) under a new key."""
+        if rows.ndim != 2 or rows.shape[1] != self.width or key in self._index:
+            raise ValueError(f"rows of shape {rows.shape} do not fit the store, or {key} is known")
+        self._rows_out.write(np.ascontiguousarray(rows, dtype=self.dtype).tobytes())
+        self._index[key] = (self._n_rows, len(rows))
+        self._pending.append(json.dumps([key, self._n_rows, len(rows)]) + "\n")
+        self._n_rows += len(rows)
+        if time.monotonic() - self._committed > COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Bring everything appended safely to disk: first the rows, then the lines naming them."""
+        for out, data in (
+            (self._rows_out, b""),
+            (self._index_out, "".join(self._pending).encode()),
+        ):
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        self._pending.clear()
+        self._committed = time.monotonic()
+
+    def span(self, key: str) -> tuple[int, int]:
+        """First row of ``key`` in :meth:`rows`, and how many there are."""
+        return self._index[key]
+
+    def rows(self) -> np.ndarray:
+        """All rows, memory-mapped and read-only: (n_rows, width)."""
+        self.commit()
+        if self._n_rows == 0:
+            return np.empty((0, self.width), self.dtype)
+        return np.memmap(self._rows_file, self.dtype, "r", shape=(self._n_rows, self.width))
+
+    def __enter__(self) -> Self:
+        """Return the store itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Commit, also after an error: what is finished is finished."""
+        self.commit()
+        self._rows_out.close()
+        self._index_out.close()
+
+
+class _Songs(Dataset[np.ndarray]):
+    """Songs as worker processes decode and treat them."""
+
+    def __init__(
+        self, files: list[Path], sample_rate: int, treat: Callable[[np.ndarray], np.ndarray]
+    ) -> None:
+        self.files = files
+        self.sample_rate = sample_rate
+        self.treat = treat
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> np.ndarray | audio.AudioError:
+        try:
+            return self.treat(audio.load(self.files[i], self.sample_rate))
+        except audio.AudioError as error:  # returned, because raised it would end all workers
+            return error
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def map_songs(
+    files: list[Path],
+    treat: Callable[[np.ndarray], np.ndarray] = _as_it_is,
+    *,
+    workers: int,
+    label: str,
+    sample_rate: int = audio.SAMPLE_RATE,
+) -> Iterable[np.ndarray | audio.AudioError]:
+    """Decode songs in worker processes, a few ahead of the caller, with a progress bar.
+
+    Parameters
+    ----------
+    files : list of Path
+        Audio files.
+    treat : callable, optional
+        What to do with each waveform, in the worker: any function that can be pickled.
+    workers : int
+        Number of processes; each computes with one thread.
+    label : str
+        What the progress bar says.
+    sample_rate : int
+        Rate of the waveforms in Hz.
+
+    Returns
+    -------
+    iterable
+        In the files' order: what ``treat`` returned, or the error that decoding raised.
+    """
+    loader = DataLoader(
+        _Songs(files, sample_rate, treat),
+        batch_size=None,
+        collate_fn=_as_it_is,
+        num_workers=min(workers, len(files)),
+    )
+    return tqdm(loader, label, disable=None, unit="song")
+
+
+def fill(
+    store: RowStore,
+    files: Mapping[str, Path],
+    in_worker: Callable[[np.ndarray], np.ndarray],
+    in_main: Callable[[str, np.ndarray], np.ndarray],
+    *,
+    workers: int,
+    label: str,
+    sample_rate: int = audio.SAMPLE_RATE,
+) -> None:
+    """Compute the rows of all songs that a store lacks.
+
+    Parameters
+    ----------
+    store : RowStore
+        Where the rows go; each song is safe there within a second or so.
+    files : mapping of str to Path
+        Audio files by key.
+    in_worker : callable
+        Waveform -> array, done in the worker processes.
+    in_main : callable
+        Key and that array -> rows, done in this process: the place for a GPU.
+    workers, label, sample_rate
+        See :func:`map_songs`.
+
+    Raises
+    ------
+    AudioError
+        If songs cannot be decoded: names them all, after all others are done.
+    """
+    missing = {key: file for key, file in files.items() if key not in store}
+    print(f"{label}: {len(files) - len(missing)} of {len(files)} songs are in {store.folder}")
+    unreadable = []
+    results = map_songs(
+        list(missing.values()), in_worker, workers=workers, label=label, sample_rate=sample_rate
+    )
+    for key, result in zip(missing, results, strict=True):
+        if isinstance(result, audio.AudioError):
+            unreadable.append(str(result))
+        else:
+            store.append(key, in_main(key, result))
+    if unreadable:
+        raise audio.AudioError(
+            f"{len(unreadable)} songs cannot be read; mend them or take them off the lists:\n"
+            + "\n".join(unreadable)
+        )

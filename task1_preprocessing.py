@@ -1,0 +1,104 @@
+"""Task 1, stage 1: compute the hand-made features of every training and validation song.
+
+Reads   DATA_DIR/train.json, val.json and the songs they list
+Writes  RESULTS_DIR/task1/X_{train,val}.npy    songs x features, float32
+                          y_{train,val}.npy    artist names
+                          songs_{train,val}.json, feature_names.json, preprocessing.json
+
+Features are kept per song in RESULTS_DIR/task1/cache: a second run computes only what is new, and
+a run that was stopped goes on where it was.
+
+    python task1_preprocessing.py --data-dir data/artist20
+"""
+
+import argparse
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from artist20 import artifacts, cli, dataset, features
+from artist20.store import RowStore, content_keys, fill
+
+
+def extract(waveform: np.ndarray) -> np.ndarray:
+    """Compute features on the CPU, in a worker process, so that every core computes."""
+    return features.song_features(torch.from_numpy(waveform))[None]
+
+
+def fill_store(store: RowStore, files: dict[str, Path], device: torch.device, workers: int) -> None:
+    """Compute the features of all songs that the store lacks."""
+    if device.type == "cpu":
+        fill(store, files, extract, lambda _key, rows: rows, workers=workers, label="features")
+    else:
+        fill(
+            store,
+            files,
+            np.asarray,
+            lambda _key, waveform: features.song_features(torch.from_numpy(waveform).to(device))[
+                None
+            ],
+            workers=workers,
+            label="features",
+        )
+
+
+def preprocess(args: argparse.Namespace, folder: Path) -> None:
+    """Compute, or take from the cache, the features of both splits, and write them."""
+    started = time.monotonic()
+    device = cli.choose_device(args.device)
+    splits = dict(
+        zip(dataset.SPLITS, dataset.read_train_val(args.data_dir, args.limit), strict=True)
+    )
+    everything = [song for songs in splits.values() for song in songs]
+    if args.overwrite:
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+
+    keys = dict(zip(everything, content_keys(song.file for song in everything), strict=True))
+    settings = {"feature_names": features.FEATURE_NAMES, "version": features.VERSION}
+    width = len(features.FEATURE_NAMES)
+    with RowStore(folder / "cache", "features", settings, "float32", width) as store:
+        fill_store(store, {key: song.file for song, key in keys.items()}, device, args.workers)
+        rows = store.rows()
+        X = {
+            split: np.array([rows[store.span(keys[song])[0]] for song in songs])
+            for split, songs in splits.items()
+        }
+
+    artifacts.write_json(folder / "feature_names.json", features.FEATURE_NAMES)
+    for split, songs in splits.items():
+        artifacts.write_features(folder, split, X[split], songs)
+        print(f"{split}: {X[split].shape[0]} songs x {X[split].shape[1]} features")
+    artifacts.write_json(
+        folder / "preprocessing.json",
+        {
+            "dataset": dataset.summary(args.data_dir, splits["train"], splits["val"], args.limit),
+            "feature_version": features.VERSION,
+            "command": cli.command(),
+            "versions": cli.versions(),
+            "device": cli.device_name(device),
+            "seconds": round(time.monotonic() - started, 1),
+        },
+    )
+    print(f"wrote {folder} in {time.monotonic() - started:.0f} s; next: python task1_train.py")
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = cli.make_parser(__doc__)
+    cli.add_data_options(parser)
+    cli.add_compute_options(parser)
+    parser.add_argument("--overwrite", action="store_true", help="compute all songs anew")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the stage."""
+    args = parse_args()
+    preprocess(args, artifacts.task1_dir(args.results_dir))
+
+
+if __name__ == "__main__":
+    cli.run(main)
