@@ -96,6 +96,27 @@ def add_seed_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
 
 
+def add_training_options(
+    parser: argparse.ArgumentParser, epochs: int, batch_size: int, lr: float, crop_seconds: float
+) -> None:
+    """Add the options of a training script, with its defaults."""
+    parser.add_argument("--epochs", type=positive_int, default=epochs, help="length of the run")
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=batch_size, help="songs per training step"
+    )
+    parser.add_argument("--lr", type=positive_float, default=lr, help="initial learning rate")
+    parser.add_argument(
+        "--crop-seconds", type=positive_float, default=crop_seconds, help="length of crops"
+    )
+    add_seed_option(parser)
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in the results folder, if any"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the run in the results folder, if any"
+    )
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch."""
     import torch

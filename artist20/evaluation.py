@@ -74,6 +74,12 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
     return float((top_k(scores, k) == labels[:, None]).any(axis=1).mean())
 
 
+def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean negative log-probability of the true class, in nats."""
+    true = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(true, 1e-12)).mean())
+
+
 def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Count songs by true artist (rows) and best guess (columns): (n_classes, n_classes)."""
     n_classes = scores.shape[1]

@@ -38,6 +38,11 @@ def to_frames(seconds: float) -> int:
     return max(1, round(seconds * SAMPLE_RATE / HOP_LENGTH))
 
 
+def to_seconds(n_frames: int) -> float:
+    """Convert a number of frames to a duration."""
+    return n_frames * HOP_LENGTH / SAMPLE_RATE
+
+
 def log_mel(waveform: np.ndarray) -> np.ndarray:
     """Compute the log-mel spectrogram, as librosa's melspectrogram in dB re 1.
 

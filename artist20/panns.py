@@ -1,0 +1,335 @@
+"""Task 2, model 1: verified Cnn14 weights, embeddings of windows, and the embedding cache.
+
+Cnn14 and its weights are those of Kong et al. 2020, "PANNs: Large-Scale Pretrained Audio Neural
+Networks for Audio Pattern Recognition".
+"""
+
+import sys
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from artist20 import UserError, augment, fetch
+from artist20.artifacts import sha256_file
+from artist20.evaluation import window_starts
+from artist20.store import RowStore, content_keys, fill
+
+UNTRAINED = "untrained"
+EMBEDDING_SIZE = 2048
+
+MIN_SECONDS = 1.0  # Cnn14 halves its input five times and fails on clips under half a second
+MAX_BATCH_SECONDS = 160.0  # audio embedded at a time, which bounds memory
+
+STRETCH_RATES = (0.9, 1.1)
+NOISE_SNR_DB = (15.0, 40.0)
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """What a Cnn14 hears: its rate in Hz, window and hop in samples, mel bins and their range."""
+
+    sample_rate: int
+    window_size: int
+    hop_size: int
+    mel_bins: int
+    fmin: int
+    fmax: int
+
+
+FRONT_ENDS = {
+    fetch.CNN14_16K.sha256: FrontEnd(16_000, 512, 160, 64, 50, 8_000),
+    fetch.CNN14_32K.sha256: FrontEnd(32_000, 1024, 320, 64, 50, 14_000),
+}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen Cnn14.
+
+    Attributes
+    ----------
+    network : nn.Module
+        In eval mode, no parameter requires a gradient.
+    sample_rate : int
+        Rate of the waveforms that it takes, in Hz.
+    weights : str
+        SHA-256 of its weights file, or ``"untrained, seed N"``.
+    """
+
+    network: nn.Module
+    sample_rate: int
+    weights: str
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the weights are the published ones."""
+        return not self.weights.startswith(UNTRAINED)
+
+
+def import_cnn14() -> type[nn.Module]:
+    """Import the architecture from panns_inference.
+
+    Importing that package runs ``wget`` for a table of AudioSet's labels into the home folder.
+    The labels are not needed here: a stand-in for the module that fetches them prevents it.
+    """
+    stand_in = types.ModuleType("panns_inference.config")
+    stand_in.labels = []  # type: ignore[attr-defined]
+    stand_in.classes_num = 527  # type: ignore[attr-defined]
+    sys.modules.setdefault("panns_inference.config", stand_in)
+    from panns_inference.models import Cnn14
+
+    return Cnn14
+
+
+def load_backbone(weights: str, seed: int, device: torch.device) -> Backbone:
+    """Load a Cnn14 with published weights, or make an untrained one.
+
+    Parameters
+    ----------
+    weights : str
+        Path of one of the two published files, told apart by their SHA-256, or ``"untrained"``.
+    seed : int
+        Seed of an untrained network's weights.
+    device : torch.device
+        Where to put it.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, or is none of the published ones.
+    """
+    if weights == UNTRAINED:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = _make_cnn14(FRONT_ENDS[fetch.CNN14_16K.sha256])
+        print("backbone: UNTRAINED Cnn14: its figures say nothing about PANNs")
+        front_end, name = FRONT_ENDS[fetch.CNN14_16K.sha256], f"{UNTRAINED}, seed {seed}"
+    else:
+        path = Path(weights)
+        if not path.is_file():
+            raise UserError(
+                f"{path} is missing: 'bash get_dataset.sh --weights' fetches it, or "
+                f"'--backbone-weights {UNTRAINED}' runs without (its figures mean nothing)"
+            )
+        name = sha256_file(path)
+        if name not in FRONT_ENDS:
+            raise UserError(
+                f"{path} is neither of the published Cnn14 weights (its SHA-256 is {name}): "
+                "move it away and run 'bash get_dataset.sh --weights'"
+            )
+        front_end = FRONT_ENDS[name]
+        network = _make_cnn14(front_end)
+        network.load_state_dict(_read_state_dict(path))
+        print(f"backbone: Cnn14 for {front_end.sample_rate} Hz, {path}")
+    return Backbone(network.eval().requires_grad_(False).to(device), front_end.sample_rate, name)
+
+
+def _make_cnn14(front_end: FrontEnd) -> nn.Module:
+    return import_cnn14()(**vars(front_end), classes_num=527)
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read ``{"model": state_dict, ...}``; beside it the 16 kHz file holds NumPy numbers."""
+    reconstruct = np._core.multiarray._reconstruct  # type: ignore[attr-defined]
+    allowed = [
+        (reconstruct, "numpy.core.multiarray._reconstruct"),
+        np.ndarray,
+        np.dtype,
+        np.dtypes.Int64DType,
+    ]
+    with torch.serialization.safe_globals(allowed):
+        return torch.load(path, map_location="cpu", weights_only=True)["model"]
+
+
+@torch.inference_mode()
+def embed(backbone: Backbone, waveforms: Sequence[Tensor]) -> np.ndarray:
+    """Embed waveforms.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The frozen network.
+    waveforms : sequence of Tensor
+        (n_samples,) float32 each, at the backbone's rate, on its device. Neighbours of equal
+        length are embedded together; those under a second are padded with silence.
+
+    Returns
+    -------
+    np.ndarray
+        (len(waveforms), EMBEDDING_SIZE) float32.
+    """
+    shortest = int(MIN_SECONDS * backbone.sample_rate)
+    padded = [F.pad(waveform, (0, max(0, shortest - len(waveform)))) for waveform in waveforms]
+    embeddings = []
+    first = 0
+    while first < len(padded):
+        length = len(padded[first])
+        most = max(1, int(MAX_BATCH_SECONDS * backbone.sample_rate / length))
+        last = first + 1
+        while last < min(first + most, len(padded)) and len(padded[last]) == length:
+            last += 1
+        embeddings.append(backbone.network(torch.stack(padded[first:last]))["embedding"].cpu())
+        first = last
+    return torch.cat(embeddings).numpy()
+
+
+def cut_windows(waveform: Tensor, n_samples: int, most: int | None) -> list[Tensor]:
+    """Cut windows over the whole song, see :func:`artist20.evaluation.window_starts`."""
+    starts = window_starts(len(waveform), n_samples, most)
+    return [waveform[start : start + n_samples] for start in starts]
+
+
+def cut_views(
+    waveform: Tensor, n_samples: int, n_views: int, sample_rate: int, seed: Sequence[int]
+) -> list[Tensor]:
+    """Cut random crops, each stretched in time and with noise added.
+
+    Parameters
+    ----------
+    waveform : Tensor
+        (length,) float32.
+    n_samples : int
+        Length of a view; those of a shorter song are as long as it is, stretched.
+    n_views : int
+        How many.
+    sample_rate : int
+        In Hz.
+    seed : sequence of int
+        Decides everything random.
+    """
+    rng = np.random.default_rng(list(seed))
+    generator = torch.Generator(waveform.device).manual_seed(int(rng.integers(2**63)))
+    waveform = F.pad(waveform, (0, max(0, sample_rate - len(waveform))))  # a frame to stretch
+    views = []
+    for _ in range(n_views):
+        rate = rng.uniform(*STRETCH_RATES)
+        n_source = int(n_samples * rate) + 1
+        start = augment.random_start(len(waveform), n_source, rng)
+        view = augment.time_stretch(waveform[start : start + n_source], rate)[:n_samples]
+        views.append(augment.add_noise(view, rng.uniform(*NOISE_SNR_DB), generator))
+    return views
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of songs: several rows for each.
+
+    Attributes
+    ----------
+    rows : np.ndarray
+        (n_rows, EMBEDDING_SIZE) float32.
+    song_index : np.ndarray
+        (n_rows,) which song a row is of, ascending.
+    """
+
+    rows: np.ndarray
+    song_index: np.ndarray
+
+
+def cached_windows(
+    parent: Path,
+    files: Sequence[Path],
+    backbone: Backbone,
+    crop_seconds: float,
+    most: int | None,
+    workers: int,
+) -> Embeddings:
+    """Embed, or find in the store under ``parent``, windows over the whole of every song."""
+    n_samples = round(crop_seconds * backbone.sample_rate)
+    settings = {"weights": backbone.weights, "crop_seconds": crop_seconds, "most": most}
+    return _cached(
+        parent,
+        "windows",
+        files,
+        backbone,
+        settings,
+        lambda _key, waveform: cut_windows(waveform, n_samples, most),
+        workers,
+    )
+
+
+def cached_views(
+    parent: Path,
+    files: Sequence[Path],
+    backbone: Backbone,
+    crop_seconds: float,
+    n_views: int,
+    seed: int,
+    workers: int,
+) -> Embeddings:
+    """Embed, or find in the store under ``parent``, augmented views of every song."""
+    n_samples = round(crop_seconds * backbone.sample_rate)
+    settings = {
+        "weights": backbone.weights,
+        "crop_seconds": crop_seconds,
+        "views": n_views,
+        "stretch": STRETCH_RATES,
+        "snr_db": NOISE_SNR_DB,
+        "seed": seed,
+    }
+
+    def cut(key: str, waveform: Tensor) -> list[Tensor]:
+        # Seeded by the song's content: independent of the order in which songs are embedded.
+        song_seed = (seed, int(key[:16], 16))
+        return cut_views(waveform, n_samples, n_views, backbone.sample_rate, song_seed)
+
+    return _cached(parent, "views", files, backbone, settings, cut, workers)
+
+
+def _cached(
+    parent: Path,
+    name: str,
+    files: Sequence[Path],
+    backbone: Backbone,
+    settings: dict[str, Any],
+    cut: Callable[[str, Tensor], list[Tensor]],
+    workers: int,
+) -> Embeddings:
+    device = next(backbone.network.parameters()).device
+    keys = content_keys(files)
+    with RowStore(parent, name, settings, "float32", EMBEDDING_SIZE) as store:
+        fill(
+            store,
+            dict(zip(keys, files, strict=True)),
+            np.asarray,
+            lambda key, waveform: embed(backbone, cut(key, torch.from_numpy(waveform).to(device))),
+            workers=workers,
+            label=f"embeddings of {name}",
+            sample_rate=backbone.sample_rate,
+        )
+        rows = store.rows()
+        spans = [store.span(key) for key in keys]
+        return Embeddings(
+            np.concatenate([rows[first : first + n_rows] for first, n_rows in spans]),
+            np.repeat(np.arange(len(spans)), [n_rows for _, n_rows in spans]),
+        )
+
+
+def random_views(
+    embeddings: Embeddings, labels: np.ndarray, batch_size: int, rng: np.random.Generator
+) -> list[tuple[Tensor, Tensor]]:
+    """Go through all songs once in random order, one view of each drawn at random.
+
+    Returns
+    -------
+    list of (Tensor, Tensor)
+        Batches of embeddings (batch, EMBEDDING_SIZE) and labels (batch,).
+    """
+    n_rows = np.bincount(embeddings.song_index)
+    first_row = np.cumsum(n_rows) - n_rows
+    order = rng.permutation(len(n_rows))
+    drawn = first_row[order] + rng.integers(n_rows[order])
+    return [
+        (
+            torch.from_numpy(embeddings.rows[drawn[first : first + batch_size]]),
+            torch.from_numpy(labels[order[first : first + batch_size]]),
+        )
+        for first in range(0, len(order), batch_size)
+    ]
