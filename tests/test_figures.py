@@ -1,0 +1,380 @@
+import sys
+from itertools import pairwise
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.text import Text
+from PIL import Image
+from torch import nn
+
+from artist20 import figures
+from artist20.architecture import Layer, describe
+from artist20.models import ArtistResNet, BasicBlock, EmbeddingMLP
+
+NAMES = ["SVM", "random forest", "k-NN"]
+TOP1 = [0.5714, 0.4632, 0.3723]
+TOP3 = [0.7879, 0.7273, 0.6104]
+LONG_TITLE = "Task 1 on demo (synthesised songs): " + "an untrained backbone, " * 7 + "W" * 60
+
+LOG_MEL = torch.zeros(2, 130, 64)
+
+
+def comparison(**options):
+    return figures.model_comparison(NAMES, TOP1, TOP3, title="t", n_songs=231, **options)
+
+
+def confusion(matrix, names, title="t"):
+    return figures.confusion_matrix(np.array(matrix), names, title=title)
+
+
+def texts_of(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def total(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.fixture(scope="module")
+def cnn14():
+    # The package's own config downloads a label file when it is imported.
+    config = ModuleType("panns_inference.config")
+    config.labels, config.classes_num = [], 527
+    sys.modules.setdefault("panns_inference.config", config)
+    from panns_inference import models
+
+    with pytest.MonkeyPatch.context() as patch:
+        # 80 million random numbers that nothing here looks at.
+        patch.setattr(models, "init_layer", lambda layer: None)
+        patch.setattr(nn.init, "kaiming_uniform_", lambda tensor, **options: tensor)
+        model = models.Cnn14(
+            sample_rate=16000,
+            window_size=512,
+            hop_size=160,
+            mel_bins=64,
+            fmin=50,
+            fmax=8000,
+            classes_num=527,
+        )
+    return model.requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="module")
+def cnn14_rows(cnn14):
+    return describe(cnn14, torch.zeros(1, 16000), unused=("fc_audioset",))
+
+
+# ---- model comparison
+
+
+def test_bars_and_labels_are_the_given_values_in_percent():
+    axes = comparison().axes[0]
+    heights = [[bar.get_height() for bar in bars] for bars in axes.containers]
+    np.testing.assert_allclose(heights, [np.multiply(100, TOP1), np.multiply(100, TOP3)])
+    assert texts_of(axes) == ["57.1", "46.3", "37.2", "78.8", "72.7", "61.0"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == NAMES
+    assert "231" in axes.get_ylabel()
+
+
+def test_bars_stand_beside_each_other():
+    axes = comparison().axes[0]
+    edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches)
+    assert all(left[1] <= right[0] for left, right in pairwise(edges))
+
+
+def test_labels_stand_above_the_whiskers_and_whiskers_span_the_interval():
+    # The first ends where its bar does, but for rounding.
+    interval = np.array([[0.50, 0.5714 - 1e-15], [0.40, 0.53], [0.31, 0.44]])
+    axes = comparison(top1_interval=interval).axes[0]
+    segments = axes.collections[0].get_segments()
+    np.testing.assert_allclose([s[:, 1] for s in segments], 100 * interval)
+    np.testing.assert_allclose([t.xy[1] for t in axes.texts[:3]], 100 * interval[:, 1])
+
+
+def test_chance_follows_the_number_of_artists_and_never_exceeds_one():
+    def lines(n_classes):
+        axes = comparison(n_classes=n_classes).axes[0]
+        return [line.get_ydata()[0] for line in axes.lines]
+
+    assert lines(20) == [5.0, 15.0]
+    assert lines(2) == [50.0, 100.0]
+    assert lines(None) == []
+
+
+@pytest.mark.parametrize("top1", [[57.1, 46.3, 37.2], [0.5, 0.4], [0.5, 0.4, float("nan")]])
+def test_accuracies_that_are_not_one_fraction_per_model_are_refused(top1):
+    with pytest.raises(ValueError, match="Top-1"):
+        figures.model_comparison(NAMES, top1, TOP3, title="t", n_songs=3)
+
+
+# ---- confusion matrix
+
+
+def test_cells_hold_the_counts_with_percentages_where_there_is_room():
+    axes = confusion([[3, 1, 0], [0, 10, 0], [2, 2, 4]], ["a", "b", "c"]).axes[0]
+    expected = ["3\n75 %", "1\n25 %", "0", "0", "10\n100 %", "0", "2\n25 %", "2\n25 %", "4\n50 %"]
+    assert texts_of(axes) == expected
+
+
+def test_twenty_artists_have_counts_alone_in_row_order():
+    matrix = np.arange(400).reshape(20, 20)
+    axes = confusion(matrix, [f"artist_{i}" for i in range(20)]).axes[0]
+    assert texts_of(axes) == [str(count) for count in range(400)]
+    first_row = [text.get_position()[1] for text in axes.texts[:20]]
+    assert set(first_row) == {0.5}
+
+
+def test_colour_is_the_percentage_of_the_row():
+    axes = confusion([[1, 3], [50, 50]], ["a", "b"]).axes[0]
+    np.testing.assert_allclose(np.ravel(axes.collections[0].get_array()), [25, 75, 50, 50])
+    assert axes.collections[0].get_clim() == (0, 100)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n", [3, 60])
+def test_a_row_without_songs_is_marked_and_nothing_is_divided_by_zero(n):
+    matrix = 4 * np.eye(n, dtype=int)
+    matrix[1] = 0
+    axes = confusion(matrix, [f"a{i}" for i in range(n)]).axes[0]
+    band = [(p.get_y(), p.get_height(), p.get_width()) for p in axes.patches]
+    assert band == [(1, 1, 1)]  # the width in fractions of the axes
+    assert np.isfinite(axes.collections[0].get_array()).all()
+    expected = ["4\n100 %", "0", "0", "", "", "", "0", "0", "4\n100 %", "no songs"]
+    assert texts_of(axes) == (expected if n == 3 else [])
+
+
+def test_names_are_written_in_full_with_spaces():
+    names = ["creedence_clearwater_revival", "a$ap_$occer", "u2"]
+    axes = confusion(np.eye(3, dtype=int), names).axes[0]
+    expected = ["creedence clearwater revival", "a$ap $occer", "u2"]
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [label.get_text() for label in labels] == expected
+        assert not any(label.get_parse_math() for label in labels)
+
+
+def test_a_name_too_few_is_refused():
+    with pytest.raises(ValueError, match="2 class names"):
+        confusion(np.eye(3, dtype=int), ["a", "b"])
+
+
+# ---- describe
+
+
+def test_rows_of_the_resnet_hold_every_parameter_and_the_real_shapes():
+    model = ArtistResNet(n_classes=20)
+    rows = describe(model, LOG_MEL)
+    assert sum(row.n_parameters for row in rows) == total(model)
+    assert all(row.n_trainable == row.n_parameters for row in rows)
+
+    model.eval()
+    with torch.no_grad():
+        x = model.stem[:3](model.standardize(LOG_MEL).transpose(1, 2).unsqueeze(1))
+        shapes = {"stem.0": x.shape}
+        shapes["stem.3"] = (x := model.stem[3](x)).shape
+        for stage in ("stage1", "stage2", "stage3"):
+            for index, block in enumerate(getattr(model, stage)):
+                shapes[f"{stage}.{index}"] = (x := block(x)).shape
+        shapes["output"] = model(LOG_MEL).shape
+    found = {row.name: row.output_shape for row in rows}
+    assert {name: found[name] for name in shapes} == {n: tuple(s[1:]) for n, s in shapes.items()}
+    assert [row.name for row in rows] == [
+        *("input", "standardize", "stem.0", "stem.3", "stage1.0", "stage1.1", "stage2.0"),
+        *("stage2.1", "stage3.0", "stage3.1", "pooling", "hidden.0", "output"),
+    ]
+
+
+def test_details_are_read_from_the_modules():
+    rows = {row.name: row for row in describe(ArtistResNet(n_classes=7), LOG_MEL)}
+    assert rows["stem.0"].detail == "7×7 conv, 1 → 64, stride 2, batch norm, ReLU"
+    assert rows["stem.3"].detail == "3×3 max pool, stride 2"
+    assert rows["stage1.0"].detail.endswith("64 → 64; shortcut: identity")
+    assert rows["stage2.0"].detail.endswith("64 → 128, stride 2; shortcut: 1×1 conv")
+    assert rows["pooling"].detail == "global mean and max, concatenated"
+    assert (rows["pooling"].kind, rows["pooling"].output_shape) == ("pooling", (512,))
+    assert rows["hidden.0"].detail == "linear 512 → 256, ReLU, dropout 0.5"
+    assert rows["output"].detail == "linear 256 → 7"
+
+
+def test_another_model_gives_other_rows_and_another_picture():
+    wider = ArtistResNet(n_classes=20)
+    wider.stage3.append(BasicBlock(256, 256, 1))
+    models = {"base": ArtistResNet(20), "classes": ArtistResNet(21), "block": wider}
+    rows = {name: describe(model, LOG_MEL) for name, model in models.items()}
+    assert rows["classes"][-1].output_shape == (21,)
+    assert rows["classes"][:-1] == rows["base"][:-1]
+    assert len(rows["block"]) == len(rows["base"]) + 1
+    pictures = set()
+    for layers in rows.values():
+        pictures.add(tuple(texts_of(figures.architecture(layers, title="t").axes[0])))
+    assert len(pictures) == 3
+
+
+def test_the_network_is_left_as_it_was():
+    model = ArtistResNet(n_classes=3).train()
+    model.stage1.eval()
+    modes = [module.training for module in model.modules()]
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    describe(model, LOG_MEL)
+    with pytest.raises(RuntimeError):
+        describe(model, torch.zeros(2, 130, 63))
+    assert [module.training for module in model.modules()] == modes
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_frozen_layers_are_told_from_trained_ones_and_from_those_without_parameters():
+    model = EmbeddingMLP(n_classes=20)
+    model.hidden[0].requires_grad_(False)
+    rows = {row.name: row for row in describe(model, torch.zeros(1, 2048))}
+    assert [name for name, row in rows.items() if row.frozen] == ["hidden.0"]
+    assert rows["hidden.0"].n_parameters == 2048 * 1024 + 1024
+    assert rows["standardize"].n_parameters == 0
+    assert sum(row.n_trainable for row in rows.values()) == total(model) - 2048 * 1024 - 1024
+
+
+def test_cnn14_is_frozen_and_the_layer_beside_the_embedding_is_counted_apart(cnn14, cnn14_rows):
+    rows = {row.name: row for row in cnn14_rows}
+    assert sum(row.n_parameters for row in cnn14_rows) == total(cnn14)
+    assert all(row.frozen for row in cnn14_rows if row.n_parameters)
+    assert cnn14_rows[-1] == Layer("fc_audioset", "not drawn", "", (), 2049 * 527, 0)
+    assert rows["spectrogram_extractor"].output_shape == (1, 101, 257)
+    assert rows["conv_block1"].output_shape == (64, 50, 32)
+    assert rows["conv_block1"].detail == "2 convs 3×3, 1 → 64, 2×2 average pool"
+    assert rows["conv_block6"].detail == "2 convs 3×3, 1024 → 2048"
+    assert rows["pooling"].detail == "global mean and max, added"
+    assert rows["fc1"].detail == "linear 2048 → 2048, ReLU"
+    front_end = [row.name for row in cnn14_rows if row.kind == "front end"]
+    assert front_end == ["spectrogram_extractor", "logmel_extractor", "bn0"]
+
+
+def test_what_the_forward_pass_never_reaches_is_named():
+    model = EmbeddingMLP(n_classes=5)
+    model.spare = nn.Linear(3, 4)
+    model.scale = nn.Parameter(torch.ones(2))
+    last = describe(model, torch.zeros(1, 2048))[-1]
+    assert (last.kind, last.n_parameters) == ("not drawn", 18)
+    assert set(last.name.split(", ")) == {"spare", "scale"}
+
+
+def test_a_layer_called_twice_is_drawn_twice_and_counted_once():
+    shared = nn.Linear(4, 4)
+    rows = describe(nn.Sequential(shared, nn.Sequential(shared)), torch.zeros(1, 4))
+    assert [row.n_parameters for row in rows] == [0, 20, 0]
+
+
+def test_an_unused_layer_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="no layer fc_audioset"):
+        describe(EmbeddingMLP(n_classes=5), torch.zeros(1, 2048), unused=("fc_audioset",))
+
+
+# ---- architecture
+
+
+def test_every_row_is_written_and_the_joining_input_is_not_repeated(cnn14_rows):
+    mlp = EmbeddingMLP(n_classes=20)
+    rows = cnn14_rows + describe(mlp, torch.zeros(1, 2048), input_name="embedding")
+    figure = figures.architecture(rows, title="t")
+    written = texts_of(figure.axes[0])
+    drawn = [row for row in rows if row.name not in ("embedding", "fc_audioset")]
+    for row in drawn:
+        assert row.name in written
+        assert row.detail in written
+        assert not row.n_parameters or f"{row.n_parameters:,}" in written
+    assert "64 × 50 × 32" in written
+    assert "embedding" not in written
+    assert "fc_audioset" not in written
+    n_frozen = sum(row.n_parameters for row in cnn14_rows)
+    footer = figure.texts[-1].get_text().replace("\n", " ")
+    assert footer == (
+        f"{n_frozen + total(mlp):,} parameters: {total(mlp):,} trainable, {n_frozen:,} frozen; "
+        "1,079,823 of them not drawn, in fc_audioset"
+    )
+
+
+def test_a_network_that_is_trained_whole_says_so():
+    figure = figures.architecture(describe(EmbeddingMLP(20), torch.zeros(1, 2048)), title="t")
+    assert figure.texts[-1].get_text() == "2,759,444 parameters, all trainable"
+
+
+# ---- all figures
+
+
+KINDS = ("comparison", "confusion", "architecture")
+
+
+def every_figure(title):
+    rows = describe(EmbeddingMLP(n_classes=20), torch.zeros(1, 2048))
+    interval = np.array([[0.3, 1.0]] * 3)
+    return {
+        "comparison": figures.model_comparison(
+            NAMES,
+            TOP1,
+            [1.0, 1.0, 1.0],
+            title=title,
+            n_songs=40,
+            note="small print " * 30,
+            top1_interval=interval,
+            n_classes=20,
+        ),
+        "confusion": confusion(np.eye(3, dtype=int), ["creedence_clearwater_revival"] * 3, title),
+        "architecture": figures.architecture(rows, title=title),
+    }
+
+
+def test_no_text_is_cut_off_or_hidden_by_a_long_title():
+    assert len(LONG_TITLE) > 200
+    many = confusion(np.eye(30, dtype=int), ["a_long_artist_name"] * 30, LONG_TITLE)
+    for name, figure in {**every_figure(LONG_TITLE), "many artists": many}.items():
+        figure.draw_without_rendering()
+        title = figure._suptitle
+        assert title.get_text().replace("\n", "").replace(" ", "") == LONG_TITLE.replace(" ", "")
+        texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+        below = title.get_window_extent().y0
+        for text in texts:
+            box = text.get_window_extent()
+            assert box.x0 >= 0, (name, text)
+            assert box.x1 <= figure.bbox.x1, (name, text)
+            assert box.y0 >= 0, (name, text)
+            assert box.y1 <= (figure.bbox.y1 if text is title else below), (name, text)
+
+
+def test_a_saved_figure_is_a_png_with_the_same_bytes_each_time(tmp_path):
+    for folder in ("first", "second"):
+        for kind, figure in every_figure("Task 1").items():
+            figures.save(figure, tmp_path / folder / f"{kind}.png")
+    saved = sorted((tmp_path / "first").iterdir())
+    assert [path.name for path in saved] == [f"{kind}.png" for kind in sorted(KINDS)]
+    for first in saved:
+        assert first.read_bytes() == (tmp_path / "second" / first.name).read_bytes()
+        with Image.open(first) as image:
+            assert min(image.size) > 400
+            assert len(image.convert("RGB").getcolors(1 << 24)) > 20
+            assert round(image.info["dpi"][0]) == 150
+            assert "Software" not in image.info
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "figure.png"
+    figures.save(comparison(), path)
+    before = path.read_bytes()
+    figure = comparison()
+
+    def fail(temporary, **options):
+        temporary.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(figure, "savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        figures.save(figure, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_pyplot_knows_of_no_figure():
+    import matplotlib.pyplot as plt
+
+    comparison()
+    confusion(np.eye(2, dtype=int), ["a", "b"])
+    assert plt.get_fignums() == []
