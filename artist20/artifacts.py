@@ -24,6 +24,15 @@ from artist20.dataset import Song
 
 TASK1_MODELS = ("svm", "random_forest", "knn")
 
+# Names of models for people.
+TITLES = {
+    "svm": "SVM",
+    "random_forest": "Random forest",
+    "knn": "k-NN",
+    "panns": "PANNs + MLP",
+    "resnet": "ResNet",
+}
+
 # What skops meets in our fitted pipelines beyond its own list. Fixed here: a file never says for
 # itself what may be trusted.
 TRUSTED_TYPES = [

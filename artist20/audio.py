@@ -53,6 +53,8 @@ def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarr
     AudioError
         If the file cannot be decoded, holds NaN or infinity, or holds no sample.
     """
+    if not path.is_file():
+        raise AudioError(f"{path} is no file")
     n_samples = 0
     try:
         with _Sequential(path) as file:

@@ -15,7 +15,7 @@ import random
 import shutil
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -206,6 +206,11 @@ def describe(data_dir: Path) -> dict[str, object]:
     digest = hashlib.sha256("\n".join(paths).encode()).hexdigest()
     name = "artist20" if digest == ARTIST20_LISTS else data_dir.resolve().name
     return {"name": name, "synthesised": False}
+
+
+def label(described: Mapping[str, object]) -> str:
+    """Name a data set for titles; synthesised songs are said to be."""
+    return f"{described['name']}{' (synthesised songs)' if described['synthesised'] else ''}"
 
 
 def fingerprint(songs: Iterable[Song]) -> str:

@@ -131,6 +131,12 @@ def load_backbone(weights: str, seed: int, device: torch.device) -> Backbone:
     return Backbone(network.eval().requires_grad_(False).to(device), front_end.sample_rate, name)
 
 
+def empty_cnn14(sample_rate: int) -> nn.Module:
+    """Make a frozen Cnn14 for a rate in Hz with whatever weights: for its architecture alone."""
+    front_end = next(each for each in FRONT_ENDS.values() if each.sample_rate == sample_rate)
+    return _make_cnn14(front_end).eval().requires_grad_(False)
+
+
 def _make_cnn14(front_end: FrontEnd) -> nn.Module:
     return import_cnn14()(**vars(front_end), classes_num=527)
 

@@ -1,0 +1,67 @@
+"""Task 2, model 1, stage 3: draw the PANNs model's architecture and its confusion matrix.
+
+Reads   RESULTS_DIR/task2/panns/best.pt, metrics.json, val_predictions.json
+Writes  ASSETS_DIR/task2_architecture_diagram.png, task2_confusion_matrix_panns.png
+
+    python task2_gen_report.py
+"""
+
+import argparse
+
+import torch
+
+from artist20 import architecture, artifacts, cli, dataset, evaluation, figures, panns
+from artist20.models import EmbeddingMLP
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = cli.make_parser(__doc__)
+    cli.add_results_option(parser)
+    cli.add_assets_option(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the stage."""
+    args = parse_args()
+    folder = artifacts.panns_dir(args.results_dir)
+    metrics = artifacts.read_json(folder / "metrics.json", "task2_train.py")
+    predictions = artifacts.read_predictions(folder / "val_predictions.json", "task2_train.py")
+    config = artifacts.read_checkpoint(folder / "best.pt", "task2_train.py")["config"]
+    backbone = "" if metrics["pretrained"] else ", UNTRAINED backbone"
+
+    # On the meta device a forward pass has shapes and computes nothing.
+    seconds, sample_rate = config["crop_seconds"], config["sample_rate"]
+    network = panns.empty_cnn14(sample_rate).to("meta")
+    rows = architecture.describe(
+        network,
+        torch.zeros(1, round(seconds * sample_rate), device="meta"),
+        input_name=f"waveform, {seconds:g} s at {sample_rate / 1000:g} kHz",
+        unused=("fc_audioset",),
+    )
+    rows += architecture.describe(
+        EmbeddingMLP(len(predictions.classes)).to("meta"),
+        torch.zeros(1, panns.EMBEDDING_SIZE, device="meta"),
+        input_name="embedding",
+    )
+    diagram = figures.architecture(
+        rows, title=f"Frozen Cnn14 (PANNs) and the classifier trained on it{backbone}"
+    )
+    matrix = figures.confusion_matrix(
+        evaluation.confusion_matrix(predictions.scores["panns"], predictions.labels),
+        predictions.classes,
+        title=f"PANNs + MLP{backbone} on {len(predictions.songs)} validation songs of "
+        f"{dataset.label(metrics['dataset'])}: top-1 {metrics['top1']:.1%} "
+        "(epoch chosen on these songs)",
+    )
+    for figure, name in (
+        (diagram, "task2_architecture_diagram.png"),
+        (matrix, "task2_confusion_matrix_panns.png"),
+    ):
+        figures.save(figure, args.assets_dir / name)
+        print(f"wrote {args.assets_dir / name}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,122 @@
+"""Task 2, model 2, stage 3: draw the ResNet's architecture, its confusion matrix, and all models.
+
+Reads   RESULTS_DIR/task2/resnet/best.pt, metrics.json, val_predictions.json; for the comparison
+        also metrics.json of Task 1 and of the PANNs model, where they have been run
+Writes  ASSETS_DIR/task2_architecture_diagram_resnet.png, task2_confusion_matrix_resnet.png,
+        task2_all_models_comparison.png
+
+    python task2_gen_report_wo_pretrain.py
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from artist20 import (
+    UserError,
+    architecture,
+    artifacts,
+    cli,
+    dataset,
+    evaluation,
+    figures,
+    spectrogram,
+)
+from artist20.models import ArtistResNet
+
+
+def collect_models(results_dir: Path, resnet: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Read the metrics of every model that has been run, by name, in the order of the stages.
+
+    Raises
+    ------
+    UserError
+        If they are of different songs: their figures must not stand side by side.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for path in (
+        artifacts.task1_dir(results_dir) / "metrics.json",
+        artifacts.panns_dir(results_dir) / "metrics.json",
+    ):
+        if not path.is_file():
+            print(f"{path} is not there: the comparison goes without it")
+            continue
+        metrics = artifacts.read_json(path, "the training script")
+        if metrics["dataset"]["fingerprint"] != resnet["dataset"]["fingerprint"]:
+            raise UserError(
+                f"{path} is of other songs than the ResNet's metrics.json: run both on the same "
+                "--data-dir and --limit"
+            )
+        found |= metrics.get("models") or {metrics["model"]: metrics}
+    return {**found, "resnet": resnet}
+
+
+def compare(models: dict[str, dict[str, Any]], data: dict[str, Any]) -> Figure:
+    """Draw all models side by side."""
+    titles = {name: artifacts.TITLES[name] for name in models}
+    if "panns" in models and not models["panns"]["pretrained"]:
+        titles["panns"] += ", untrained backbone"
+    last = ", ".join(
+        f"{artifacts.TITLES[name]} {row['last']['top1']:.1%} / {row['last']['top3']:.1%}"
+        for name, row in models.items()
+        if "last" in row
+    )
+    return figures.model_comparison(
+        list(titles.values()),
+        [row["top1"] for row in models.values()],
+        [row["top3"] for row in models.values()],
+        title=f"All models on {dataset.label(data)}",
+        n_songs=data["val"],
+        n_classes=data["artists"],
+        note=f"The networks' epochs are chosen on these songs. Last epoch, top-1 / top-3: {last}.",
+    )
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = cli.make_parser(__doc__)
+    cli.add_results_option(parser)
+    cli.add_assets_option(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the stage."""
+    args = parse_args()
+    folder = artifacts.resnet_dir(args.results_dir)
+    made_by = "task2_train_wo_pretrain.py"
+    metrics = artifacts.read_json(folder / "metrics.json", made_by)
+    predictions = artifacts.read_predictions(folder / "val_predictions.json", made_by)
+    n_frames = artifacts.read_checkpoint(folder / "best.pt", made_by)["window_frames"]
+    data = metrics["dataset"]
+
+    # On the meta device a forward pass has shapes and computes nothing.
+    rows = architecture.describe(
+        ArtistResNet(len(predictions.classes), spectrogram.N_MELS).to("meta"),
+        torch.zeros(1, n_frames, spectrogram.N_MELS, device="meta"),
+        input_name=f"log-mel, {spectrogram.to_seconds(n_frames):.1f} s",
+    )
+    diagram = figures.architecture(rows, title="The residual CNN, trained from scratch")
+    matrix = figures.confusion_matrix(
+        evaluation.confusion_matrix(predictions.scores["resnet"], predictions.labels),
+        predictions.classes,
+        title=f"ResNet on {len(predictions.songs)} validation songs of {dataset.label(data)}: "
+        f"top-1 {metrics['top1']:.1%} (epoch chosen on these songs)",
+    )
+    for figure, name in (
+        (diagram, "task2_architecture_diagram_resnet.png"),
+        (matrix, "task2_confusion_matrix_resnet.png"),
+        (
+            compare(collect_models(args.results_dir, metrics), data),
+            "task2_all_models_comparison.png",
+        ),
+    ):
+        figures.save(figure, args.assets_dir / name)
+        print(f"wrote {args.assets_dir / name}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
