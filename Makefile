@@ -20,6 +20,28 @@ lint: setup
 test: lint
 	$(PY) -m pytest
 
+# Every stage on synthesised songs, with epochs, views and crops cut to fit ten minutes on two cores.
+# It keeps to data/demo and results/demo. What is there is used again: a second run takes seconds.
+DEMO_RESULTS := --results-dir results/demo
+DEMO := --data-dir data/demo $(DEMO_RESULTS)
+DEMO_FIGURES := $(DEMO_RESULTS) --assets-dir results/demo/assets
+DEMO_PANNS := --backbone-weights untrained --epochs 50 --crop-seconds 5 --views 1 --windows 2
+DEMO_RESNET := --epochs 15 --crop-seconds 10 --batch-size 16 --lr 0.003
+
+demo: setup
+	$(PY) -m artist20.demo data/demo
+	$(PY) task1_preprocessing.py $(DEMO)
+	$(PY) task1_train.py $(DEMO_RESULTS)
+	$(PY) task1_gen_report.py $(DEMO_FIGURES)
+	$(PY) task2_train.py $(DEMO) $(DEMO_PANNS) --resume
+	$(PY) task2_inference.py $(DEMO) --answers data/demo/answers.json
+	$(PY) task2_gen_report.py $(DEMO_FIGURES)
+	$(PY) task2_train_wo_pretrain.py $(DEMO) $(DEMO_RESNET) --resume
+	$(PY) task2_inference_wo_pretrain.py $(DEMO) --answers data/demo/answers.json
+	$(PY) task2_gen_report_wo_pretrain.py $(DEMO_FIGURES)
+	@echo
+	@$(PY) -m artist20.comparison $(DEMO_FIGURES)
+
 clean:
 	rm -rf .venv data/demo results/demo .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv/*' -type d -prune -exec rm -rf {} +

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from artist20 import artifacts, cli, dataset, features
-from artist20.store import RowStore, content_keys, fill
+from artist20.store import RowStore, fill
 
 
 def extract(waveform: np.ndarray) -> np.ndarray:
@@ -53,10 +53,13 @@ def preprocess(args: argparse.Namespace, folder: Path) -> None:
         zip(dataset.SPLITS, dataset.read_train_val(args.data_dir, args.limit), strict=True)
     )
     everything = [song for songs in splits.values() for song in songs]
+    keys = dict(zip(everything, dataset.content_keys(everything), strict=True))
+    data = dataset.summary(
+        args.data_dir, splits["train"], splits["val"], list(keys.values()), args.limit
+    )
     if args.overwrite:
         shutil.rmtree(folder / "cache", ignore_errors=True)
 
-    keys = dict(zip(everything, content_keys(song.file for song in everything), strict=True))
     settings = {"feature_names": features.FEATURE_NAMES, "version": features.VERSION}
     width = len(features.FEATURE_NAMES)
     with RowStore(folder / "cache", "features", settings, "float32", width) as store:
@@ -74,7 +77,7 @@ def preprocess(args: argparse.Namespace, folder: Path) -> None:
     artifacts.write_json(
         folder / "preprocessing.json",
         {
-            "dataset": dataset.summary(args.data_dir, splits["train"], splits["val"], args.limit),
+            "dataset": data,
             "feature_version": features.VERSION,
             "command": cli.command(),
             "versions": cli.versions(),

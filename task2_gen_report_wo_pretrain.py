@@ -9,17 +9,16 @@ Writes  ASSETS_DIR/task2_architecture_diagram_resnet.png, task2_confusion_matrix
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 
 from artist20 import (
-    UserError,
     architecture,
     artifacts,
     cli,
+    comparison,
     dataset,
     evaluation,
     figures,
@@ -28,44 +27,16 @@ from artist20 import (
 from artist20.models import ArtistResNet
 
 
-def collect_models(results_dir: Path, resnet: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Read the metrics of every model that has been run, by name, in the order of the stages.
-
-    Raises
-    ------
-    UserError
-        If they are of different songs: their figures must not stand side by side.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for path in (
-        artifacts.task1_dir(results_dir) / "metrics.json",
-        artifacts.panns_dir(results_dir) / "metrics.json",
-    ):
-        if not path.is_file():
-            print(f"{path} is not there: the comparison goes without it")
-            continue
-        metrics = artifacts.read_json(path, "the training script")
-        if metrics["dataset"]["fingerprint"] != resnet["dataset"]["fingerprint"]:
-            raise UserError(
-                f"{path} is of other songs than the ResNet's metrics.json: run both on the same "
-                "--data-dir and --limit"
-            )
-        found |= metrics.get("models") or {metrics["model"]: metrics}
-    return {**found, "resnet": resnet}
-
-
-def compare(models: dict[str, dict[str, Any]], data: dict[str, Any]) -> Figure:
+def compare(models: dict[str, dict[str, Any]]) -> Figure:
     """Draw all models side by side."""
-    titles = {name: artifacts.TITLES[name] for name in models}
-    if "panns" in models and not models["panns"]["pretrained"]:
-        titles["panns"] += ", untrained backbone"
+    data = models["resnet"]["dataset"]
     last = ", ".join(
         f"{artifacts.TITLES[name]} {row['last']['top1']:.1%} / {row['last']['top3']:.1%}"
         for name, row in models.items()
         if "last" in row
     )
     return figures.model_comparison(
-        list(titles.values()),
+        comparison.titles(models),
         [row["top1"] for row in models.values()],
         [row["top3"] for row in models.values()],
         title=f"All models on {dataset.label(data)}",
@@ -110,7 +81,7 @@ def main() -> None:
         (diagram, "task2_architecture_diagram_resnet.png"),
         (matrix, "task2_confusion_matrix_resnet.png"),
         (
-            compare(collect_models(args.results_dir, metrics), data),
+            compare(comparison.collect(args.results_dir)),
             "task2_all_models_comparison.png",
         ),
     ):

@@ -45,7 +45,8 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     started = time.monotonic()
     device = cli.choose_device(args.device)
     train_songs, val_songs = dataset.read_train_val(args.data_dir, args.limit)
-    data = dataset.summary(args.data_dir, train_songs, val_songs, args.limit)
+    keys = dataset.content_keys([*train_songs, *val_songs])
+    data = dataset.summary(args.data_dir, train_songs, val_songs, keys, args.limit)
     backbone = panns.load_backbone(args.backbone_weights, args.seed, device)
     settings = {
         "backbone": "Cnn14",
@@ -77,6 +78,7 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     views = panns.cached_views(
         cache,
         [song.file for song in train_songs],
+        keys[: len(train_songs)],
         backbone,
         args.crop_seconds,
         args.views,
@@ -86,6 +88,7 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     val_windows = panns.cached_windows(
         cache,
         [song.file for song in val_songs],
+        keys[len(train_songs) :],
         backbone,
         args.crop_seconds,
         args.windows,

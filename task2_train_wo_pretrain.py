@@ -63,7 +63,8 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     started = time.monotonic()
     device = cli.choose_device(args.device)
     train_songs, val_songs = dataset.read_train_val(args.data_dir, args.limit)
-    data = dataset.summary(args.data_dir, train_songs, val_songs, args.limit)
+    keys = dataset.content_keys([*train_songs, *val_songs])
+    data = dataset.summary(args.data_dir, train_songs, val_songs, keys, args.limit)
     settings = {
         "epochs": args.epochs,
         "batch_size": args.batch_size,
@@ -90,7 +91,7 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     val_labels = np.array([index[song.artist] for song in val_songs])
     n_train = len(train_songs)
     everything = spectrogram.cached_log_mels(
-        folder / "cache", [song.file for song in (*train_songs, *val_songs)], args.workers
+        folder / "cache", [song.file for song in (*train_songs, *val_songs)], keys, args.workers
     )
     train_mels = LogMels(everything.rows, everything.spans[:n_train])
     val_mels = LogMels(everything.rows, everything.spans[n_train:])

@@ -12,12 +12,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from artist20 import UserError
-from artist20.dataset import Song
+
+if TYPE_CHECKING:
+    from artist20.dataset import Song
 
 # torch and skops are imported where they are used: together they take seconds, and the stages of
 # Task 1 and the report scripts need one of them at most.
@@ -170,7 +172,7 @@ class FeatureSet:
     paths: list[str]
 
 
-def write_features(folder: Path, split: str, X: np.ndarray, songs: Sequence[Song]) -> None:
+def write_features(folder: Path, split: str, X: np.ndarray, songs: "Sequence[Song]") -> None:
     """Write ``X_<split>.npy``, ``y_<split>.npy`` and ``songs_<split>.json``."""
     write_array(folder / f"X_{split}.npy", X.astype(np.float32))
     write_array(folder / f"y_{split}.npy", np.array([song.artist for song in songs]))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from artist20 import UserError, augment, fetch
 from artist20.artifacts import sha256_file
 from artist20.evaluation import window_starts
-from artist20.store import RowStore, content_keys, fill
+from artist20.store import RowStore, fill
 
 UNTRAINED = "untrained"
 EMBEDDING_SIZE = 2048
@@ -242,18 +242,38 @@ class Embeddings:
 def cached_windows(
     parent: Path,
     files: Sequence[Path],
+    keys: Sequence[str],
     backbone: Backbone,
     crop_seconds: float,
     most: int | None,
     workers: int,
 ) -> Embeddings:
-    """Embed, or find in the store under ``parent``, windows over the whole of every song."""
+    """Embed, or find in the store under ``parent``, windows over the whole of every song.
+
+    Parameters
+    ----------
+    parent : Path
+        Folder of the store's folder.
+    files : sequence of Path
+        The songs.
+    keys : sequence of str
+        Their :func:`artist20.dataset.content_keys`.
+    backbone : Backbone
+        The frozen network.
+    crop_seconds : float
+        Length of a window.
+    most : int or None
+        At most this many windows per song, evenly spaced; None covers the song.
+    workers : int
+        Number of processes that decode.
+    """
     n_samples = round(crop_seconds * backbone.sample_rate)
     settings = {"weights": backbone.weights, "crop_seconds": crop_seconds, "most": most}
     return _cached(
         parent,
         "windows",
         files,
+        keys,
         backbone,
         settings,
         lambda _key, waveform: cut_windows(waveform, n_samples, most),
@@ -264,13 +284,18 @@ def cached_windows(
 def cached_views(
     parent: Path,
     files: Sequence[Path],
+    keys: Sequence[str],
     backbone: Backbone,
     crop_seconds: float,
     n_views: int,
     seed: int,
     workers: int,
 ) -> Embeddings:
-    """Embed, or find in the store under ``parent``, augmented views of every song."""
+    """Embed, or find in the store under ``parent``, augmented views of every song.
+
+    Parameters are those of :func:`cached_windows`, but for ``n_views``, the number of views per
+    song, and ``seed``.
+    """
     n_samples = round(crop_seconds * backbone.sample_rate)
     settings = {
         "weights": backbone.weights,
@@ -286,20 +311,20 @@ def cached_views(
         song_seed = (seed, int(key[:16], 16))
         return cut_views(waveform, n_samples, n_views, backbone.sample_rate, song_seed)
 
-    return _cached(parent, "views", files, backbone, settings, cut, workers)
+    return _cached(parent, "views", files, keys, backbone, settings, cut, workers)
 
 
 def _cached(
     parent: Path,
     name: str,
     files: Sequence[Path],
+    keys: Sequence[str],
     backbone: Backbone,
     settings: dict[str, Any],
     cut: Callable[[str, Tensor], list[Tensor]],
     workers: int,
 ) -> Embeddings:
     device = next(backbone.network.parameters()).device
-    keys = content_keys(files)
     with RowStore(parent, name, settings, "float32", EMBEDDING_SIZE) as store:
         fill(
             store,

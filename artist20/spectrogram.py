@@ -13,7 +13,7 @@ from torch import Tensor
 from artist20.audio import SAMPLE_RATE
 from artist20.augment import random_start
 from artist20.evaluation import window_starts
-from artist20.store import RowStore, content_keys, fill
+from artist20.store import RowStore, fill
 
 N_FFT = 1024  # samples, 64 ms
 HOP_LENGTH = 512  # samples, 32 ms
@@ -115,9 +115,22 @@ class LogMels:
         return mean, np.sqrt(np.maximum(squares / n_frames - mean**2, 1e-6))
 
 
-def cached_log_mels(parent: Path, files: Sequence[Path], workers: int) -> LogMels:
-    """Compute, or find in the store under ``parent``, the log-mels of songs."""
-    keys = content_keys(files)
+def cached_log_mels(
+    parent: Path, files: Sequence[Path], keys: Sequence[str], workers: int
+) -> LogMels:
+    """Compute, or find in the store under ``parent``, the log-mels of songs.
+
+    Parameters
+    ----------
+    parent : Path
+        Folder of the store's folder.
+    files : sequence of Path
+        The songs.
+    keys : sequence of str
+        Their :func:`artist20.dataset.content_keys`.
+    workers : int
+        Number of processes.
+    """
     with RowStore(parent, "log_mel", FRONT_END, "float16", N_MELS) as store:
         fill(
             store,

@@ -11,7 +11,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,15 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from artist20 import audio
-from artist20.artifacts import sha256_file
 
 COMMIT_SECONDS = 1.0  # at most this much finished work is lost by a crash
-
-
-def content_keys(files: Iterable[Path]) -> list[str]:
-    """SHA-256 of every file's bytes, several at a time (hashing releases the GIL)."""
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(sha256_file, files))
 
 
 class RowStore:
