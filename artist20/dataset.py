@@ -81,7 +81,7 @@ def read_list(data_dir: Path, split: str) -> list[str]:
     list_file = data_dir / f"{split}.json"
     try:
         paths = json.loads(list_file.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{list_file} is missing: run 'bash get_dataset.sh', or name a folder that holds "
             "train.json, val.json and test/ with --data-dir"
@@ -119,9 +119,10 @@ def read_split(data_dir: Path, split: str, limit: int | None = None) -> list[Son
             songs.append(parse_song(data_dir, path))
         except UserError as error:
             raise UserError(f"{data_dir / split}.json: {error}") from None
-    twice = [path for path, n in Counter(song.path for song in songs).items() if n > 1]
+    times = Counter(song.file for song in songs)  # a path may be spelled in several ways
+    twice = [song.path for song in songs if times[song.file] > 1]
     if twice:
-        raise UserError(f"{data_dir / split}.json lists {twice[0]!r} more than once")
+        raise UserError(f"{data_dir / split}.json lists {twice[-1]!r} more than once")
     if limit is not None:
         songs = first_songs(songs, limit)
     missing = [song for song in songs if not song.file.is_file()]
@@ -180,7 +181,12 @@ def read_test(data_dir: Path, limit: int | None = None) -> dict[str, Path]:
     folder = data_dir / "test"
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: it should hold the test songs 001.mp3, 002.mp3, ...")
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in audio.EXTENSIONS)
+    files = sorted(
+        file
+        for file in folder.iterdir()
+        # Hidden files are other programs' own, such as macOS's ._001.mp3.
+        if file.suffix.lower() in audio.EXTENSIONS and not file.name.startswith(".")
+    )
     if not files:
         raise UserError(f"{folder} holds no audio files ({', '.join(audio.EXTENSIONS)})")
     songs: dict[str, Path] = {}
@@ -279,23 +285,23 @@ def check(data_dir: Path) -> list[str]:
     Raises
     ------
     UserError
-        If a split list is missing or malformed, or there is no test folder.
+        If a split list is missing or malformed.
     """
     problems = []
     rows: list[tuple[str, set[str], set[tuple[str, str]], list[Path]]] = []
     for split in SPLITS:
-        songs: dict[str, Song] = {}
+        songs: dict[Path, Song] = {}
         for path in read_list(data_dir, split):
             try:
                 song = parse_song(data_dir, path)
             except UserError as error:
                 problems.append(f"{split}.json: {error}")
                 continue
-            if path in songs:
+            if song.file in songs:
                 problems.append(f"{split}.json: {path!r} is listed twice")
             elif not song.file.is_file():
                 problems.append(f"{split}.json: {path!r} is missing")
-            songs[path] = song
+            songs[song.file] = song
         artists = {song.artist for song in songs.values()}
         albums = {(song.artist, song.album) for song in songs.values()}
         rows.append((split, artists, albums, [song.file for song in songs.values()]))
@@ -367,9 +373,10 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
     for file in tqdm(sorted(music_dir.glob("*/*/*")), "reading", disable=None, leave=False):
         if file.suffix.lower() not in audio.EXTENSIONS:
             continue
-        problem = _readable(file)
+        problem = _unfit(file)
         if problem:
-            print(f"left out {file}: {problem}")
+            name = os.fsencode(file).decode(errors="backslashreplace")
+            print(f"left out {name}: {problem}")
         else:
             tree[file.parts[-3]][file.parts[-2]].append(file)
 
@@ -403,21 +410,26 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
             path = f"./train_val/{'/'.join(file.parts[-3:])}"
             _link(file, partial / path)
             paths.append(path)
-        (partial / f"{part}.json").write_text(json.dumps(paths, indent=1, ensure_ascii=False))
+        text = json.dumps(paths, indent=1, ensure_ascii=False)
+        (partial / f"{part}.json").write_text(text, encoding="utf-8")
     if with_test:
         order = sorted(songs["test"])
         random.Random(seed).shuffle(order)
         for number, file in enumerate(order, start=1):
             _link(file, partial / "test" / f"{number:03}{file.suffix.lower()}")
         answers = [file.parts[-3] for file in order]
-        (partial / "answers.json").write_text(json.dumps(answers, indent=1, ensure_ascii=False))
+        text = json.dumps(answers, indent=1, ensure_ascii=False)
+        (partial / "answers.json").write_text(text, encoding="utf-8")
     partial.rename(output)
     counts = ", ".join(f"{len(files)} {part}" for part, files in songs.items() if files)
     print(f"{output}: {n_artists} artists, {counts} songs")
 
 
-def _readable(file: Path) -> str | None:
-    """Say what keeps the first block of a file from being decoded, if anything."""
+def _unfit(file: Path) -> str | None:
+    """Say what keeps a file out: a path that no list can hold, or a first block that is no audio."""
+    path = "/".join(file.parts[-3:])
+    if "\\" in path or path != path.encode(errors="ignore").decode():
+        return "there is a backslash in its path, or what is no UTF-8"
     try:
         next(audio.read_blocks(file))
     except audio.AudioError as error:
@@ -466,7 +478,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     for problem in problems:
         print(problem)
-    print(f"{len(problems)} problems" if problems else "no problems")
+    print(f"{len(problems) or 'no'} problem{'s' if len(problems) != 1 else ''}")
     return 1 if problems else 0
 
 

@@ -396,18 +396,14 @@ def fetch_dataset(root: Path, archive: Path | None) -> None:
 
 
 def build_demo(root: Path) -> None:
-    """Build the synthesised data set in ``root/demo``, unless it is there.
+    """Build the synthesised data set in ``root/demo``, or the rest of it.
 
     Raises
     ------
     FetchError
         If it cannot be built.
-    UserError
-        If a folder with problems is in the place.
     """
     target = root / "demo"
-    if is_there(target):
-        return
     if not _run_module("artist20.demo", str(target)):
         raise FetchError(f"the demo data set could not be built in {target}: see above")
 

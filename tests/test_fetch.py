@@ -507,25 +507,12 @@ def test_none_or_several_data_sets_are_explained(tmp_path, root, songs):
         fetch.unpack(both, root / "artist20")
 
 
-def test_demo_is_built_once(root, monkeypatch):
+def test_demo_is_built_by_its_own_module(root, monkeypatch):
     calls = []
-
-    def run_module(module, *args):
-        calls.append((module, *args))
-        if module == "artist20.demo":
-            (root / "demo").mkdir(parents=True)
-        return True
-
-    monkeypatch.setattr(fetch, "_run_module", run_module)
-    demo = str(root / "demo")
+    monkeypatch.setattr(fetch, "_run_module", lambda *call: not calls.append(call))
     fetch.build_demo(root)
-    assert calls == [("artist20.demo", demo)]
-    fetch.build_demo(root)
-    assert calls[1:] == [("artist20.dataset", "check", demo)]
-    monkeypatch.setattr(fetch, "_run_module", lambda *args: False)
-    with pytest.raises(UserError, match="move it away"):
-        fetch.build_demo(root)
-    (root / "demo").rmdir()
+    assert calls == [("artist20.demo", str(root / "demo"))]
+    monkeypatch.setattr(fetch, "_run_module", lambda *call: False)
     with pytest.raises(fetch.FetchError, match="could not be built"):
         fetch.build_demo(root)
 
