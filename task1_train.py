@@ -36,6 +36,9 @@ from artist20.artifacts import FeatureSet
 N_FOLDS = 5
 N_FEATURES = 100
 
+MIN_FIT_SONGS = 3  # the fewest neighbours of the k-NN's grid
+TOO_FEW = "too few training songs, albums or artists to cross-validate: preprocess more songs"
+
 GRIDS: dict[str, list[dict[str, list[Any]]]] = {
     "svm": [
         {
@@ -87,12 +90,15 @@ def make_transforms(n_features: int) -> Pipeline:
 
 def split_folds(train: FeatureSet, cv: str, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Split the training songs, stratified by artist; with ``cv="album"``, albums stay whole."""
+    # Both want an artist with a song for every fold.
+    n_folds = min(N_FOLDS, int(np.unique(train.y, return_counts=True)[1].max()))
+    make_splitter = StratifiedKFold
     if cv == "album":
-        n_folds = min(N_FOLDS, len(np.unique(train.albums)))
-        splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    else:
-        n_folds = min(N_FOLDS, int(np.unique(train.y, return_counts=True)[1].max()))
-        splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+        n_folds = min(n_folds, len(np.unique(train.albums)))
+        make_splitter = StratifiedGroupKFold
+    if n_folds < 2:
+        raise UserError(TOO_FEW)
+    splitter = make_splitter(n_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # An artist with fewer albums than folds is no mistake: artist20's have four.
         warnings.filterwarnings("ignore", message="The least populated class", module="sklearn")
@@ -103,6 +109,8 @@ def transform_folds(train: FeatureSet, cv: str, seed: int) -> list[Fold]:
     """Fit scaling and selection within each fold, once for all models and candidates."""
     folds = []
     for fit, held_out in split_folds(train, cv, seed):
+        if len(fit) < MIN_FIT_SONGS or len(np.unique(train.y[fit])) < 2:
+            raise UserError(TOO_FEW)
         transforms = make_transforms(train.X.shape[1])
         X_fit = transforms.fit_transform(train.X[fit], train.y[fit])
         X_held_out = transforms.transform(train.X[held_out])
@@ -195,8 +203,6 @@ def train_all(args: argparse.Namespace) -> None:
     train = artifacts.read_features(folder, "train")
     val = artifacts.read_features(folder, "val")
     prepared = artifacts.read_json(folder / "preprocessing.json", "task1_preprocessing.py")
-    if len(np.unique(train.albums)) < 2:
-        raise UserError(f"{folder}: one album cannot be cross-validated; preprocess more songs")
 
     classes = np.unique(train.y).tolist()
     settings = {

@@ -143,11 +143,19 @@ def write_array(path: Path, array: np.ndarray) -> None:
 def read_array(path: Path, made_by: str) -> np.ndarray:
     """Read an ``.npy`` file; a missing or broken one is a ``UserError`` that names ``made_by``."""
     try:
-        return np.load(path, allow_pickle=False)
+        array = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run {made_by} first") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}): run {made_by} again") from None
+    except Exception as error:  # NumPy lets errors of zipfile, tokenize, ast and its own through
+        reason = _first_line(error)
+        raise UserError(f"{path} cannot be read ({reason}): run {made_by} again") from None
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{path} is an archive, not an array: run {made_by} again")
+    return array
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @dataclass(frozen=True)
@@ -185,17 +193,22 @@ def read_features(folder: Path, split: str) -> FeatureSet:
     X = read_array(folder / f"X_{split}.npy", made_by)
     y = read_array(folder / f"y_{split}.npy", made_by)
     songs = read_json(folder / f"songs_{split}.json", made_by)
-    n_features = len(read_json(folder / "feature_names.json", made_by))
-    if X.ndim != 2 or X.shape != (len(songs), n_features) or y.shape != (len(songs),):
+    names = read_json(folder / "feature_names.json", made_by)
+    try:
+        artists = [song["artist"] for song in songs]
+        albums = np.array([f"{song['artist']}/{song['album']}" for song in songs])
+        paths = [song["path"] for song in songs]
+        fit = X.shape == (len(songs), len(names)) and y.tolist() == artists
+    except (KeyError, TypeError):
+        fit = False
+    if not fit:
         raise UserError(
-            f"{folder}: X_{split}.npy {X.shape}, y_{split}.npy {y.shape}, songs_{split}.json "
-            f"({len(songs)}) and feature_names.json ({n_features}) do not belong together: "
-            f"run {made_by} again"
+            f"{folder}: X_{split}.npy {X.shape}, y_{split}.npy {y.shape}, songs_{split}.json and "
+            f"feature_names.json do not belong together: run {made_by} again"
         )
-    if not np.isfinite(X).all():
-        raise UserError(f"{folder}/X_{split}.npy holds NaN or infinity: run {made_by} again")
-    albums = np.array([f"{song['artist']}/{song['album']}" for song in songs])
-    return FeatureSet(X, y, albums, [song["path"] for song in songs])
+    if X.dtype.kind != "f" or not np.isfinite(X).all():
+        raise UserError(f"{folder}/X_{split}.npy holds what is no number: run {made_by} again")
+    return FeatureSet(X, y, albums, paths)
 
 
 def write_sklearn(path: Path, model: object) -> None:
@@ -235,7 +248,7 @@ def read_checkpoint(path: Path, made_by: str) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch lets errors of pickle, zipfile and its own through
-        reason = str(error).splitlines()[0]
+        reason = _first_line(error)
         raise UserError(f"{path} is no checkpoint that can be read safely ({reason})") from None
     if not isinstance(checkpoint, dict) or not {"kind", "classes", "config"} <= checkpoint.keys():
         raise UserError(f"{path} is no checkpoint of {made_by}")
@@ -293,7 +306,7 @@ def read_predictions(path: Path, made_by: str) -> Predictions:
             {model: np.array(scores, dtype=float) for model, scores in value["scores"].items()},
         )
         shape = (len(predictions.labels), len(predictions.classes))
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(f"{path} is no predictions file: run {made_by} again") from None
     for model, scores in predictions.scores.items():
         if scores.shape != shape or not np.isfinite(scores).all():

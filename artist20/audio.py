@@ -93,5 +93,7 @@ def duration(path: Path) -> float:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, soundfile.LibsndfileError):
-        return error.error_string.rstrip(". ")
+        reason = error.error_string.rstrip(". ")
+        # What libsndfile says of a file named .mp3 that is there, and no MP3.
+        return "Format not recognised" if reason.startswith("File does not exist") else reason
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -69,7 +69,11 @@ def time_stretch(waveform: Tensor, rate: float, n_fft: int = 1024) -> Tensor:
     """
     hop_length = n_fft // 4
     window = torch.hann_window(n_fft, device=waveform.device)
-    spectrum = torch.stft(waveform, n_fft, hop_length, window=window, return_complex=True)
+    # Padded with silence: the phases of a reflected beginning fit no steady tone, and the vocoder
+    # would carry them on to the end, where a tone's own bins then cancel each other.
+    spectrum = torch.stft(
+        waveform, n_fft, hop_length, window=window, pad_mode="constant", return_complex=True
+    )
     advance = torch.linspace(0, torch.pi * hop_length, n_fft // 2 + 1, device=waveform.device)
     stretched = torchaudio.functional.phase_vocoder(spectrum, rate, advance[:, None])
     return torch.istft(

@@ -1,6 +1,7 @@
 """The options, seeding, device choice and provenance that the scripts share."""
 
 import argparse
+import io
 import os
 import platform
 import random
@@ -18,7 +19,12 @@ from artist20 import UserError
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keep the description's lines as they are, and show defaults."""
+    """Keep the description's lines as they are, and show defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
@@ -31,6 +37,14 @@ def positive_int(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def seed_int(text: str) -> int:
+    """Parse a seed that NumPy and torch take."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError("must be from 0 to 4294967295")
     return value
 
 
@@ -93,7 +107,7 @@ def add_workers_option(parser: argparse.ArgumentParser) -> None:
 
 def add_seed_option(parser: argparse.ArgumentParser) -> None:
     """Add --seed."""
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
+    parser.add_argument("--seed", type=seed_int, default=0, help="seed of everything random")
 
 
 def add_training_options(
@@ -204,9 +218,12 @@ def run(
     """Run a script's ``main`` and exit.
 
     A :class:`~artist20.UserError` becomes one line on stderr and exit status 2, Ctrl-C and SIGTERM
-    become exit status 130 and 143. Finished work is on disk by then.
+    become exit status 130 and 143. Finished work is on disk by then. A reader of stdout that leaves
+    (``| head``) ends the script without a word, with exit status 141.
     """
     signal.signal(signal.SIGTERM, _raise_terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log file shows how far the script is
     try:
         sys.exit(main() or 0)
     except UserError as error:
@@ -216,6 +233,10 @@ def run(
         terminated = interrupt.args == (signal.SIGTERM,)
         print(f"stopped; {to_go_on}", file=sys.stderr)
         sys.exit(143 if terminated else 130)
+    except BrokenPipeError:
+        # Python would try once more to write what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def _raise_terminated(signal_number: int, _frame: object) -> None:

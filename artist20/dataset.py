@@ -426,7 +426,7 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
 
 
 def _unfit(file: Path) -> str | None:
-    """Say what keeps a file out: a path that no list can hold, or a first block that is no audio."""
+    """Say what keeps a file out: a path that no list can hold, or no audio at its beginning."""
     path = "/".join(file.parts[-3:])
     if "\\" in path or path != path.encode(errors="ignore").decode():
         return "there is a backslash in its path, or what is no UTF-8"

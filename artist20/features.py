@@ -200,9 +200,10 @@ def _to_db(power: Tensor) -> Tensor:
 
 def _delta(x: Tensor, order: int) -> Tensor:
     """Differentiate over frames; the polynomials at both ends are those of the outermost frames."""
-    if x.shape[1] < DELTA_WIDTH:  # a clip under 0.25 s: its last frame is held
-        x = F.pad(x[None], (0, DELTA_WIDTH - x.shape[1]), mode="replicate")[0]
-        return _delta(x, order)[:, : x.shape[1]]
+    n_frames = x.shape[1]
+    if n_frames < DELTA_WIDTH:  # a clip under 0.26 s: its last frame is held
+        held = F.pad(x[None], (0, DELTA_WIDTH - n_frames), mode="replicate")[0]
+        return _delta(held, order)[:, :n_frames]
     weights = _savgol_weights(x.device, order)
     half = DELTA_WIDTH // 2
     inner = F.conv1d(x[:, None], weights[half][None, None])[:, 0]

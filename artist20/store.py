@@ -70,9 +70,10 @@ class RowStore:
             for line in file:
                 try:
                     key, start, rows = json.loads(line)
-                except ValueError:
+                    follows = start == self._n_rows and 0 <= rows <= n_stored - start
+                except (ValueError, TypeError):
                     break
-                if not line.endswith(b"\n") or start != self._n_rows or start + rows > n_stored:
+                if not line.endswith(b"\n") or not follows or not isinstance(rows, int):
                     break
                 self._index[key] = (start, rows)
                 self._n_rows = start + rows
@@ -240,6 +241,6 @@ def fill(
             store.append(key, in_main(key, result))
     if unreadable:
         raise audio.AudioError(
-            f"{len(unreadable)} songs cannot be read; mend them or take them off the lists:\n"
-            + "\n".join(unreadable)
+            f"{len(unreadable)} song{'s' if len(unreadable) > 1 else ''} cannot be read; "
+            "mend or take off the lists:\n" + "\n".join(unreadable)
         )

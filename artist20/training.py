@@ -141,17 +141,19 @@ def fit(
             torch.manual_seed(epoch_seed(seed, epoch))
             lr = optimizer.param_groups[0]["lr"]
             train_loss = _train_epoch(model, optimizer, batches(epoch), label_smoothing, progress)
-            if not math.isfinite(train_loss):
-                raise UserError(
-                    f"the loss became {train_loss} in epoch {epoch}; {folder / LAST} holds the "
-                    f"epoch before, if any: try a lower --lr with --overwrite"
-                )
             scores = score_val()
+            val_loss = evaluation.log_loss(scores, val_labels)
+            # The last step's harm shows in the validation loss alone.
+            if not math.isfinite(train_loss + val_loss):
+                raise UserError(
+                    f"the loss became {train_loss + val_loss} in epoch {epoch}; {folder / LAST} "
+                    f"holds the epoch before, if any: try a lower --lr with --overwrite"
+                )
             row = {
                 "epoch": epoch,
                 "lr": lr,
                 "train_loss": train_loss,
-                "val_loss": evaluation.log_loss(scores, val_labels),
+                "val_loss": val_loss,
                 "val_top1": evaluation.top_k_accuracy(scores, val_labels, 1),
                 "val_top3": evaluation.top_k_accuracy(scores, val_labels, 3),
                 "seconds": time.monotonic() - started,

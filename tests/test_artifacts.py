@@ -1,0 +1,393 @@
+"""artist20.artifacts: what is written comes back, and what is read can do no harm."""
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skops.io
+import torch
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_selection import SelectKBest, f_classif
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, RobustScaler
+from sklearn.svm import SVC
+
+from artist20 import UserError, artifacts, dataset
+
+STAGE = "task0_stage.py"
+
+
+class Touch:
+    """An object that makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def refused(read, path: Path, *args: object) -> str:
+    """Check that reading ends in a message that names the file, and return it."""
+    with pytest.raises(UserError) as caught:
+        read(path, *args)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def test_atomic_path_replaces_only_when_all_is_written(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with artifacts.atomic_path(path) as temporary:
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".txt"
+        temporary.write_text("old")
+        assert not path.exists()
+    with pytest.raises(KeyboardInterrupt), artifacts.atomic_path(path) as temporary:
+        temporary.write_text("half of the n")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    with artifacts.atomic_path(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("write", "value"),
+    [
+        (artifacts.write_json, {"x": float("nan")}),
+        (artifacts.write_json, {"x": float("inf")}),
+        (artifacts.write_json, {"x": object()}),
+        (artifacts.write_array, np.array([object()])),
+        (artifacts.write_checkpoint, {"x": lambda: None}),
+        (artifacts.write_sklearn, (i for i in range(3))),
+    ],
+)
+def test_a_failed_write_leaves_the_old_file(tmp_path, write, value):
+    path = tmp_path / "a.npy"  # np.save would append another suffix
+    path.write_text("old")
+    with pytest.raises(Exception):  # noqa: B017 - each library has its own
+        write(path, value)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sha256_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert artifacts.sha256_file(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+# --- JSON and arrays ---------------------------------------------------------------------------
+
+
+def test_json_comes_back(tmp_path):
+    value = {"ä, [b] (c's)": [1, 0.1, None, True], "empty": {}}
+    artifacts.write_json(tmp_path / "a.json", value)
+    assert artifacts.read_json(tmp_path / "a.json", STAGE) == value
+    assert "ä" in (tmp_path / "a.json").read_text(encoding="utf-8")  # people read it
+
+
+def test_bad_json_is_named(tmp_path):
+    path = tmp_path / "a.json"
+    assert f"run {STAGE} first" in refused(artifacts.read_json, path, STAGE)
+    for content in (b"", b'{"a": 1', b"\xff\xfe"):
+        path.write_bytes(content)
+        assert f"run {STAGE} again" in refused(artifacts.read_json, path, STAGE)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(["queen", "sigur_rós"]), np.zeros(0)],
+)
+def test_arrays_come_back(tmp_path, array):
+    artifacts.write_array(tmp_path / "a.npy", array)
+    result = artifacts.read_array(tmp_path / "a.npy", STAGE)
+    assert result.dtype == array.dtype
+    np.testing.assert_array_equal(result, array)
+
+
+def test_an_array_with_pickle_is_refused_and_not_run(tmp_path):
+    path, marker = tmp_path / "a.npy", tmp_path / "marker"
+    np.save(path, np.array([Touch(marker)]), allow_pickle=True)
+    assert f"run {STAGE} again" in refused(artifacts.read_array, path, STAGE)
+    path.write_bytes(pickle.dumps(Touch(marker)))  # np.load would take a bare pickle, too
+    refused(artifacts.read_array, path, STAGE)
+    assert not marker.exists()
+    np.load(path, allow_pickle=True)
+    assert marker.exists()  # the file would have done it
+
+
+def test_bad_arrays_are_named(tmp_path):
+    path = tmp_path / "a.npy"
+    assert f"run {STAGE} first" in refused(artifacts.read_array, path, STAGE)
+    artifacts.write_array(path, np.zeros((30, 4)))
+    whole = path.read_bytes()
+    for size in (0, 3, 8, 40, 100, 128, 500, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        assert f"run {STAGE} again" in refused(artifacts.read_array, path, STAGE)
+    path.write_bytes(b"PK\x03\x04 no archive")
+    refused(artifacts.read_array, path, STAGE)
+    with path.open("wb") as file:
+        np.savez(file, a=np.zeros(3))  # an archive of arrays is no array
+    refused(artifacts.read_array, path, STAGE)
+
+
+def test_arrays_with_any_byte_changed_are_read_or_named(tmp_path):
+    path = tmp_path / "a.npy"
+    artifacts.write_array(path, np.zeros((3, 4)))
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for position in range(128):  # the header
+        changed = bytearray(whole)
+        changed[position] = rng.integers(256)
+        path.write_bytes(changed)
+        try:
+            artifacts.read_array(path, STAGE)
+        except UserError as error:
+            assert str(path) in str(error)
+
+
+# --- Task 1 ------------------------------------------------------------------------------------
+
+
+def write_feature_set(folder: Path, data_dir: Path) -> list[dataset.Song]:
+    songs = dataset.read_split(data_dir, "val")
+    artifacts.write_json(folder / "feature_names.json", ["a", "b", "c"])
+    artifacts.write_features(folder, "val", np.arange(18.0).reshape(6, 3), songs)
+    return songs
+
+
+def test_features_come_back(tmp_path, tiny_data):
+    songs = write_feature_set(tmp_path, tiny_data)
+    features = artifacts.read_features(tmp_path, "val")
+    assert features.X.dtype == np.float32
+    np.testing.assert_array_equal(features.X, np.arange(18.0).reshape(6, 3))
+    assert features.y.tolist() == [song.artist for song in songs]
+    assert features.albums.tolist() == [f"{song.artist}/{song.album}" for song in songs]
+    assert features.paths == [song.path for song in songs]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X_val.npy", np.zeros((5, 3))),
+        ("X_val.npy", np.zeros((6, 4))),
+        ("X_val.npy", np.zeros(18)),
+        ("X_val.npy", np.full((6, 3), np.nan)),
+        ("X_val.npy", np.full((6, 3), "queen")),
+        ("y_val.npy", np.array(["queen"] * 5)),
+        ("y_val.npy", np.array(["queen"] * 6)),  # not the artists of songs_val.json
+        ("songs_val.json", []),
+        ("songs_val.json", [1] * 6),
+        ("songs_val.json", [{}] * 6),
+        ("songs_val.json", 5),
+        ("feature_names.json", ["a"]),
+        ("feature_names.json", None),
+    ],
+)
+def test_features_that_do_not_belong_together(tmp_path, tiny_data, name, value):
+    write_feature_set(tmp_path, tiny_data)
+    path = tmp_path / name
+    (artifacts.write_array if name.endswith(".npy") else artifacts.write_json)(path, value)
+    with pytest.raises(UserError, match=r"run task1_preprocessing\.py again") as caught:
+        artifacts.read_features(tmp_path, "val")
+    assert str(tmp_path) in str(caught.value)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["X_val.npy", "y_val.npy", "songs_val.json", "feature_names.json"])
+def test_a_missing_file_of_features_is_named(tmp_path, tiny_data, name):
+    write_feature_set(tmp_path, tiny_data)
+    (tmp_path / name).unlink()
+    with pytest.raises(UserError, match=r"run task1_preprocessing\.py first") as caught:
+        artifacts.read_features(tmp_path, "val")
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def toy_problem() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    y = np.repeat(["queen", "sigur_rós", "u2"], 10)
+    return rng.normal(size=(30, 6)) + np.repeat(np.eye(3, 6) * 3, 10, axis=0), y
+
+
+@pytest.mark.parametrize(
+    "classifier",
+    [
+        CalibratedClassifierCV(SVC(), ensemble=False, cv=2),
+        RandomForestClassifier(5, random_state=0),
+        KNeighborsClassifier(3, weights="distance", algorithm="brute"),
+    ],
+    ids=lambda classifier: type(classifier).__name__,
+)
+def test_pipelines_come_back(tmp_path, classifier):
+    X, y = toy_problem()
+    model = make_pipeline(RobustScaler(), SelectKBest(f_classif, k=4), classifier).fit(X, y)
+    artifacts.write_sklearn(tmp_path / "a.skops", model)
+    result = artifacts.read_sklearn(tmp_path / "a.skops")
+    np.testing.assert_array_equal(result.predict_proba(X), model.predict_proba(X))
+    assert result.classes_.tolist() == ["queen", "sigur_rós", "u2"]
+
+
+def test_a_model_of_another_type_is_refused_and_not_run(tmp_path):
+    path, marker = tmp_path / "a.skops", tmp_path / "marker"
+    # Reading alone would not run it, but the first call of transform would.
+    model = FunctionTransformer(os.mkdir)
+    skops.io.dump(model, path)
+    refused(artifacts.read_sklearn, path)
+    path.write_bytes(pickle.dumps(Touch(marker)))
+    refused(artifacts.read_sklearn, path)
+    assert not marker.exists()
+
+
+def test_bad_models_are_named(tmp_path):
+    path = tmp_path / "a.skops"
+    assert "run task1_train.py first" in refused(artifacts.read_sklearn, path)
+    X, y = toy_problem()
+    artifacts.write_sklearn(path, KNeighborsClassifier().fit(X, y))
+    whole = path.read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        assert "run task1_train.py again" in refused(artifacts.read_sklearn, path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("schema.json", "{}")
+    refused(artifacts.read_sklearn, path)
+
+
+# --- checkpoints -------------------------------------------------------------------------------
+
+
+def make_checkpoint() -> dict[str, object]:
+    return {
+        "kind": "resnet",
+        "classes": ["queen", "sigur_rós"],
+        "config": {"lr": 0.01, "tuple": (1, 2)},
+        "state": {"weight": torch.arange(6.0).reshape(2, 3).half()},
+    }
+
+
+def test_checkpoints_come_back(tmp_path):
+    artifacts.write_checkpoint(tmp_path / "a.pt", make_checkpoint())
+    result = artifacts.read_checkpoint(tmp_path / "a.pt", STAGE)
+    assert torch.equal(result["state"].pop("weight"), make_checkpoint()["state"].pop("weight"))
+    assert {**result, "state": {}} == {**make_checkpoint(), "state": {}}
+
+
+def test_a_checkpoint_with_code_is_refused_and_not_run(tmp_path):
+    path, marker = tmp_path / "a.pt", tmp_path / "marker"
+    torch.save({**make_checkpoint(), "extra": Touch(marker)}, path)
+    message = refused(artifacts.read_checkpoint, path, STAGE)
+    assert len(message.splitlines()) == 1
+    assert not marker.exists()
+    path.write_bytes(pickle.dumps({**make_checkpoint(), "state": {}, "extra": Touch(marker)}))
+    refused(artifacts.read_checkpoint, path, STAGE)
+    assert not marker.exists()
+    pickle.loads(path.read_bytes())
+    assert marker.exists()  # the file would have done it
+
+
+def test_bad_checkpoints_are_named(tmp_path):
+    path = tmp_path / "a.pt"
+    assert f"run {STAGE} first" in refused(artifacts.read_checkpoint, path, STAGE)
+    artifacts.write_checkpoint(path, make_checkpoint())
+    whole = path.read_bytes()
+    for size in [0, 1, 2, 10, len(whole) // 2, len(whole) - 1]:
+        path.write_bytes(whole[:size])
+        refused(artifacts.read_checkpoint, path, STAGE)
+    for content in (b"no checkpoint", b"0", b"."):
+        path.write_bytes(content)
+        refused(artifacts.read_checkpoint, path, STAGE)
+    for value in ({"model": {}}, [1, 2], torch.zeros(3)):
+        artifacts.write_checkpoint(path, value)
+        assert f"no checkpoint of {STAGE}" in refused(artifacts.read_checkpoint, path, STAGE)
+
+
+# --- predictions -------------------------------------------------------------------------------
+
+
+def make_predictions() -> artifacts.Predictions:
+    return artifacts.Predictions(
+        ["queen", "sigur_rós", "u2"],
+        [
+            {"path": "./train_val/u2/War/01.mp3", "artist": "u2", "album": "War"},
+            {"path": "./train_val/queen/Jazz/01.mp3", "artist": "queen", "album": "Jazz"},
+        ],
+        {"svm": np.array([[1 / 3, -2e-9, 12345678.9], [0, 1, 2]]), "knn": np.eye(2, 3)},
+    )
+
+
+def test_predictions_come_back_to_six_digits(tmp_path):
+    written = make_predictions()
+    artifacts.write_predictions(tmp_path / "a.json", written)
+    result = artifacts.read_predictions(tmp_path / "a.json", STAGE)
+    assert (result.classes, result.songs) == (written.classes, written.songs)
+    assert result.labels.tolist() == [2, 0]
+    assert result.scores.keys() == written.scores.keys()
+    for model, scores in written.scores.items():
+        np.testing.assert_allclose(result.scores[model], scores, rtol=5e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": ["queen"]},
+        {"classes": 5},
+        {"classes": ["queen", "sigur_rós", "u2", "more"]},
+        {"songs": []},
+        {"songs": ["a", "b"]},
+        {"scores": {"svm": [[1, 2, 3]]}},
+        {"scores": {"svm": [[1, 2, 3], [1, 2]]}},
+        {"scores": {"svm": [["a", "b", "c"], [1, 2, 3]]}},
+        {"scores": {"svm": [[1, 2, None], [1, 2, 3]]}},
+        {"scores": [[1, 2, 3]]},
+    ],
+)
+def test_bad_predictions_are_named(tmp_path, change):
+    path = tmp_path / "a.json"
+    artifacts.write_predictions(path, make_predictions())
+    artifacts.write_json(path, {**artifacts.read_json(path, STAGE), **change})
+    assert f"run {STAGE} again" in refused(artifacts.read_predictions, path, STAGE)
+
+
+def test_predictions_that_are_missing_or_no_object(tmp_path):
+    path = tmp_path / "a.json"
+    assert f"run {STAGE} first" in refused(artifacts.read_predictions, path, STAGE)
+    artifacts.write_json(path, [1])
+    assert f"run {STAGE} again" in refused(artifacts.read_predictions, path, STAGE)
+
+
+def test_test_predictions_are_the_courses(tmp_path):
+    artifacts.write_test_predictions(
+        tmp_path / "a.json", {"010": ["u2", "queen", "abba"], "002": ["queen", "u2", "abba"]}
+    )
+    result = artifacts.read_json(tmp_path / "a.json", STAGE)
+    assert list(result.items()) == [
+        ("002", ["queen", "u2", "abba"]),
+        ("010", ["u2", "queen", "abba"]),
+    ]
+
+
+# --- settings ----------------------------------------------------------------------------------
+
+
+def test_check_same_settings_names_every_difference():
+    made = {"lr": 0.01, "epochs": 5, "seed": 0, "gone": 1}
+    artifacts.check_same_settings(made, dict(made), Path("results"))
+    with pytest.raises(UserError) as caught:
+        artifacts.check_same_settings(
+            made, {"lr": 0.01, "epochs": 9, "seed": "0", "new": True}, Path("results")
+        )
+    message = str(caught.value)
+    for part in ("results", "epochs 5 -> 9", "seed 0 -> '0'", "gone 1 -> None", "new None -> True"):
+        assert part in message
+    assert "lr" not in message.replace("--results-dir", "")
+    assert "--overwrite" in message
+    assert "--results-dir" in message

@@ -1,0 +1,136 @@
+"""artist20.audio: decoding, resampling, and what is said of files that cannot be read."""
+
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from artist20 import audio
+
+RATE = 16_000
+
+
+def sine(seconds: float, rate: int = RATE, frequency: float = 440.0) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(int(seconds * rate)) / rate)).astype(
+        "f4"
+    )
+
+
+def loudest_frequency(waveform: np.ndarray, rate: int = RATE) -> float:
+    spectrum = np.abs(np.fft.rfft(waveform * np.hanning(len(waveform))))
+    return spectrum.argmax() * rate / len(waveform)
+
+
+@pytest.mark.parametrize("extension", ["mp3", "flac", "wav", "ogg"])
+def test_every_format_gives_the_same_music(tmp_path, extension):
+    file = tmp_path / f"Ünï, [code] (it's).{extension}"
+    written = sine(1.0)
+    soundfile.write(file, written, RATE)
+    waveform = audio.load(file)
+    assert waveform.dtype == np.float32
+    assert waveform.shape == written.shape
+    # Lossy encoders do badly at the ends of a file.
+    error = np.abs(waveform - written)[2000:-2000].max()
+    assert error < {"mp3": 0.02, "ogg": 0.05, "flac": 1e-4, "wav": 1e-4}[extension]
+
+
+def test_channels_are_averaged(tmp_path):
+    rng = np.random.default_rng(0)
+    channels = rng.uniform(-0.5, 0.5, (RATE, 3)).astype("f4")
+    soundfile.write(tmp_path / "a.wav", channels, RATE, subtype="FLOAT")
+    np.testing.assert_allclose(audio.load(tmp_path / "a.wav"), channels.mean(axis=1), atol=1e-7)
+
+
+@pytest.mark.parametrize(("rate", "sample_rate"), [(44_100, RATE), (8_000, RATE), (RATE, 32_000)])
+def test_resampling_keeps_length_pitch_and_level(tmp_path, rate, sample_rate):
+    seconds = 25.0  # three blocks
+    soundfile.write(tmp_path / "a.flac", sine(seconds, rate, 1000.0), rate)
+    waveform = audio.load(tmp_path / "a.flac", sample_rate)
+    assert len(waveform) == pytest.approx(seconds * sample_rate, abs=1)
+    assert loudest_frequency(waveform, sample_rate) == pytest.approx(1000.0, abs=0.1)
+    # The phase runs on from block to block, and nothing is lost at the seams.
+    expected = sine(seconds, sample_rate, 1000.0)[: len(waveform)]
+    inner = slice(sample_rate // 10, -sample_rate // 10)
+    np.testing.assert_allclose(waveform[inner], expected[: len(waveform)][inner], atol=1e-3)
+
+
+def test_blocks_of_an_mp3_are_its_whole_and_come_one_at_a_time(tmp_path):
+    rng = np.random.default_rng(1)
+    soundfile.write(tmp_path / "a.mp3", rng.uniform(-0.5, 0.5, 35 * RATE), RATE)
+    blocks = list(audio.read_blocks(tmp_path / "a.mp3"))
+    assert [len(block) for block in blocks] == [10 * RATE] * 3 + [5 * RATE]
+    whole, _ = soundfile.read(tmp_path / "a.mp3", dtype="float32")
+    np.testing.assert_allclose(np.concatenate(blocks), whole, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(audio.load(tmp_path / "a.mp3"), np.concatenate(blocks))
+    assert audio.duration(tmp_path / "a.mp3") == 35.0
+
+
+def test_a_file_is_read_no_further_than_asked(tmp_path):
+    samples = np.zeros(60 * RATE, np.float32)
+    samples[-1] = np.nan  # whoever reads on to the end is told
+    soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+    assert len(list(islice(audio.read_blocks(tmp_path / "a.wav"), 2))) == 2
+    with pytest.raises(audio.AudioError, match="NaN"):
+        audio.load(tmp_path / "a.wav")
+
+
+def test_an_mp3_of_many_blocks_is_read_without_noise_on_stderr(tmp_path):
+    soundfile.write(tmp_path / "a.mp3", sine(45.0), RATE)
+    code = "import sys; from pathlib import Path; from artist20 import audio;"
+    code += "print(len(audio.load(Path(sys.argv[1]))))"
+    result = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "a.mp3"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert result.stdout.split() == [str(45 * RATE)]
+    assert result.stderr == ""
+
+
+def make_bad_file(folder: Path, kind: str) -> Path:
+    file = folder / ("x.wav" if kind in ("nan", "inf", "zero samples") else "x.mp3")
+    if kind == "empty":
+        file.touch()
+    elif kind == "text":
+        file.write_text("Sorry, too many users have viewed this file recently.\n" * 20)
+    elif kind == "zero bytes":
+        file.write_bytes(bytes(5000))
+    elif kind == "folder":
+        file.mkdir()
+    elif kind in ("nan", "inf"):
+        samples = np.zeros(RATE, np.float32)
+        samples[700] = float(kind)
+        soundfile.write(file, samples, RATE, subtype="FLOAT")
+    elif kind == "zero samples":
+        soundfile.write(file, np.zeros(0, np.float32), RATE)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("missing", "no file"),
+        ("empty", "cannot be decoded"),
+        ("text", "cannot be decoded"),
+        ("zero bytes", "cannot be decoded"),
+        ("folder", "no file"),
+        ("nan", "NaN or infinite"),
+        ("inf", "NaN or infinite"),
+        ("zero samples", "no audio"),
+    ],
+)
+def test_a_bad_file_is_named_in_one_line(tmp_path, kind, reason):
+    file = make_bad_file(tmp_path, kind)
+    with pytest.raises(audio.AudioError, match=reason) as caught:
+        audio.load(file)
+    message = str(caught.value)
+    assert message.startswith(str(file))
+    assert len(message.splitlines()) == 1
+    # libsndfile's own word for an MP3 without one valid frame, of a file that is there.
+    assert kind == "missing" or "does not exist" not in message

@@ -1,0 +1,111 @@
+"""artist20.evaluation: windows, song scores, accuracy, the course's grader."""
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from artist20 import evaluation
+
+
+def random_scores(seed: int, n_songs: int = 60, n_classes: int = 7) -> tuple[np.ndarray, ...]:
+    """Scores with many ties, and labels."""
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 4, (n_songs, n_classes)).astype(float)
+    return scores, rng.integers(0, n_classes, n_songs)
+
+
+# --- windows -----------------------------------------------------------------------------------
+
+
+def test_window_starts_of_known_songs():
+    assert evaluation.window_starts(100, 100).tolist() == [0]
+    assert evaluation.window_starts(30, 100).tolist() == [0]
+    assert evaluation.window_starts(200, 100).tolist() == [0, 100]
+    assert evaluation.window_starts(201, 100).tolist() == [0, 50, 101]
+    assert evaluation.window_starts(1000, 100, most=1).tolist() == [450]  # the middle
+    assert evaluation.window_starts(1000, 100, most=2).tolist() == [0, 900]
+    assert evaluation.window_starts(150, 100, most=9).tolist() == [0, 50]
+
+
+def test_window_starts_cover_the_song_evenly():
+    rng = np.random.default_rng(0)
+    for length, window in rng.integers(1, [5000, 700], (500, 2)):
+        starts = evaluation.window_starts(length, window)
+        assert np.issubdtype(starts.dtype, np.integer)
+        assert starts[0] == 0
+        assert starts[-1] == max(length - window, 0)
+        assert len(starts) == max(1, -(-length // window))  # no more than it takes
+        steps = np.diff(starts)
+        assert (steps <= window).all()  # without gaps
+        assert np.ptp(steps) <= 1 if len(steps) else True
+        most = int(rng.integers(1, 6))
+        fewer = evaluation.window_starts(length, window, most)
+        assert len(fewer) == min(len(starts), most)
+        assert fewer[0] >= 0
+        assert fewer[-1] <= max(length - window, 0)
+
+
+def test_mean_per_song():
+    scores = np.array([[1.0, 0.0], [0.0, 4.0], [3.0, 2.0], [5.0, 6.0]])
+    result = evaluation.mean_per_song(scores, np.array([1, 0, 1, 1]), 2)
+    np.testing.assert_array_equal(result, [[0, 4], [3, 8 / 3]])
+
+
+def test_mean_per_song_names_a_song_without_a_window():
+    with pytest.raises(ValueError, match="song 1 has no window"):
+        evaluation.mean_per_song(np.zeros((2, 3)), np.array([0, 2]), 3)
+
+
+# --- scores ------------------------------------------------------------------------------------
+
+
+def test_top_k_is_best_first_and_ties_go_to_the_first_class():
+    scores = np.array([[0.1, 0.5, 0.4, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0, 2.0, 0.0, 2.0]])
+    assert evaluation.top_k(scores, 3).tolist() == [[1, 2, 0], [0, 1, 2], [1, 3, 0]]
+    assert evaluation.top_k(scores, 9).shape == (3, 4)  # no more than there are
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 7])
+def test_top_k_accuracy_agrees_with_counting(k):
+    scores, labels = random_scores(seed=k)
+    hits = 0
+    for row, label in zip(scores.tolist(), labels.tolist(), strict=True):
+        better = sum(score > row[label] for score in row)
+        equal_before = sum(score == row[label] for score in row[:label])
+        hits += better + equal_before < k
+    assert evaluation.top_k_accuracy(scores, labels, k) == pytest.approx(hits / len(labels))
+
+
+def test_confusion_matrix_agrees_with_sklearn():
+    scores, labels = random_scores(seed=0, n_classes=5)
+    labels[labels == 3] = 2  # one class without songs
+    expected = sklearn.metrics.confusion_matrix(labels, scores.argmax(axis=1), labels=range(5))
+    np.testing.assert_array_equal(evaluation.confusion_matrix(scores, labels), expected)
+
+
+def test_log_loss_agrees_with_sklearn_and_is_finite_for_a_sure_mistake():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(4), 50)
+    labels = rng.integers(0, 4, 50)
+    expected = sklearn.metrics.log_loss(labels, probabilities, labels=range(4))
+    assert evaluation.log_loss(probabilities, labels) == pytest.approx(expected)
+    assert evaluation.log_loss(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(27.631021)
+
+
+# --- the course --------------------------------------------------------------------------------
+
+
+def test_grade_counts_against_the_number_of_answers():
+    answers = ["queen", "u2", "queen", "prince"]
+    predictions = {
+        "001": ["queen", "u2", "prince"],  # first
+        "003": ["u2", "prince", "queen"],  # third
+        "004": ["u2", "queen", "madonna", "prince"],  # fourth: too late
+        # 002 is missing, and wrong
+    }
+    assert evaluation.grade(predictions, answers) == (1 / 4, 2 / 4)
+    assert evaluation.grade({}, answers) == (0, 0)
+
+
+def test_course_score():
+    assert evaluation.course_score(0.7273, 0.8918) == pytest.approx(1.1732)

@@ -1,0 +1,230 @@
+"""artist20.features against librosa, on music-like signals and on the ones that break things."""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import ARTISTS, make_waveform
+
+from artist20 import audio, features
+
+RATE = features.SAMPLE_RATE
+
+# How far from librosa a value may be, for every signal below: two or three times what was seen.
+TOLERANCE = {
+    "mfcc": 3e-3,  # 2e-4 on music; the worst is silence, whose coefficient 0 is -1131
+    "mfcc_delta": 5e-4,
+    "mfcc_delta2": 4e-4,
+    "mel": 2e-5,  # dB
+    "chroma": 2e-6,
+    "contrast": 2e-5,  # dB
+    "low_mel": 5e-7,  # of the song's largest
+    "centroid": 2e-3,  # Hz
+    "bandwidth": 1e-3,  # Hz
+    "rolloff": 7.8125,  # Hz: one bin, in frames where the sums' rounding decides, at most 1 %
+    "mel_energy": 1.5e-6,  # of the song's largest
+    "rms": 1.5e-7,
+    "zero_crossing_rate": 0.0,
+    "onset": 4e-5,  # dB
+    "tempo": 0.0,
+}
+RELATIVE = {"low_mel", "mel_energy"}
+SIGNALS = ["music", "mp3", "noise", "clipped", "coarse", "tone", "click", "silence"]
+SIGNALS += ["half silent", "quiet", "without treble"]
+
+
+@cache
+def signal(kind: str) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    n_samples = 5 * RATE
+    time = np.arange(n_samples) / RATE
+    if kind == "mp3":
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "music.mp3"
+            soundfile.write(file, signal("music"), RATE)
+            return audio.load(file)
+    if kind == "music":  # tones, noise and a beat of clicks at 120 BPM
+        waveform = make_waveform(list(ARTISTS)[1], 0, 5.0)
+        clicks = (np.arange(n_samples) % (RATE // 2) < 200) * rng.normal(0, 0.3, n_samples)
+        waveform = waveform + clicks
+    elif kind == "noise":
+        waveform = rng.normal(0, 0.1, n_samples)
+    elif kind == "clipped":
+        waveform = np.clip(rng.normal(0, 2, n_samples), -1, 1)
+    elif kind == "coarse":  # many zeros, values that count as zero, and an offset in the middle
+        waveform = rng.choice([-0.1, 0, 0, 0.1, -1e-11, -2e-10], n_samples)
+        waveform[2 * RATE : 3 * RATE] += 0.3
+    elif kind == "tone":
+        waveform = 0.5 * np.sin(2 * np.pi * 440 * time)
+    elif kind == "click":
+        waveform = np.zeros(n_samples)
+        waveform[30_000] = 1
+    elif kind == "silence":
+        waveform = np.zeros(n_samples)
+    elif kind == "quiet":  # 100 dB down
+        waveform = 1e-5 * signal("music")
+    elif kind == "without treble":  # as an MP3 at a low bit rate: nothing above 5 kHz
+        spectrum = np.fft.rfft(signal("music"))
+        spectrum[5000 * 5 :] = 0
+        waveform = np.fft.irfft(spectrum, n_samples)
+    elif kind == "half silent":
+        waveform = rng.normal(0, 0.1, n_samples) * (time < 2)
+    return waveform.astype(np.float32)
+
+
+def by_family(frames: torch.Tensor) -> dict[str, np.ndarray]:
+    sizes = list(features.FAMILIES.values())
+    return dict(zip(features.FAMILIES, map(np.asarray, frames.split(sizes)), strict=True))
+
+
+def librosa_features(waveform: np.ndarray) -> dict[str, np.ndarray]:
+    """All families, onset strength and tempo, each by librosa's own function for it."""
+    spectrum = {"n_fft": 2048, "hop_length": 512}
+    power = librosa.feature.melspectrogram(y=waveform, sr=RATE, **spectrum)
+    mel = librosa.power_to_db(power)
+    mfcc = librosa.feature.mfcc(S=mel, n_mfcc=20)
+    # librosa sums in single precision; above an MP3's cutoff that rounding is all there is.
+    magnitude = np.abs(librosa.stft(waveform.astype(np.float64), **spectrum)).astype(np.float32)
+    given = {"S": magnitude, "sr": RATE}
+    onset = librosa.onset.onset_strength(y=waveform, sr=RATE)
+    return {
+        "mfcc": mfcc,
+        "mfcc_delta": librosa.feature.delta(mfcc),
+        "mfcc_delta2": librosa.feature.delta(mfcc, order=2),
+        "mel": mel,
+        "chroma": librosa.feature.chroma_stft(S=magnitude**2, sr=RATE, tuning=0.0),
+        "contrast": librosa.feature.spectral_contrast(**given),
+        "low_mel": power[:12],
+        "centroid": librosa.feature.spectral_centroid(**given),
+        "bandwidth": librosa.feature.spectral_bandwidth(**given),
+        "rolloff": librosa.feature.spectral_rolloff(**given),
+        "mel_energy": power.sum(axis=0, keepdims=True),
+        "rms": librosa.feature.rms(y=waveform),
+        "zero_crossing_rate": librosa.feature.zero_crossing_rate(waveform),
+        "onset": onset,
+        "tempo": librosa.feature.tempo(onset_envelope=onset, sr=RATE)[0],
+    }
+
+
+@pytest.mark.parametrize("kind", SIGNALS)
+def test_every_family_agrees_with_librosa(kind):
+    frames, onset = features.frame_features(torch.from_numpy(signal(kind)))
+    ours = {**by_family(frames), "onset": onset.numpy(), "tempo": np.array(features.tempo(onset))}
+    expected = librosa_features(signal(kind))
+    too_far = {}
+    for family, tolerance in TOLERANCE.items():
+        assert ours[family].shape == expected[family].shape, family
+        scale = max(np.abs(expected[family]).max(), 1e-10) if family in RELATIVE else 1.0
+        distance = np.abs(ours[family] - expected[family]).max() / scale
+        if not distance <= tolerance:  # also if it is NaN
+            too_far[family] = (distance, tolerance)
+    assert not too_far
+    assert (ours["rolloff"] != expected["rolloff"]).mean() <= 0.01
+
+
+@pytest.mark.filterwarnings("ignore:n_fft=2048 is too large")
+@pytest.mark.parametrize("seconds", [0.02, 0.2, 0.255, 0.3])
+def test_clips_shorter_than_the_derivatives_width(seconds):
+    waveform = make_waveform(next(iter(ARTISTS)), 1, seconds)
+    frames, _ = features.frame_features(torch.from_numpy(waveform))
+    ours = by_family(frames)
+    n_frames = 1 + len(waveform) // 512
+    mfcc = librosa.feature.mfcc(y=waveform, sr=RATE)
+    held = np.pad(mfcc, [(0, 0), (0, max(0, 9 - n_frames))], mode="edge")
+    for family, order in (("mfcc_delta", 1), ("mfcc_delta2", 2)):
+        expected = librosa.feature.delta(held, order=order)[:, :n_frames]
+        np.testing.assert_allclose(ours[family], expected, rtol=0, atol=TOLERANCE[family])
+    assert np.isfinite(features.song_features(torch.from_numpy(waveform))).all()
+
+
+@pytest.mark.parametrize("kind", SIGNALS)
+def test_song_features_are_finite(kind):
+    vector = features.song_features(torch.from_numpy(signal(kind)))
+    assert vector.dtype == np.float32
+    assert np.isfinite(vector).all()
+
+
+def test_silence_is_zero_and_minus_100_db():
+    frames, _ = features.frame_features(torch.from_numpy(signal("silence")))
+    ours = by_family(frames)
+    for family in ("centroid", "bandwidth", "rolloff", "chroma", "contrast", "rms", "low_mel"):
+        assert (ours[family] == 0).all(), family
+    assert (ours["mel"] == -100).all()
+
+
+@pytest.mark.parametrize("block_frames", [1, 50, 156, 157])
+def test_blocks_join_without_a_seam(monkeypatch, block_frames):
+    waveform = torch.from_numpy(signal("music"))  # 157 frames
+    monkeypatch.setattr(features, "BLOCK_FRAMES", 10**9)
+    whole, whole_onset = features.frame_features(waveform)
+    monkeypatch.setattr(features, "BLOCK_FRAMES", block_frames)
+    blocks, onset = features.frame_features(waveform)
+    torch.testing.assert_close(blocks, whole, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(onset, whole_onset, rtol=0, atol=1e-4)
+
+
+def test_a_song_longer_than_a_block():
+    waveform = torch.from_numpy(np.tile(signal("music"), 15))  # 75 s, a block is 65 s
+    frames, _ = features.frame_features(waveform)
+    assert frames.shape == (len(features.FRAME_FEATURES), 1 + len(waveform) // 512)
+    assert frames.shape[1] > features.BLOCK_FRAMES
+    # Frames around the seam are those of a clip cut out around it.
+    seam = slice(features.BLOCK_FRAMES - 5, features.BLOCK_FRAMES + 5)
+    start = (seam.start - 4) * 512
+    alone, _ = features.frame_features(waveform[start : start + 18 * 512])
+    families, alone_families = by_family(frames), by_family(alone)
+    for family in ("centroid", "contrast", "low_mel", "rms", "zero_crossing_rate", "chroma"):
+        np.testing.assert_allclose(
+            families[family][:, seam], alone_families[family][:, 4:14], rtol=1e-4, atol=1e-4
+        )
+
+
+def test_names_are_unique_in_order_and_match_the_columns():
+    names = features.FEATURE_NAMES
+    assert len(set(names)) == len(names) == 4 * len(features.FRAME_FEATURES) + 1
+    assert features.FRAME_FEATURES[:2] == ["mfcc_00", "mfcc_01"]
+    assert {"mel_000", "mel_127", "chroma_11", "contrast_6", "low_mel_00"} < set(
+        features.FRAME_FEATURES
+    )
+    waveform = torch.from_numpy(signal("music"))
+    _, onset = features.frame_features(waveform)
+    values = dict(zip(names, features.song_features(waveform).tolist(), strict=True))
+    assert values.pop("tempo") == pytest.approx(features.tempo(onset))
+    assert values.keys() == {
+        f"{name}_{stat}"
+        for name in features.FRAME_FEATURES
+        for stat in ("mean", "std", "max", "min")
+    }
+    expected = librosa_features(signal("music"))
+    for name, rows, row in (
+        ("mfcc_07", "mfcc", 7),
+        ("mfcc_delta2_19", "mfcc_delta2", 19),
+        ("mel_064", "mel", 64),
+        ("chroma_09", "chroma", 9),
+        ("contrast_6", "contrast", 6),
+        ("centroid", "centroid", 0),
+        ("rms", "rms", 0),
+    ):
+        for stat in ("mean", "std", "max", "min"):
+            truth = getattr(np, stat)(expected[rows][row].astype(float))
+            assert values[f"{name}_{stat}"] == pytest.approx(truth, rel=1e-3, abs=1e-5), name
+
+
+def test_statistics_are_numpys():
+    waveform = torch.from_numpy(signal("noise"))
+    frames = features.frame_features(waveform)[0].numpy().astype(float)
+    vector = features.song_features(waveform)[:-1].reshape(-1, 4)
+    for column, function in enumerate((np.mean, np.std, np.max, np.min)):
+        np.testing.assert_allclose(
+            vector[:, column], function(frames, axis=1), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_tempo_of_a_beat():
+    _, onset = features.frame_features(torch.from_numpy(signal("music")))
+    assert features.tempo(onset) == pytest.approx(120, rel=0.03)

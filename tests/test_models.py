@@ -1,0 +1,122 @@
+import pytest
+import torch
+
+from artist20.models import ArtistResNet, BasicBlock, EmbeddingMLP, Standardize
+
+
+def n_parameters(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def assert_gradient_reaches_all(model, x, n_classes):
+    model.train()
+    labels = torch.arange(len(x)) % n_classes
+    torch.nn.functional.cross_entropy(model(x), labels).backward()
+    without = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.any() or not parameter.grad.isfinite().all()
+    ]
+    assert not without
+
+
+def test_parameter_counts():
+    assert n_parameters(ArtistResNet(20)) == 2_912_980
+    assert n_parameters(EmbeddingMLP(20)) == (
+        (2048 + 1) * 1024 + (1024 + 1) * 512 + (512 + 1) * 256 + (256 + 1) * 20
+    )
+    assert n_parameters(ArtistResNet(21)) - n_parameters(ArtistResNet(20)) == 257
+
+
+@pytest.mark.parametrize("n_frames", [1, 2, 3, 31, 64, 4688])
+def test_resnet_takes_any_length(n_frames):
+    torch.manual_seed(0)
+    model = ArtistResNet(5).eval()
+    with torch.inference_mode():
+        logits = model(torch.randn(2, n_frames, 64))
+    assert logits.shape == (2, 5)
+    assert logits.isfinite().all()
+
+
+def test_resnet_has_the_stages_of_the_design():
+    model = ArtistResNet(20).eval()
+    shapes = {}
+    for name in ("stem", "stage1", "stage2", "stage3", "hidden"):
+        model.get_submodule(name).register_forward_hook(
+            lambda _module, _x, y, name=name: shapes.update({name: tuple(y.shape)})
+        )
+    with torch.inference_mode():
+        model(torch.randn(1, 128, 64))
+    assert shapes == {  # channels x mels x frames
+        "stem": (1, 64, 16, 32),
+        "stage1": (1, 64, 16, 32),
+        "stage2": (1, 128, 8, 16),
+        "stage3": (1, 256, 4, 8),
+        "hidden": (1, 256),
+    }
+
+
+def test_resnet_pools_mean_and_maximum():
+    model = ArtistResNet(3).eval()
+    seen = []
+    model.stage3.register_forward_hook(lambda _module, _x, y: seen.append(y))
+    model.hidden.register_forward_pre_hook(lambda _module, x: seen.append(x[0]))
+    with torch.inference_mode():
+        model(torch.randn(2, 100, 64))
+    features, pooled = seen
+    assert torch.allclose(pooled[:, :256], features.mean(dim=(2, 3)), atol=1e-6)
+    assert torch.equal(pooled[:, 256:], features.amax(dim=(2, 3)))
+
+
+def test_a_song_is_scored_alike_in_any_batch():
+    torch.manual_seed(0)
+    x = torch.randn(4, 50, 64)
+    model = ArtistResNet(5).eval()
+    with torch.inference_mode():
+        together, alone = model(x), torch.cat([model(x[i : i + 1]) for i in range(4)])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_gradient_reaches_every_parameter():
+    torch.manual_seed(0)
+    assert_gradient_reaches_all(ArtistResNet(5), torch.randn(5, 40, 64), 5)
+    assert_gradient_reaches_all(EmbeddingMLP(5), torch.randn(5, 2048), 5)
+
+
+def test_block_without_change_of_shape_has_an_identity_shortcut():
+    block = BasicBlock(4, 4, 1).eval()
+    torch.nn.init.zeros_(block.conv2.weight)
+    x = torch.rand(1, 4, 6, 6)
+    assert torch.equal(block(x), x)
+    assert BasicBlock(4, 8, 2)(x).shape == (1, 8, 3, 3)
+
+
+def test_standardize():
+    standardize = Standardize(3)
+    x = torch.tensor([[1.0, 2, 3], [4, 5, 6]])
+    assert torch.equal(standardize(x), x)
+    standardize.mean.copy_(torch.tensor([1.0, 2, 3]))
+    standardize.std.copy_(torch.tensor([1.0, 2, 3]))
+    assert standardize(x).tolist() == [[0, 0, 0], [3, 1.5, 1]]
+    assert not list(standardize.parameters())
+
+
+def test_a_checkpoint_carries_the_standardisation():
+    trained = ArtistResNet(3)
+    trained.standardize.mean.fill_(-40)
+    trained.standardize.std.fill_(20)
+    loaded = ArtistResNet(3)
+    loaded.load_state_dict(trained.state_dict())
+    x = torch.randn(1, 20, 64)
+    assert torch.equal(loaded.eval()(x), trained.eval()(x))
+    assert loaded.standardize.mean[0] == -40
+
+
+def test_resnet_standardises_mel_bins():
+    model = ArtistResNet(3).eval()
+    x = torch.randn(1, 20, 64)
+    expected = model(x)
+    mean, std = torch.randn(64), torch.rand(64) + 0.5
+    model.standardize.mean.copy_(mean)
+    model.standardize.std.copy_(std)
+    assert torch.allclose(model(x * std + mean), expected, atol=1e-4)

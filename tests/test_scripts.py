@@ -1,0 +1,580 @@
+"""The nine scripts as a user runs them: one tiny study, shared by most tests."""
+
+import csv
+import importlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from artist20 import artifacts, cli
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+RESNET = ["--epochs", "2", "--crop-seconds", "2", "--batch-size", "4", "--seed", "3"]
+PANNS = [*RESNET, "--views", "1", "--windows", "1", "--backbone-weights", "untrained"]
+DATA = ["--data-dir", "data"]
+COMPUTE = [*DATA, "--device", "cpu", "--workers", "1"]
+
+# Every script with the options of one study, in order; results/ and assets/ are the defaults.
+STUDY = {
+    "task1_preprocessing": COMPUTE,
+    "task1_train": ["--workers", "1", "--seed", "3"],
+    "task1_gen_report": [],
+    "task2_train": [*COMPUTE, *PANNS],
+    "task2_inference": [*COMPUTE, "--answers", "data/answers.json"],
+    "task2_gen_report": [],
+    "task2_train_wo_pretrain": [*COMPUTE, *RESNET],
+    "task2_inference_wo_pretrain": [*COMPUTE, "--answers", "data/answers.json"],
+    "task2_gen_report_wo_pretrain": [],
+}
+
+PATHS = {"--data-dir", "--results-dir"}
+TRAINING = {"--epochs", "--batch-size", "--lr", "--crop-seconds", "--seed", "--resume"}
+OPTIONS = {
+    "task1_preprocessing": {*PATHS, "--limit", "--device", "--workers", "--overwrite"},
+    "task1_train": {"--results-dir", "--seed", "--workers", "--cv", "--overwrite"},
+    "task1_gen_report": {"--results-dir", "--assets-dir"},
+    "task2_train": {
+        *PATHS, *TRAINING, "--limit", "--device", "--workers", "--overwrite", "--backbone-weights",
+        "--views", "--windows",
+    },
+    "task2_inference": {
+        *PATHS, "--limit", "--device", "--workers", "--output", "--checkpoint", "--answers",
+        "--audio", "--backbone-weights",
+    },
+    "task2_gen_report": {"--results-dir", "--assets-dir"},
+    "task2_train_wo_pretrain": {
+        *PATHS, *TRAINING, "--limit", "--device", "--workers", "--overwrite",
+    },
+    "task2_inference_wo_pretrain": {
+        *PATHS, "--limit", "--device", "--workers", "--output", "--checkpoint", "--answers",
+        "--audio",
+    },
+    "task2_gen_report_wo_pretrain": {"--results-dir", "--assets-dir"},
+}  # fmt: skip
+
+
+def command(script, *options):
+    return [sys.executable, str(REPOSITORY / f"{script}.py"), *map(str, options)]
+
+
+def run(script, *options, cwd, **more):
+    more = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+    return subprocess.run(command(script, *options), cwd=cwd, text=True, timeout=300, **more)
+
+
+@pytest.fixture(scope="session")
+def study(tiny_data, tmp_path_factory):
+    """Run every script from a folder of its own; return the folder and what was said."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "data").symlink_to(tiny_data)
+    done = {}
+
+    def run_all(scripts):
+        for script in scripts:
+            done[script] = run(script, *STUDY[script], cwd=folder)
+            assert done[script].returncode == 0, f"{script}\n{done[script].stderr}"
+
+    # Each task in its order, both at a time; the last script compares the two.
+    *scripts, last = STUDY
+    with ThreadPoolExecutor() as pool:
+        tasks = [pool.submit(run_all, part) for part in (scripts[:3], scripts[3:])]
+    for task in tasks:
+        task.result()
+    run_all([last])
+    return folder, done
+
+
+@pytest.fixture
+def here(study, tmp_path, monkeypatch):
+    """Copy the study's results to a folder that a test may change, and go there."""
+    folder, _ = study
+    (tmp_path / "data").symlink_to((folder / "data").resolve())
+    shutil.copytree(folder / "results", tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(monkeypatch, script, *options):
+    """Run a script within this process; return its exit status."""
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, options)])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.run(importlib.import_module(script).main)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return end.value.code or 0
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def assert_one_line(error):
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+
+
+# --- the study ---------------------------------------------------------------------------------
+
+
+def test_the_scripts_are_those_of_the_house():
+    found = {path.stem for path in REPOSITORY.glob("task*.py")}
+    assert found == set(STUDY)
+
+
+def test_nothing_is_said_on_stderr_of_errors(study):
+    _, done = study
+    for script, process in done.items():
+        assert "Traceback" not in process.stderr, script
+        assert "Error" not in process.stderr, script
+
+
+def test_scripts_write_into_their_own_folders_alone(study):
+    folder, _ = study
+    assert {path.name for path in folder.iterdir()} == {"data", "results", "assets"}
+    assert not [path for path in folder.rglob("*") if "tmp" in path.name]
+
+
+def test_each_script_names_the_next(study):
+    _, done = study
+    for script, following in (
+        ("task1_preprocessing", "task1_train"),
+        ("task1_train", "task1_gen_report"),
+        ("task2_train", "task2_inference"),
+        ("task2_train_wo_pretrain", "task2_inference_wo_pretrain"),
+    ):
+        assert f"next: python {following}.py" in done[script].stdout
+
+
+def test_task1_features(study):
+    folder, _ = study
+    names = read(folder / "results/task1/feature_names.json")
+    assert len(names) == len(set(names))
+    for split, n_songs in (("train", 12), ("val", 6)):
+        X = np.load(folder / f"results/task1/X_{split}.npy", allow_pickle=False)
+        y = np.load(folder / f"results/task1/y_{split}.npy", allow_pickle=False)
+        songs = read(folder / f"results/task1/songs_{split}.json")
+        assert X.shape == (n_songs, len(names))
+        assert X.dtype == np.float32
+        assert np.isfinite(X).all()
+        assert [song["path"] for song in songs] == read(folder / f"data/{split}.json")
+        assert y.tolist() == [song["artist"] for song in songs]
+    prepared = read(folder / "results/task1/preprocessing.json")
+    assert {"dataset", "versions", "device", "seconds", "command"} <= prepared.keys()
+
+
+def test_task1_metrics(study):
+    folder, _ = study
+    metrics = read(folder / "results/task1/metrics.json")
+    assert list(metrics["models"]) == ["svm", "random_forest", "knn"]
+    assert {"dataset", "config", "seed", "versions", "device", "seconds"} <= metrics.keys()
+    predictions = artifacts.read_predictions(folder / "results/task1/val_predictions.json", "x")
+    for name, row in metrics["models"].items():
+        best = predictions.scores[name].argmax(axis=1)
+        assert row["top1"] == pytest.approx((best == predictions.labels).mean())
+        assert 0 <= row["top1"] <= row["top3"] <= 1
+        assert (folder / f"results/task1/{name}.skops").is_file()
+    # Three artists who sing an octave apart are no secret to any of the models.
+    assert max(row["top1"] for row in metrics["models"].values()) > 0.6
+
+
+@pytest.mark.parametrize("name", ["panns", "resnet"])
+def test_task2_metrics(study, name):
+    folder, _ = study
+    results = folder / "results/task2" / name
+    metrics = read(results / "metrics.json")
+    assert 0 <= metrics["top1"] <= metrics["top3"] == 1
+    assert metrics["pretrained"] is False
+    assert metrics["last"].keys() == {"top1", "top3"}
+    assert metrics["selected_on"] == "validation songs"
+    assert metrics["seed"] == 3
+    assert metrics["settings"]["epochs"] == 2
+    assert metrics["dataset"]["train"], metrics["dataset"]["val"] == (12, 6)
+    assert {"versions", "device", "seconds", "command", "parameters"} <= metrics.keys()
+    assert metrics["command"].startswith("python task2_train")
+
+    with (results / "history.csv").open() as file:
+        history = list(csv.DictReader(file))
+    assert [row["epoch"] for row in history] == ["1", "2"]
+    best = history[metrics["epoch"] - 1]
+    assert float(best["val_top1"]) == pytest.approx(metrics["top1"])
+    assert float(history[-1]["val_top1"]) == pytest.approx(metrics["last"]["top1"])
+
+    predictions = artifacts.read_predictions(results / "val_predictions.json", "x")
+    assert list(predictions.scores) == [name, f"{name}_last"]
+    for scores, top1 in zip(
+        predictions.scores.values(), (metrics["top1"], metrics["last"]["top1"]), strict=True
+    ):
+        assert scores.sum(axis=1) == pytest.approx(np.ones(6), abs=1e-4)
+        assert (scores.argmax(axis=1) == predictions.labels).mean() == pytest.approx(top1)
+    assert [song["path"] for song in predictions.songs] == read(folder / "data/val.json")
+
+
+@pytest.mark.parametrize("name", ["panns", "resnet"])
+@pytest.mark.parametrize("checkpoint", ["best.pt", "last.pt"])
+def test_checkpoints_can_be_read_safely(study, name, checkpoint):
+    folder, _ = study
+    content = torch.load(folder / "results/task2" / name / checkpoint, weights_only=True)
+    assert content["kind"] == name
+    assert len(content["classes"]) == 3
+    assert ("optimizer" in content) == (checkpoint == "last.pt")
+
+
+def test_an_untrained_backbone_is_called_so(study):
+    folder, done = study
+    for script in ("task2_train", "task2_inference"):
+        assert "UNTRAINED" in done[script].stdout
+    settings = read(folder / "results/task2/panns/metrics.json")["settings"]
+    assert settings["backbone_weights"] == "untrained, seed 3"
+
+
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [("panns", "task2_inference"), ("resnet", "task2_inference_wo_pretrain")],
+)
+def test_predictions_are_graded_by_hand(study, name, script):
+    folder, done = study
+    predictions = read(folder / f"results/task2/{name}/test_predictions.json")
+    answers = read(folder / "data/answers.json")
+    assert list(predictions) == ["001", "002", "003"]
+    assert all(sorted(ranked) == sorted(answers) for ranked in predictions.values())
+    right = sum(predictions[f"{i:03}"][0] == answer for i, answer in enumerate(answers, start=1))
+    assert f"top-1 {right / 3:.2%}, top-3 100.00%" in done[script].stdout
+    assert f"{right / 3 + 0.5:.4f}" in done[script].stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "task1_model_comparison",
+        "task1_confusion_matrix_svm",
+        "task2_architecture_diagram",
+        "task2_confusion_matrix_panns",
+        "task2_architecture_diagram_resnet",
+        "task2_confusion_matrix_resnet",
+        "task2_all_models_comparison",
+    ],
+)
+def test_figures(study, name):
+    folder, _ = study
+    with Image.open(folder / f"assets/{name}.png") as image:
+        image.load()
+        pixels = np.asarray(image.convert("L"))
+    assert min(pixels.shape) > 400
+    assert len(np.unique(pixels)) > 20
+    assert 0.005 < (pixels < 250).mean() < 0.9
+
+
+def test_there_are_seven_figures(study):
+    folder, _ = study
+    assert len(list((folder / "assets").iterdir())) == 7
+
+
+# --- help --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", STUDY)
+def test_help(script, monkeypatch, capsys):
+    assert call(monkeypatch, script, "--help") == 0
+    text = capsys.readouterr().out
+    module = importlib.import_module(script)
+    assert module.__doc__.strip().splitlines()[0] in text
+    assert f"python {script}.py" in text
+    options = text[text.index("\noptions:") :]
+    described = re.findall(r"^  (?:-h, )?(--[a-z0-9-]+)", options, re.MULTILINE)
+    assert OPTIONS[script] <= set(described)
+    # A help text follows each option, on its line or the next.
+    for option in described:
+        after = options[re.search(rf"^  (?:-h, )?{option}\b", options, re.MULTILINE).end() :]
+        first_lines = "\n".join(after.split("\n")[:2])
+        assert re.search(r"  [a-zA-Z'0-9]", first_lines), option
+    assert "default: None" not in options
+    assert "default: False" not in options
+    assert max(map(len, text.splitlines())) <= 120
+
+
+# --- again -------------------------------------------------------------------------------------
+
+
+def test_a_second_run_reuses_what_is_there(here, monkeypatch, capsys):
+    kept = {
+        path: path.stat().st_mtime_ns
+        for pattern in ("*.skops", "search_*.json", "*.pt", "history.csv")
+        for path in (here / "results").rglob(pattern)
+    }
+    X = (here / "results/task1/X_train.npy").read_bytes()
+    assert len(kept) == 3 + 3 + 4 + 2
+    said = {}
+    for script in ("task1_preprocessing", "task1_train", "task2_train_wo_pretrain"):
+        assert call(monkeypatch, script, *STUDY[script]) == 0
+        said[script] = capsys.readouterr().out
+    assert "18 of 18 songs are in" in said["task1_preprocessing"]
+    assert said["task1_train"].count("not searched again") == 3
+    assert "holds this run already" in said["task2_train_wo_pretrain"]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert (here / "results/task1/X_train.npy").read_bytes() == X
+
+
+def test_overwrite_gives_the_same_again(here, monkeypatch):
+    results = here / "results/task2/resnet"
+    before = {name: read(results / name) for name in ("val_predictions.json", "metrics.json")}
+    (results / "val_predictions.json").unlink()
+    options = [*STUDY["task2_train_wo_pretrain"], "--overwrite"]
+    assert call(monkeypatch, "task2_train_wo_pretrain", *options) == 0
+    assert read(results / "val_predictions.json") == before["val_predictions.json"]
+    metrics = read(results / "metrics.json")
+    for key in ("top1", "top3", "last", "epoch", "settings", "dataset"):
+        assert metrics[key] == before["metrics.json"][key]
+
+
+# --- inference beside nothing ------------------------------------------------------------------
+
+
+def test_inference_needs_a_checkpoint_and_songs_alone(here, tmp_path, monkeypatch):
+    test = tmp_path / "alone/test"
+    shutil.copytree(tmp_path / "data/test", test)
+    (test / "002.mp3").write_bytes(b"no music")
+    checkpoint = tmp_path / "model.pt"
+    expected = read(here / "results/task2/resnet/test_predictions.json")
+    shutil.move(here / "results/task2/resnet/best.pt", checkpoint)
+    shutil.rmtree(here / "results")
+    options = ["--data-dir", "alone", "--checkpoint", checkpoint, "--output", "out.json"]
+    options += ["--device", "cpu", "--workers", "1"]
+    assert call(monkeypatch, "task2_inference_wo_pretrain", *options) == 1
+    assert read(tmp_path / "out.json") == {key: expected[key] for key in ("001", "003")}
+    assert not (here / "results").exists()
+
+
+def test_audio(here, tmp_path, monkeypatch, capsys):
+    song = tmp_path / "data/test/001.mp3"
+    before = sorted(tmp_path.rglob("*"))
+    options = ["--audio", song, "--device", "cpu"]
+    assert call(monkeypatch, "task2_inference_wo_pretrain", *options) == 0
+    assert sorted(tmp_path.rglob("*")) == before
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index(str(song))
+    shares = [float(line.split("%")[0]) for line in lines[start + 1 : start + 4]]
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+    assert shares == sorted(shares, reverse=True)
+    names = [line.split("%")[1].strip() for line in lines[start + 1 : start + 4]]
+    assert names == read(here / "results/task2/resnet/test_predictions.json")["001"]
+
+
+def test_a_checkpoint_of_the_other_model_is_refused(here, monkeypatch, capsys):
+    for script, other in (("task2_inference", "resnet"), ("task2_inference_wo_pretrain", "panns")):
+        path = here / f"results/task2/{other}/best.pt"
+        assert call(monkeypatch, script, *COMPUTE, "--checkpoint", path) == 2
+        assert_one_line(capsys.readouterr().err)
+
+
+# --- mistakes ----------------------------------------------------------------------------------
+
+WRITES_NOTHING = [
+    ("task1_preprocessing", ["--data-dir", "nowhere"], "nowhere"),
+    ("task1_train", [], "task1_preprocessing.py first"),
+    ("task1_gen_report", [], "task1_train.py first"),
+    ("task2_train", ["--data-dir", "nowhere"], "nowhere"),
+    ("task2_train", DATA, "--backbone-weights untrained"),
+    ("task2_inference", DATA, "task2_train.py first"),
+    ("task2_gen_report", [], "task2_train.py first"),
+    ("task2_train_wo_pretrain", ["--data-dir", "nowhere"], "nowhere"),
+    ("task2_inference_wo_pretrain", DATA, "task2_train_wo_pretrain.py first"),
+    ("task2_gen_report_wo_pretrain", [], "task2_train_wo_pretrain.py first"),
+]
+
+
+@pytest.mark.parametrize(("script", "options", "message"), WRITES_NOTHING)
+def test_a_mistake_is_one_line(script, options, message, tiny_data, tmp_path, monkeypatch, capsys):
+    (tmp_path / "data").symlink_to(tiny_data)
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, script, *options) == 2
+    error = capsys.readouterr().err
+    assert_one_line(error)
+    assert message in error
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--epochs", "-1"],
+        ["--epochs", "0"],
+        ["--lr", "-0.1"],
+        ["--lr", "nan"],
+        ["--batch-size", "0"],
+        ["--crop-seconds", "0"],
+        ["--limit", "0"],
+        ["--workers", "0"],
+        ["--seed", "-1"],
+        ["--device", "tpu"],
+        ["--nonsense"],
+    ],
+)
+@pytest.mark.parametrize("script", ["task2_train", "task2_train_wo_pretrain"])
+def test_options_without_sense(script, options, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, script, *options) == 2
+    error = capsys.readouterr().err
+    assert options[0] in error.splitlines()[-1]
+    assert "Traceback" not in error
+
+
+def test_cuda_without_a_gpu(tiny_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    for script in ("task1_preprocessing", "task2_train", "task2_train_wo_pretrain"):
+        assert call(monkeypatch, script, "--data-dir", tiny_data, "--device", "cuda") == 2
+        error = capsys.readouterr().err
+        assert_one_line(error)
+        assert "--device cuda" in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_and_bad_answers_from_the_shell(here):
+    done = run(
+        "task2_inference_wo_pretrain", *COMPUTE, "--answers", "data/train.json/none", cwd=here
+    )
+    assert done.returncode == 2
+    assert_one_line(done.stderr)
+
+
+def test_a_song_that_cannot_be_read_is_named(tiny_copy, tmp_path, monkeypatch, capsys):
+    song = next((tiny_copy / "train_val").rglob("*.mp3"))
+    song.write_bytes(b"no music")
+    monkeypatch.chdir(tmp_path)
+    options = ["--data-dir", tiny_copy, "--device", "cpu", "--workers", "1"]
+    assert call(monkeypatch, "task1_preprocessing", *options) == 2
+    error = capsys.readouterr().err
+    assert song.name in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob("results/task1/X_*"))
+
+
+@pytest.mark.parametrize("limit", [3, 6])
+def test_limit_gives_a_quick_try_or_one_line(limit, tiny_data, tmp_path, monkeypatch, capsys, here):
+    shutil.rmtree(here / "results/task1/cache")
+    options = [*COMPUTE, "--limit", limit]
+    assert call(monkeypatch, "task1_preprocessing", *options) == 0
+    assert f"train: {limit} songs" in capsys.readouterr().out
+    y = np.load("results/task1/y_train.npy")
+    assert len(set(y)) == 3
+    status = call(monkeypatch, "task1_train", "--workers", 1)
+    assert status == 2
+    error = capsys.readouterr().err
+    assert_one_line(error)
+    assert "other settings" in error or "preprocess more songs" in error
+
+
+# --- stdout ------------------------------------------------------------------------------------
+
+
+def test_stdout_may_be_closed(here):
+    options = [*STUDY["task2_train_wo_pretrain"], "--overwrite", "--epochs", "1"]
+    line = shlex.join(command("task2_train_wo_pretrain", *options))
+    done = subprocess.run(["bash", "-c", f"exec {line} >&-"], cwd=here, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert read(here / "results/task2/resnet/metrics.json")["epoch"] == 1
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback(here):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        done = run("task1_train", cwd=here, stdout=pipe)
+    assert done.returncode == 141
+    assert done.stderr == ""
+
+
+# --- interruptions -----------------------------------------------------------------------------
+
+LONG = ["--epochs", "8", "--crop-seconds", "2", "--batch-size", "2"]
+
+
+def start_and_stop(how, *options, cwd, after):
+    """Train the ResNet, and end it when an epoch is done; return status, output and errors."""
+    history = cwd / "results/task2/resnet/history.csv"
+    with subprocess.Popen(
+        command("task2_train_wo_pretrain", *options),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if history.is_file() and len(history.read_text().splitlines()) > after:
+                process.send_signal(how)
+                break
+            time.sleep(0.005)
+        output, error = process.communicate(timeout=60)
+    return process.returncode, output, error
+
+
+def results_of(folder):
+    """Everything that an interruption must not change."""
+    with (folder / "history.csv").open() as file:
+        history = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+    metrics = read(folder / "metrics.json")
+    return {
+        "history": history,
+        "predictions": read(folder / "val_predictions.json"),
+        "metrics": {
+            key: metrics[key] for key in ("top1", "top3", "epoch", "last", "settings", "dataset")
+        },
+    }
+
+
+def test_a_stopped_and_killed_run_goes_on_as_if_nothing_had_been(
+    tiny_data, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "data").symlink_to(tiny_data)
+    folder = tmp_path / "results/task2/resnet"
+    script, options = "task2_train_wo_pretrain", [*COMPUTE, *LONG]
+
+    epoch = 0
+    for how, expected in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)):
+        resume = ["--resume"] if epoch else []
+        status, output, error = start_and_stop(
+            how, *options, *resume, cwd=tmp_path, after=epoch + 1
+        )
+        assert status == expected
+        assert "Traceback" not in error
+        if how != signal.SIGKILL:
+            assert error == (
+                "stopped; the same command with --resume goes on after the last whole epoch\n"
+            )
+        assert f"\nepoch {epoch + 1:3}/8 " in output  # nothing is held back
+        before, epoch = epoch, artifacts.read_checkpoint(folder / "last.pt", "x")["epoch"]
+        assert before < epoch < 8
+        assert not (folder / "metrics.json").exists()
+
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, script, *options) == 2  # neither --resume nor --overwrite
+    error = capsys.readouterr().err
+    assert_one_line(error)
+    assert f"epoch {epoch} of 8" in error
+    assert call(monkeypatch, script, *options, "--lr", "0.5", "--resume") == 2
+    error = capsys.readouterr().err
+    assert_one_line(error)
+    assert "lr 0.01 -> 0.5" in error
+
+    assert call(monkeypatch, script, *options, "--resume") == 0
+    assert f"going on after epoch {epoch} of 8" in capsys.readouterr().out
+    assert call(monkeypatch, script, *options, "--results-dir", "whole") == 0
+    assert results_of(folder) == results_of(tmp_path / "whole/task2/resnet")

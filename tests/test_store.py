@@ -1,0 +1,307 @@
+"""artist20.store: rows once stored come back right, whatever happened to the files meanwhile."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ARTISTS, write_song
+
+from artist20 import audio, store
+from artist20.store import RowStore
+
+WIDTH = 3
+
+
+def open_store(parent: Path, **settings: object) -> RowStore:
+    return RowStore(parent, "toy", settings, "float32", WIDTH)
+
+
+def make_rows(seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(int(rng.integers(0, 9)), WIDTH)).astype(np.float32)
+
+
+def make_store(parent: Path, n_songs: int) -> dict[str, np.ndarray]:
+    """Write a store, and return what it holds."""
+    expected = {f"song {i}": make_rows(i) for i in range(n_songs)}
+    with open_store(parent) as opened:
+        for key, rows in expected.items():
+            opened.append(key, rows)
+    return expected
+
+
+def read_back(opened: RowStore, key: str) -> np.ndarray:
+    start, n_rows = opened.span(key)
+    return opened.rows()[start : start + n_rows]
+
+
+# --- a store alone -----------------------------------------------------------------------------
+
+
+def test_rows_come_back_at_once_and_after_reopening(tmp_path):
+    with open_store(tmp_path) as opened:
+        assert opened.rows().shape == (0, WIDTH)
+        opened.append("a", make_rows(1))
+        opened.append("b", make_rows(2))
+        np.testing.assert_array_equal(read_back(opened, "a"), make_rows(1))
+        opened.append("empty", np.empty((0, WIDTH)))
+        opened.append("c", make_rows(3).astype(np.float64))  # of another type, in another order
+        opened.append("d", np.asfortranarray(make_rows(4)))
+    with open_store(tmp_path) as opened:
+        assert "z" not in opened
+        for i, key in enumerate("abcd", start=1):
+            assert key in opened
+            np.testing.assert_array_equal(read_back(opened, key), make_rows(i))
+        assert opened.rows().dtype == np.float32
+        assert not opened.rows().flags.writeable
+
+
+def test_append_refuses_what_does_not_fit(tmp_path):
+    with open_store(tmp_path) as opened:
+        opened.append("a", make_rows(1))
+        for key, rows in (
+            ("a", make_rows(1)),  # known
+            ("b", np.zeros((2, WIDTH + 1))),
+            ("b", np.zeros(WIDTH)),
+        ):
+            with pytest.raises(ValueError, match="do not fit"):
+                opened.append(key, rows)
+        np.testing.assert_array_equal(read_back(opened, "a"), make_rows(1))
+
+
+def test_other_settings_are_another_store(tmp_path):
+    stores = [
+        open_store(tmp_path, hop=1),
+        open_store(tmp_path, hop=2),
+        RowStore(tmp_path, "toy", {"hop": 1}, "float16", WIDTH),
+        RowStore(tmp_path, "toy", {"hop": 1}, "float32", WIDTH + 1),
+        RowStore(tmp_path, "other", {"hop": 1}, "float32", WIDTH),
+    ]
+    assert len({opened.folder for opened in stores}) == len(stores)
+    stores[0].append("a", make_rows(1))
+    assert "a" not in stores[1]
+    assert json.loads((stores[1].folder / "settings.json").read_text())["hop"] == 2
+    # The order of the settings does not matter.
+    a, b = open_store(tmp_path, x=1, y=2), open_store(tmp_path, y=2, x=1)
+    assert a.folder == b.folder
+
+
+# --- crashes -----------------------------------------------------------------------------------
+
+
+def test_what_is_committed_survives_a_killed_process(tmp_path):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            opened = open_store(tmp_path)
+            opened.append("a", make_rows(1))
+            opened.commit()
+            opened.append("b", np.ones((100_000, WIDTH)))  # more than any buffer holds
+            opened.append("c", make_rows(2))
+        finally:
+            os._exit(0)
+    assert os.waitpid(pid, 0) == (pid, 0)
+    with open_store(tmp_path) as opened:
+        assert (opened.folder / "rows.bin").stat().st_size == make_rows(1).nbytes
+        assert [key for key in "abc" if key in opened] == ["a"]
+        opened.append("b", make_rows(7))
+        np.testing.assert_array_equal(read_back(opened, "a"), make_rows(1))
+        np.testing.assert_array_equal(read_back(opened, "b"), make_rows(7))
+
+
+def test_long_runs_commit_as_they_go(tmp_path, monkeypatch):
+    opened = open_store(tmp_path)
+    opened.append("a", make_rows(1))
+    assert (opened.folder / "index.jsonl").read_text() == ""
+    monkeypatch.setattr(store, "COMMIT_SECONDS", -1.0)
+    opened.append("b", make_rows(2))
+    assert len((opened.folder / "index.jsonl").read_text().splitlines()) == 2
+
+
+GARBAGE = [
+    b"\n",
+    b"5\n",
+    b"null\n",
+    b"{}\n",
+    b'["x"]\n',
+    b'["x", 1, 2, 3]\n',
+    b'["x", 0, 1]\n',
+    b'["x", null, 1]\n',
+    b'["x", %d, "1"]\n',
+    b'["x", %d, null]\n',
+    b'["x", %d, -1]\n',
+    b'["x", %d, 0.5]\n',
+    b'["x", %d, 0.0]\n',
+    b'["x", %d, 1]\n',  # whole, but of rows that are not there
+    b'["x", %d, 0]',  # whole, but not ended
+    b"\x00" * 50,
+    b"\xff\xfe garbage",
+]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_garbage_behind_the_index_is_cut_off(tmp_path, garbage):
+    expected = make_store(tmp_path, 5)
+    n_rows = sum(len(rows) for rows in expected.values())
+    garbage = garbage.replace(b"%d", str(n_rows).encode())
+    with open_store(tmp_path) as opened:
+        index = opened.folder / "index.jsonl"
+    whole = index.read_bytes()
+    index.write_bytes(whole + garbage)
+    with open_store(tmp_path) as opened:
+        assert "x" not in opened
+        for key, rows in expected.items():
+            np.testing.assert_array_equal(read_back(opened, key), rows)
+    assert index.read_bytes() == whole
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_nothing_wrong_is_ever_served(tmp_path, seed):
+    """Cut the files anywhere, or lengthen them: what is whole is there, and all else is not."""
+    rng = np.random.default_rng(seed)
+    expected = make_store(tmp_path, 12)
+    with open_store(tmp_path) as opened:
+        rows_file, index_file = opened.folder / "rows.bin", opened.folder / "index.jsonl"
+    row_bytes, lines = WIDTH * 4, index_file.read_bytes().splitlines(keepends=True)
+    n_rows, n_lines = rows_file.stat().st_size // row_bytes, len(lines)
+
+    if rng.random() < 0.5:
+        size = int(rng.integers(0, rows_file.stat().st_size))
+        rows_file.write_bytes(rows_file.read_bytes()[:size])
+        n_rows = size // row_bytes
+    elif rng.random() < 0.5:
+        rows_file.write_bytes(rows_file.read_bytes() + rng.bytes(int(rng.integers(1, 99))))
+    if rng.random() < 0.5:
+        size = int(rng.integers(0, index_file.stat().st_size))
+        index_file.write_bytes(index_file.read_bytes()[:size])
+        n_lines = index_file.read_bytes().count(b"\n")
+    elif rng.random() < 0.5:
+        index_file.write_bytes(index_file.read_bytes() + rng.bytes(int(rng.integers(1, 99))))
+
+    whole, end = [], 0
+    for key in list(expected)[:n_lines]:
+        end += len(expected[key])
+        if end > n_rows:
+            break
+        whole.append(key)
+    for _ in range(2):  # mended by the first opening, as it is for the second
+        with open_store(tmp_path) as opened:
+            assert [key for key in expected if key in opened] == whole
+            for key in whole:
+                np.testing.assert_array_equal(read_back(opened, key), expected[key])
+
+    with open_store(tmp_path) as opened:  # and it can be filled again
+        for key, rows in expected.items():
+            if key not in opened:
+                opened.append(key, rows)
+    with open_store(tmp_path) as opened:
+        for key, rows in expected.items():
+            np.testing.assert_array_equal(read_back(opened, key), rows)
+
+
+# --- fill --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("songs")
+    files = {f"key {i}": folder / f"{i}, (it's).flac" for i in range(5)}
+    for i, file in enumerate(files.values()):
+        write_song(file, next(iter(ARTISTS)), seed=i, seconds=0.3 + 0.1 * i)
+    return files
+
+
+def head(waveform: np.ndarray) -> np.ndarray:
+    """Treat a song, in a worker."""
+    return waveform[: 4 * WIDTH].reshape(-1, WIDTH)
+
+
+def fill(opened: RowStore, files: dict[str, Path], workers: int = 1, **kwargs: object) -> list[str]:
+    """Fill a store, and return the keys that were computed."""
+    computed = []
+
+    def in_main(key: str, rows: np.ndarray) -> np.ndarray:
+        computed.append(key)
+        return rows
+
+    store.fill(opened, files, head, in_main, workers=workers, label="toy", **kwargs)
+    return computed
+
+
+def assert_filled(opened: RowStore, files: dict[str, Path]) -> None:
+    for key, file in files.items():
+        np.testing.assert_array_equal(read_back(opened, key), head(audio.load(file)))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_fill_computes_what_is_missing_alone(tmp_path, songs, workers):
+    keys = list(songs)
+    with open_store(tmp_path) as opened:
+        first = {key: songs[key] for key in keys[1:3]}
+        assert fill(opened, first, workers) == keys[1:3]
+    with open_store(tmp_path) as opened:
+        assert fill(opened, songs, workers) == [keys[0], *keys[3:]]
+        assert fill(opened, songs, workers) == []
+        assert_filled(opened, songs)
+
+
+def test_fill_at_another_rate(tmp_path, songs):
+    with open_store(tmp_path) as opened:
+        store.fill(
+            opened,
+            songs,
+            lambda waveform: np.full((1, WIDTH), len(waveform)),
+            lambda _key, rows: rows,
+            workers=1,
+            label="toy",
+            sample_rate=32_000,
+        )
+        lengths = opened.rows()[:, 0]
+    np.testing.assert_allclose(lengths, [2 * 1600 * (3 + i) for i in range(5)], atol=1)
+
+
+def test_fill_names_all_unreadable_songs_after_the_others(tmp_path, songs):
+    copy = dict(songs)
+    for key in ("key 0", "key 3"):
+        copy[key] = tmp_path / f"bad {key}.flac"
+        copy[key].write_text("no music")
+    copy["key 4"] = tmp_path / "nowhere.flac"
+    with (
+        open_store(tmp_path) as opened,
+        pytest.raises(audio.AudioError, match=r"^3 songs cannot be read") as caught,
+    ):
+        fill(opened, copy)
+    _, *lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    for line, name in zip(lines, ("bad key 0.flac", "bad key 3.flac", "nowhere.flac"), strict=True):
+        assert line.startswith(str(tmp_path / name))
+    with open_store(tmp_path) as opened:
+        assert [key for key in copy if key in opened] == ["key 1", "key 2"]
+        # Mended songs are computed, the others are not computed again.
+        assert fill(opened, songs) == ["key 0", "key 3", "key 4"]
+        assert_filled(opened, songs)
+
+
+def test_one_unreadable_song_is_one_song(tmp_path, songs):
+    bad = tmp_path / "bad.wav"
+    shutil.copyfile(__file__, bad)
+    with open_store(tmp_path) as opened, pytest.raises(audio.AudioError, match=r"^1 song cannot"):
+        fill(opened, {**songs, "bad": bad})
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_fill_keeps_what_is_finished(tmp_path, songs, error):
+    def in_main(key: str, rows: np.ndarray) -> np.ndarray:
+        if key == "key 3":
+            raise error
+        return rows
+
+    with pytest.raises(error), open_store(tmp_path) as opened:
+        store.fill(opened, songs, head, in_main, workers=2, label="toy")
+    with open_store(tmp_path) as opened:
+        assert [key for key in songs if key in opened] == ["key 0", "key 1", "key 2"]
+        assert fill(opened, songs) == ["key 3", "key 4"]
+        assert_filled(opened, songs)

@@ -1,0 +1,452 @@
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import ARTISTS, make_waveform
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
+
+from artist20 import UserError, artifacts, augment, spectrogram, training
+from artist20.models import ArtistResNet
+
+N_SONGS, N_CLASSES, EPOCHS = 12, 4, 5
+LABELS = np.arange(N_SONGS) % N_CLASSES
+X = torch.randn(N_SONGS, 10, generator=torch.Generator().manual_seed(0))
+IDENTITY = {"kind": "toy", "classes": list("abcd"), "config": {"epochs": EPOCHS, "seed": 0}}
+
+
+class InterruptionError(Exception):
+    pass
+
+
+def make_toy(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Linear(10, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, N_CLASSES)
+    )
+
+
+def toy_batches(epoch, seed=0):
+    rng = np.random.default_rng(training.epoch_seed(seed, epoch))
+    for batch in np.array_split(rng.permutation(N_SONGS), 3):
+        noise = torch.from_numpy(rng.normal(0, 0.1, (len(batch), 10))).float()
+        targets = augment.one_hot(torch.from_numpy(LABELS[batch]), N_CLASSES)
+        yield X[batch] + noise, targets
+
+
+def run_toy(
+    folder, schedule="cosine", seed=0, epochs=EPOCHS, batches=None, score_val=None, lr=0.01
+):
+    model = make_toy(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    scheduler = (
+        CosineAnnealingLR(optimizer, EPOCHS)
+        if schedule == "cosine"
+        else ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.2)
+    )
+    return training.fit(
+        model,
+        optimizer,
+        scheduler,
+        batches or (lambda epoch: toy_batches(epoch, seed)),
+        score_val or (lambda: training.predict(model, X)),
+        LABELS,
+        epochs=epochs,
+        steps_per_epoch=3,
+        label_smoothing=0.1,
+        seed=seed,
+        folder=folder,
+        identity=IDENTITY,
+    )
+
+
+def interrupt_in(epoch):
+    """Give batches that end in the middle of an epoch."""
+
+    def batches(current):
+        for i, batch in enumerate(toy_batches(current)):
+            if current == epoch and i == 1:
+                raise InterruptionError
+            yield batch
+
+    return batches
+
+
+def without_seconds(history):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
+
+
+def assert_equal(a, b):
+    """Compare nested dicts and lists with tensors in them, exactly."""
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            if key != "seconds":
+                assert_equal(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for one, other in zip(a, b, strict=True):
+            assert_equal(one, other)
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+# --- fit ---------------------------------------------------------------------------------------
+
+
+def test_history(tmp_path):
+    history = run_toy(tmp_path)
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5]
+    expected = [0.005 * (1 + math.cos(math.pi * i / EPOCHS)) for i in range(EPOCHS)]
+    assert [row["lr"] for row in history] == pytest.approx(expected)
+    with (tmp_path / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "epoch", "lr", "train_loss", "val_loss", "val_top1", "val_top3", "seconds"
+    ]  # fmt: skip
+    assert [{key: float(value) for key, value in row.items()} for row in rows] == history
+
+
+def test_training_learns(tmp_path):
+    history = run_toy(tmp_path, epochs=60, lr=0.05)
+    assert history[0]["val_top1"] < 0.6
+    assert history[-1]["val_top1"] > 0.9
+    assert history[-1]["train_loss"] < 0.7 * history[0]["train_loss"]
+
+
+def test_train_loss_is_the_mean_over_examples_with_smoothed_labels(tmp_path):
+    model = nn.Linear(10, N_CLASSES)
+    targets = augment.one_hot(torch.from_numpy(LABELS), N_CLASSES)
+    smoothed = 0.9 * targets + 0.1 / N_CLASSES
+    expected = -(smoothed * model(X).log_softmax(dim=1)).sum(dim=1).mean().item()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-12)
+    history = training.fit(
+        model,
+        optimizer,
+        CosineAnnealingLR(optimizer, 1),
+        lambda _epoch: [(X[:8], targets[:8]), (X[8:], targets[8:])],  # unequal batches
+        lambda: training.predict(model, X),
+        LABELS,
+        epochs=1,
+        steps_per_epoch=2,
+        label_smoothing=0.1,
+        seed=0,
+        folder=tmp_path,
+        identity=IDENTITY,
+    )
+    assert history[0]["train_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_checkpoints_hold_what_rebuilds_the_network(tmp_path):
+    history = run_toy(tmp_path)
+    last = artifacts.read_checkpoint(tmp_path / "last.pt", "x")
+    best = artifacts.read_checkpoint(tmp_path / "best.pt", "x")
+    for checkpoint in (last, best):
+        assert {key: checkpoint[key] for key in IDENTITY} == IDENTITY
+        make_toy().load_state_dict(checkpoint["model"])
+    assert last["epoch"] == EPOCHS
+    assert last["history"] == history
+    assert not list(tmp_path.glob(".*"))  # no temporary files
+
+
+# (top-1, top-3, loss) per epoch and the epoch that is to be kept
+RANKINGS = [
+    ([(2, 4, 1.0), (3, 4, 9.0), (3, 3, 0.1), (2, 4, 0.1)], 2),  # top-1 first
+    ([(3, 3, 0.1), (3, 4, 9.0), (2, 4, 0.1)], 2),  # then top-3
+    ([(3, 4, 2.0), (3, 4, 1.0), (3, 4, 1.5)], 2),  # then loss
+    ([(3, 4, 1.0), (3, 4, 1.0)], 1),  # then the earlier one
+]
+
+
+@pytest.mark.parametrize(("ranks", "expected"), RANKINGS)
+def test_best_is_chosen_by_top1_top3_and_loss(tmp_path, monkeypatch, ranks, expected):
+    script = iter(ranks)
+    current = {}
+
+    def score_val():
+        current.update(zip((1, 3, "loss"), next(script), strict=True))
+        return np.full((N_SONGS, N_CLASSES), 0.25)
+
+    monkeypatch.setattr(training.evaluation, "top_k_accuracy", lambda _s, _l, k: current[k])
+    monkeypatch.setattr(training.evaluation, "log_loss", lambda _s, _l: current["loss"])
+    run_toy(tmp_path, epochs=len(ranks), score_val=score_val)
+    assert artifacts.read_checkpoint(tmp_path / "best.pt", "x")["epoch"] == expected
+
+
+def test_best_holds_the_weights_of_its_epoch(tmp_path):
+    weights = []
+    model = make_toy()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    right = np.eye(N_CLASSES)[LABELS]
+    scores = iter([right * 0.5 + 0.1, right * 0.9 + 0.01, np.roll(right, 1, axis=1) + 0.01])
+
+    def score_val():
+        weights.append({name: value.clone() for name, value in model.state_dict().items()})
+        return next(scores)
+
+    training.fit(
+        model,
+        optimizer,
+        CosineAnnealingLR(optimizer, 3),
+        toy_batches,
+        score_val,
+        LABELS,
+        epochs=3,
+        steps_per_epoch=3,
+        label_smoothing=0.0,
+        seed=0,
+        folder=tmp_path,
+        identity=IDENTITY,
+    )
+    fresh = make_toy(seed=9)
+    assert training.read_best(tmp_path, fresh) == 2
+    assert_equal(dict(fresh.state_dict()), weights[1])
+    assert not torch.equal(weights[1]["0.weight"], weights[2]["0.weight"])
+
+
+# --- resume ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+@pytest.mark.parametrize("epoch", [1, 2, 5])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, schedule, epoch):
+    whole = run_toy(tmp_path / "whole", schedule)
+    with pytest.raises(InterruptionError):
+        run_toy(tmp_path / "parts", schedule, batches=interrupt_in(epoch))
+    assert (tmp_path / "parts/last.pt").is_file() == (epoch > 1)
+    torch.rand(7)  # the new process's random state is another one
+    parts = run_toy(tmp_path / "parts", schedule)
+    assert without_seconds(parts) == without_seconds(whole)
+    assert len({row["lr"] for row in whole}) > 1
+    for name in ("last.pt", "best.pt"):
+        a, b = (artifacts.read_checkpoint(tmp_path / run / name, "x") for run in ("whole", "parts"))
+        assert_equal(a, b)
+
+
+def test_a_finished_run_is_not_trained_further(tmp_path):
+    history = run_toy(tmp_path)
+    before = (tmp_path / "last.pt").read_bytes()
+    assert run_toy(tmp_path) == history
+    assert (tmp_path / "last.pt").read_bytes() == before
+
+
+def test_the_seed_decides_the_history(tmp_path):
+    first = run_toy(tmp_path / "a", seed=0)
+    assert without_seconds(run_toy(tmp_path / "b", seed=0)) == without_seconds(first)
+    assert without_seconds(run_toy(tmp_path / "c", seed=1)) != without_seconds(first)
+
+
+def test_epochs_and_seeds_have_seeds_of_their_own():
+    seeds = [training.epoch_seed(seed, epoch) for seed in range(20) for epoch in range(20)]
+    assert len(set(seeds)) == 400
+    assert training.epoch_seed(3, 4) == training.epoch_seed(3, 4)
+
+
+# --- NaN ---------------------------------------------------------------------------------------
+
+
+def test_nan_loss_stops_and_keeps_the_epoch_before(tmp_path):
+    kept = {}
+
+    def batches(epoch):
+        if epoch == 3:
+            kept["last"] = (tmp_path / "last.pt").read_bytes()
+        for x, targets in toy_batches(epoch):
+            yield (x * float("nan") if epoch == 3 else x), targets
+
+    with pytest.raises(UserError, match=r"loss became nan in epoch 3; .*last.pt.*--lr"):
+        run_toy(tmp_path, batches=batches)
+    assert (tmp_path / "last.pt").read_bytes() == kept["last"]
+    assert artifacts.read_checkpoint(tmp_path / "last.pt", "x")["epoch"] == 2
+
+
+def test_weights_that_the_last_step_ruins_are_not_kept(tmp_path):
+    model = nn.Linear(10, N_CLASSES)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    targets = augment.one_hot(torch.from_numpy(LABELS), N_CLASSES)
+
+    def batches(epoch):
+        # One step per epoch: its loss is finite, what it makes of the weights is not.
+        optimizer.param_groups[0]["lr"] = 0.1 if epoch == 1 else float("inf")
+        return [(X, targets)]
+
+    with pytest.raises(UserError, match="loss became nan in epoch 2"):
+        training.fit(
+            model,
+            optimizer,
+            ReduceLROnPlateau(optimizer),
+            batches,
+            lambda: training.predict(model, X),
+            LABELS,
+            epochs=3,
+            steps_per_epoch=1,
+            label_smoothing=0.0,
+            seed=0,
+            folder=tmp_path,
+            identity=IDENTITY,
+        )
+    last = artifacts.read_checkpoint(tmp_path / "last.pt", "x")
+    assert last["epoch"] == 1
+    assert last["model"]["weight"].isfinite().all()
+
+
+# --- open_run ----------------------------------------------------------------------------------
+
+
+SETTINGS = {"epochs": 5, "lr": 0.1, "seed": 0}
+
+
+def put_finished(folder):
+    artifacts.write_json(folder / "metrics.json", {"top1": 0.5, "settings": SETTINGS})
+    put_unfinished(folder)
+
+
+def put_unfinished(folder):
+    checkpoint = {"kind": "toy", "classes": [], "config": SETTINGS, "epoch": 2}
+    artifacts.write_checkpoint(folder / "last.pt", checkpoint)
+
+
+def open_run(folder, settings=SETTINGS, resume=False, overwrite=False):
+    return training.open_run(folder, settings, "script.py", resume, overwrite)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_new_folder_is_free(tmp_path, resume):
+    assert open_run(tmp_path / "none", resume=resume) is None
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_finished_run_of_the_same_settings_is_reused(tmp_path, resume):
+    put_finished(tmp_path)
+    assert open_run(tmp_path, resume=resume)["top1"] == 0.5
+
+
+@pytest.mark.parametrize("put", [put_finished, put_unfinished])
+@pytest.mark.parametrize("resume", [False, True])
+def test_other_settings_are_refused_by_name(tmp_path, put, resume):
+    put(tmp_path)
+    with pytest.raises(UserError, match=r"lr 0\.1 -> 0\.2") as error:
+        open_run(tmp_path, {**SETTINGS, "lr": 0.2}, resume=resume)
+    assert "--overwrite" in str(error.value)
+    assert "seed" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unfinished_run_needs_a_word(tmp_path):
+    put_unfinished(tmp_path)
+    with pytest.raises(UserError, match=r"epoch 2 of 5.*--resume.*--overwrite"):
+        open_run(tmp_path)
+    assert open_run(tmp_path, resume=True) is None
+    assert (tmp_path / "last.pt").is_file()
+
+
+def test_overwrite_removes_the_run_and_nothing_else(tmp_path):
+    put_finished(tmp_path)
+    for name in (*training.RESULTS, "test_predictions.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "cache").mkdir()
+    assert open_run(tmp_path, {"lr": 7}, overwrite=True) is None
+    assert {path.name for path in tmp_path.iterdir()} >= {"cache"}
+    assert not any((tmp_path / name).exists() for name in training.RESULTS)
+
+
+def test_settings_survive_json(tmp_path):
+    """What is compared with a metrics file must be what JSON gives back."""
+    settings = {"front_end": spectrogram.FRONT_END, "snr": [15.0, 40.0], "windows": None}
+    artifacts.write_json(tmp_path / "metrics.json", {"settings": settings})
+    assert open_run(tmp_path, settings)
+
+
+# --- finish ------------------------------------------------------------------------------------
+
+
+def test_finish_reports_the_best_and_the_last_epoch(tmp_path):
+    right = np.eye(N_CLASSES)[LABELS] * 0.8 + 0.05
+    wrong = np.roll(right, 1, axis=1)
+    model = make_toy(1)
+    best = {name: value.clone() for name, value in make_toy(2).state_dict().items()}
+    artifacts.write_checkpoint(tmp_path / "best.pt", {**IDENTITY, "epoch": 3, "model": best})
+
+    def score_val():
+        is_best = torch.equal(model.state_dict()["0.weight"], best["0.weight"])
+        return right if is_best else wrong
+
+    songs = [{"path": f"{i}", "artist": "abcd"[k], "album": "x"} for i, k in enumerate(LABELS)]
+    metrics = training.finish(
+        tmp_path, "toy", model, score_val, songs, list("abcd"), LABELS, {"seed": 0}
+    )
+    assert metrics == json.loads((tmp_path / "metrics.json").read_text())
+    assert (metrics["top1"], metrics["top3"], metrics["epoch"]) == (1, 1, 3)
+    assert metrics["last"]["top1"] == 0
+    assert metrics["seed"] == 0
+    predictions = artifacts.read_predictions(tmp_path / "val_predictions.json", "x")
+    assert np.allclose(predictions.scores["toy"], right)
+    assert np.allclose(predictions.scores["toy_last"], wrong)
+    assert (predictions.labels == LABELS).all()
+
+
+# --- predict -----------------------------------------------------------------------------------
+
+
+def test_predict_gives_probabilities_without_dropout():
+    model = make_toy().train()
+    scores = training.predict(model, X.half())
+    assert scores.dtype == np.float32
+    assert scores.sum(axis=1) == pytest.approx(np.ones(N_SONGS), abs=1e-5)
+    assert np.array_equal(scores, training.predict(model, X.half()))
+    alone = np.concatenate([training.predict(model, X[i : i + 1]) for i in range(N_SONGS)])
+    assert np.abs(training.predict(model, X) - alone).max() < 1e-6
+
+
+# --- the real network --------------------------------------------------------------------------
+
+
+def test_resnet_overfits_eight_songs(tmp_path):
+    artists = list(ARTISTS)
+    # Songs of the same artist in different classes: only the songs themselves tell them apart.
+    songs = [spectrogram.log_mel(make_waveform(artists[i % 3], i, 2.0)) for i in range(8)]
+    labels = np.arange(8) % 4
+    starts = np.cumsum([0, *map(len, songs[:-1])])
+    mels = spectrogram.LogMels(
+        np.concatenate(songs), [(int(s), len(x)) for s, x in zip(starts, songs, strict=True)]
+    )
+    torch.manual_seed(0)
+    model = ArtistResNet(4, dropout=0.0)
+    mean, std = mels.mean_and_std()
+    model.standardize.mean.copy_(torch.from_numpy(mean))
+    model.standardize.std.copy_(torch.from_numpy(std))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    epochs, n_frames = 6, 24
+
+    def batches(epoch):
+        rng = np.random.default_rng(training.epoch_seed(0, epoch))
+        for _ in range(10):  # steps enough for batch normalisation to know its statistics
+            for x, y in spectrogram.random_crops(mels, labels, n_frames, 8, rng):
+                yield x.float(), augment.one_hot(y, 4)
+
+    def score():
+        predict = lambda x: training.predict(model, x)  # noqa: E731
+        scores, song_index = spectrogram.score_windows(predict, mels, n_frames, 16)
+        return training.evaluation.mean_per_song(scores, song_index, 8)
+
+    history = training.fit(
+        model,
+        optimizer,
+        CosineAnnealingLR(optimizer, epochs),
+        batches,
+        score,
+        labels,
+        epochs=epochs,
+        steps_per_epoch=10,
+        label_smoothing=0.0,
+        seed=0,
+        folder=tmp_path,
+        identity=IDENTITY,
+    )
+    assert max(row["val_top1"] for row in history) == 1
