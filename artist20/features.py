@@ -152,45 +152,50 @@ def _spectral_block(padded: Tensor) -> dict[str, Tensor]:
     """Features that need the spectrum of each frame alone: (size, n_frames) each."""
     device = padded.device
     # In double precision: above an MP3's cutoff there is only the transform's own rounding error
-    # in single precision, and the contrast of the highest band would measure that.
-    spectrum = torch.stft(
-        padded.double(),
-        N_FFT,
-        HOP_LENGTH,
-        window=_window(device),
-        center=False,
-        return_complex=True,
-    )
-    magnitude = spectrum.abs().float()
+    # in single precision, and the contrast of the highest band would measure that. Frames are
+    # rows: most of what follows runs along a frame's bins, which then lie side by side.
+    frames = padded.double().unfold(0, N_FFT, HOP_LENGTH) * _window(device)
+    magnitude = torch.fft.rfft(frames).abs().float()
     power = magnitude.square()
+    tiny = torch.finfo(torch.float32).tiny
 
     frequency = _frequencies(device)
-    total = magnitude.sum(dim=0, keepdim=True)
-    share = magnitude / total.clamp_min(torch.finfo(torch.float32).tiny)
-    centroid = (frequency * share).sum(dim=0, keepdim=True)
-    bandwidth = ((frequency - centroid).square() * share).sum(dim=0, keepdim=True).sqrt()
-    reached = magnitude.cumsum(dim=0) >= ROLLOFF * total
-    rolloff = frequency[reached.to(torch.uint8).argmax(dim=0)].T
+    total = magnitude.sum(dim=1, keepdim=True)
+    weight = magnitude / total.clamp_min(tiny)
+    centroid = (weight * frequency).sum(dim=1, keepdim=True)
+    bandwidth = ((frequency - centroid).square() * weight).sum(dim=1).sqrt()
+    rolloff = frequency[torch.searchsorted(magnitude.cumsum(dim=1), ROLLOFF * total)[:, 0]]
 
-    chroma = _chroma_filters(device) @ power
-    loudest = chroma.amax(dim=0, keepdim=True)
-    chroma = torch.where(loudest > torch.finfo(torch.float32).tiny, chroma / loudest, chroma)
-
-    peaks, valleys = [], []
-    for band, n_averaged in _contrast_bands():
-        bins = magnitude[band]
-        peaks.append(bins.topk(n_averaged, dim=0, sorted=False).values.mean(dim=0))
-        valleys.append(bins.topk(n_averaged, dim=0, largest=False, sorted=False).values.mean(dim=0))
+    chroma = power @ _chroma_filters(device)
+    loudest = chroma.amax(dim=1, keepdim=True)
+    chroma = torch.where(loudest > tiny, chroma / loudest, chroma)
+    peaks, valleys = _peaks_and_valleys(magnitude)
 
     return {
-        "mel_power": _mel_filters(device) @ power,
-        "centroid": centroid,
-        "bandwidth": bandwidth,
-        "rolloff": rolloff,
-        "chroma": chroma,
-        "peaks": torch.stack(peaks),
-        "valleys": torch.stack(valleys),
+        "mel_power": (power @ _mel_filters(device)).T,
+        "centroid": centroid.T,
+        "bandwidth": bandwidth[None],
+        "rolloff": rolloff[None],
+        "chroma": chroma.T,
+        "peaks": peaks,
+        "valleys": valleys,
     }
+
+
+def _peaks_and_valleys(magnitude: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of the largest and of the smallest bins of every band: 2 x (n_bands, n_frames)."""
+    peaks, valleys = [], []
+    for band, n_averaged in _contrast_bands():
+        bins = magnitude[:, band]
+        # On a CPU NumPy sorts all of them faster than torch finds the few.
+        bins = (
+            torch.from_numpy(np.sort(bins.numpy(), axis=1))
+            if bins.device.type == "cpu"
+            else bins.sort(dim=1).values
+        )
+        peaks.append(bins[:, -n_averaged:].mean(dim=1))
+        valleys.append(bins[:, :n_averaged].mean(dim=1))
+    return torch.stack(peaks), torch.stack(valleys)
 
 
 def _to_db(power: Tensor) -> Tensor:
@@ -246,18 +251,20 @@ def _window(device: torch.device) -> Tensor:
 
 @cache
 def _frequencies(device: torch.device) -> Tensor:
-    """(n_bins, 1) in Hz."""
-    return torch.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1, device=device)[:, None]
+    """(n_bins,) in Hz."""
+    return torch.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1, device=device)
 
 
 @cache
 def _mel_filters(device: torch.device) -> Tensor:
-    return torch.from_numpy(librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT)).to(device)
+    """(n_bins, N_MELS), of equal area (Slaney 1998)."""
+    return torch.from_numpy(librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT).T.copy()).to(device)
 
 
 @cache
 def _chroma_filters(device: torch.device) -> Tensor:
-    return torch.from_numpy(librosa.filters.chroma(sr=SAMPLE_RATE, n_fft=N_FFT)).to(device)
+    """(n_bins, N_CHROMA)."""
+    return torch.from_numpy(librosa.filters.chroma(sr=SAMPLE_RATE, n_fft=N_FFT).T.copy()).to(device)
 
 
 @cache

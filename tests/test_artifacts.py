@@ -287,7 +287,9 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(tmp_path):
     message = refused(artifacts.read_checkpoint, path, STAGE)
     assert len(message.splitlines()) == 1
     assert not marker.exists()
-    path.write_bytes(pickle.dumps({**make_checkpoint(), "state": {}, "extra": Touch(marker)}))
+    path.write_bytes(
+        pickle.dumps({**make_checkpoint(), "state": {}, "extra": Touch(marker)}, protocol=2)
+    )
     refused(artifacts.read_checkpoint, path, STAGE)
     assert not marker.exists()
     pickle.loads(path.read_bytes())
