@@ -74,7 +74,8 @@ def make_classifier(name: str, seed: int) -> ClassifierMixin:
         return SVC(decision_function_shape="ovr")
     if name == "random_forest":
         return RandomForestClassifier(random_state=seed)
-    return KNeighborsClassifier()
+    # Not a tree, which could not be read back: it is no type that artifacts trusts.
+    return KNeighborsClassifier(algorithm="brute")
 
 
 def make_transforms(n_features: int) -> Pipeline:
@@ -109,6 +110,8 @@ def transform_folds(train: FeatureSet, cv: str, seed: int) -> list[Fold]:
     """Fit scaling and selection within each fold, once for all models and candidates."""
     folds = []
     for fit, held_out in split_folds(train, cv, seed):
+        if len(held_out) == 0:  # few albums of unequal size may leave a fold without any
+            continue
         if len(fit) < MIN_FIT_SONGS or len(np.unique(train.y[fit])) < 2:
             raise UserError(TOO_FEW)
         transforms = make_transforms(train.X.shape[1])
