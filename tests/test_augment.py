@@ -72,9 +72,9 @@ def test_noise_leaves_silence_and_its_input_as_they_are():
 
 def test_log_mel_noise_has_the_snr_asked_for_in_the_power_domain():
     # Levels that differ by 60 dB: noise that were added to the decibels could not be hidden.
-    log_mel = torch.linspace(-50, 10, 30 * 64).view(1, 30, 64) + torch.tensor([0.0, -20.0])[
-        :, None, None
-    ]
+    log_mel = (
+        torch.linspace(-50, 10, 30 * 64).view(1, 30, 64) + torch.tensor([0.0, -20.0])[:, None, None]
+    )
     snr_db = torch.tensor([15.0, 3.0])
     power = 10 ** (log_mel / 10)
     generator = seeded()

@@ -346,6 +346,19 @@ def test_views_do_not_depend_on_the_order_or_the_company(tmp_path, songs, toy):
     assert len(toy.network.lengths) == n_calls
 
 
+def test_every_song_has_random_numbers_of_its_own(tmp_path, songs, toy, monkeypatch):
+    cut_views, seeds = panns.cut_views, []
+
+    def record(*args):
+        seeds.append(tuple(args[-1]))
+        return cut_views(*args)
+
+    monkeypatch.setattr(panns, "cut_views", record)
+    views_of(tmp_path, songs, toy, seed=7)
+    assert len(set(seeds)) == 3
+    assert {seed[0] for seed in seeds} == {7}
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"crop_seconds": 1.5}, {"n_views": 3}])
 def test_other_settings_have_other_views(tmp_path, songs, toy, change):
     first = views_of(tmp_path, songs, toy)

@@ -155,6 +155,17 @@ def test_albums_are_never_split():
     assert sorted(together) == list(range(len(train.y)))
 
 
+def test_a_fold_without_songs_is_left_out():
+    albums = np.repeat(["a/0", "a/1", "a/2", "b/0", "b/1"], [5, 2, 3, 2, 2])
+    y = np.array([album[0] for album in albums])
+    X = np.random.default_rng(0).normal(size=(len(y), 3)).astype(np.float32)
+    train = FeatureSet(X, y, albums, [])
+    sizes = [len(held_out) for _, held_out in task1_train.split_folds(train, "album", 0)]
+    assert 0 in sizes
+    folds = task1_train.transform_folds(train, "album", 0)
+    assert [len(y_held_out) for *_, y_held_out in folds] == [n for n in sizes if n]
+
+
 def test_folds_by_song_are_stratified_and_split_albums():
     train = make_features(n_artists=4, n_albums=5, n_songs=2)
     folds = list(task1_train.split_folds(train, "song", 0))
