@@ -60,6 +60,7 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "windows": args.windows,
         "stretch_rates": list(panns.STRETCH_RATES),
         "noise_snr_db": list(panns.NOISE_SNR_DB),
+        "augment_probability": panns.AUGMENT_PROBABILITY,
         "optimizer": "Adam",
         "schedule": "reduce on plateau",
         "dataset": data["fingerprint"],

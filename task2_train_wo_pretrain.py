@@ -26,6 +26,7 @@ from artist20.spectrogram import LogMels
 
 MIXUP_ALPHA = 0.2
 NOISE_SNR_DB = (15.0, 40.0)
+NOISE_PROBABILITY = 0.5  # songs are scored as they are, and must be met like that too
 LABEL_SMOOTHING = 0.1
 
 
@@ -38,13 +39,16 @@ def augmented_batches(
     device: torch.device,
     seed: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch of random crops with noise, mixed in pairs, on the device."""
+    """Yield one epoch of random crops, half of them with noise, mixed in pairs, on the device."""
     rng = np.random.default_rng(seed)
     generator = torch.Generator(device).manual_seed(seed)
     for crops, crop_labels in spectrogram.random_crops(songs, labels, n_frames, batch_size, rng):
         log_mel = crops.to(device).float()
-        snr_db = torch.from_numpy(rng.uniform(*NOISE_SNR_DB, len(crops))).float().to(device)
-        log_mel = augment.add_noise_to_log_mel(log_mel, snr_db, generator)
+        snr_db = rng.uniform(*NOISE_SNR_DB, len(crops))
+        snr_db[rng.random(len(crops)) >= NOISE_PROBABILITY] = np.inf
+        log_mel = augment.add_noise_to_log_mel(
+            log_mel, torch.from_numpy(snr_db).float().to(device), generator
+        )
         targets = augment.one_hot(crop_labels.to(device), n_classes)
         yield augment.mixup(log_mel, targets, MIXUP_ALPHA, rng)
 
@@ -71,6 +75,7 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "lr": args.lr,
         "crop_seconds": args.crop_seconds,
         "noise_snr_db": list(NOISE_SNR_DB),
+        "noise_probability": NOISE_PROBABILITY,
         "mixup_alpha": MIXUP_ALPHA,
         "label_smoothing": LABEL_SMOOTHING,
         "optimizer": "AdamW",

@@ -103,7 +103,7 @@ class ArtistResNet(nn.Module):
         Probability with which a unit of the hidden layer is dropped while training.
     """
 
-    def __init__(self, n_classes: int, n_mels: int = 64, dropout: float = 0.5) -> None:
+    def __init__(self, n_classes: int, n_mels: int = 64, dropout: float = 0.3) -> None:
         super().__init__()
         self.standardize = Standardize(n_mels)
         self.stem = nn.Sequential(

@@ -29,6 +29,7 @@ MAX_BATCH_SECONDS = 160.0  # audio embedded at a time, which bounds memory
 
 STRETCH_RATES = (0.9, 1.1)
 NOISE_SNR_DB = (15.0, 40.0)
+AUGMENT_PROBABILITY = 0.5  # of each: songs are scored as they are, and must be met like that too
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def cut_windows(waveform: Tensor, n_samples: int, most: int | None) -> list[Tens
 def cut_views(
     waveform: Tensor, n_samples: int, n_views: int, sample_rate: int, seed: Sequence[int]
 ) -> list[Tensor]:
-    """Cut random crops, each stretched in time and with noise added.
+    """Cut random crops, half of them stretched in time and half of them with noise added.
 
     Parameters
     ----------
@@ -215,11 +216,15 @@ def cut_views(
     waveform = F.pad(waveform, (0, max(0, sample_rate - len(waveform))))  # a frame to stretch
     views = []
     for _ in range(n_views):
-        rate = rng.uniform(*STRETCH_RATES)
+        rate = rng.uniform(*STRETCH_RATES) if rng.random() < AUGMENT_PROBABILITY else 1.0
         n_source = int(n_samples * rate) + 1
         start = augment.random_start(len(waveform), n_source, rng)
-        view = augment.time_stretch(waveform[start : start + n_source], rate)[:n_samples]
-        views.append(augment.add_noise(view, rng.uniform(*NOISE_SNR_DB), generator))
+        view = waveform[start : start + n_source]
+        if rate != 1.0:
+            view = augment.time_stretch(view, rate)
+        if rng.random() < AUGMENT_PROBABILITY:
+            view = augment.add_noise(view, rng.uniform(*NOISE_SNR_DB), generator)
+        views.append(view[:n_samples])
     return views
 
 
@@ -303,6 +308,7 @@ def cached_views(
         "views": n_views,
         "stretch": STRETCH_RATES,
         "snr_db": NOISE_SNR_DB,
+        "augment_probability": AUGMENT_PROBABILITY,
         "seed": seed,
     }
 
