@@ -26,7 +26,7 @@ DEMO_RESULTS := --results-dir results/demo
 DEMO := --data-dir data/demo $(DEMO_RESULTS)
 DEMO_FIGURES := $(DEMO_RESULTS) --assets-dir results/demo/assets
 DEMO_PANNS := --backbone-weights untrained --epochs 50 --crop-seconds 5 --views 1 --windows 2
-DEMO_RESNET := --epochs 15 --crop-seconds 10 --batch-size 16 --lr 0.003
+DEMO_RESNET := --epochs 20 --crop-seconds 5 --batch-size 16 --lr 0.001
 
 demo: setup
 	$(PY) -m artist20.demo data/demo

@@ -23,7 +23,7 @@ def main() -> None:
     """Run the stage."""
     args = parse_args()
     folder = artifacts.task1_dir(args.results_dir)
-    metrics = artifacts.read_json(folder / "metrics.json", "task1_train.py")
+    metrics = artifacts.read_metrics(folder / "metrics.json", "task1_train.py")
     predictions = artifacts.read_predictions(folder / "val_predictions.json", "task1_train.py")
     data, models = metrics["dataset"], metrics["models"]
 

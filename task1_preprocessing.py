@@ -12,7 +12,6 @@ a run that was stopped goes on where it was.
 """
 
 import argparse
-import shutil
 import time
 from pathlib import Path
 
@@ -57,8 +56,15 @@ def preprocess(args: argparse.Namespace, folder: Path) -> None:
     data = dataset.summary(
         args.data_dir, splits["train"], splits["val"], list(keys.values()), args.limit
     )
-    if args.overwrite:
-        shutil.rmtree(folder / "cache", ignore_errors=True)
+    made = folder / "preprocessing.json"
+    this = {"dataset": dataset.identity(data), "feature_version": features.VERSION}
+    if made.is_file() and not args.overwrite:
+        before = artifacts.read_metrics(made, "task1_preprocessing.py --overwrite")
+        other = {
+            "dataset": dataset.identity(before["dataset"]),
+            "feature_version": before["feature_version"],
+        }
+        artifacts.check_same_settings(other, this, made)
 
     settings = {"feature_names": features.FEATURE_NAMES, "version": features.VERSION}
     width = len(features.FEATURE_NAMES)
@@ -70,21 +76,24 @@ def preprocess(args: argparse.Namespace, folder: Path) -> None:
             for split, songs in splits.items()
         }
 
-    artifacts.write_json(folder / "feature_names.json", features.FEATURE_NAMES)
-    for split, songs in splits.items():
-        artifacts.write_features(folder, split, X[split], songs)
-        print(f"{split}: {X[split].shape[0]} songs x {X[split].shape[1]} features")
-    artifacts.write_json(
-        folder / "preprocessing.json",
-        {
-            "dataset": data,
-            "feature_version": features.VERSION,
-            "command": cli.command(),
-            "versions": cli.versions(),
-            "device": cli.device_name(device),
-            "seconds": round(time.monotonic() - started, 1),
-        },
-    )
+    with artifacts.only_writer(folder):
+        made.unlink(missing_ok=True)  # it is there again when all arrays are
+        artifacts.write_json(folder / "feature_names.json", features.FEATURE_NAMES)
+        for split, songs in splits.items():
+            artifacts.write_features(folder, split, X[split], songs)
+            print(f"{split}: {X[split].shape[0]} songs x {X[split].shape[1]} features")
+        artifacts.write_json(
+            made,
+            {
+                "dataset": data,
+                "arrays": artifacts.feature_hashes(folder),
+                "feature_version": features.VERSION,
+                "command": cli.command(),
+                "versions": cli.versions(),
+                "device": cli.device_name(device),
+                "seconds": round(time.monotonic() - started, 1),
+            },
+        )
     print(f"wrote {folder} in {time.monotonic() - started:.0f} s; next: python task1_train.py")
 
 
@@ -93,14 +102,17 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     cli.add_data_options(parser)
     cli.add_compute_options(parser)
-    parser.add_argument("--overwrite", action="store_true", help="compute all songs anew")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the features of other songs, if any"
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     """Run the stage."""
     args = parse_args()
-    preprocess(args, artifacts.task1_dir(args.results_dir))
+    folder = artifacts.task1_dir(args.results_dir)
+    preprocess(args, folder)
 
 
 if __name__ == "__main__":

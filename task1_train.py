@@ -16,6 +16,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from sklearn.preprocessing import RobustScaler
 from sklearn.svm import SVC
 from tqdm import tqdm
 
-from artist20 import UserError, artifacts, cli, evaluation
+from artist20 import UserError, artifacts, cli, dataset, evaluation
 from artist20.artifacts import FeatureSet
 
 N_FOLDS = 5
@@ -104,7 +105,7 @@ def split_folds(train: FeatureSet, cv: str, seed: int) -> Iterator[tuple[np.ndar
     with warnings.catch_warnings():
         # An artist with fewer albums than folds is no mistake: artist20's have four.
         warnings.filterwarnings("ignore", message="The least populated class", module="sklearn")
-        yield from splitter.split(train.X, train.y, groups=train.albums)
+        yield from splitter.split(train.X, train.y, train.albums if cv == "album" else None)
 
 
 def transform_folds(train: FeatureSet, cv: str, seed: int) -> list[Fold]:
@@ -198,7 +199,7 @@ def fit_model(
     """
     folder = artifacts.task1_dir(args.results_dir)
     model_file, search_file = folder / f"{name}.skops", folder / f"search_{name}.json"
-    if search_file.is_file() and not args.overwrite:
+    if search_file.is_file():
         record = artifacts.read_json(search_file, "task1_train.py --overwrite")
         artifacts.check_same_settings(record["settings"], settings, search_file)
         print(f"{name}: is there already, not searched again")
@@ -218,17 +219,41 @@ def fit_model(
 
 
 def train_all(args: argparse.Namespace) -> None:
-    """Fit the three models and write what they score on the validation songs."""
+    """Read the features, check that they are whole, and fit the three models on them."""
     started = time.monotonic()
     folder = artifacts.task1_dir(args.results_dir)
     train = artifacts.read_features(folder, "train")
     val = artifacts.read_features(folder, "val")
-    prepared = artifacts.read_json(folder / "preprocessing.json", "task1_preprocessing.py")
+    prepared = artifacts.read_metrics(folder / "preprocessing.json", "task1_preprocessing.py")
+    arrays = artifacts.feature_hashes(folder)
+    if prepared.get("arrays") != arrays:
+        raise UserError(
+            f"{folder}: the arrays changed since they were made: run task1_preprocessing.py again"
+        )
+    with artifacts.only_writer(folder):
+        train_models(args, folder, train, val, prepared["dataset"], arrays["X_train.npy"], started)
+
+
+def train_models(
+    args: argparse.Namespace,
+    folder: Path,
+    train: FeatureSet,
+    val: FeatureSet,
+    data: dict[str, Any],
+    features_hash: str,
+    started: float,
+) -> None:
+    """Fit the three models, print their table, write predictions and metrics."""
+    if args.overwrite:  # so that the same command without it goes on, should this one be stopped
+        for name in ("metrics.json", "val_predictions.json"):
+            (folder / name).unlink(missing_ok=True)
+        for name in artifacts.TASK1_MODELS:
+            (folder / f"search_{name}.json").unlink(missing_ok=True)
 
     classes = np.unique(train.y).tolist()
     settings = {
-        "features": artifacts.sha256_file(folder / "X_train.npy"),
-        "labels": artifacts.sha256_file(folder / "y_train.npy"),
+        "dataset": dataset.identity(data),
+        "features": features_hash[:16],
         "cv": args.cv,
         "seed": args.seed,
         "selected_features": N_FEATURES,
@@ -262,7 +287,7 @@ def train_all(args: argparse.Namespace) -> None:
     metrics = {
         "models": models,
         "config": {"cv": args.cv, "folds": len(folds), "selected_features": N_FEATURES},
-        **cli.provenance(args, prepared["dataset"], f"CPU, {args.workers} processes", started),
+        **cli.provenance(args, data, f"CPU, {args.workers} processes", started),
     }
     artifacts.write_json(folder / "metrics.json", metrics)
     print(f"wrote {folder} in {metrics['seconds']:.0f} s; next: python task1_gen_report.py")
@@ -290,4 +315,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, "the same command, without --overwrite, goes on with the next model")

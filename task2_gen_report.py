@@ -26,7 +26,7 @@ def main() -> None:
     """Run the stage."""
     args = parse_args()
     folder = artifacts.panns_dir(args.results_dir)
-    metrics = artifacts.read_json(folder / "metrics.json", "task2_train.py")
+    metrics = artifacts.read_metrics(folder / "metrics.json", "task2_train.py")
     predictions = artifacts.read_predictions(folder / "val_predictions.json", "task2_train.py")
     config = artifacts.read_checkpoint(folder / "best.pt", "task2_train.py")["config"]
     backbone = "" if metrics["pretrained"] else ", UNTRAINED backbone"

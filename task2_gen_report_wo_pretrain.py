@@ -31,15 +31,20 @@ def compare(models: dict[str, dict[str, Any]]) -> Figure:
     """Draw all models side by side."""
     data = models["resnet"]["dataset"]
     last = ", ".join(
-        f"{artifacts.TITLES[name]} {row['last']['top1']:.1%} / {row['last']['top3']:.1%}"
-        for name, row in models.items()
+        f"{title} {row['last']['top1']:.1%} / {row['last']['top3']:.1%}"
+        for title, row in zip(comparison.titles(models), models.values(), strict=True)
         if "last" in row
     )
     return figures.model_comparison(
         comparison.titles(models),
         [row["top1"] for row in models.values()],
         [row["top3"] for row in models.values()],
-        title=f"All models on {dataset.label(data)}",
+        title=f"All models on {dataset.label(data)}"
+        + (
+            ""
+            if models.get("panns", {}).get("pretrained", True)
+            else ", PANNs with an untrained backbone"
+        ),
         n_songs=data["val"],
         n_classes=data["artists"],
         note=f"The networks' epochs are chosen on these songs. Last epoch, top-1 / top-3: {last}.",
@@ -59,7 +64,7 @@ def main() -> None:
     args = parse_args()
     folder = artifacts.resnet_dir(args.results_dir)
     made_by = "task2_train_wo_pretrain.py"
-    metrics = artifacts.read_json(folder / "metrics.json", made_by)
+    metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
     predictions = artifacts.read_predictions(folder / "val_predictions.json", made_by)
     n_frames = artifacts.read_checkpoint(folder / "best.pt", made_by)["window_frames"]
     data = metrics["dataset"]
@@ -80,13 +85,13 @@ def main() -> None:
     for figure, name in (
         (diagram, "task2_architecture_diagram_resnet.png"),
         (matrix, "task2_confusion_matrix_resnet.png"),
-        (
-            compare(comparison.collect(args.results_dir)),
-            "task2_all_models_comparison.png",
-        ),
     ):
         figures.save(figure, args.assets_dir / name)
         print(f"wrote {args.assets_dir / name}")
+    # Last, because it fails where the other models were run on other songs.
+    path = args.assets_dir / "task2_all_models_comparison.png"
+    figures.save(compare(comparison.collect(args.results_dir)), path)
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

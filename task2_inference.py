@@ -31,10 +31,20 @@ def load_backbone(config: dict[str, Any], weights: str | None, device: torch.dev
         If the weights are missing or others.
     """
     if config["backbone_weights"].startswith(panns.UNTRAINED):
+        if weights is not None:
+            raise UserError(
+                "the checkpoint is of an untrained backbone: leave --backbone-weights out"
+            )
         weights = panns.UNTRAINED
-    elif weights is None:
+    else:
         file = {16_000: fetch.CNN14_16K, 32_000: fetch.CNN14_32K}[config["sample_rate"]]
-        weights = str(Path("data/panns") / file.name)
+        weights = weights or str(Path("data/panns") / file.name)
+        if not Path(weights).is_file():
+            option = "--weights" if file is fetch.CNN14_16K else "--weights --weights-32k"
+            raise UserError(
+                f"{weights} is missing: 'bash get_dataset.sh {option}' fetches it, or "
+                "--backbone-weights says where it is"
+            )
     backbone = panns.load_backbone(weights, config["seed"], device)
     if backbone.weights != config["backbone_weights"]:
         raise UserError(

@@ -26,13 +26,14 @@ from artist20 import artifacts, augment, cli, dataset, evaluation, fetch, panns,
 from artist20.models import EmbeddingMLP
 from artist20.panns import Embeddings
 
+DROPOUT = 0.3
 PLATEAU_FACTOR = 0.5
 PLATEAU_PATIENCE = 5  # epochs
 
 
 def make_model(n_classes: int, embeddings: Embeddings, device: torch.device) -> EmbeddingMLP:
     """Make the classifier, with the training embeddings' mean and deviation in it."""
-    model = EmbeddingMLP(n_classes)
+    model = EmbeddingMLP(n_classes, DROPOUT)
     std = embeddings.rows.std(axis=0)
     model.standardize.mean.copy_(torch.from_numpy(embeddings.rows.mean(axis=0)))
     # A unit of Cnn14 that no training song excites is passed on as it is.
@@ -63,7 +64,10 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "augment_probability": panns.AUGMENT_PROBABILITY,
         "optimizer": "Adam",
         "schedule": "reduce on plateau",
-        "dataset": data["fingerprint"],
+        "plateau_factor": PLATEAU_FACTOR,
+        "plateau_patience": PLATEAU_PATIENCE,
+        "dropout": DROPOUT,
+        "dataset": dataset.identity(data),
         "seed": args.seed,
     }
     finished = training.open_run(folder, settings, "task2_train.py", args.resume, args.overwrite)
@@ -130,6 +134,7 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     metrics = {
         "model": "panns",
         "pretrained": backbone.pretrained,
+        "backbone": "pretrained" if backbone.pretrained else "untrained backbone",
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "epochs_seconds": round(sum(row["seconds"] for row in history), 1),
         "settings": settings,
@@ -170,8 +175,11 @@ def main() -> None:
     if not metrics["pretrained"]:
         print("untrained backbone: these figures say nothing about PANNs")
     print(training.summary_line(metrics))
-    print(f"wrote {folder}; next: python task2_inference.py")
+    print(f"results are in {folder}; next: python task2_inference.py")
 
 
 if __name__ == "__main__":
-    cli.run(main, "the same command with --resume goes on after the last whole epoch")
+    cli.run(
+        main,
+        "--resume, in place of --overwrite, goes on after the last whole epoch",
+    )

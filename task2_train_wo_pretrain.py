@@ -28,6 +28,8 @@ MIXUP_ALPHA = 0.2
 NOISE_SNR_DB = (15.0, 40.0)
 NOISE_PROBABILITY = 0.5  # songs are scored as they are, and must be met like that too
 LABEL_SMOOTHING = 0.1
+DROPOUT = 0.3
+WEIGHT_DECAY = 0.01
 
 
 def augmented_batches(
@@ -55,7 +57,7 @@ def augmented_batches(
 
 def make_model(n_classes: int, songs: LogMels, device: torch.device) -> ArtistResNet:
     """Make the network, with the training songs' mean and deviation of every mel bin in it."""
-    model = ArtistResNet(n_classes, spectrogram.N_MELS)
+    model = ArtistResNet(n_classes, spectrogram.N_MELS, DROPOUT)
     mean, std = songs.mean_and_std()
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
@@ -80,8 +82,10 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "label_smoothing": LABEL_SMOOTHING,
         "optimizer": "AdamW",
         "schedule": "cosine annealing",
+        "weight_decay": WEIGHT_DECAY,
+        "dropout": DROPOUT,
         "front_end": spectrogram.FRONT_END,
-        "dataset": data["fingerprint"],
+        "dataset": dataset.identity(data),
         "seed": args.seed,
     }
     script = "task2_train_wo_pretrain.py"
@@ -112,7 +116,7 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     cli.seed_everything(args.seed)
     model = make_model(len(classes), train_mels, device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=WEIGHT_DECAY)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         return augmented_batches(
@@ -180,8 +184,11 @@ def main() -> None:
     folder = artifacts.resnet_dir(args.results_dir)
     metrics = train(args, folder)
     print(training.summary_line(metrics))
-    print(f"wrote {folder}; next: python task2_inference_wo_pretrain.py")
+    print(f"results are in {folder}; next: python task2_inference_wo_pretrain.py")
 
 
 if __name__ == "__main__":
-    cli.run(main, "the same command with --resume goes on after the last whole epoch")
+    cli.run(
+        main,
+        "--resume, in place of --overwrite, goes on after the last whole epoch",
+    )

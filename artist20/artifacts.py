@@ -5,6 +5,7 @@ Nothing read here can run code: arrays are loaded without pickle, checkpoints wi
 Every write goes to a temporary name in the same folder and is moved into place when it is whole.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -78,6 +79,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to a folder at the same time.
+
+    The lock is the operating system's: it ends with the process, however that ends.
+
+    Raises
+    ------
+    UserError
+        If another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another run is writing to {folder}: wait for it to end, or name another "
+                "--results-dir"
+            ) from None
+        yield
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
@@ -134,6 +158,24 @@ def check_same_settings(made: dict[str, Any], wanted: dict[str, Any], where: Pat
         )
 
 
+def read_metrics(path: Path, made_by: str) -> dict[str, Any]:
+    """Read a ``metrics.json`` or ``preprocessing.json`` and check that it says what it must.
+
+    Raises
+    ------
+    UserError
+        If it is missing, broken, or lacks what every such file has.
+    """
+    metrics = read_json(path, made_by)
+    whole = isinstance(metrics, dict) and isinstance(metrics.get("dataset"), dict)
+    networks = {"model", "settings", "top1", "top3", "last", "epoch", "pretrained"}
+    if not whole or not any(
+        needed <= metrics.keys() for needed in (networks, {"models"}, {"feature_version"})
+    ):
+        raise UserError(f"{path} is not what {made_by} writes: run it again")
+    return metrics
+
+
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write an array as ``.npy`` that can be read without pickle."""
     with atomic_path(path) as temporary:
@@ -185,6 +227,12 @@ def write_features(folder: Path, split: str, X: np.ndarray, songs: "Sequence[Son
     write_array(folder / f"X_{split}.npy", X.astype(np.float32))
     write_array(folder / f"y_{split}.npy", np.array([song.artist for song in songs]))
     write_json(folder / f"songs_{split}.json", [song.record() for song in songs])
+
+
+def feature_hashes(folder: Path) -> dict[str, str]:
+    """Hash (SHA-256) the arrays of both splits, by file name."""
+    names = [f"{array}_{split}.npy" for split in ("train", "val") for array in ("X", "y")]
+    return {name: sha256_file(folder / name) for name in names}
 
 
 def read_features(folder: Path, split: str) -> FeatureSet:
@@ -247,9 +295,11 @@ def read_checkpoint(path: Path, made_by: str) -> dict[str, Any]:
         raise UserError(f"{path} is missing: run {made_by} first, or name one with --checkpoint")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch lets errors of pickle, zipfile and its own through
-        reason = _first_line(error)
-        raise UserError(f"{path} is no checkpoint that can be read safely ({reason})") from None
+    except Exception:  # torch lets errors of pickle, zipfile and its own through
+        raise UserError(
+            f"{path} is damaged, or no checkpoint: run {made_by} again, or name another with "
+            "--checkpoint"
+        ) from None
     if not isinstance(checkpoint, dict) or not {"kind", "classes", "config"} <= checkpoint.keys():
         raise UserError(f"{path} is no checkpoint of {made_by}")
     return checkpoint

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from artist20 import UserError
+from artist20 import UserError, __version__
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -56,7 +56,10 @@ def positive_float(text: str) -> float:
     return value
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
+def add_data_options(
+    parser: argparse.ArgumentParser,
+    limit: str = "only N songs per split, taken from all artists in turn, for a quick try",
+) -> None:
     """Add the options on where to read and write: --data-dir, --results-dir, --limit."""
     parser.add_argument(
         "--data-dir",
@@ -69,7 +72,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         "--limit",
         type=positive_int,
         metavar="N",
-        help="only N songs per split, taken from all artists in turn, for a quick try",
+        help=limit,
     )
 
 
@@ -123,10 +126,11 @@ def add_training_options(
         "--crop-seconds", type=positive_float, default=crop_seconds, help="length of crops"
     )
     add_seed_option(parser)
-    parser.add_argument(
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
         "--resume", action="store_true", help="go on with the run in the results folder, if any"
     )
-    parser.add_argument(
+    group.add_argument(
         "--overwrite", action="store_true", help="replace the run in the results folder, if any"
     )
 
@@ -208,8 +212,15 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that results depend on."""
     from importlib.metadata import version
 
-    names = ("numpy", "scikit-learn", "torch", "torchaudio", "librosa", "soundfile", "soxr")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    names = (
+        *("numpy", "scipy", "scikit-learn", "skops", "torch", "torchaudio"),
+        *("librosa", "soundfile", "soxr", "panns-inference"),
+    )
+    return {
+        "artist20": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+    }
 
 
 def run(
@@ -237,6 +248,11 @@ def run(
         # Python would try once more to write what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _raise_terminated(signal_number: int, _frame: object) -> None:

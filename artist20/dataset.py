@@ -23,7 +23,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from artist20 import UserError, audio
+from artist20 import UserError, audio, cli
 from artist20.artifacts import sha256_file
 
 SPLITS = ("train", "val")
@@ -68,7 +68,7 @@ def parse_song(data_dir: Path, path: str) -> Song:
     parts = PurePosixPath(path).parts
     if ".." in parts or path.startswith("/") or "\\" in path:
         raise UserError(f"{path!r} leaves the data folder")
-    if len(parts) < 3:
+    if len(parts) != 4 or parts[0] != "train_val":
         raise UserError(f"{path!r} has not the form './train_val/<artist>/<album>/<song>'")
     file = data_dir / path
     if file.exists() and not file.resolve().is_relative_to(data_dir.resolve()):
@@ -162,12 +162,15 @@ def read_train_val(data_dir: Path, limit: int | None = None) -> tuple[list[Song]
     """
     train = read_split(data_dir, "train", limit)
     val = read_split(data_dir, "val", limit)
+    listed = f"with --limit {limit}, {data_dir}" if limit else str(data_dir)
     artists = set(class_names(train))
     if len(artists) < 2:
-        raise UserError(f"{data_dir / 'train.json'} holds one artist only: nothing to tell apart")
+        raise UserError(f"{listed} has training songs of one artist only: nothing to tell apart")
     strangers = sorted(set(class_names(val)) - artists)
     if strangers:
-        raise UserError(f"{data_dir / 'val.json'}: train has no song of {', '.join(strangers)}")
+        raise UserError(
+            f"{listed} has validation songs, but no training songs, of {', '.join(strangers)}"
+        )
     return train, val
 
 
@@ -232,6 +235,11 @@ def fingerprint(songs: Sequence[Song], keys: Sequence[str]) -> str:
     """Hash (SHA-256) the songs' paths and contents: equal for equal data, on any machine."""
     lines = sorted(f"{song.path}\t{key}" for song, key in zip(songs, keys, strict=True))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def identity(data: Mapping[str, object]) -> str:
+    """Name the songs of a :func:`summary` in a line that other songs do not share."""
+    return f"{data['name']}, {data['train']} + {data['val']} songs, {data['fingerprint'][:16]}"
 
 
 def summary(
@@ -370,10 +378,11 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
     if not music_dir.is_dir():
         raise UserError(f"{music_dir} is no folder")
     tree: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    for file in tqdm(sorted(music_dir.glob("*/*/*")), "reading", disable=None, leave=False):
-        if file.suffix.lower() not in audio.EXTENSIONS:
-            continue
-        problem = _unfit(file)
+    # The second pattern finds what lies too deep or too high, to name it; it follows no links.
+    found = {*music_dir.glob("*/*/*"), *music_dir.rglob("*")}
+    files = sorted(file for file in found if file.suffix.lower() in audio.EXTENSIONS)
+    for file in tqdm(files, "reading", disable=None, leave=False):
+        problem = _unfit(file, music_dir)
         if problem:
             name = os.fsencode(file).decode(errors="backslashreplace")
             print(f"left out {name}: {problem}")
@@ -425,8 +434,10 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
     print(f"{output}: {n_artists} artists, {counts} songs")
 
 
-def _unfit(file: Path) -> str | None:
+def _unfit(file: Path, music_dir: Path) -> str | None:
     """Say what keeps a file out: a path that no list can hold, or no audio at its beginning."""
+    if len(file.relative_to(music_dir).parts) != 3:
+        return "it lies not in artist/album/"
     path = "/".join(file.parts[-3:])
     if "\\" in path or path != path.encode(errors="ignore").decode():
         return "there is a backslash in its path, or what is no UTF-8"
@@ -483,4 +494,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

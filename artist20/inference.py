@@ -15,7 +15,7 @@ TOP = 3  # artists per song in the course's form
 
 def add_options(parser: argparse.ArgumentParser, folder: str) -> None:
     """Add the options of an inference script whose model's files lie in ``folder``."""
-    cli.add_data_options(parser)
+    cli.add_data_options(parser, limit="only the first N test songs, for a quick try")
     cli.add_compute_options(parser)
     parser.add_argument(
         "--checkpoint", type=Path, help=f"trained model (default: RESULTS_DIR/{folder}/best.pt)"
@@ -68,10 +68,15 @@ def run(
     """
     started = time.monotonic()
     if args.audio:
+        if args.answers or args.output:
+            raise UserError(
+                "--audio writes nothing and grades nothing: leave out --answers, --output"
+            )
         files = {str(file): file for file in args.audio}
     else:
-        files = dataset.read_test(args.data_dir, args.limit)
-        answers = _read_answers(args.answers, files) if args.answers else None
+        test_songs = dataset.read_test(args.data_dir)
+        answers = _read_answers(args.answers, test_songs) if args.answers else None
+        files = dict(list(test_songs.items())[: args.limit])
     probabilities: dict[str, np.ndarray] = {}
     problems = []
     results = map_songs(
@@ -99,6 +104,10 @@ def run(
         seconds = time.monotonic() - started
         print(f"wrote {output}: {len(predictions)} of {len(files)} songs, in {seconds:.0f} s")
         if answers is not None:
+            if len(predictions) < len(answers):
+                print(
+                    f"{len(answers) - len(predictions)} songs without a prediction count as wrong"
+                )
             top1, top3 = evaluation.grade(predictions, answers)
             score = evaluation.course_score(top1, top3)
             print(

@@ -20,12 +20,15 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from artist20 import audio
+from artist20.artifacts import only_writer
 
 COMMIT_SECONDS = 1.0  # at most this much finished work is lost by a crash
 
 
 class RowStore:
     """Arrays of equally wide rows under string keys, appended once and never changed.
+
+    One process at a time may have a store open; it is closed by leaving its ``with`` block.
 
     Parameters
     ----------
@@ -47,7 +50,8 @@ class RowStore:
         described = json.dumps({**settings, "dtype": dtype, "width": width}, sort_keys=True)
         digest = hashlib.sha256(described.encode()).hexdigest()[:12]
         self.folder = parent / f"{name}-{digest}"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = only_writer(self.folder)
+        self._lock.__enter__()
         (self.folder / "settings.json").write_text(described + "\n", encoding="utf-8")
         self.dtype = np.dtype(dtype)
         self.width = width
@@ -135,6 +139,7 @@ class RowStore:
         self.commit()
         self._rows_out.close()
         self._index_out.close()
+        self._lock.__exit__(None, None, None)
 
 
 class _Songs(Dataset[np.ndarray]):

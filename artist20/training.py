@@ -19,7 +19,10 @@ from tqdm import tqdm
 from artist20 import UserError, artifacts, evaluation
 
 BEST, LAST = "best.pt", "last.pt"
-RESULTS = (BEST, LAST, "history.csv", "metrics.json", "val_predictions.json")
+RESULTS = (
+    *(BEST, LAST, "history.csv", "metrics.json"),
+    *("val_predictions.json", "test_predictions.json"),
+)
 
 
 def open_run(
@@ -50,11 +53,12 @@ def open_run(
         --overwrite says what to do with it.
     """
     metrics_file = folder / "metrics.json"
-    if overwrite:
-        for name in RESULTS:
-            (folder / name).unlink(missing_ok=True)
+    if overwrite and folder.is_dir():
+        with artifacts.only_writer(folder):
+            for name in RESULTS:
+                (folder / name).unlink(missing_ok=True)
     elif metrics_file.is_file():
-        metrics = artifacts.read_json(metrics_file, f"{script} --overwrite")
+        metrics = artifacts.read_metrics(metrics_file, f"{script} --overwrite")
         artifacts.check_same_settings(metrics["settings"], settings, metrics_file)
         return metrics
     elif (folder / LAST).is_file():
@@ -133,9 +137,11 @@ def fit(
         print(f"going on after epoch {len(history)} of {epochs}")
 
     total = epochs * steps_per_epoch
-    with tqdm(
-        desc="train", total=total, initial=len(history) * steps_per_epoch, disable=None, unit="step"
-    ) as progress:
+    done = len(history) * steps_per_epoch
+    with (
+        artifacts.only_writer(folder),
+        tqdm(desc="train", total=total, initial=done, disable=None, unit="step") as progress,
+    ):
         for epoch in range(len(history) + 1, epochs + 1):
             started = time.monotonic()
             torch.manual_seed(epoch_seed(seed, epoch))

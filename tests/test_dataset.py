@@ -149,7 +149,7 @@ def test_read_train_val_needs_artists_that_can_be_told_apart(tiny_copy):
     with pytest.raises(UserError, match="one artist only"):
         dataset.read_train_val(tiny_copy)
     write_list(tiny_copy, "train", [path for path in train if f"/{third}/" not in path])
-    with pytest.raises(UserError, match="train has no song of " + third):
+    with pytest.raises(UserError, match="no training songs, of " + third):
         dataset.read_train_val(tiny_copy)
     assert second in dataset.class_names(dataset.read_split(tiny_copy, "train"))
 
@@ -581,3 +581,24 @@ def test_lists_are_utf_8_whatever_the_locale(music, tmp_path):
     finally:
         locale.setlocale(locale.LC_CTYPE, before)
     assert "Sígur Rós" in (tmp_path / "mine" / "val.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "path", ["./train_val/queen/song.mp3", "./queen/Jazz/song.mp3", "./train_val/q/Box/CD1/s.mp3"]
+)
+def test_a_path_of_another_depth_is_no_song(tmp_path, path):
+    with pytest.raises(UserError, match="has not the form"):
+        dataset.parse_song(tmp_path, path)
+
+
+def test_split_names_what_lies_too_deep_or_too_high(tiny_data, tmp_path, capsys):
+    music = tmp_path / "music"
+    shutil.copytree(tiny_data / "train_val", music)
+    song = next(music.rglob("*.mp3"))
+    for place in ("Boxed/Album/CD1", "Loose"):
+        (music / place).mkdir(parents=True)
+        shutil.copyfile(song, music / place / "song.mp3")
+    dataset.split(music, tmp_path / "data", seed=0, with_test=False)
+    printed = capsys.readouterr().out
+    assert "Boxed/Album/CD1/song.mp3: it lies not in artist/album/" in printed
+    assert "Loose/song.mp3: it lies not in artist/album/" in printed

@@ -470,7 +470,10 @@ def test_a_song_that_cannot_be_read_is_named(tiny_copy, tmp_path, monkeypatch, c
 def test_limit_gives_a_quick_try_or_one_line(limit, tiny_data, tmp_path, monkeypatch, capsys, here):
     shutil.rmtree(here / "results/task1/cache")
     options = [*COMPUTE, "--limit", limit]
-    assert call(monkeypatch, "task1_preprocessing", *options) == 0
+    # What is there is of all songs, and is not replaced unasked.
+    assert call(monkeypatch, "task1_preprocessing", *options) == 2
+    assert "--overwrite replaces it" in capsys.readouterr().err
+    assert call(monkeypatch, "task1_preprocessing", *options, "--overwrite") == 0
     assert f"train: {limit} songs" in capsys.readouterr().out
     y = np.load("results/task1/y_train.npy")
     assert len(set(y)) == 3
@@ -560,7 +563,7 @@ def test_a_stopped_and_killed_run_goes_on_as_if_nothing_had_been(
             assert f"\nepoch {epoch + 1:3}/8 " in output  # nothing was held back
         else:
             assert error == (
-                "stopped; the same command with --resume goes on after the last whole epoch\n"
+                "stopped; --resume, in place of --overwrite, goes on after the last whole epoch\n"
             )
         before, epoch = epoch, artifacts.read_checkpoint(folder / "last.pt", "x")["epoch"]
         assert before < epoch < 8
@@ -580,3 +583,27 @@ def test_a_stopped_and_killed_run_goes_on_as_if_nothing_had_been(
     assert f"going on after epoch {epoch} of 8" in capsys.readouterr().out
     assert call(monkeypatch, script, *options, "--results-dir", "whole") == 0
     assert results_of(folder) == results_of(tmp_path / "whole/task2/resnet")
+
+
+def test_overwrite_and_resume_exclude_each_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for script in ("task2_train", "task2_train_wo_pretrain"):
+        assert call(monkeypatch, script, "--overwrite", "--resume") == 2
+        assert "not allowed with" in capsys.readouterr().err
+
+
+def test_a_file_in_the_way_is_one_line(here, monkeypatch, capsys):
+    (here / "file").write_text("in the way")
+    for script, option in (("task1_gen_report", "--assets-dir"), ("task1_train", "--results-dir")):
+        assert call(monkeypatch, script, option, "file/within") == 2
+        assert_one_line(capsys.readouterr().err)
+
+
+def test_a_running_training_is_not_overwritten(here, monkeypatch, capsys):
+    folder = here / "results/task2/resnet"
+    before = (folder / "best.pt").read_bytes()
+    with artifacts.only_writer(folder):
+        options = [*STUDY["task2_train_wo_pretrain"], "--overwrite"]
+        assert call(monkeypatch, "task2_train_wo_pretrain", *options) == 2
+    assert "another run is writing to" in capsys.readouterr().err
+    assert (folder / "best.pt").read_bytes() == before

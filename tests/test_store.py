@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import ARTISTS, write_song
 
-from artist20 import audio, store
+from artist20 import UserError, audio, store
 from artist20.store import RowStore
 
 WIDTH = 3
@@ -85,8 +85,19 @@ def test_other_settings_are_another_store(tmp_path):
     assert "a" not in stores[1]
     assert json.loads((stores[1].folder / "settings.json").read_text())["hop"] == 2
     # The order of the settings does not matter.
-    a, b = open_store(tmp_path, x=1, y=2), open_store(tmp_path, y=2, x=1)
-    assert a.folder == b.folder
+    with open_store(tmp_path, x=1, y=2) as store:
+        folder = store.folder
+    with open_store(tmp_path, y=2, x=1) as store:
+        assert store.folder == folder
+
+
+def test_a_store_that_another_process_writes_to_is_refused(tmp_path):
+    with open_store(tmp_path, hop=1) as store:
+        store.append("a", make_rows(1))
+        with pytest.raises(UserError, match="another run is writing to"):
+            open_store(tmp_path, hop=1)
+    with open_store(tmp_path, hop=1) as store:
+        assert "a" in store
 
 
 # --- crashes -----------------------------------------------------------------------------------

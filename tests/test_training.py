@@ -152,7 +152,7 @@ def test_checkpoints_hold_what_rebuilds_the_network(tmp_path):
         make_toy().load_state_dict(checkpoint["model"])
     assert last["epoch"] == EPOCHS
     assert last["history"] == history
-    assert not list(tmp_path.glob(".*"))  # no temporary files
+    assert not list(tmp_path.glob(".*.tmp*"))
 
 
 # (top-1, top-3, loss) per epoch and the epoch that is to be kept
@@ -308,8 +308,13 @@ def test_weights_that_the_last_step_ruins_are_not_kept(tmp_path):
 SETTINGS = {"epochs": 5, "lr": 0.1, "seed": 0}
 
 
+def make_metrics(settings):
+    result = {"top1": 0.5, "top3": 0.5, "epoch": 1, "last": {}, "model": "toy"}
+    return {**result, "pretrained": False, "dataset": {}, "settings": settings}
+
+
 def put_finished(folder):
-    artifacts.write_json(folder / "metrics.json", {"top1": 0.5, "settings": SETTINGS})
+    artifacts.write_json(folder / "metrics.json", make_metrics(SETTINGS))
     put_unfinished(folder)
 
 
@@ -365,7 +370,7 @@ def test_overwrite_removes_the_run_and_nothing_else(tmp_path):
 def test_settings_survive_json(tmp_path):
     """What is compared with a metrics file must be what JSON gives back."""
     settings = {"front_end": spectrogram.FRONT_END, "snr": [15.0, 40.0], "windows": None}
-    artifacts.write_json(tmp_path / "metrics.json", {"settings": settings})
+    artifacts.write_json(tmp_path / "metrics.json", make_metrics(settings))
     assert open_run(tmp_path, settings)
 
 
