@@ -48,7 +48,13 @@ class EmbeddingMLP(nn.Module):
         self.standardize = Standardize(widths[0])
         hidden: list[nn.Module] = []
         for n_in, n_out in pairwise(widths):
-            hidden += [nn.Linear(n_in, n_out), nn.ReLU(), nn.Dropout(dropout)]
+            # Without the normalisation every unit dies at the homework's learning rate of 0.005.
+            hidden += [
+                nn.Linear(n_in, n_out),
+                nn.LayerNorm(n_out),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+            ]
         self.hidden = nn.Sequential(*hidden)
         self.output = nn.Linear(widths[-1], n_classes)
 
