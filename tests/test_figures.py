@@ -193,7 +193,7 @@ def test_details_are_read_from_the_modules():
     assert rows["stage2.0"].detail.endswith("64 → 128, stride 2; shortcut: 1×1 conv")
     assert rows["pooling"].detail == "global mean and max, concatenated"
     assert (rows["pooling"].kind, rows["pooling"].output_shape) == ("pooling", (512,))
-    assert rows["hidden.0"].detail == "linear 512 → 256, ReLU, dropout 0.5"
+    assert rows["hidden.0"].detail == "linear 512 → 256, ReLU, dropout 0.3"
     assert rows["output"].detail == "linear 256 → 7"
 
 
@@ -226,10 +226,10 @@ def test_the_network_is_left_as_it_was():
 
 def test_frozen_layers_are_told_from_trained_ones_and_from_those_without_parameters():
     model = EmbeddingMLP(n_classes=20)
-    model.hidden[0].requires_grad_(False)
+    model.hidden[:2].requires_grad_(False)
     rows = {row.name: row for row in describe(model, torch.zeros(1, 2048))}
     assert [name for name, row in rows.items() if row.frozen] == ["hidden.0"]
-    assert rows["hidden.0"].n_parameters == 2048 * 1024 + 1024
+    assert rows["hidden.0"].n_parameters == 2048 * 1024 + 3 * 1024
     assert rows["standardize"].n_parameters == 0
     assert sum(row.n_trainable for row in rows.values()) == total(model) - 2048 * 1024 - 1024
 
