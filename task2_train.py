@@ -76,9 +76,8 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         return finished
 
     classes = dataset.class_names(train_songs)
-    index = {artist: i for i, artist in enumerate(classes)}
-    labels = np.array([index[song.artist] for song in train_songs])
-    val_labels = np.array([index[song.artist] for song in val_songs])
+    labels = dataset.class_indices(train_songs, classes)
+    val_labels = dataset.class_indices(val_songs, classes)
     cache = folder / "cache"
     views = panns.cached_views(
         cache,

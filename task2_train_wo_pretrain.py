@@ -95,9 +95,8 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         return finished
 
     classes = dataset.class_names(train_songs)
-    index = {artist: i for i, artist in enumerate(classes)}
-    labels = np.array([index[song.artist] for song in train_songs])
-    val_labels = np.array([index[song.artist] for song in val_songs])
+    labels = dataset.class_indices(train_songs, classes)
+    val_labels = dataset.class_indices(val_songs, classes)
     n_train = len(train_songs)
     everything = spectrogram.cached_log_mels(
         folder / "cache", [song.file for song in (*train_songs, *val_songs)], keys, args.workers

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from artist20 import UserError, audio, cli
@@ -177,6 +178,12 @@ def read_train_val(data_dir: Path, limit: int | None = None) -> tuple[list[Song]
 def class_names(songs: Iterable[Song]) -> list[str]:
     """Return the artists, sorted: the classes in the order in which all files have them."""
     return sorted({song.artist for song in songs})
+
+
+def class_indices(songs: Sequence[Song], classes: Sequence[str]) -> np.ndarray:
+    """Return every song's artist as an index into ``classes``: (n_songs,)."""
+    index = {artist: i for i, artist in enumerate(classes)}
+    return np.array([index[song.artist] for song in songs])
 
 
 def read_test(data_dir: Path, limit: int | None = None) -> dict[str, Path]:
