@@ -25,8 +25,8 @@ test: lint
 DEMO_RESULTS := --results-dir results/demo
 DEMO := --data-dir data/demo $(DEMO_RESULTS)
 DEMO_FIGURES := $(DEMO_RESULTS) --assets-dir results/demo/assets
-DEMO_PANNS := --backbone-weights untrained --epochs 50 --crop-seconds 5 --views 1 --windows 2
-DEMO_RESNET := --epochs 20 --crop-seconds 5 --batch-size 16 --lr 0.001
+DEMO_PANNS := --backbone-weights untrained --epochs 50 --crop-seconds 3 --views 1 --windows 2
+DEMO_RESNET := --epochs 16 --crop-seconds 5 --batch-size 16 --lr 0.001
 
 demo: setup
 	$(PY) -m artist20.demo data/demo
