@@ -21,7 +21,7 @@ test: lint
 	$(PY) -m pytest
 
 # Every stage on synthesised songs, with epochs, views and crops cut to fit ten minutes on two cores.
-# It keeps to data/demo and results/demo. What is there is used again: a second run takes seconds.
+# It keeps to data/demo and results/demo. What is there is used again: a second run takes a minute.
 DEMO_RESULTS := --results-dir results/demo
 DEMO := --data-dir data/demo $(DEMO_RESULTS)
 DEMO_FIGURES := $(DEMO_RESULTS) --assets-dir results/demo/assets
