@@ -1,12 +1,21 @@
-"""Task 1, stage 3: draw the comparison of the three models and the SVM's confusion matrix.
+"""Task 1, stage 3: draw how the models compare, and what they hear.
 
-Reads   RESULTS_DIR/task1/metrics.json, val_predictions.json
-Writes  ASSETS_DIR/task1_model_comparison.png, task1_confusion_matrix_svm.png
+Reads   RESULTS_DIR/task1/metrics.json, val_predictions.json, ablation.json
+Writes  ASSETS_DIR/task1_model_comparison.png       top-1 and top-3
+                   task1_confusion_matrix_svm.png   who is taken for whom
+                   task1_reliability.png            how far probabilities can be believed
+                   task1_album_effect.png           what an album gives away
+                   task1_ablation.png               what families of features are worth
+
+With --level segment, the same from RESULTS_DIR/task1/segment, to task1_segment_*.png; its
+confusion matrix is that of the model that was best in cross-validation.
 
     python task1_gen_report.py
 """
 
 import argparse
+
+import numpy as np
 
 from artist20 import artifacts, cli, dataset, evaluation, figures
 
@@ -16,34 +25,73 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     cli.add_results_option(parser)
     cli.add_assets_option(parser)
+    parser.add_argument(
+        "--level", choices=artifacts.TASK1_LEVELS, default="song", help="as in task1_train.py"
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     """Run the stage."""
     args = parse_args()
-    folder = artifacts.task1_dir(args.results_dir)
-    metrics = artifacts.read_metrics(folder / "metrics.json", "task1_train.py")
-    predictions = artifacts.read_predictions(folder / "val_predictions.json", "task1_train.py")
-    data, models = metrics["dataset"], metrics["models"]
+    folder = artifacts.task1_dir(args.results_dir, args.level)
+    made_by = "task1_train.py" + (" --level segment" if args.level == "segment" else "")
+    metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
+    predictions = artifacts.read_predictions(folder / "val_predictions.json", made_by)
+    ablation = artifacts.read_json(folder / "ablation.json", made_by)
+    data, models, labels = metrics["dataset"], metrics["models"], predictions.labels
+    names = [artifacts.TITLES[name] for name in models]
+    songs = dataset.label(data)
+    best, what, prefix = metrics["best_in_cv"], "hand-made features", "task1"
+    shown = "svm"
+    if args.level == "segment":
+        what += f" of {metrics['config']['seconds']:g} s segments"
+        prefix, shown = "task1_segment", best
 
     comparison = figures.model_comparison(
-        [artifacts.TITLES[name] for name in models],
+        names,
         [row["top1"] for row in models.values()],
         [row["top3"] for row in models.values()],
-        title=f"Task 1: hand-made features on {dataset.label(data)}",
-        n_songs=len(predictions.songs),
+        title=f"Task 1: {what} on {songs}",
+        n_songs=len(labels),
         n_classes=len(predictions.classes),
     )
     matrix = figures.confusion_matrix(
-        evaluation.confusion_matrix(predictions.scores["svm"], predictions.labels),
+        evaluation.confusion_matrix(predictions.scores[shown], labels),
         predictions.classes,
-        title=f"SVM on {len(predictions.songs)} validation songs of {dataset.label(data)}: "
-        f"top-1 {models['svm']['top1']:.1%}",
+        title=f"{artifacts.TITLES[shown]} on {len(labels)} validation songs of {songs}: "
+        f"top-1 {models[shown]['top1']:.1%}",
+    )
+    reliability = figures.reliability(
+        names,
+        [evaluation.reliability(predictions.scores[name], labels) for name in models],
+        [f"calibration error {row['calibration_error']:.1%}" for row in models.values()],
+        title=f"Task 1: how far to believe a probability, {len(labels)} validation songs of "
+        f"{songs}",
+    )
+    album_effect = figures.album_effect(
+        names,
+        [row["cv_top1_by"]["song"] for row in models.values()],
+        [row["cv_top1_by"]["album"] for row in models.values()],
+        title=f"Task 1: what an album gives away, {what} on {songs}",
+        n_songs=data["train"],
+    )
+    families = ablation["families"]
+    worth = figures.ablation(
+        [f"{family} ({row['n_features']})" for family, row in families.items()],
+        *(
+            [np.nan if row[key] is None else row[key] for row in families.values()]
+            for key in ("without", "alone", "lost", "lost_std")
+        ),
+        whole=models[best]["cv_top1"],
+        title=f"Task 1: what features are worth to the {artifacts.TITLES[best]}, {songs}",
     )
     for figure, name in (
-        (comparison, "task1_model_comparison.png"),
-        (matrix, "task1_confusion_matrix_svm.png"),
+        (comparison, f"{prefix}_model_comparison.png"),
+        (matrix, f"{prefix}_confusion_matrix{'_svm' if args.level == 'song' else ''}.png"),
+        (reliability, f"{prefix}_reliability.png"),
+        (album_effect, f"{prefix}_album_effect.png"),
+        (worth, f"{prefix}_ablation.png"),
     ):
         figures.save(figure, args.assets_dir / name)
         print(f"wrote {args.assets_dir / name}")

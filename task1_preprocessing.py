@@ -1,8 +1,10 @@
 """Task 1, stage 1: compute the hand-made features of every training and validation song.
 
 Reads   DATA_DIR/train.json, val.json and the songs they list
-Writes  RESULTS_DIR/task1/X_{train,val}.npy    songs x features, float32
-                          y_{train,val}.npy    artist names
+Writes  RESULTS_DIR/task1/X_{train,val}.npy        songs x features, float32
+                          y_{train,val}.npy        artist names
+                          units_{train,val}.npy    the same statistics for every five seconds
+                          unit_songs_{train,val}.npy    which row of X each of them is of
                           songs_{train,val}.json, feature_names.json, preprocessing.json
 
 Features are kept per song in RESULTS_DIR/task1/cache: a second run computes only what is new, and
@@ -18,13 +20,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from artist20 import artifacts, cli, dataset, features
+from artist20 import artifacts, audio, cli, dataset, features
 from artist20.store import RowStore, fill
 
 
-def extract(waveform: np.ndarray) -> np.ndarray:
-    """Compute features on the CPU, in a worker process, so that every core computes."""
-    return features.song_features(torch.from_numpy(waveform))[None]
+def extract(file: Path) -> np.ndarray:
+    """Compute features on the CPU, in a worker process, so that every core computes.
+
+    A song is decoded as it is computed, so that memory does not hold its waveform.
+    """
+    return features.song_units(map(torch.from_numpy, audio.read_blocks(file)))
 
 
 def fill_store(store: RowStore, files: dict[str, Path], device: torch.device, workers: int) -> None:
@@ -35,10 +40,8 @@ def fill_store(store: RowStore, files: dict[str, Path], device: torch.device, wo
         fill(
             store,
             files,
-            np.asarray,
-            lambda _key, waveform: features.song_features(torch.from_numpy(waveform).to(device))[
-                None
-            ],
+            audio.load,
+            lambda _key, waveform: features.song_units([torch.from_numpy(waveform).to(device)]),
             workers=workers,
             label="features",
         )
@@ -66,22 +69,23 @@ def preprocess(args: argparse.Namespace, folder: Path) -> None:
         }
         artifacts.check_same_settings(other, this, made)
 
-    settings = {"feature_names": features.FEATURE_NAMES, "version": features.VERSION}
-    width = len(features.FEATURE_NAMES)
-    with RowStore(folder / "cache", "features", settings, "float32", width) as store:
+    settings = {"columns": features.UNIT_NAMES, "version": features.VERSION}
+    width = len(features.UNIT_NAMES)
+    with (
+        artifacts.only_writer(folder),
+        RowStore(folder / "cache", "features", settings, "float32", width) as store,
+    ):
         fill_store(store, {key: song.file for song, key in keys.items()}, device, args.workers)
-        rows = store.rows()
-        X = {
-            split: np.array([rows[store.span(keys[song])[0]] for song in songs])
-            for split, songs in splits.items()
-        }
-
-    with artifacts.only_writer(folder):
         made.unlink(missing_ok=True)  # it is there again when all arrays are
         artifacts.write_json(folder / "feature_names.json", features.FEATURE_NAMES)
+        rows = store.rows()
         for split, songs in splits.items():
-            artifacts.write_features(folder, split, X[split], songs)
-            print(f"{split}: {X[split].shape[0]} songs x {X[split].shape[1]} features")
+            spans = [store.span(keys[song]) for song in songs]
+            units = [rows[start : start + n_rows] for start, n_rows in spans]
+            X = np.concatenate([features.merge_units(of_song, 1) for of_song in units])
+            X = X[:, : len(features.FEATURE_NAMES)]
+            artifacts.write_features(folder, split, X, units, songs)
+            print(f"{split}: {X.shape[0]} songs x {X.shape[1]} features")
         artifacts.write_json(
             made,
             {

@@ -31,12 +31,12 @@ def compare(models: dict[str, dict[str, Any]]) -> Figure:
     """Draw all models side by side."""
     data = models["resnet"]["dataset"]
     last = ", ".join(
-        f"{title} {row['last']['top1']:.1%} / {row['last']['top3']:.1%}"
-        for title, row in zip(comparison.titles(models), models.values(), strict=True)
+        f"{row['title']} {row['last']['top1']:.1%} / {row['last']['top3']:.1%}"
+        for row in models.values()
         if "last" in row
     )
     return figures.model_comparison(
-        comparison.titles(models),
+        [row["title"] for row in models.values()],
         [row["top1"] for row in models.values()],
         [row["top3"] for row in models.values()],
         title=f"All models on {dataset.label(data)}"

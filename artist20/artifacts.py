@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 # torch and skops are imported where they are used: together they take seconds, and the stages of
 # Task 1 and the report scripts need one of them at most.
 
-TASK1_MODELS = ("svm", "random_forest", "knn")
+TASK1_LEVELS = ("song", "segment")  # what a row of features is
 
 # Names of models for people.
 TITLES = {
     "svm": "SVM",
     "random_forest": "Random forest",
     "knn": "k-NN",
+    "logistic_regression": "Logistic regression",
     "panns": "PANNs + MLP",
     "resnet": "ResNet",
 }
@@ -39,16 +40,14 @@ TITLES = {
 # What skops meets in our fitted pipelines beyond its own list. Fixed here: a file never says for
 # itself what may be trusted.
 TRUSTED_TYPES = [
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
     "sklearn.feature_selection._univariate_selection.f_classif",
     "sklearn.tree._tree.Tree",
 ]
 
 
-def task1_dir(results_dir: Path) -> Path:
-    """Folder of Task 1's features, models and metrics."""
-    return results_dir / "task1"
+def task1_dir(results_dir: Path, level: str = "song") -> Path:
+    """Folder of Task 1's features, models and metrics; of models of segments, one within it."""
+    return results_dir / "task1" / ("segment" if level == "segment" else "")
 
 
 def panns_dir(results_dir: Path) -> Path:
@@ -182,10 +181,10 @@ def write_array(path: Path, array: np.ndarray) -> None:
         np.save(temporary, array, allow_pickle=False)
 
 
-def read_array(path: Path, made_by: str) -> np.ndarray:
+def read_array(path: Path, made_by: str, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
     """Read an ``.npy`` file; a missing or broken one is a ``UserError`` that names ``made_by``."""
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, allow_pickle=False, mmap_mode=mmap_mode)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run {made_by} first") from None
     except Exception as error:  # NumPy lets errors of zipfile, tokenize, ast and its own through
@@ -212,26 +211,58 @@ class FeatureSet:
         (n_songs,) artist names.
     albums : np.ndarray
         (n_songs,) ``"artist/album"``: the groups of cross-validation.
-    paths : list of str
-        The songs as the split list names them.
+    songs : list of dict
+        ``path``, ``artist`` and ``album`` of each.
+    names : list of str
+        The features, columns of X.
     """
 
     X: np.ndarray
     y: np.ndarray
     albums: np.ndarray
-    paths: list[str]
+    songs: list[dict[str, str]]
+    names: list[str]
 
 
-def write_features(folder: Path, split: str, X: np.ndarray, songs: "Sequence[Song]") -> None:
-    """Write ``X_<split>.npy``, ``y_<split>.npy`` and ``songs_<split>.json``."""
+def write_features(
+    folder: Path, split: str, X: np.ndarray, units: Sequence[np.ndarray], songs: "Sequence[Song]"
+) -> None:
+    """Write a split's features.
+
+    Parameters
+    ----------
+    folder : Path
+        Task 1's.
+    split : str
+        Part of all names.
+    X : np.ndarray
+        (n_songs, n_features), to ``X_<split>.npy``.
+    units : sequence of np.ndarray
+        (n_units, n_columns) per song, one below another to ``units_<split>.npy``; written song by
+        song, because together they may be larger than memory.
+    songs : sequence of Song
+        To ``y_<split>.npy`` and ``songs_<split>.json``.
+    """
     write_array(folder / f"X_{split}.npy", X.astype(np.float32))
     write_array(folder / f"y_{split}.npy", np.array([song.artist for song in songs]))
+    n_units = [len(of_song) for of_song in units]
+    with atomic_path(folder / f"units_{split}.npy") as temporary:
+        shape = (sum(n_units), units[0].shape[1])
+        rows = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+        first = 0
+        for of_song in units:
+            rows[first : first + len(of_song)] = of_song
+            first += len(of_song)
+        rows.flush()
+    unit_songs = np.repeat(np.arange(len(units), dtype=np.int32), n_units)
+    write_array(folder / f"unit_songs_{split}.npy", unit_songs)
     write_json(folder / f"songs_{split}.json", [song.record() for song in songs])
 
 
 def feature_hashes(folder: Path) -> dict[str, str]:
     """Hash (SHA-256) the arrays of both splits, by file name."""
-    names = [f"{array}_{split}.npy" for split in ("train", "val") for array in ("X", "y")]
+    arrays = ("X", "y", "units", "unit_songs")
+    names = [f"{array}_{split}.npy" for split in ("train", "val") for array in arrays]
     return {name: sha256_file(folder / name) for name in names}
 
 
@@ -245,7 +276,6 @@ def read_features(folder: Path, split: str) -> FeatureSet:
     try:
         artists = [song["artist"] for song in songs]
         albums = np.array([f"{song['artist']}/{song['album']}" for song in songs])
-        paths = [song["path"] for song in songs]
         fit = X.shape == (len(songs), len(names)) and y.tolist() == artists
     except (KeyError, TypeError):
         fit = False
@@ -256,7 +286,27 @@ def read_features(folder: Path, split: str) -> FeatureSet:
         )
     if X.dtype.kind != "f" or not np.isfinite(X).all():
         raise UserError(f"{folder}/X_{split}.npy holds what is no number: run {made_by} again")
-    return FeatureSet(X, y, albums, paths)
+    return FeatureSet(X, y, albums, songs, names)
+
+
+def read_units(folder: Path, split: str, n_songs: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read a split's ``units_<split>.npy``, memory-mapped, and ``unit_songs_<split>.npy``.
+
+    Raises
+    ------
+    UserError
+        If one is missing or broken, or they do not fit the split.
+    """
+    made_by = "task1_preprocessing.py"
+    units = read_array(folder / f"units_{split}.npy", made_by, mmap_mode="r")
+    unit_songs = read_array(folder / f"unit_songs_{split}.npy", made_by)
+    fit = units.dtype == np.float32 and units.shape == (len(unit_songs), width)
+    if not fit or np.unique(unit_songs).tolist() != list(range(n_songs)):
+        raise UserError(
+            f"{folder}: units_{split}.npy {units.shape} and unit_songs_{split}.npy do not belong "
+            f"to {n_songs} songs: run {made_by} again"
+        )
+    return units, unit_songs
 
 
 def write_sklearn(path: Path, model: object) -> None:
@@ -316,8 +366,7 @@ class Predictions:
     songs : list of dict
         ``path``, ``artist`` and ``album`` of each song, the rows of the scores.
     scores : dict of str to np.ndarray
-        Per model (n_songs, n_classes); higher is likelier. Probabilities, but for the SVM's, which
-        are values of its decision function.
+        Per model (n_songs, n_classes) probabilities.
     """
 
     classes: list[str]

@@ -21,8 +21,10 @@ def collect(results_dir: Path) -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict of str to dict
-        By model, in the order of the stages: ``top1``, ``top3``, ``seconds``, and ``dataset``; for
-        networks also ``last``, the last epoch's figures, and ``pretrained``.
+        By model, in the order of the stages: ``title``, ``top1``, ``top3``, ``seconds``, and
+        ``dataset``; for networks also ``last``, the last epoch's figures, and ``pretrained``. Of
+        Task 1's models of segments, which need not have been run, it is the one that was best in
+        cross-validation.
 
     Raises
     ------
@@ -33,6 +35,7 @@ def collect(results_dir: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for folder, script in (
         (artifacts.task1_dir(results_dir), "task1_train.py"),
+        (artifacts.task1_dir(results_dir, "segment"), "task1_train.py --level segment"),
         (artifacts.panns_dir(results_dir), "task2_train.py"),
         (artifacts.resnet_dir(results_dir), "task2_train_wo_pretrain.py"),
     ):
@@ -42,7 +45,17 @@ def collect(results_dir: Path) -> dict[str, dict[str, Any]]:
             continue
         metrics = artifacts.read_metrics(path, script)
         models = metrics["models"] if "models" in metrics else {metrics["model"]: metrics}
-        found |= {name: {**row, "dataset": metrics["dataset"]} for name, row in models.items()}
+        of_segments = metrics.get("config", {}).get("level") == "segment"
+        if of_segments:
+            models = {name: models[name] for name in [metrics["best_in_cv"]]}
+        for name, row in models.items():
+            title = artifacts.TITLES[name]
+            if of_segments:
+                title += f", {metrics['config']['seconds']:g} s segments"
+            elif name == "panns" and not row["pretrained"]:
+                title += ", untrained backbone"
+            key = f"{name}_of_segments" if of_segments else name
+            found[key] = {**row, "title": title, "dataset": metrics["dataset"]}
     if not found:
         raise UserError(f"{results_dir} holds no metrics: run a training script first")
     if len({row["dataset"]["fingerprint"] for row in found.values()}) > 1:
@@ -58,15 +71,6 @@ def collect(results_dir: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def titles(models: dict[str, dict[str, Any]]) -> list[str]:
-    """Name models for people; an untrained backbone is said to be one."""
-    return [
-        artifacts.TITLES[name]
-        + (", untrained backbone" if name == "panns" and not row["pretrained"] else "")
-        for name, row in models.items()
-    ]
-
-
 def print_table(models: dict[str, dict[str, Any]]) -> None:
     """Print model, top-1, top-3 and seconds to train."""
     data = next(iter(models.values()))["dataset"]
@@ -74,12 +78,12 @@ def print_table(models: dict[str, dict[str, Any]]) -> None:
         f"{dataset.label(data)}: {data['artists']} artists, {data['train']} training songs, "
         f"{data['val']} validation songs"
     )
-    print(f"{'model':32}{'top-1':>8}{'top-3':>8}{'seconds':>9}")
-    for title, row in zip(titles(models), models.values(), strict=True):
+    print(f"{'model':34}{'top-1':>8}{'top-3':>8}{'seconds':>9}")
+    for row in models.values():
         seconds = row.get("epochs_seconds", row["seconds"])
-        print(f"{title:32}{row['top1']:8.1%}{row['top3']:8.1%}{seconds:9.0f}")
+        print(f"{row['title']:34}{row['top1']:8.1%}{row['top3']:8.1%}{seconds:9.0f}")
         if "last" in row:
-            print(f"{'  at its last epoch':32}{row['last']['top1']:8.1%}{row['last']['top3']:8.1%}")
+            print(f"{'  at its last epoch':34}{row['last']['top1']:8.1%}{row['last']['top3']:8.1%}")
     print(
         "Seconds: grid search and fit (Task 1), all epochs (networks); decoding, features and "
         "embeddings are not in them.\nThe networks' epochs are chosen on these songs."

@@ -1,6 +1,8 @@
-"""Windows -> song scores -> top-k accuracy. Pure NumPy."""
+"""Windows -> song scores -> top-k accuracy, calibration. Pure NumPy, but for one minimum."""
 
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 
 
 def window_starts(length: int, window: int, most: int | None = None) -> np.ndarray:
@@ -78,6 +80,74 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Return the mean negative log-probability of the true class, in nats."""
     true = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(np.maximum(true, 1e-12)).mean())
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Find the temperature that makes a softmax's probabilities likeliest (Guo et al. 2017).
+
+    The order of classes stays as it is, unlike with one sigmoid per class.
+
+    Parameters
+    ----------
+    logits : np.ndarray
+        (n_songs, n_classes) of songs that the model was not fitted on.
+    labels : np.ndarray
+        (n_songs,) index of the true class.
+
+    Returns
+    -------
+    float
+        Between exp(-7) and exp(7); probabilities are ``softmax(logits / temperature)``.
+    """
+    found = minimize_scalar(
+        lambda log_t: log_loss(softmax(logits / np.exp(log_t), axis=1), labels),
+        bounds=(-7, 7),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Turn logits into probabilities: (n_songs, n_classes)."""
+    return softmax(logits / temperature, axis=1)
+
+
+def reliability(
+    probabilities: np.ndarray, labels: np.ndarray, n_bins: int = 10
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compare how sure the best guess is with how often it is right.
+
+    Parameters
+    ----------
+    probabilities : np.ndarray
+        (n_songs, n_classes).
+    labels : np.ndarray
+        (n_songs,) index of the true class.
+    n_bins : int
+        Bins of equal width, by the probability of the best guess.
+
+    Returns
+    -------
+    confidence, accuracy : np.ndarray
+        (n_bins,) mean probability, and share of right guesses; NaN in a bin without songs.
+    n_songs : np.ndarray
+        (n_bins,) how many songs a bin has.
+    """
+    guess = top_k(probabilities, 1)[:, 0]
+    sure = probabilities[np.arange(len(labels)), guess]
+    bins = np.minimum((sure * n_bins).astype(int), n_bins - 1)
+    n_songs = np.bincount(bins, minlength=n_bins)
+    with np.errstate(invalid="ignore"):
+        confidence = np.bincount(bins, sure, n_bins) / n_songs
+        accuracy = np.bincount(bins, guess == labels, n_bins) / n_songs
+    return confidence, accuracy, n_songs
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Return the expected calibration error: the bins' mean gap, weighted by their songs."""
+    confidence, accuracy, n_songs = reliability(probabilities, labels)
+    gap = np.abs(confidence - accuracy)[n_songs > 0]
+    return float((gap * n_songs[n_songs > 0]).sum() / n_songs.sum())
 
 
 def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:

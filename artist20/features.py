@@ -4,6 +4,7 @@ Definitions are librosa's at its defaults unless a docstring says otherwise; the
 torch, in blocks of frames, on the CPU or a GPU.
 """
 
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import pairwise
 
@@ -29,9 +30,11 @@ CONTRAST_BANDS = 6
 CONTRAST_QUANTILE = 0.02
 TOP_DB = 80.0  # dB below the song's loudest bin at which levels in dB are cut off
 AMIN = 1e-10  # power below which levels in dB are not followed
-BLOCK_FRAMES = 2048  # frames computed at a time, which bounds memory: 65 s
+BLOCK_FRAMES = {"cpu": 128, "cuda": 4096}  # computed at a time: what a core's cache or a GPU likes
+UNIT_FRAMES = 156  # statistics are kept per unit of about 5 s, and merged to segments and songs
+UNIT_SECONDS = UNIT_FRAMES * HOP_LENGTH / SAMPLE_RATE
 
-VERSION = 1  # of the definitions here: stored features of another version are not used
+VERSION = 2  # of the definitions here: stored features of another version are not used
 
 STATISTICS = ("mean", "std", "max", "min")
 
@@ -56,31 +59,101 @@ FRAME_FEATURES = [
     for family, size in FAMILIES.items()
     for i in range(size)
 ]
+PAIRS = np.triu_indices(N_MFCC, k=1)  # of MFCCs
 
 FEATURE_NAMES = [f"{name}_{stat}" for name in FRAME_FEATURES for stat in STATISTICS] + ["tempo"]
+COVARIANCE_NAMES = [f"mfcc_cov_{i:02d}_{j:02d}" for i, j in zip(*PAIRS, strict=True)]
+UNIT_NAMES = ["n_frames", *FEATURE_NAMES, *COVARIANCE_NAMES]
+
+TEMPO_WINDOW = 8 * SAMPLE_RATE // HOP_LENGTH  # frames of onset strength correlated with themselves
+TEMPO_START = 120.0  # BPM that is likeliest before anything is heard
+TEMPO_OCTAVES = 1.0  # standard deviation around it
+TEMPO_MOST = 320.0  # BPM
 
 
-def song_features(waveform: Tensor) -> np.ndarray:
-    """Compute a song's feature vector.
+def song_units(blocks: Iterable[Tensor]) -> np.ndarray:
+    """Compute a song's statistics, unit by unit.
 
     Parameters
     ----------
-    waveform : Tensor
-        (n_samples,) float32 at :data:`SAMPLE_RATE`, on the device that is to compute.
+    blocks : iterable of Tensor
+        The waveform in pieces of any length: (n_samples,) float32 at :data:`SAMPLE_RATE`, on the
+        device that is to compute.
 
     Returns
     -------
     np.ndarray
-        (len(FEATURE_NAMES),) float32: mean, standard deviation, maximum and minimum over time of
-        every frame feature, in the order of :data:`FEATURE_NAMES`, and the tempo in BPM.
+        (n_units, len(UNIT_NAMES)) float32. Units are consecutive frames of the song, about
+        :data:`UNIT_FRAMES` each, one at least. Per unit: its number of frames; mean, standard
+        deviation, maximum and minimum over time of every frame feature; the whole song's tempo in
+        BPM; the covariances of every two MFCCs (Mandel and Ellis 2005).
     """
-    frames, onset_strength = frame_features(waveform)
-    std, mean = torch.std_mean(frames, dim=1, correction=0)
-    statistics = torch.stack([mean, std, frames.amax(dim=1), frames.amin(dim=1)], dim=1)
-    return np.append(statistics.flatten().cpu().numpy(), tempo(onset_strength)).astype(np.float32)
+    frames, onset_strength = frame_features(blocks)
+    n_frames = frames.shape[1]
+    song_tempo = tempo(onset_strength)
+    n_units = max(1, round(n_frames / UNIT_FRAMES))
+    rows = []
+    for unit in frames.tensor_split(n_units, dim=1):
+        std, mean = torch.std_mean(unit, dim=1, correction=0)
+        statistics = torch.stack([mean, std, unit.amax(dim=1), unit.amin(dim=1)], dim=1)
+        mfcc = unit[:N_MFCC] - mean[:N_MFCC, None]
+        covariance = (mfcc @ mfcc.T / unit.shape[1])[PAIRS]
+        rows.append(
+            torch.cat(
+                [
+                    frames.new_tensor([unit.shape[1]]),
+                    statistics.flatten(),
+                    frames.new_tensor([song_tempo]),
+                    covariance,
+                ]
+            )
+        )
+    return torch.stack(rows).cpu().numpy()
 
 
-def frame_features(waveform: Tensor) -> tuple[Tensor, Tensor]:
+def merge_units(units: np.ndarray, n_segments: int) -> np.ndarray:
+    """Merge a song's units into segments; the statistics are those of the segments' frames.
+
+    Parameters
+    ----------
+    units : np.ndarray
+        (n_units, len(UNIT_NAMES)), what :func:`song_units` returned.
+    n_segments : int
+        At most n_units; units are shared out as evenly as they can be. 1 makes the song's own
+        statistics.
+
+    Returns
+    -------
+    np.ndarray
+        (n_segments, len(FEATURE_NAMES) + len(COVARIANCE_NAMES)) float32.
+    """
+    return np.stack([_merge(segment) for segment in np.array_split(units, n_segments)])
+
+
+def _merge(units: np.ndarray) -> np.ndarray:
+    n_statistics = len(FRAME_FEATURES) * len(STATISTICS)
+    n_frames, statistics, tempo_, covariance = np.split(
+        units.astype(np.float64), [1, 1 + n_statistics, 2 + n_statistics], axis=1
+    )
+    weight = n_frames / n_frames.sum()
+    mean, std, highest, lowest = np.moveaxis(
+        statistics.reshape(len(units), -1, len(STATISTICS)), 2, 0
+    )
+    merged_mean = (weight * mean).sum(axis=0)
+    between = mean - merged_mean
+    variance = (weight * (std**2 + between**2)).sum(axis=0)
+    between = between[:, PAIRS[0]] * between[:, PAIRS[1]]  # MFCCs are the first columns
+    merged = [merged_mean, np.sqrt(variance), highest.max(axis=0), lowest.min(axis=0)]
+    return np.concatenate(
+        [
+            np.stack(merged, axis=1).ravel(),
+            tempo_[0],
+            (weight * (covariance + between)).sum(axis=0),
+        ]
+    ).astype(np.float32)
+
+
+def frame_features(blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Compute all features per frame.
 
     - ``mfcc``, ``mfcc_delta``, ``mfcc_delta2``: 20 mel-frequency cepstral coefficients (Davis and
@@ -100,8 +173,8 @@ def frame_features(waveform: Tensor) -> tuple[Tensor, Tensor]:
 
     Parameters
     ----------
-    waveform : Tensor
-        (n_samples,) float32.
+    blocks : iterable of Tensor
+        The waveform in pieces of any length: (n_samples,) float32.
 
     Returns
     -------
@@ -110,76 +183,144 @@ def frame_features(waveform: Tensor) -> tuple[Tensor, Tensor]:
     onset_strength : Tensor
         (n_frames,) mean rise in dB over the mel bins, as librosa.onset.onset_strength.
     """
-    n_frames = 1 + len(waveform) // HOP_LENGTH
-    padded = F.pad(waveform, (N_FFT // 2, N_FFT // 2))
-    blocks = [
-        _spectral_block(padded[start * HOP_LENGTH : (stop - 1) * HOP_LENGTH + N_FFT])
-        for start in range(0, n_frames, BLOCK_FRAMES)
-        for stop in [min(start + BLOCK_FRAMES, n_frames)]
-    ]
-    spectral = {name: torch.cat([block[name] for block in blocks], dim=1) for name in blocks[0]}
+    computed = [_block_features(block) for block in _padded_blocks(blocks)]
+    spectral = {name: torch.cat([part[name] for part in computed], dim=1) for name in computed[0]}
+    del computed
 
     mel_power = spectral["mel_power"]
     mel = _to_db(mel_power)
-    mfcc = _dct(waveform.device) @ mel
+    mfcc = _dct(mel.device) @ mel
     parts = {
+        **spectral,
         "mfcc": mfcc,
         "mfcc_delta": _delta(mfcc, 1),
         "mfcc_delta2": _delta(mfcc, 2),
         "mel": mel,
-        "chroma": spectral["chroma"],
         "contrast": _to_db(spectral["peaks"]) - _to_db(spectral["valleys"]),
         "low_mel": mel_power[:N_LOW_MEL],
-        "centroid": spectral["centroid"],
-        "bandwidth": spectral["bandwidth"],
-        "rolloff": spectral["rolloff"],
         "mel_energy": mel_power.sum(dim=0, keepdim=True),
-        "rms": _rms(padded),
-        "zero_crossing_rate": _zero_crossing_rate(waveform),
     }
     return torch.cat([parts[family] for family in FAMILIES]), _onset_strength(mel)
 
 
 def tempo(onset_strength: Tensor) -> float:
-    """Estimate the tempo in BPM (Ellis 2007, as librosa.feature.tempo); 120 or so for silence."""
-    envelope = onset_strength.cpu().numpy()
-    return float(
-        librosa.feature.tempo(onset_envelope=envelope, sr=SAMPLE_RATE, hop_length=HOP_LENGTH)[0]
-    )
+    """Estimate the tempo in BPM, as librosa.feature.tempo does (Ellis 2007).
+
+    The onset strength is correlated with itself in windows of 8 s around every frame; the mean
+    over the song is weighted by how likely a tempo is beforehand, a normal distribution on the
+    octaves around 120 BPM. Where nothing ever begins, as in silence, that alone decides: 117.1875
+    BPM, the nearest that frames of 32 ms can express.
+    """
+    half = TEMPO_WINDOW // 2
+    n_frames = len(onset_strength)
+    # As in librosa, the strength falls to zero in a straight line beyond both ends.
+    fade = torch.linspace(0, 1, half + 1, device=onset_strength.device)[:-1]
+    padded = torch.cat(
+        [onset_strength[:1] * fade, onset_strength, onset_strength[-1:] * fade.flip(0)]
+    ).double()
+    window = torch.hann_window(TEMPO_WINDOW, dtype=torch.float64, device=padded.device)
+    total = padded.new_zeros(TEMPO_WINDOW)
+    windows = padded.unfold(0, TEMPO_WINDOW, 1)[:n_frames]
+    for chunk in windows.split(BLOCK_FRAMES[padded.device.type]):
+        spectrum = torch.fft.rfft(chunk * window, n=2 * TEMPO_WINDOW)
+        correlation = torch.fft.irfft(_squared(spectrum))[:, :TEMPO_WINDOW]
+        largest = correlation.abs().amax(dim=1, keepdim=True)
+        smallest = torch.finfo(torch.float32).tiny
+        total += torch.where(largest < smallest, correlation, correlation / largest).sum(dim=0)
+    bpm = 60 * SAMPLE_RATE / HOP_LENGTH / np.arange(1, TEMPO_WINDOW)
+    prior = -0.5 * ((np.log2(bpm) - np.log2(TEMPO_START)) / TEMPO_OCTAVES) ** 2
+    prior[bpm >= TEMPO_MOST] = -np.inf
+    strength = (total / n_frames).cpu().numpy()[1:]
+    return float(bpm[np.argmax(np.log1p(1e6 * strength) + prior)])
 
 
-def _spectral_block(padded: Tensor) -> dict[str, Tensor]:
-    """Features that need the spectrum of each frame alone: (size, n_frames) each."""
-    device = padded.device
+def _padded_blocks(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Cut a song into blocks of whole frames.
+
+    Yields
+    ------
+    Tensor
+        (2, (n_frames - 1) * HOP_LENGTH + N_FFT): samples, half a frame of silence before and
+        behind them; and 1 where the sign changes from the sample before.
+    """
+    buffer = None
+    negative = None
+    for block in blocks:
+        if buffer is None:
+            buffer = block.new_zeros(2, N_FFT // 2)
+            # Smaller values count as zero, and zero as positive. The edge is no crossing.
+            negative = block[:1] < -AMIN
+        sign = torch.cat([negative, block < -AMIN])
+        negative = sign[-1:]
+        crossed = (sign[1:] != sign[:-1]).to(block.dtype)
+        buffer = torch.cat([buffer, torch.stack([block, crossed])], dim=1)
+        n_frames = BLOCK_FRAMES[block.device.type]
+        while buffer.shape[1] >= (n_frames - 1) * HOP_LENGTH + N_FFT:
+            yield buffer[:, : (n_frames - 1) * HOP_LENGTH + N_FFT]
+            buffer = buffer[:, n_frames * HOP_LENGTH :]
+    buffer = F.pad(buffer, (0, N_FFT // 2))
+    # With an even number of hops in a frame, the padding leaves one frame at least, or none if
+    # the last block ended with the song.
+    n_frames = 1 + (buffer.shape[1] - N_FFT) // HOP_LENGTH
+    if n_frames > 0:
+        yield buffer[:, : (n_frames - 1) * HOP_LENGTH + N_FFT]
+
+
+def _block_features(block: Tensor) -> dict[str, Tensor]:
+    """Features that need each frame alone: (size, n_frames) each."""
+    device = block.device
+    waveform, crossed = block
     # In double precision: above an MP3's cutoff there is only the transform's own rounding error
     # in single precision, and the contrast of the highest band would measure that. Frames are
     # rows: most of what follows runs along a frame's bins, which then lie side by side.
-    frames = padded.double().unfold(0, N_FFT, HOP_LENGTH) * _window(device)
-    magnitude = torch.fft.rfft(frames).abs().float()
-    power = magnitude.square()
+    frames = waveform.double().unfold(0, N_FFT, HOP_LENGTH) * _window(device)
+    exact_power = _squared(torch.fft.rfft(frames))
+    exact_magnitude = exact_power.sqrt()
+    power, magnitude = exact_power.float(), exact_magnitude.float()
     tiny = torch.finfo(torch.float32).tiny
 
-    frequency = _frequencies(device)
-    total = magnitude.sum(dim=1, keepdim=True)
-    weight = magnitude / total.clamp_min(tiny)
-    centroid = (weight * frequency).sum(dim=1, keepdim=True)
-    bandwidth = ((frequency - centroid).square() * weight).sum(dim=1).sqrt()
-    rolloff = frequency[torch.searchsorted(magnitude.cumsum(dim=1), ROLLOFF * total)[:, 0]]
+    # Sums of the magnitude, and of it times the frequency and times the frequency's square.
+    moments = exact_magnitude @ _frequency_powers(device)
+    total, first, second = moments.clamp_min(0).unbind(dim=1)
+    silent = total < tiny
+    total = total.clamp_min(tiny)
+    centroid = first / total
+    bandwidth = (second / total - centroid.square()).clamp_min(0).sqrt()
+    reached = magnitude.cumsum(dim=1)
+    bins = torch.searchsorted(reached, ROLLOFF * reached[:, -1:])[:, 0]
+    rolloff = _frequency_powers(device)[:, 1][bins]
 
-    chroma = power @ _chroma_filters(device)
+    filtered = power @ _filters(device)
+    mel_power, chroma = filtered.split([N_MELS, N_CHROMA], dim=1)
     loudest = chroma.amax(dim=1, keepdim=True)
     chroma = torch.where(loudest > tiny, chroma / loudest, chroma)
     peaks, valleys = _peaks_and_valleys(magnitude)
 
     return {
-        "mel_power": (power @ _mel_filters(device)).T,
-        "centroid": centroid.T,
-        "bandwidth": bandwidth[None],
-        "rolloff": rolloff[None],
+        "mel_power": mel_power.T,
         "chroma": chroma.T,
         "peaks": peaks,
         "valleys": valleys,
+        "centroid": centroid.where(~silent, 0).float()[None],
+        "bandwidth": bandwidth.where(~silent, 0).float()[None],
+        "rolloff": rolloff.float()[None],
+        "rms": (_frame_sums(waveform.square()) / N_FFT).sqrt()[None],
+        # A crossing into a frame's first sample lies before the frame.
+        "zero_crossing_rate": (
+            (_frame_sums(crossed) - crossed[: 1 - N_FFT + len(crossed) : HOP_LENGTH]) / N_FFT
+        )[None],
     }
+
+
+def _squared(spectrum: Tensor) -> Tensor:
+    """Squared magnitude. abs() would be ten times slower: it takes care not to overflow."""
+    return spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+
+
+def _frame_sums(x: Tensor) -> Tensor:
+    """Sum over frames. They are whole numbers of hops, so that hops are summed once."""
+    hops = x.view(-1, HOP_LENGTH).sum(dim=1)
+    return hops.unfold(0, N_FFT // HOP_LENGTH, 1).sum(dim=1)
 
 
 def _peaks_and_valleys(magnitude: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,27 +358,6 @@ def _delta(x: Tensor, order: int) -> Tensor:
     return torch.cat([head, inner, tail], dim=1)
 
 
-def _rms(padded: Tensor) -> Tensor:
-    """(1, n_frames). Frames are whole numbers of hops, so that hops are summed once."""
-    hops_per_frame = N_FFT // HOP_LENGTH
-    n_hops = len(padded) // HOP_LENGTH
-    energy = padded[: n_hops * HOP_LENGTH].view(n_hops, HOP_LENGTH).square().sum(dim=1)
-    return (energy.unfold(0, hops_per_frame, 1).sum(dim=1) / N_FFT).sqrt()[None]
-
-
-def _zero_crossing_rate(waveform: Tensor) -> Tensor:
-    """(1, n_frames). Crossings within each frame of 2048 samples, edges held as librosa does."""
-    held = F.pad(waveform[None, None], (N_FFT // 2, N_FFT // 2), mode="replicate")[0, 0]
-    negative = held < -AMIN  # smaller values count as zero, and zero as positive
-    crossed = F.pad(negative[1:] != negative[:-1], (1, 0)).float()
-    n_hops = len(held) // HOP_LENGTH
-    hops = crossed[: n_hops * HOP_LENGTH].view(n_hops, HOP_LENGTH).sum(dim=1)
-    frames = hops.unfold(0, N_FFT // HOP_LENGTH, 1).sum(dim=1)
-    # A crossing into a frame's first sample lies before the frame.
-    into_first = crossed[: len(frames) * HOP_LENGTH : HOP_LENGTH]
-    return ((frames - into_first) / N_FFT)[None]
-
-
 def _onset_strength(mel: Tensor) -> Tensor:
     rise = (mel[:, 1:] - mel[:, :-1]).clamp_min(0).mean(dim=0)
     # The rise belongs to the later frame, and half a window later, where librosa puts it.
@@ -250,21 +370,18 @@ def _window(device: torch.device) -> Tensor:
 
 
 @cache
-def _frequencies(device: torch.device) -> Tensor:
-    """(n_bins,) in Hz."""
-    return torch.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1, device=device)
+def _frequency_powers(device: torch.device) -> Tensor:
+    """(n_bins, 3) float64: 1, the frequency in Hz and its square."""
+    frequency = torch.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1, dtype=torch.float64)
+    return torch.stack([frequency**power for power in range(3)], dim=1).to(device)
 
 
 @cache
-def _mel_filters(device: torch.device) -> Tensor:
-    """(n_bins, N_MELS), of equal area (Slaney 1998)."""
-    return torch.from_numpy(librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT).T.copy()).to(device)
-
-
-@cache
-def _chroma_filters(device: torch.device) -> Tensor:
-    """(n_bins, N_CHROMA)."""
-    return torch.from_numpy(librosa.filters.chroma(sr=SAMPLE_RATE, n_fft=N_FFT).T.copy()).to(device)
+def _filters(device: torch.device) -> Tensor:
+    """(n_bins, N_MELS + N_CHROMA): mel filters of equal area (Slaney 1998), and chroma's."""
+    mel = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT)
+    chroma = librosa.filters.chroma(sr=SAMPLE_RATE, n_fft=N_FFT)
+    return torch.from_numpy(np.concatenate([mel, chroma]).T.copy()).to(device)
 
 
 @cache

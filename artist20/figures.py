@@ -260,6 +260,160 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], *, title: s
 
 
 @rc_context(STYLE)
+def album_effect(
+    names: Sequence[str],
+    by_song: Sequence[float],
+    by_album: Sequence[float],
+    *,
+    title: str,
+    n_songs: int,
+) -> Figure:
+    """Draw each model's top-1 accuracy under folds by song and under folds by album.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The models, left to right.
+    by_song, by_album : sequence of float, length n_models
+        Top-1 in cross-validation, as fractions: other songs of an album are among the training
+        songs, or none is.
+    title : str
+        Wrapped to the figure's width.
+    n_songs : int
+        Number of songs cross-validated.
+
+    Returns
+    -------
+    Figure
+    """
+    figure = _figure(max(8.0, 1.7 * len(names) + 1.5), 4.8, title, layout="constrained")
+    axes = figure.add_subplot()
+    x = np.arange(len(names))
+    for offset, label, fractions, colour in (
+        (-0.2, "Albums split between folds", by_song, TOP3_COLOUR),
+        (0.2, "Albums kept whole", by_album, TOP1_COLOUR),
+    ):
+        bars = axes.bar(x + offset, 100 * np.asarray(fractions), 0.38, color=colour, label=label)
+        axes.bar_label(bars, fmt="%.1f", fontweight="bold", color=INK, padding=2)
+    axes.set_xticks(x, [textwrap.fill(name, 14) for name in names])
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylim(0, 108)
+    axes.set_yticks(range(0, 101, 20))
+    axes.spines["left"].set_bounds(0, 100)
+    axes.set_ylabel(f"Top-1 in cross-validation\n(% of {n_songs} training songs)")
+    axes.grid(axis="y")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+    figure.draw_without_rendering()
+    return figure
+
+
+@rc_context(STYLE)
+def reliability(
+    names: Sequence[str],
+    bins: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    notes: Sequence[str],
+    *,
+    title: str,
+) -> Figure:
+    """Draw how often models are right against how sure they are.
+
+    Parameters
+    ----------
+    names : sequence of str
+        One panel per model.
+    bins : sequence of (confidence, accuracy, n_songs)
+        What ``evaluation.reliability`` returned for each.
+    notes : sequence of str
+        A line under each panel's heading.
+    title : str
+        Wrapped to the figure's width.
+
+    Returns
+    -------
+    Figure
+        The area of a dot is in proportion to its bin's songs.
+    """
+    figure = _figure(3.1 * len(names) + 0.6, 3.9, title, layout="constrained")
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axes, name, (confidence, accuracy, n_songs), note in zip(
+        panels, names, bins, notes, strict=True
+    ):
+        axes.plot([0, 100], [0, 100], color=FAINT, linewidth=1.2, linestyle="--")
+        area = 900 * n_songs / n_songs.sum()
+        axes.scatter(100 * confidence, 100 * accuracy, area, color=TOP1_COLOUR, edgecolor=INK)
+        axes.set_title(f"{name}\n{note}", fontsize=12, loc="left")
+        axes.set(xlim=(0, 100), ylim=(-4, 104), xticks=range(0, 101, 25), aspect="equal")
+        axes.set_yticks(range(0, 101, 25))
+        axes.grid()
+    panels[0].set_ylabel("Right (% of a bin's songs)")
+    figure.supxlabel("Probability of the best guess (%)", fontsize=12)
+    figure.draw_without_rendering()
+    return figure
+
+
+@rc_context(STYLE)
+def ablation(
+    families: Sequence[str],
+    without: Sequence[float],
+    alone: Sequence[float],
+    lost: Sequence[float],
+    lost_std: Sequence[float],
+    *,
+    whole: float,
+    title: str,
+) -> Figure:
+    """Draw what each family of features is worth to one model, in three ways.
+
+    Parameters
+    ----------
+    families : sequence of str
+        Names with sizes, top to bottom.
+    without, alone : sequence of float
+        Top-1 in cross-validation without a family and with it alone, as fractions.
+    lost, lost_std : sequence of float
+        Top-1 lost on the validation songs when a family is shuffled: mean and standard deviation.
+    whole : float
+        Top-1 in cross-validation with all families.
+    title : str
+        Wrapped to the figure's width.
+
+    Returns
+    -------
+    Figure
+    """
+    figure = _figure(11.5, 0.36 * len(families) + 1.3, title, layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    y = np.arange(len(families))
+    values = (
+        ("alone: top-1 in CV (%)", 100 * np.asarray(alone), None),
+        ("left out: points lost in CV", 100 * (whole - np.asarray(without)), None),
+        ("shuffled: points lost in validation", 100 * np.asarray(lost), 100 * np.asarray(lost_std)),
+    )
+    for axes, (label, points, spread) in zip(panels, values, strict=True):
+        axes.barh(y, points, 0.7, color=TOP1_COLOUR, xerr=spread, ecolor=INK, capsize=2)
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.set_xlabel(label)
+        low, high = axes.get_xlim()
+        axes.set_xticks([tick for tick in axes.get_xticks() if low <= tick <= high])
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+    panels[0].axvline(100 * whole, color=INK, linestyle="--", linewidth=1.2)
+    panels[0].annotate(
+        "all families",
+        (100 * whole, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="center",
+        fontsize=10,
+    )
+    panels[0].set_yticks(y, families)
+    panels[0].invert_yaxis()
+    figure.draw_without_rendering()
+    return figure
+
+
+@rc_context(STYLE)
 def architecture(rows: Sequence["Layer"], *, title: str) -> Figure:
     """Draw a network as a flow of blocks, top to bottom.
 

@@ -3,6 +3,7 @@
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +80,8 @@ def run(
         files = dict(list(test_songs.items())[: args.limit])
     probabilities: dict[str, np.ndarray] = {}
     problems = []
-    results = map_songs(
-        list(files.values()), workers=args.workers, label="songs", sample_rate=sample_rate
-    )
+    load = partial(audio.load, sample_rate=sample_rate)
+    results = map_songs(list(files.values()), load, workers=args.workers, label="songs")
     for key, waveform in zip(files, results, strict=True):
         if isinstance(waveform, audio.AudioError):
             problems.append(str(waveform))

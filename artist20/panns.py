@@ -8,6 +8,7 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from artist20 import UserError, augment, fetch
+from artist20 import UserError, audio, augment, fetch
 from artist20.artifacts import sha256_file
 from artist20.evaluation import window_starts
 from artist20.store import RowStore, fill
@@ -335,11 +336,10 @@ def _cached(
         fill(
             store,
             dict(zip(keys, files, strict=True)),
-            np.asarray,
+            partial(audio.load, sample_rate=backbone.sample_rate),
             lambda key, waveform: embed(backbone, cut(key, torch.from_numpy(waveform).to(device))),
             workers=workers,
             label=f"embeddings of {name}",
-            sample_rate=backbone.sample_rate,
         )
         rows = store.rows()
         spans = [store.span(key) for key in keys]

@@ -10,6 +10,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
+from artist20 import audio
 from artist20.audio import SAMPLE_RATE
 from artist20.augment import random_start
 from artist20.evaluation import window_starts
@@ -65,6 +66,10 @@ def log_mel(waveform: np.ndarray) -> np.ndarray:
         power = _mel_spectrogram()(padded[start * HOP_LENGTH : (stop - 1) * HOP_LENGTH + N_FFT])
         blocks.append((10 * power.clamp_min(AMIN).log10()).T.half())
     return torch.cat(blocks).numpy()
+
+
+def _load_log_mel(file: Path) -> np.ndarray:
+    return log_mel(audio.load(file))
 
 
 @cache
@@ -135,7 +140,7 @@ def cached_log_mels(
         fill(
             store,
             dict(zip(keys, files, strict=True)),
-            log_mel,
+            _load_log_mel,
             lambda _key, rows: rows,
             workers=workers,
             label="log-mels",

@@ -143,13 +143,10 @@ class RowStore:
 
 
 class _Songs(Dataset[np.ndarray]):
-    """Songs as worker processes decode and treat them."""
+    """Songs as worker processes read and treat them."""
 
-    def __init__(
-        self, files: list[Path], sample_rate: int, treat: Callable[[np.ndarray], np.ndarray]
-    ) -> None:
+    def __init__(self, files: list[Path], treat: Callable[[Path], np.ndarray]) -> None:
         self.files = files
-        self.sample_rate = sample_rate
         self.treat = treat
 
     def __len__(self) -> int:
@@ -157,7 +154,7 @@ class _Songs(Dataset[np.ndarray]):
 
     def __getitem__(self, i: int) -> np.ndarray | audio.AudioError:
         try:
-            return self.treat(audio.load(self.files[i], self.sample_rate))
+            return self.treat(self.files[i])
         except audio.AudioError as error:  # returned, because raised it would end all workers
             return error
 
@@ -167,35 +164,29 @@ def _as_it_is(value: Any) -> Any:
 
 
 def map_songs(
-    files: list[Path],
-    treat: Callable[[np.ndarray], np.ndarray] = _as_it_is,
-    *,
-    workers: int,
-    label: str,
-    sample_rate: int = audio.SAMPLE_RATE,
+    files: list[Path], treat: Callable[[Path], np.ndarray], *, workers: int, label: str
 ) -> Iterable[np.ndarray | audio.AudioError]:
-    """Decode songs in worker processes, a few ahead of the caller, with a progress bar.
+    """Read songs in worker processes, a few ahead of the caller, with a progress bar.
 
     Parameters
     ----------
     files : list of Path
         Audio files.
-    treat : callable, optional
-        What to do with each waveform, in the worker: any function that can be pickled.
+    treat : callable
+        What to do with each file, in the worker: any function that can be pickled, for instance
+        ``audio.load``.
     workers : int
         Number of processes; each computes with one thread.
     label : str
         What the progress bar says.
-    sample_rate : int
-        Rate of the waveforms in Hz.
 
     Returns
     -------
     iterable
-        In the files' order: what ``treat`` returned, or the error that decoding raised.
+        In the files' order: what ``treat`` returned, or the ``AudioError`` that it raised.
     """
     loader = DataLoader(
-        _Songs(files, sample_rate, treat),
+        _Songs(files, treat),
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=min(workers, len(files)),
@@ -206,12 +197,11 @@ def map_songs(
 def fill(
     store: RowStore,
     files: Mapping[str, Path],
-    in_worker: Callable[[np.ndarray], np.ndarray],
+    in_worker: Callable[[Path], np.ndarray],
     in_main: Callable[[str, np.ndarray], np.ndarray],
     *,
     workers: int,
     label: str,
-    sample_rate: int = audio.SAMPLE_RATE,
 ) -> None:
     """Compute the rows of all songs that a store lacks.
 
@@ -222,10 +212,10 @@ def fill(
     files : mapping of str to Path
         Audio files by key.
     in_worker : callable
-        Waveform -> array, done in the worker processes.
+        File -> array, done in the worker processes.
     in_main : callable
         Key and that array -> rows, done in this process: the place for a GPU.
-    workers, label, sample_rate
+    workers, label
         See :func:`map_songs`.
 
     Raises
@@ -236,9 +226,7 @@ def fill(
     missing = {key: file for key, file in files.items() if key not in store}
     print(f"{label}: {len(files) - len(missing)} of {len(files)} songs are in {store.folder}")
     unreadable = []
-    results = map_songs(
-        list(missing.values()), in_worker, workers=workers, label=label, sample_rate=sample_rate
-    )
+    results = map_songs(list(missing.values()), in_worker, workers=workers, label=label)
     for key, result in zip(missing, results, strict=True):
         if isinstance(result, audio.AudioError):
             unreadable.append(str(result))

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from artist20.artifacts import FeatureSet
+
 SAMPLE_RATE = 16_000
 
 # Lowest fundamental in Hz, and how fast the harmonics fall off. The names have what artist20's
@@ -75,3 +77,41 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_copy(tiny_data: Path, tmp_path: Path) -> Path:
     """Copy of ``tiny_data`` that a test may change."""
     return Path(shutil.copytree(tiny_data, tmp_path / "tiny"))
+
+
+# Grids with a few points of each kind, for tests that search.
+SMALL_GRIDS = {
+    "svm": [
+        {"kernel": ["rbf"], "C": [0.1, 10.0], "gamma": ["scale", 0.01]},
+        {"kernel": ["linear"], "C": [0.01]},
+    ],
+    "random_forest": [{"n_estimators": [3, 10]}],
+    "knn": [{"n_neighbors": [1, 3, 5], "weights": ["uniform", "distance"]}],
+    "logistic_regression": [{"C": [0.001, 0.1]}],
+}
+
+
+def make_songs(
+    n_artists: int = 3, n_albums: int = 4, n_songs: int = 4, n_features: int = 150, seed: int = 0
+) -> FeatureSet:
+    """Draw features in which artists differ, and albums as well; the last one is constant."""
+    rng = np.random.default_rng(seed)
+    rows, y, songs = [], [], []
+    # Artists are one random set for every seed, so that another seed gives songs to test on.
+    artists = np.random.default_rng(1).normal(0, 0.35, (n_artists, n_features))
+    for artist in range(n_artists):
+        for album in range(n_albums):
+            centre = artists[artist] + rng.normal(0, 0.7, n_features)
+            for song in range(n_songs):
+                rows.append(centre + rng.normal(0, 1.5, n_features))
+                y.append(f"artist {artist}")
+                names = {"artist": f"artist {artist}", "album": f"album {album}"}
+                path = "./train_val/" + "/".join([*names.values(), f"{seed}-{song}.mp3"])
+                songs.append({"path": path, **names})
+    order = rng.permutation(len(y))
+    X = np.array(rows, dtype=np.float32)
+    X[:, -1] = 3
+    songs = [songs[i] for i in order]
+    albums = np.array([f"{song['artist']}/{song['album']}" for song in songs])
+    columns = [f"{'mfcc' if i % 2 else 'mel'}_{i:03d}_mean" for i in range(n_features)]
+    return FeatureSet(X[order], np.array(y)[order], albums, songs, columns)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import skops.io
 import torch
-from sklearn.calibration import CalibratedClassifierCV
+from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.feature_selection import SelectKBest, f_classif
+from sklearn.feature_selection import SelectKBest, VarianceThreshold, f_classif
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, RobustScaler
+from sklearn.preprocessing import FunctionTransformer, RobustScaler, StandardScaler
 from sklearn.svm import SVC
 
 from artist20 import UserError, artifacts, dataset
@@ -162,7 +163,8 @@ def test_arrays_with_any_byte_changed_are_read_or_named(tmp_path):
 def write_feature_set(folder: Path, data_dir: Path) -> list[dataset.Song]:
     songs = dataset.read_split(data_dir, "val")
     artifacts.write_json(folder / "feature_names.json", ["a", "b", "c"])
-    artifacts.write_features(folder, "val", np.arange(18.0).reshape(6, 3), songs)
+    units = [np.full((n, 5), n, np.float32) for n in (1, 2, 1, 1, 3, 1)]
+    artifacts.write_features(folder, "val", np.arange(18.0).reshape(6, 3), units, songs)
     return songs
 
 
@@ -173,7 +175,12 @@ def test_features_come_back(tmp_path, tiny_data):
     np.testing.assert_array_equal(features.X, np.arange(18.0).reshape(6, 3))
     assert features.y.tolist() == [song.artist for song in songs]
     assert features.albums.tolist() == [f"{song.artist}/{song.album}" for song in songs]
-    assert features.paths == [song.path for song in songs]
+    assert features.songs == [song.record() for song in songs]
+    assert features.names == ["a", "b", "c"]
+    units, unit_songs = artifacts.read_units(tmp_path, "val", 6, 5)
+    assert unit_songs.tolist() == [0, 1, 1, 2, 3, 4, 4, 4, 5]
+    assert units[:, 0].tolist() == [1, 2, 2, 1, 1, 3, 3, 3, 1]
+    assert not units.flags.writeable
 
 
 @pytest.mark.parametrize(
@@ -222,7 +229,8 @@ def toy_problem() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(
     "classifier",
     [
-        CalibratedClassifierCV(SVC(), ensemble=False, cv=2),
+        SVC(),
+        LogisticRegression(),
         RandomForestClassifier(5, random_state=0),
         KNeighborsClassifier(3, weights="distance", algorithm="brute"),
     ],
@@ -230,10 +238,13 @@ def toy_problem() -> tuple[np.ndarray, np.ndarray]:
 )
 def test_pipelines_come_back(tmp_path, classifier):
     X, y = toy_problem()
-    model = make_pipeline(RobustScaler(), SelectKBest(f_classif, k=4), classifier).fit(X, y)
+    steps = VarianceThreshold(), StandardScaler(), PCA(5, whiten=True), RobustScaler()
+    model = make_pipeline(*steps, SelectKBest(f_classif, k=4), classifier).fit(X, y)
     artifacts.write_sklearn(tmp_path / "a.skops", model)
     result = artifacts.read_sklearn(tmp_path / "a.skops")
-    np.testing.assert_array_equal(result.predict_proba(X), model.predict_proba(X))
+    np.testing.assert_array_equal(result.predict(X), model.predict(X))
+    scores = "decision_function" if isinstance(classifier, SVC) else "predict_proba"
+    np.testing.assert_array_equal(getattr(result, scores)(X), getattr(model, scores)(X))
     assert result.classes_.tolist() == ["queen", "sigur_rós", "u2"]
 
 

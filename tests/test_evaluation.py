@@ -92,6 +92,40 @@ def test_log_loss_agrees_with_sklearn_and_is_finite_for_a_sure_mistake():
     assert evaluation.log_loss(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(27.631021)
 
 
+# --- calibration -------------------------------------------------------------------------------
+
+
+def test_temperature_brings_back_what_was_multiplied_in():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (20_000, 5))
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)  # drawn from the softmax
+    for factor in (0.2, 1.0, 8.0):
+        temperature = evaluation.fit_temperature(factor * logits, labels)
+        assert temperature == pytest.approx(factor, rel=0.03)
+        probabilities = evaluation.calibrated(factor * logits, temperature)
+        assert probabilities.sum(axis=1) == pytest.approx(np.ones(len(labels)))
+        np.testing.assert_array_equal(probabilities.argmax(axis=1), logits.argmax(axis=1))
+        assert evaluation.calibration_error(probabilities, labels) < 0.015
+
+
+def test_temperature_of_scores_that_are_never_right_is_finite():
+    logits, labels = np.eye(3)[[0, 1]], np.array([1, 2])
+    assert 1000 < evaluation.fit_temperature(logits, labels) < np.inf
+    assert 0 < evaluation.fit_temperature(logits, np.array([0, 1])) < 0.1
+
+
+def test_reliability_by_hand():
+    probabilities = np.array([[0.95, 0.05], [0.05, 0.95], [0.35, 0.65], [0.0, 1.0]])
+    labels = np.array([0, 0, 1, 1])
+    confidence, accuracy, n_songs = evaluation.reliability(probabilities, labels)
+    assert n_songs.tolist() == [0, 0, 0, 0, 0, 0, 1, 0, 0, 3]
+    assert confidence[[6, 9]] == pytest.approx([0.65, (0.95 + 0.95 + 1) / 3])
+    assert accuracy[[6, 9]] == pytest.approx([1, 2 / 3])
+    assert np.isnan(confidence[0])
+    error = (1 * (1 - 0.65) + 3 * (2.9 / 3 - 2 / 3)) / 4
+    assert evaluation.calibration_error(probabilities, labels) == pytest.approx(error)
+
+
 # --- the course --------------------------------------------------------------------------------
 
 

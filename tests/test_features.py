@@ -113,7 +113,7 @@ def librosa_features(waveform: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("kind", SIGNALS)
 def test_every_family_agrees_with_librosa(kind):
-    frames, onset = features.frame_features(torch.from_numpy(signal(kind)))
+    frames, onset = features.frame_features([torch.from_numpy(signal(kind))])
     ours = {**by_family(frames), "onset": onset.numpy(), "tempo": np.array(features.tempo(onset))}
     expected = librosa_features(signal(kind))
     too_far = {}
@@ -131,7 +131,7 @@ def test_every_family_agrees_with_librosa(kind):
 @pytest.mark.parametrize("seconds", [0.02, 0.2, 0.255, 0.3])
 def test_clips_shorter_than_the_derivatives_width(seconds):
     waveform = make_waveform(next(iter(ARTISTS)), 1, seconds)
-    frames, _ = features.frame_features(torch.from_numpy(waveform))
+    frames, _ = features.frame_features([torch.from_numpy(waveform)])
     ours = by_family(frames)
     n_frames = 1 + len(waveform) // 512
     mfcc = librosa.feature.mfcc(y=waveform, sr=RATE)
@@ -139,68 +139,77 @@ def test_clips_shorter_than_the_derivatives_width(seconds):
     for family, order in (("mfcc_delta", 1), ("mfcc_delta2", 2)):
         expected = librosa.feature.delta(held, order=order)[:, :n_frames]
         np.testing.assert_allclose(ours[family], expected, rtol=0, atol=TOLERANCE[family])
-    assert np.isfinite(features.song_features(torch.from_numpy(waveform))).all()
+    units = features.song_units([torch.from_numpy(waveform)])
+    assert len(units) == 1
+    assert np.isfinite(units).all()
 
 
 @pytest.mark.parametrize("kind", SIGNALS)
-def test_song_features_are_finite(kind):
-    vector = features.song_features(torch.from_numpy(signal(kind)))
-    assert vector.dtype == np.float32
-    assert np.isfinite(vector).all()
+def test_what_reaches_disk_is_finite(kind):
+    units = features.song_units([torch.from_numpy(signal(kind))])
+    assert units.dtype == np.float32
+    assert np.isfinite(units).all()
+    assert np.isfinite(features.merge_units(units, 1)).all()
 
 
 def test_silence_is_zero_and_minus_100_db():
-    frames, _ = features.frame_features(torch.from_numpy(signal("silence")))
+    frames, _ = features.frame_features([torch.from_numpy(signal("silence"))])
     ours = by_family(frames)
     for family in ("centroid", "bandwidth", "rolloff", "chroma", "contrast", "rms", "low_mel"):
         assert (ours[family] == 0).all(), family
     assert (ours["mel"] == -100).all()
 
 
-@pytest.mark.parametrize("block_frames", [1, 50, 156, 157])
-def test_blocks_join_without_a_seam(monkeypatch, block_frames):
+@pytest.mark.parametrize("frames_at_a_time", [1, 50, 156, 157, 158])
+@pytest.mark.parametrize("samples_at_a_time", [1000, 1024, 16_384, 80_000])
+def test_blocks_join_without_a_seam(monkeypatch, frames_at_a_time, samples_at_a_time):
     waveform = torch.from_numpy(signal("music"))  # 157 frames
-    monkeypatch.setattr(features, "BLOCK_FRAMES", 10**9)
-    whole, whole_onset = features.frame_features(waveform)
-    monkeypatch.setattr(features, "BLOCK_FRAMES", block_frames)
-    blocks, onset = features.frame_features(waveform)
-    torch.testing.assert_close(blocks, whole, rtol=1e-5, atol=1e-3)
+    monkeypatch.setitem(features.BLOCK_FRAMES, "cpu", 10**6)
+    whole, whole_onset = features.frame_features([waveform])
+    monkeypatch.setitem(features.BLOCK_FRAMES, "cpu", frames_at_a_time)
+    frames, onset = features.frame_features(waveform.split(samples_at_a_time))
+    assert frames.shape == whole.shape == (len(features.FRAME_FEATURES), 157)
+    torch.testing.assert_close(frames, whole, rtol=1e-5, atol=1e-3)
     torch.testing.assert_close(onset, whole_onset, rtol=0, atol=1e-4)
 
 
-def test_a_song_longer_than_a_block():
-    waveform = torch.from_numpy(np.tile(signal("music"), 15))  # 75 s, a block is 65 s
-    frames, _ = features.frame_features(waveform)
-    assert frames.shape == (len(features.FRAME_FEATURES), 1 + len(waveform) // 512)
-    assert frames.shape[1] > features.BLOCK_FRAMES
-    # Frames around the seam are those of a clip cut out around it.
-    seam = slice(features.BLOCK_FRAMES - 5, features.BLOCK_FRAMES + 5)
-    start = (seam.start - 4) * 512
-    alone, _ = features.frame_features(waveform[start : start + 18 * 512])
-    families, alone_families = by_family(frames), by_family(alone)
-    for family in ("centroid", "contrast", "low_mel", "rms", "zero_crossing_rate", "chroma"):
-        np.testing.assert_allclose(
-            families[family][:, seam], alone_families[family][:, 4:14], rtol=1e-4, atol=1e-4
-        )
+@pytest.mark.parametrize("n_samples", [1, 511, 512, 513, 1023, 1024, 2048, 65_536, 65_537, 66_048])
+def test_every_length_has_its_frames(n_samples):
+    waveform = torch.from_numpy(signal("noise"))[:n_samples]
+    frames, onset = features.frame_features([waveform])
+    assert frames.shape == (len(features.FRAME_FEATURES), 1 + n_samples // 512)
+    assert onset.shape == (1 + n_samples // 512,)
+    padded = np.pad(waveform, 1024)
+    loudness = np.sqrt(np.square(padded[512 * (n_samples // 512) :][:2048]).mean())
+    assert by_family(frames)["rms"][0, -1] == pytest.approx(loudness, rel=1e-5)
 
 
 def test_names_are_unique_in_order_and_match_the_columns():
     names = features.FEATURE_NAMES
-    assert len(set(names)) == len(names) == 4 * len(features.FRAME_FEATURES) + 1
+    assert len(set(features.UNIT_NAMES)) == len(features.UNIT_NAMES) == 1 + len(names) + 190
+    assert len(names) == 4 * len(features.FRAME_FEATURES) + 1 == 901
     assert features.FRAME_FEATURES[:2] == ["mfcc_00", "mfcc_01"]
     assert {"mel_000", "mel_127", "chroma_11", "contrast_6", "low_mel_00"} < set(
         features.FRAME_FEATURES
     )
     waveform = torch.from_numpy(signal("music"))
-    _, onset = features.frame_features(waveform)
-    values = dict(zip(names, features.song_features(waveform).tolist(), strict=True))
+    _, onset = features.frame_features([waveform])
+    units = features.song_units([waveform])
+    assert units.shape == (1, len(features.UNIT_NAMES))
+    values = dict(zip(features.UNIT_NAMES, units[0].tolist(), strict=True))
+    assert values.pop("n_frames") == 157
     assert values.pop("tempo") == pytest.approx(features.tempo(onset))
+    expected = librosa_features(signal("music"))
+    covariance = np.cov(expected["mfcc"], bias=True)
+    for i in range(20):
+        for j in range(i + 1, 20):
+            value = values.pop(f"mfcc_cov_{i:02d}_{j:02d}")
+            assert value == pytest.approx(covariance[i, j], rel=1e-4, abs=1e-2)
     assert values.keys() == {
         f"{name}_{stat}"
         for name in features.FRAME_FEATURES
         for stat in ("mean", "std", "max", "min")
     }
-    expected = librosa_features(signal("music"))
     for name, rows, row in (
         ("mfcc_07", "mfcc", 7),
         ("mfcc_delta2_19", "mfcc_delta2", 19),
@@ -215,16 +224,83 @@ def test_names_are_unique_in_order_and_match_the_columns():
             assert values[f"{name}_{stat}"] == pytest.approx(truth, rel=1e-3, abs=1e-5), name
 
 
-def test_statistics_are_numpys():
-    waveform = torch.from_numpy(signal("noise"))
-    frames = features.frame_features(waveform)[0].numpy().astype(float)
-    vector = features.song_features(waveform)[:-1].reshape(-1, 4)
-    for column, function in enumerate((np.mean, np.std, np.max, np.min)):
-        np.testing.assert_allclose(
-            vector[:, column], function(frames, axis=1), rtol=1e-4, atol=1e-4
-        )
+def long_song() -> np.ndarray:
+    """33 s whose parts differ: 1032 frames, 7 units."""
+    parts = ["music", "noise", "tone", "quiet", "half silent", "music"]
+    return np.concatenate([signal(kind) for kind in parts] + [signal("noise")[: 3 * RATE]])
+
+
+def test_units_are_consecutive_frames_of_about_five_seconds():
+    waveform = torch.from_numpy(long_song())
+    frames = features.frame_features([waveform])[0].numpy().astype(float)
+    units = features.song_units([waveform])
+    assert units[:, 0].tolist() == [len(part) for part in np.array_split(np.arange(1032), 7)]
+    first = 0
+    for unit in units:
+        part = frames[:, first : first + int(unit[0])]
+        first += int(unit[0])
+        statistics = unit[1:901].reshape(-1, 4)
+        for column, function in enumerate((np.mean, np.std, np.max, np.min)):
+            expected = function(part, axis=1)
+            np.testing.assert_allclose(statistics[:, column], expected, rtol=2e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("n_segments", [1, 2, 3, 7])
+def test_merged_units_have_the_statistics_of_their_frames(n_segments):
+    waveform = torch.from_numpy(long_song())
+    frames = features.frame_features([waveform])[0].numpy().astype(float)
+    units = features.song_units([waveform])
+    merged = features.merge_units(units, n_segments)
+    assert merged.shape == (n_segments, 901 + 190)
+    assert merged.dtype == np.float32
+    first = 0
+    sizes = [int(part[:, 0].sum()) for part in np.array_split(units, n_segments)]
+    for row, n_frames in zip(merged, sizes, strict=True):
+        part = frames[:, first : first + n_frames]
+        first += n_frames
+        statistics = row[:900].reshape(-1, 4)
+        for column, function in enumerate((np.mean, np.std, np.max, np.min)):
+            expected = function(part, axis=1)
+            np.testing.assert_allclose(statistics[:, column], expected, rtol=2e-4, atol=2e-3)
+        covariance = np.cov(part[:20], bias=True)[features.PAIRS]
+        np.testing.assert_allclose(row[901:], covariance, rtol=1e-3, atol=0.05)
+        assert row[900] == units[0, 901]
+    assert first == frames.shape[1]
+
+
+def test_a_song_alone_and_among_others_is_the_same_bit_for_bit():
+    """Songs are computed one by one: no padding to a batch's longest, nothing left from before."""
+    songs = [torch.from_numpy(signal("music")[: n * 5000]) for n in (16, 3, 9)]
+    alone = [features.song_units([song]) for song in songs]
+    for song, expected in zip(reversed(songs), reversed(alone), strict=True):
+        assert np.array_equal(features.song_units([song]), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", SIGNALS)
+def test_the_gpu_agrees_with_the_cpu(kind):
+    waveform = torch.from_numpy(signal(kind))
+    frames, _ = features.frame_features([waveform])
+    on_gpu, _ = features.frame_features([waveform.cuda()])
+    ours, theirs = by_family(frames), by_family(on_gpu.cpu())
+    for family, values in ours.items():
+        scale = max(np.abs(values).max(), 1e-10) if family in RELATIVE else 1.0
+        assert np.abs(values - theirs[family]).max() / scale <= 2 * TOLERANCE[family], family
 
 
 def test_tempo_of_a_beat():
-    _, onset = features.frame_features(torch.from_numpy(signal("music")))
+    _, onset = features.frame_features([torch.from_numpy(signal("music"))])
     assert features.tempo(onset) == pytest.approx(120, rel=0.03)
+
+
+@pytest.mark.parametrize("n_frames", [1, 7, 125, 250, 251, 3000, 9000])
+def test_tempo_of_any_length_is_librosas(n_frames):
+    rng = np.random.default_rng(n_frames)
+    beat = np.arange(n_frames) % 13 == 0
+    onset = (rng.random(n_frames) * 0.3 + beat).astype(np.float32)
+    expected = librosa.feature.tempo(onset_envelope=onset, sr=RATE)[0]
+    assert features.tempo(torch.from_numpy(onset)) == expected
+
+
+def test_tempo_of_silence_is_the_documented_one():
+    assert features.tempo(torch.zeros(200)) == 117.1875

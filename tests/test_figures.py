@@ -66,6 +66,61 @@ def cnn14_rows(cnn14):
     return describe(cnn14, torch.zeros(1, 16000), unused=("fc_audioset",))
 
 
+# ---- Task 1's own
+
+
+def album_effect(title="t"):
+    return figures.album_effect(NAMES, [0.9, 0.8, 0.7], TOP1, title=title, n_songs=949)
+
+
+def reliability(title="t"):
+    bins = np.array([0.25, np.nan, 0.9]), np.array([0.5, np.nan, 1.0]), np.array([3, 0, 1])
+    return figures.reliability(NAMES, [bins] * 3, ["error 1 %"] * 3, title=title)
+
+
+def ablation(title="t"):
+    families = ["mfcc (80)", "zero_crossing_rate (4)", "tempo (1)"]
+    return figures.ablation(
+        families,
+        [0.3, 0.5, 0.55],
+        [0.4, 0.2, np.nan],
+        [0.2, 0.01, -0.02],
+        [0.05, 0.02, 0.01],
+        whole=0.54,
+        title=title,
+    )
+
+
+def test_album_effect_shows_both_kinds_of_folds():
+    axes = album_effect().axes[0]
+    heights = [[bar.get_height() for bar in bars] for bars in axes.containers]
+    np.testing.assert_allclose(heights, [[90, 80, 70], np.multiply(100, TOP1)])
+    assert texts_of(axes) == ["90.0", "80.0", "70.0", "57.1", "46.3", "37.2"]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["Albums split between folds", "Albums kept whole"]
+    assert "949" in axes.get_ylabel()
+
+
+def test_reliability_has_a_dot_per_bin_as_large_as_its_songs():
+    panels = reliability().axes
+    assert [panel.get_title(loc="left").split("\n")[0] for panel in panels] == NAMES
+    dots = panels[0].collections[0]
+    points = np.asarray(dots.get_offsets())
+    np.testing.assert_allclose(points[[0, 2]], [[25, 50], [90, 100]])
+    sizes = dots.get_sizes()
+    assert sizes[0] == 3 * sizes[2]
+
+
+def test_ablation_shows_points_lost_and_leaves_out_what_was_not_measured():
+    figure = ablation()
+    alone, left_out, shuffled = ([bar.get_width() for bar in axes.patches] for axes in figure.axes)
+    np.testing.assert_allclose(alone, [40, 20, np.nan])
+    np.testing.assert_allclose(left_out, [24, 4, -1], atol=1e-9)
+    np.testing.assert_allclose(shuffled, [20, 1, -2])
+    assert figure.axes[0].get_yticklabels()[0].get_text() == "mfcc (80)"
+    assert figure.axes[0].yaxis_inverted()  # the first family is at the top
+
+
 # ---- model comparison
 
 
@@ -301,7 +356,7 @@ def test_a_network_that_is_trained_whole_says_so():
 # ---- all figures
 
 
-KINDS = ("comparison", "confusion", "architecture")
+KINDS = ("comparison", "confusion", "architecture", "album effect", "reliability", "ablation")
 
 
 def every_figure(title):
@@ -320,6 +375,9 @@ def every_figure(title):
         ),
         "confusion": confusion(np.eye(3, dtype=int), ["creedence_clearwater_revival"] * 3, title),
         "architecture": figures.architecture(rows, title=title),
+        "album effect": album_effect(title),
+        "reliability": reliability(title),
+        "ablation": ablation(title),
     }
 
 

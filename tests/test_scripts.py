@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from artist20 import artifacts, cli
+from artist20 import artifacts, cli, comparison, features
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -45,8 +45,8 @@ PATHS = {"--data-dir", "--results-dir"}
 TRAINING = {"--epochs", "--batch-size", "--lr", "--crop-seconds", "--seed", "--resume"}
 OPTIONS = {
     "task1_preprocessing": {*PATHS, "--limit", "--device", "--workers", "--overwrite"},
-    "task1_train": {"--results-dir", "--seed", "--workers", "--cv", "--overwrite"},
-    "task1_gen_report": {"--results-dir", "--assets-dir"},
+    "task1_train": {"--results-dir", "--seed", "--workers", "--cv", "--overwrite", "--level"},
+    "task1_gen_report": {"--results-dir", "--assets-dir", "--level"},
     "task2_train": {
         *PATHS, *TRAINING, "--limit", "--device", "--workers", "--overwrite", "--backbone-weights",
         "--views", "--windows",
@@ -175,6 +175,12 @@ def test_task1_features(study):
         assert np.isfinite(X).all()
         assert [song["path"] for song in songs] == read(folder / f"data/{split}.json")
         assert y.tolist() == [song["artist"] for song in songs]
+        units, unit_songs = artifacts.read_units(
+            folder / "results/task1", split, n_songs, len(features.UNIT_NAMES)
+        )
+        assert np.isfinite(units).all()
+        assert unit_songs.tolist() == list(range(n_songs))  # of 2 to 4 s: a unit each
+        np.testing.assert_allclose(units[:, 1 : 1 + len(names)], X, rtol=1e-5, atol=1e-6)
     prepared = read(folder / "results/task1/preprocessing.json")
     assert {"dataset", "versions", "device", "seconds", "command"} <= prepared.keys()
 
@@ -182,7 +188,7 @@ def test_task1_features(study):
 def test_task1_metrics(study):
     folder, _ = study
     metrics = read(folder / "results/task1/metrics.json")
-    assert list(metrics["models"]) == ["svm", "random_forest", "knn"]
+    assert list(metrics["models"]) == ["svm", "random_forest", "knn", "logistic_regression"]
     assert {"dataset", "config", "seed", "versions", "device", "seconds"} <= metrics.keys()
     predictions = artifacts.read_predictions(folder / "results/task1/val_predictions.json", "x")
     for name, row in metrics["models"].items():
@@ -264,6 +270,9 @@ def test_predictions_are_graded_by_hand(study, name, script):
     [
         "task1_model_comparison",
         "task1_confusion_matrix_svm",
+        "task1_reliability",
+        "task1_album_effect",
+        "task1_ablation",
         "task2_architecture_diagram",
         "task2_confusion_matrix_panns",
         "task2_architecture_diagram_resnet",
@@ -281,9 +290,9 @@ def test_figures(study, name):
     assert 0.005 < (pixels < 250).mean() < 0.9
 
 
-def test_there_are_seven_figures(study):
+def test_there_are_no_other_figures(study):
     folder, _ = study
-    assert len(list((folder / "assets").iterdir())) == 7
+    assert len(list((folder / "assets").iterdir())) == 10
 
 
 # --- help --------------------------------------------------------------------------------------
@@ -309,6 +318,28 @@ def test_help(script, monkeypatch, capsys):
     assert max(map(len, text.splitlines())) <= 120
 
 
+# --- segments ----------------------------------------------------------------------------------
+
+
+def test_models_of_segments_join_the_comparison(here, monkeypatch, capsys):
+    segment = ["--level", "segment"]
+    assert call(monkeypatch, "task1_train", *segment, "--workers", 1, "--seed", 3) == 0
+    assert "next: python task1_gen_report.py --level segment" in capsys.readouterr().out
+    assert call(monkeypatch, "task1_gen_report", *segment) == 0
+    figures = {path.name for path in (here / "assets").iterdir()}
+    assert figures == {
+        f"task1_segment_{name}.png"
+        for name in (
+            "model_comparison", "confusion_matrix", "reliability", "album_effect", "ablation",
+        )
+    }  # fmt: skip
+    found = comparison.collect(here / "results")
+    name = read(here / "results/task1/segment/metrics.json")["best_in_cv"]
+    assert list(found)[4:] == [f"{name}_of_segments", "panns", "resnet"]
+    assert found[f"{name}_of_segments"]["title"].endswith(" s segments")
+    assert found["panns"]["title"].endswith("untrained backbone")
+
+
 # --- again -------------------------------------------------------------------------------------
 
 
@@ -319,13 +350,13 @@ def test_a_second_run_reuses_what_is_there(here, monkeypatch, capsys):
         for path in (here / "results").rglob(pattern)
     }
     X = (here / "results/task1/X_train.npy").read_bytes()
-    assert len(kept) == 3 + 3 + 4 + 2
+    assert len(kept) == 4 + 4 + 4 + 2
     said = {}
     for script in ("task1_preprocessing", "task1_train", "task2_train_wo_pretrain"):
         assert call(monkeypatch, script, *STUDY[script]) == 0
         said[script] = capsys.readouterr().out
     assert "18 of 18 songs are in" in said["task1_preprocessing"]
-    assert said["task1_train"].count("not searched again") == 3
+    assert said["task1_train"].count("not searched again") == 4
     assert "holds this run already" in said["task2_train_wo_pretrain"]
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert (here / "results/task1/X_train.npy").read_bytes() == X

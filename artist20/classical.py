@@ -1,0 +1,445 @@
+"""Task 1's models: how each is made, folds by album, grid search, song scores, ablation.
+
+Two levels: at ``song``, a row of features is a song, as in the homework; at ``segment``, a row is a
+few seconds, models learn from rows, and a song's score is the mean over its rows. Whatever is
+chosen is chosen by cross-validation on the training songs, scored by song.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.base import ClassifierMixin
+from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_selection import SelectKBest, VarianceThreshold, f_classif
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import ParameterGrid, StratifiedGroupKFold, StratifiedKFold
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import RobustScaler, StandardScaler
+from sklearn.svm import SVC
+from tqdm import tqdm
+
+from artist20 import UserError, evaluation, features
+from artist20.evaluation import mean_per_song
+
+N_FOLDS = 5
+N_FEATURES = 100  # that the homework's models are given
+N_COMPONENTS = 100  # that the SVM and k-NN see of a segment
+MIN_FIT_ROWS = 3  # the fewest neighbours of the k-NN's grid, and the PCA needs two
+FLOOR = 1e-3  # added to probabilities before their logarithm: k-NN's and forests' may be zero
+TOO_FEW = "too few training songs, albums or artists to cross-validate: preprocess more songs"
+
+Grid = list[dict[str, list[Any]]]
+
+# At the level of songs: the homework's own, and a linear model beside them.
+GRIDS: dict[str, dict[str, Grid]] = {
+    "song": {
+        "svm": [
+            {
+                "kernel": ["rbf"],
+                "C": [0.1, 1.0, 10.0, 100.0],
+                "gamma": ["scale", 0.001, 0.01, 0.1],
+            },
+            {"kernel": ["linear"], "C": [0.01, 0.1, 1.0, 10.0]},
+            {"kernel": ["poly"], "C": [0.1, 1.0, 10.0], "gamma": ["scale", 0.01], "degree": [2, 3]},
+        ],
+        "random_forest": [
+            {
+                "n_estimators": [100, 200, 300],
+                "max_depth": [None, 10, 20],
+                "min_samples_leaf": [1, 2],
+            }
+        ],
+        "knn": [
+            {
+                "n_neighbors": [3, 5, 7, 9, 11, 13, 15],
+                "weights": ["uniform", "distance"],
+                "metric": ["euclidean", "manhattan"],
+            }
+        ],
+        "logistic_regression": [{"C": [0.003, 0.01, 0.03, 0.1, 0.3]}],
+    },
+    "segment": {
+        "svm": [{"C": [1.0, 10.0, 100.0], "gamma": ["scale", 0.001]}],
+        "random_forest": [{"n_estimators": [100, 300], "min_samples_leaf": [1, 4]}],
+        "knn": [{"n_neighbors": [5, 15, 45], "weights": ["uniform", "distance"]}],
+        "logistic_regression": [{"C": [0.003, 0.01, 0.03, 0.1]}],
+    },
+}
+
+# What is chosen first at the level of segments, with the model that is fastest to fit.
+SEGMENT_SECONDS = (5.0, 10.0, 20.0)
+COVARIANCE = (False, True)
+CHOOSER, CHOOSER_C = "logistic_regression", 0.01
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What models are fitted on: one row per song, or one per segment of a song.
+
+    Attributes
+    ----------
+    X : np.ndarray
+        (n_rows, n_features) float32.
+    song : np.ndarray
+        (n_rows,) which song a row is of, in order.
+    y : np.ndarray
+        (n_songs,) artist names.
+    albums : np.ndarray
+        (n_songs,) ``"artist/album"``: the groups of cross-validation.
+    names : list of str
+        The columns of X.
+    """
+
+    X: np.ndarray
+    song: np.ndarray
+    y: np.ndarray
+    albums: np.ndarray
+    names: list[str]
+
+    def of_songs(self, songs: np.ndarray) -> "Rows":
+        """Keep some songs' rows; songs are numbered anew, in the order given by their number."""
+        songs = np.sort(songs)
+        kept = np.isin(self.song, songs)
+        return replace(
+            self,
+            X=self.X[kept],
+            song=np.searchsorted(songs, self.song[kept]),
+            y=self.y[songs],
+            albums=self.albums[songs],
+        )
+
+    def without(self, columns: np.ndarray) -> "Rows":
+        """Leave out columns: (n_features,) bool."""
+        names = [name for name, left_out in zip(self.names, columns, strict=True) if not left_out]
+        return replace(self, X=self.X[:, ~columns], names=names)
+
+
+def cut_segments(
+    units: np.ndarray,
+    unit_songs: np.ndarray,
+    y: np.ndarray,
+    albums: np.ndarray,
+    seconds: float,
+    covariance: bool,
+) -> Rows:
+    """Merge every song's units of about five seconds into segments.
+
+    Parameters
+    ----------
+    units : np.ndarray
+        (n_units, len(features.UNIT_NAMES)).
+    unit_songs : np.ndarray
+        (n_units,) which song a unit is of, in order.
+    y, albums : np.ndarray
+        (n_songs,) each.
+    seconds : float
+        About how long a segment is; each song is shared out evenly.
+    covariance : bool
+        Whether the covariances of MFCCs are among the columns.
+    """
+    names = features.FEATURE_NAMES + (features.COVARIANCE_NAMES if covariance else [])
+    bounds = np.searchsorted(unit_songs, np.arange(len(y) + 1))
+    segments = []
+    for first, last in pairwise(bounds):
+        wanted = round((last - first) * features.UNIT_SECONDS / seconds)
+        n_segments = min(max(1, wanted), last - first)
+        merged = features.merge_units(units[first:last], n_segments)
+        segments.append(merged[:, : len(names)])
+    song = np.repeat(np.arange(len(y)), [len(part) for part in segments])
+    return Rows(np.concatenate(segments), song, y, albums, names)
+
+
+def make_transforms(level: str, name: str, n_features: int, n_rows: int) -> Pipeline:
+    """Make what stands before a model; it is fitted within each fold.
+
+    Features that are constant over the training rows are dropped first: they cannot be scaled, nor
+    is the F value defined by which the homework's models select 100 of them. The linear model
+    takes all. Segments are many and songs' own recipe is slow on them, so that there the SVM and
+    k-NN work on whitened principal components.
+    """
+    if level == "song" and name != "logistic_regression":
+        selection = SelectKBest(f_classif, k=min(N_FEATURES, n_features))
+        return make_pipeline(VarianceThreshold(), RobustScaler(), selection)
+    transforms = make_pipeline(VarianceThreshold(), StandardScaler())
+    if name in ("svm", "knn"):
+        n_components = min(N_COMPONENTS, n_features, n_rows - 1)
+        pca = PCA(n_components, whiten=True, svd_solver="covariance_eigh")
+        transforms.steps.append(("pca", pca))
+    return transforms
+
+
+def make_classifier(name: str, seed: int) -> ClassifierMixin:
+    """Make an unfitted model of :data:`GRIDS`."""
+    if name == "svm":
+        # Ties between the votes of pairs are broken by the scores that songs are ranked by.
+        return SVC(decision_function_shape="ovr", break_ties=True)
+    if name == "random_forest":
+        return RandomForestClassifier(random_state=seed)
+    if name == "knn":
+        # Not a tree, which could not be read back: it is no type that artifacts trusts.
+        return KNeighborsClassifier(algorithm="brute")
+    # A tenth of the default precision changes no ranking, and takes a quarter of the time.
+    return LogisticRegression(tol=1e-2, max_iter=1000)
+
+
+def split_folds(rows: Rows, cv: str, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Split the training songs, stratified by artist; with ``cv="album"``, albums stay whole.
+
+    Yields
+    ------
+    fit, held_out : np.ndarray
+        Numbers of songs.
+    """
+    # Both want an artist with a song for every fold.
+    n_folds = min(N_FOLDS, int(np.unique(rows.y, return_counts=True)[1].max()))
+    make_splitter = StratifiedKFold
+    if cv == "album":
+        n_folds = min(n_folds, len(np.unique(rows.albums)))
+        make_splitter = StratifiedGroupKFold
+    if n_folds < 2:
+        raise UserError(TOO_FEW)
+    splitter = make_splitter(n_folds, shuffle=True, random_state=seed)
+    with _expected_warnings():
+        folds = splitter.split(rows.y, rows.y, rows.albums if cv == "album" else None)
+        for fit, held_out in folds:
+            if len(held_out) == 0:  # few albums of unequal size may leave a fold without any
+                continue
+            if np.isin(rows.song, fit).sum() < MIN_FIT_ROWS or len(np.unique(rows.y[fit])) < 2:
+                raise UserError(TOO_FEW)
+            yield fit, held_out
+
+
+@contextmanager
+def _expected_warnings() -> Iterator[None]:
+    """Keep scikit-learn from warning of what is no mistake here."""
+    with warnings.catch_warnings():
+        for message in (
+            "The least populated class",  # fewer albums than folds: artist20's artists have four
+            "k=[0-9]+ is greater",  # a family of features of which fewer are left than 100
+            "(divide by zero|invalid value) encountered in divide",  # F of a song per artist
+        ):
+            warnings.filterwarnings("ignore", message=message, module="sklearn")
+        yield
+
+
+def row_scores(model: ClassifierMixin | Pipeline, X: np.ndarray) -> np.ndarray:
+    """Score rows: (n_rows, n_classes), the SVM's decision function or probabilities."""
+    if isinstance(model[-1] if isinstance(model, Pipeline) else model, SVC):
+        scores = model.decision_function(X)
+        # With two classes scikit-learn gives the second one's score alone.
+        return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
+    return model.predict_proba(X)
+
+
+def song_scores(model: Pipeline, rows: Rows) -> np.ndarray:
+    """Score songs: the mean over each song's rows, (n_songs, n_classes)."""
+    return mean_per_song(row_scores(model, rows.X), rows.song, len(rows.y))
+
+
+def logits(name: str, scores: np.ndarray) -> np.ndarray:
+    """Turn song scores into what a softmax takes; the order of classes stays as it is."""
+    return scores if name == "svm" else np.log(scores + FLOOR)
+
+
+def fold_scores(
+    classifier: ClassifierMixin,
+    n_trees: Sequence[int],
+    fit: Rows,
+    held_out: Rows,
+    classes: np.ndarray,
+) -> list[np.ndarray]:
+    """Fit on a fold's training songs; score the held-out ones, (n_songs, n_classes).
+
+    For a random forest the list has scores for each number of trees: a forest's first trees are
+    the smaller forest of the same seed, so that only the largest is grown. An artist of whom the
+    training songs have none is ranked last.
+    """
+    classifier.fit(fit.X, fit.y[fit.song])
+    if n_trees:
+        of_rows, votes = [], 0
+        for n, tree in enumerate(classifier.estimators_, start=1):
+            votes = votes + tree.predict_proba(held_out.X)
+            if n in n_trees:
+                of_rows.append(votes / n)
+    else:
+        of_rows = [row_scores(classifier, held_out.X)]
+    known = np.searchsorted(classes, classifier.classes_)
+    results = []
+    for scores in of_rows:
+        of_songs = mean_per_song(scores, held_out.song, len(held_out.y))
+        result = np.repeat(of_songs.min(axis=1, keepdims=True), len(classes), axis=1)
+        result[:, known] = of_songs
+        results.append(result)
+    return results
+
+
+def search(
+    name: str,
+    level: str,
+    train: Rows,
+    grid: Grid,
+    *,
+    cv: str,
+    seed: int,
+    workers: int,
+    label: str | None,
+) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Cross-validate every point of a grid.
+
+    Parameters
+    ----------
+    name, level : str
+        Which model, at which level.
+    train : Rows
+        The training songs.
+    grid : Grid
+        Points to try.
+    cv : {"album", "song"}
+        What stays whole.
+    seed : int
+        Of the folds and of the forest.
+    workers : int
+        Number of processes.
+    label : str, optional
+        What the progress bar says; None for no bar.
+
+    Returns
+    -------
+    candidates : list of dict
+        ``params``, ``folds`` (top-1 of each), their ``mean`` and ``std``; best first.
+    held_out_scores : np.ndarray
+        (n_songs, n_classes) of the best candidate: each song scored by the model of the fold that
+        had not seen its album.
+    """
+    classes = np.unique(train.y)
+    folds = list(split_folds(train, cv, seed))
+    smallest = min(int(np.isin(train.song, fit).sum()) for fit, _ in folds)
+    # k-NN cannot look at more neighbours than a fold has rows.
+    points = [point for point in ParameterGrid(grid) if point.get("n_neighbors", 0) <= smallest]
+    n_trees = sorted({point["n_estimators"] for point in points if "n_estimators" in point})
+    grown = [point for point in points if not n_trees or point["n_estimators"] == n_trees[-1]]
+
+    def tasks() -> Iterator[Any]:
+        # Only as fast as the workers take them, so that few folds are in memory at a time; and
+        # scaling and selection are fitted once for all points.
+        for fit, held_out in folds:
+            fit_rows, held_out_rows = train.of_songs(fit), train.of_songs(held_out)
+            transforms = make_transforms(level, name, train.X.shape[1], len(fit_rows.X))
+            with _expected_warnings():
+                transforms.fit(fit_rows.X, fit_rows.y[fit_rows.song])
+            fit_rows = replace(fit_rows, X=transforms.transform(fit_rows.X))
+            held_out_rows = replace(held_out_rows, X=transforms.transform(held_out_rows.X))
+            for point in grown:
+                classifier = make_classifier(name, seed).set_params(**point)
+                yield delayed(fold_scores)(classifier, n_trees, fit_rows, held_out_rows, classes)
+
+    results = Parallel(n_jobs=workers, return_as="generator")(tasks())
+    quiet = None if label else True  # None: where there is no terminal
+    bar = tqdm(results, label, len(grown) * len(folds), disable=quiet, unit="fit")
+    done = list(bar)  # in the tasks' order: folds, then points
+    candidates = []
+    for i, point in enumerate(grown):
+        of_point = done[i :: len(grown)]
+        for j in range(max(1, len(n_trees))):
+            accuracies, pooled = [], np.empty((len(train.y), len(classes)))
+            for (_, held_out), scores in zip(folds, of_point, strict=True):
+                labels = np.searchsorted(classes, train.y[held_out])
+                accuracies.append(evaluation.top_k_accuracy(scores[j], labels, 1))
+                pooled[held_out] = scores[j]
+            row = {
+                "params": {**point, "n_estimators": n_trees[j]} if n_trees else point,
+                "mean": float(np.mean(accuracies)),
+                "std": float(np.std(accuracies)),
+                "folds": accuracies,
+            }
+            candidates.append((row, pooled))
+    candidates.sort(key=lambda candidate: -candidate[0]["mean"])
+    return [row for row, _ in candidates], candidates[0][1]
+
+
+def fit_model(name: str, level: str, train: Rows, params: dict[str, Any], seed: int) -> Pipeline:
+    """Fit a model on all training songs."""
+    classifier = make_classifier(name, seed).set_params(**params)
+    transforms = make_transforms(level, name, train.X.shape[1], len(train.X))
+    with _expected_warnings():
+        return make_pipeline(*transforms, classifier).fit(train.X, train.y[train.song])
+
+
+def family_of(feature_name: str) -> str:
+    """Say which family a column belongs to: the longest family name that its own begins with."""
+    families = [*features.FAMILIES, "tempo", "mfcc_cov"]
+    return max((name for name in families if feature_name.startswith(name)), key=len)
+
+
+def ablate(
+    name: str,
+    level: str,
+    train: Rows,
+    params: dict[str, Any],
+    *,
+    cv: str,
+    seed: int,
+    workers: int,
+) -> dict[str, dict[str, float | None]]:
+    """Cross-validate a model without each family of features, and with each family alone.
+
+    Returns
+    -------
+    dict of str to dict
+        By family: ``n_features``, and top-1 ``without`` it and with it ``alone``; None where what
+        is left is the same in all training songs of a fold, so that no model can be fitted.
+    """
+    families = np.array([family_of(column) for column in train.names])
+    grid = [{key: [value] for key, value in params.items()}]
+    kept = {"cv": cv, "seed": seed, "workers": workers, "label": None}
+    result = {}
+    for family in tqdm(dict.fromkeys(families), "ablation", disable=None, unit="family"):
+        inside = families == family
+        means = {}
+        for label, columns in (("without", inside), ("alone", ~inside)):
+            rows = train.without(columns)
+            fitted_on = [rows.of_songs(fit).X for fit, _ in split_folds(rows, cv, seed)]
+            if all(X.size and np.ptp(X, axis=0).any() for X in fitted_on):
+                means[label] = search(name, level, rows, grid, **kept)[0][0]["mean"]
+            else:
+                means[label] = None
+        result[family] = {"n_features": int(inside.sum()), **means}
+    return result
+
+
+def permutation_importance(
+    model: Pipeline, rows: Rows, classes: np.ndarray, seed: int, repeats: int = 10
+) -> dict[str, dict[str, float]]:
+    """Measure how many points of top-1 are lost when a family of features is shuffled over rows.
+
+    Whole families, because the statistics of one are correlated: shuffled alone, hardly any of
+    901 columns would be missed (Breiman 2001, for single columns).
+
+    Returns
+    -------
+    dict of str to dict
+        By family: ``lost``, the mean over the repeats as a fraction of songs, and ``lost_std``.
+    """
+    rng = np.random.default_rng(seed)
+    labels = np.searchsorted(classes, rows.y)
+    families = np.array([family_of(column) for column in rows.names])
+    whole = evaluation.top_k_accuracy(song_scores(model, rows), labels, 1)
+    result = {}
+    for family in dict.fromkeys(families):
+        lost = []
+        for _ in range(repeats):
+            X = rows.X.copy()
+            inside = families == family
+            X[:, inside] = X[rng.permutation(len(X))][:, inside]
+            shuffled = song_scores(model, replace(rows, X=X))
+            lost.append(whole - evaluation.top_k_accuracy(shuffled, labels, 1))
+        result[family] = {"lost": float(np.mean(lost)), "lost_std": float(np.std(lost))}
+    return result
