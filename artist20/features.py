@@ -32,6 +32,7 @@ TOP_DB = 80.0  # dB below the song's loudest bin at which levels in dB are cut o
 AMIN = 1e-10  # power below which levels in dB are not followed
 BLOCK_FRAMES = {"cpu": 128, "cuda": 4096}  # computed at a time: what a core's cache or a GPU likes
 UNIT_FRAMES = 156  # statistics are kept per unit of about 5 s, and merged to segments and songs
+GROUP_UNITS = 12  # finished at a time, which bounds memory
 UNIT_SECONDS = UNIT_FRAMES * HOP_LENGTH / SAMPLE_RATE
 
 VERSION = 2  # of the definitions here: stored features of another version are not used
@@ -59,6 +60,13 @@ FRAME_FEATURES = [
     for family, size in FAMILIES.items()
     for i in range(size)
 ]
+RAW_SIZES = {  # what is kept of a song's frames until its loudest one is known
+    "mel_power": N_MELS,
+    "chroma": N_CHROMA,
+    "peaks": CONTRAST_BANDS + 1,
+    "valleys": CONTRAST_BANDS + 1,
+    "scalars": 5,
+}
 PAIRS = np.triu_indices(N_MFCC, k=1)  # of MFCCs
 
 FEATURE_NAMES = [f"{name}_{stat}" for name in FRAME_FEATURES for stat in STATISTICS] + ["tempo"]
@@ -88,27 +96,28 @@ def song_units(blocks: Iterable[Tensor]) -> np.ndarray:
         deviation, maximum and minimum over time of every frame feature; the whole song's tempo in
         BPM; the covariances of every two MFCCs (Mandel and Ellis 2005).
     """
-    frames, onset_strength = frame_features(blocks)
-    n_frames = frames.shape[1]
-    song_tempo = tempo(onset_strength)
+    raw = [_block_features(block) for block in _padded_blocks(blocks)]
+    loudest = _loudest(raw)
+    n_frames = _n_frames(raw)
     n_units = max(1, round(n_frames / UNIT_FRAMES))
-    rows = []
-    for unit in frames.tensor_split(n_units, dim=1):
-        std, mean = torch.std_mean(unit, dim=1, correction=0)
-        statistics = torch.stack([mean, std, unit.amax(dim=1), unit.amin(dim=1)], dim=1)
-        mfcc = unit[:N_MFCC] - mean[:N_MFCC, None]
-        covariance = (mfcc @ mfcc.T / unit.shape[1])[PAIRS]
-        rows.append(
-            torch.cat(
-                [
-                    frames.new_tensor([unit.shape[1]]),
-                    statistics.flatten(),
-                    frames.new_tensor([song_tempo]),
-                    covariance,
-                ]
-            )
-        )
-    return torch.stack(rows).cpu().numpy()
+    sizes = np.full(n_units, n_frames // n_units)
+    sizes[: n_frames % n_units] += 1
+    bounds = np.append(0, sizes.cumsum())
+    rows, rises = [], []
+    for first in range(0, n_units, GROUP_UNITS):
+        last = min(first + GROUP_UNITS, n_units)
+        frames, rise = _finish(raw, loudest, int(bounds[first]), int(bounds[last]))
+        rises.append(rise)
+        for unit in frames.split(sizes[first:last].tolist(), dim=1):
+            std, mean = torch.std_mean(unit, dim=1, correction=0)
+            statistics = torch.stack([mean, std, unit.amax(dim=1), unit.amin(dim=1)], dim=1)
+            mfcc = unit[:N_MFCC] - mean[:N_MFCC, None]
+            covariance = (mfcc @ mfcc.T / unit.shape[1])[PAIRS]
+            rows.append(torch.cat([statistics.flatten(), covariance]))
+    song_tempo = tempo(_onset_strength(torch.cat(rises)))
+    statistics, covariance = np.split(torch.stack(rows).cpu().numpy(), [-len(PAIRS[0])], axis=1)
+    tempo_column = np.full((n_units, 1), song_tempo)
+    return np.hstack([sizes[:, None], statistics, tempo_column, covariance]).astype(np.float32)
 
 
 def merge_units(units: np.ndarray, n_segments: int) -> np.ndarray:
@@ -183,24 +192,9 @@ def frame_features(blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     onset_strength : Tensor
         (n_frames,) mean rise in dB over the mel bins, as librosa.onset.onset_strength.
     """
-    computed = [_block_features(block) for block in _padded_blocks(blocks)]
-    spectral = {name: torch.cat([part[name] for part in computed], dim=1) for name in computed[0]}
-    del computed
-
-    mel_power = spectral["mel_power"]
-    mel = _to_db(mel_power)
-    mfcc = _dct(mel.device) @ mel
-    parts = {
-        **spectral,
-        "mfcc": mfcc,
-        "mfcc_delta": _delta(mfcc, 1),
-        "mfcc_delta2": _delta(mfcc, 2),
-        "mel": mel,
-        "contrast": _to_db(spectral["peaks"]) - _to_db(spectral["valleys"]),
-        "low_mel": mel_power[:N_LOW_MEL],
-        "mel_energy": mel_power.sum(dim=0, keepdim=True),
-    }
-    return torch.cat([parts[family] for family in FAMILIES]), _onset_strength(mel)
+    raw = [_block_features(block) for block in _padded_blocks(blocks)]
+    frames, rise = _finish(raw, _loudest(raw), 0, _n_frames(raw))
+    return frames, _onset_strength(rise)
 
 
 def tempo(onset_strength: Tensor) -> float:
@@ -266,8 +260,8 @@ def _padded_blocks(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
         yield buffer[:, : (n_frames - 1) * HOP_LENGTH + N_FFT]
 
 
-def _block_features(block: Tensor) -> dict[str, Tensor]:
-    """Features that need each frame alone: (size, n_frames) each."""
+def _block_features(block: Tensor) -> Tensor:
+    """Compute what needs each frame alone: (sum(RAW_SIZES), n_frames)."""
     device = block.device
     waveform, crossed = block
     # In double precision: above an MP3's cutoff there is only the transform's own rounding error
@@ -296,20 +290,81 @@ def _block_features(block: Tensor) -> dict[str, Tensor]:
     chroma = torch.where(loudest > tiny, chroma / loudest, chroma)
     peaks, valleys = _peaks_and_valleys(magnitude)
 
-    return {
-        "mel_power": mel_power.T,
-        "chroma": chroma.T,
-        "peaks": peaks,
-        "valleys": valleys,
-        "centroid": centroid.where(~silent, 0).float()[None],
-        "bandwidth": bandwidth.where(~silent, 0).float()[None],
-        "rolloff": rolloff.float()[None],
-        "rms": (_frame_sums(waveform.square()) / N_FFT).sqrt()[None],
+    scalars = [
+        centroid.where(~silent, 0).float(),
+        bandwidth.where(~silent, 0).float(),
+        rolloff.float(),
+        (_frame_sums(waveform.square()) / N_FFT).sqrt(),
         # A crossing into a frame's first sample lies before the frame.
-        "zero_crossing_rate": (
-            (_frame_sums(crossed) - crossed[: 1 - N_FFT + len(crossed) : HOP_LENGTH]) / N_FFT
-        )[None],
+        (_frame_sums(crossed) - crossed[: 1 - N_FFT + len(crossed) : HOP_LENGTH]) / N_FFT,
+    ]
+    return torch.cat([mel_power.T, chroma.T, peaks, valleys, torch.stack(scalars)])
+
+
+def _finish(
+    raw: list[Tensor], loudest: dict[str, Tensor], first: int, last: int
+) -> tuple[Tensor, Tensor]:
+    """Compute what takes a song's loudest frame, or a frame's neighbours.
+
+    Parameters
+    ----------
+    raw : list of Tensor
+        What :func:`_block_features` returned for all of a song's blocks, of which all but the last
+        have the same number of frames.
+    loudest : dict of str to Tensor
+        What :func:`_loudest` found in them.
+    first, last : int
+        Frames to finish.
+
+    Returns
+    -------
+    frames : Tensor
+        (len(FRAME_FEATURES), last - first).
+    rise : Tensor
+        (last - first,) mean rise in dB over the mel bins since the frame before.
+    """
+    # Neighbours for the derivatives, whose ends are then cut off unless the song ends there, too.
+    n_frames = _n_frames(raw)
+    low, high = max(0, first - DELTA_WIDTH // 2), min(n_frames, last + DELTA_WIDTH // 2)
+    size = raw[0].shape[1]
+    begin = low // size
+    part = torch.cat(raw[begin : -(-high // size)], dim=1)
+    part = part[:, low - begin * size : high - begin * size]
+    mel_power, chroma, peaks, valleys, scalars = part.split(list(RAW_SIZES.values()))
+    centroid, bandwidth, rolloff, rms, crossings = scalars.split(1)
+    mel = _to_db(mel_power, loudest["mel_power"])
+    mfcc = _dct(mel.device) @ mel
+    families = {
+        "mfcc": mfcc,
+        "mfcc_delta": _delta(mfcc, 1),
+        "mfcc_delta2": _delta(mfcc, 2),
+        "mel": mel,
+        "chroma": chroma,
+        "contrast": _to_db(peaks, loudest["peaks"]) - _to_db(valleys, loudest["valleys"]),
+        "low_mel": mel_power[:N_LOW_MEL],
+        "centroid": centroid,
+        "bandwidth": bandwidth,
+        "rolloff": rolloff,
+        "mel_energy": mel_power.sum(dim=0, keepdim=True),
+        "rms": rms,
+        "zero_crossing_rate": crossings,
     }
+    frames = torch.cat([families[family] for family in FAMILIES])
+    rise = F.pad((mel[:, 1:] - mel[:, :-1]).clamp_min(0).mean(dim=0), (1, 0))
+    kept = slice(first - low, last - low)
+    return frames[:, kept], rise[kept]
+
+
+def _loudest(raw: list[Tensor]) -> dict[str, Tensor]:
+    """Find a song's largest value of each kind in :data:`RAW_SIZES`."""
+    parts = [[rows.amax() for rows in block.split(list(RAW_SIZES.values()))] for block in raw]
+    return dict(
+        zip(RAW_SIZES, torch.stack([torch.stack(part) for part in parts]).amax(0), strict=True)
+    )
+
+
+def _n_frames(raw: list[Tensor]) -> int:
+    return (len(raw) - 1) * raw[0].shape[1] + raw[-1].shape[1]
 
 
 def _squared(spectrum: Tensor) -> Tensor:
@@ -339,9 +394,9 @@ def _peaks_and_valleys(magnitude: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(peaks), torch.stack(valleys)
 
 
-def _to_db(power: Tensor) -> Tensor:
+def _to_db(power: Tensor, loudest: Tensor) -> Tensor:
     level = 10 * power.clamp_min(AMIN).log10()
-    return level.clamp_min(level.max() - TOP_DB)
+    return level.clamp_min(10 * loudest.clamp_min(AMIN).log10() - TOP_DB)
 
 
 def _delta(x: Tensor, order: int) -> Tensor:
@@ -358,10 +413,9 @@ def _delta(x: Tensor, order: int) -> Tensor:
     return torch.cat([head, inner, tail], dim=1)
 
 
-def _onset_strength(mel: Tensor) -> Tensor:
-    rise = (mel[:, 1:] - mel[:, :-1]).clamp_min(0).mean(dim=0)
+def _onset_strength(rise: Tensor) -> Tensor:
     # The rise belongs to the later frame, and half a window later, where librosa puts it.
-    return F.pad(rise, (1 + N_FFT // (2 * HOP_LENGTH), 0))[: mel.shape[1]]
+    return F.pad(rise, (N_FFT // (2 * HOP_LENGTH), 0))[: len(rise)]
 
 
 @cache

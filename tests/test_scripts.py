@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ARTISTS, write_song
 from PIL import Image
 
 from artist20 import artifacts, cli, comparison, features
@@ -495,6 +496,47 @@ def test_a_song_that_cannot_be_read_is_named(tiny_copy, tmp_path, monkeypatch, c
     assert song.name in error
     assert "Traceback" not in error
     assert not list(tmp_path.glob("results/task1/X_*"))
+
+
+def test_preprocessing_killed_at_random_moments_ends_with_the_same_features(study, here):
+    expected = study[0] / "results/task1"
+    shutil.rmtree(here / "results/task1")
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        process = subprocess.Popen(
+            command("task1_preprocessing", *COMPUTE),
+            cwd=here,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(rng.uniform(1.5, 4.5))  # the first seconds are for imports
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = run("task1_preprocessing", *COMPUTE, cwd=here)
+    assert done.returncode == 0, done.stderr
+    for name in artifacts.feature_hashes(expected):
+        assert (here / "results/task1" / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+def test_a_changed_song_is_computed_anew_and_no_other(here, tiny_copy, monkeypatch, capsys):
+    (here / "data").unlink()
+    tiny_copy.rename(here / "data")
+    before = np.load("results/task1/X_train.npy")
+    changed, *_ = read(here / "data/train.json")
+    write_song(here / "data" / changed, list(ARTISTS)[2], seed=77)
+    options = [*COMPUTE, "--overwrite"]
+    assert call(monkeypatch, "task1_preprocessing", *options) == 0
+    assert "17 of 18 songs are in" in capsys.readouterr().out
+    X = np.load("results/task1/X_train.npy")
+    assert (X[0] != before[0]).any()
+    assert np.array_equal(X[1:], before[1:])
+    # Other definitions: another store, and what was made with the old ones is not replaced unasked.
+    monkeypatch.setattr(features, "VERSION", features.VERSION + 1)
+    assert call(monkeypatch, "task1_preprocessing", *COMPUTE) == 2
+    assert "feature_version" in capsys.readouterr().err
+    assert call(monkeypatch, "task1_preprocessing", *options) == 0
+    assert "0 of 18 songs are in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("limit", [3, 6])
