@@ -33,6 +33,8 @@ demo: setup
 	$(PY) task1_preprocessing.py $(DEMO)
 	$(PY) task1_train.py $(DEMO_RESULTS)
 	$(PY) task1_gen_report.py $(DEMO_FIGURES)
+	$(PY) task1_train.py $(DEMO_RESULTS) --level segment
+	$(PY) task1_gen_report.py $(DEMO_FIGURES) --level segment
 	$(PY) task2_train.py $(DEMO) $(DEMO_PANNS) --resume
 	$(PY) task2_inference.py $(DEMO) --answers data/demo/answers.json
 	$(PY) task2_gen_report.py $(DEMO_FIGURES)

@@ -43,9 +43,10 @@ def main() -> None:
     names = [artifacts.TITLES[name] for name in models]
     songs = dataset.label(data)
     best, what, prefix = metrics["best_in_cv"], "hand-made features", "task1"
-    shown = "svm"
+    shown, suffix = "svm", ""
     if args.level == "segment":
-        what += f" of {metrics['config']['seconds']:g} s segments"
+        suffix = f", {metrics['config']['seconds']:g} s segments"
+        what += suffix.replace(",", " of")
         prefix, shown = "task1_segment", best
 
     comparison = figures.model_comparison(
@@ -59,14 +60,14 @@ def main() -> None:
     matrix = figures.confusion_matrix(
         evaluation.confusion_matrix(predictions.scores[shown], labels),
         predictions.classes,
-        title=f"{artifacts.TITLES[shown]} on {len(labels)} validation songs of {songs}: "
+        title=f"{artifacts.TITLES[shown]}{suffix} on {len(labels)} validation songs of {songs}: "
         f"top-1 {models[shown]['top1']:.1%}",
     )
     reliability = figures.reliability(
         names,
         [evaluation.reliability(predictions.scores[name], labels) for name in models],
         [f"calibration error {row['calibration_error']:.1%}" for row in models.values()],
-        title=f"Task 1: how far to believe a probability, {len(labels)} validation songs of "
+        title=f"Task 1{suffix}: how far to believe a probability, {len(labels)} validation songs of "
         f"{songs}",
     )
     album_effect = figures.album_effect(
@@ -84,7 +85,7 @@ def main() -> None:
             for key in ("without", "alone", "lost", "lost_std")
         ),
         whole=models[best]["cv_top1"],
-        title=f"Task 1: what features are worth to the {artifacts.TITLES[best]}, {songs}",
+        title=f"Task 1{suffix}: what features are worth to the {artifacts.TITLES[best]}, {songs}",
     )
     for figure, name in (
         (comparison, f"{prefix}_model_comparison.png"),
