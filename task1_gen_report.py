@@ -67,8 +67,8 @@ def main() -> None:
         names,
         [evaluation.reliability(predictions.scores[name], labels) for name in models],
         [f"calibration error {row['calibration_error']:.1%}" for row in models.values()],
-        title=f"Task 1{suffix}: how far to believe a probability, {len(labels)} validation songs of "
-        f"{songs}",
+        title=f"Task 1{suffix}: how far to believe a probability, {len(labels)} validation songs "
+        f"of {songs}",
     )
     album_effect = figures.album_effect(
         names,
