@@ -17,7 +17,7 @@ import argparse
 
 import numpy as np
 
-from artist20 import artifacts, cli, dataset, evaluation, figures
+from artist20 import UserError, artifacts, cli, dataset, evaluation, figures
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,6 +31,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def or_nan(value: float | None) -> float:
+    """Replace what could not be measured, and is not drawn."""
+    return np.nan if value is None else value
+
+
 def main() -> None:
     """Run the stage."""
     args = parse_args()
@@ -38,7 +43,10 @@ def main() -> None:
     made_by = "task1_train.py" + (" --level segment" if args.level == "segment" else "")
     metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
     predictions = artifacts.read_predictions(folder / "val_predictions.json", made_by)
-    ablation = artifacts.read_json(folder / "ablation.json", made_by)
+    artifacts.check_features(metrics, args.results_dir, made_by)
+    ablation = artifacts.read_record(folder / "ablation.json", made_by, {"families", "complete"})
+    if not ablation["complete"]:
+        raise UserError(f"{folder / 'ablation.json'} is not finished: run {made_by} again")
     data, models, labels = metrics["dataset"], metrics["models"], predictions.labels
     names = [artifacts.TITLES[name] for name in models]
     songs = dataset.label(data)
@@ -72,8 +80,13 @@ def main() -> None:
     )
     album_effect = figures.album_effect(
         names,
-        [row["cv_top1_by"]["song"] for row in models.values()],
-        [row["cv_top1_by"]["album"] for row in models.values()],
+        *(
+            [
+                np.nan if row["cv_top1_by"][kind] is None else row["cv_top1_by"][kind]
+                for row in models.values()
+            ]
+            for kind in ("song", "album")
+        ),
         title=f"Task 1: what an album gives away, {what} on {songs}",
         n_songs=data["train"],
     )
@@ -81,7 +94,7 @@ def main() -> None:
     worth = figures.ablation(
         [f"{family} ({row['n_features']})" for family, row in families.items()],
         *(
-            [np.nan if row[key] is None else row[key] for row in families.values()]
+            [or_nan(row[key]) for row in families.values()]
             for key in ("without", "alone", "lost", "lost_std")
         ),
         whole=models[best]["cv_top1"],

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from artist20 import artifacts, audio, cli, dataset, features
-from artist20.store import RowStore, fill
+from artist20 import artifacts, audio, cli, dataset, features, parallel
+from artist20.store import stored_rows
 
 
 def extract(file: Path) -> np.ndarray:
@@ -32,30 +32,40 @@ def extract(file: Path) -> np.ndarray:
     return features.song_units(map(torch.from_numpy, audio.read_blocks(file)))
 
 
-def fill_store(store: RowStore, files: dict[str, Path], device: torch.device, workers: int) -> None:
-    """Compute the features of all songs that the store lacks."""
-    if device.type == "cpu":
-        fill(store, files, extract, lambda _key, rows: rows, workers=workers, label="features")
-    else:
-        fill(
-            store,
-            files,
-            audio.load,
-            lambda _key, waveform: features.song_units([torch.from_numpy(waveform).to(device)]),
-            workers=workers,
-            label="features",
-        )
+def compute_units(
+    cache: Path, files: dict[str, Path], device: torch.device, workers: int
+) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
+    """Compute the features that the store lacks; return the rows of all songs, and whose they are.
+
+    On a GPU, workers decode and this process computes.
+    """
+
+    def on_device(_keys: list[str], waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        return [features.song_units([torch.from_numpy(x).to(device)]) for x in waveforms]
+
+    return stored_rows(
+        cache,
+        "features",
+        {"columns": features.UNIT_NAMES, "version": features.VERSION},
+        "float32",
+        len(features.UNIT_NAMES),
+        files,
+        *((extract,) if device.type == "cpu" else (audio.load, on_device)),
+        workers=workers,
+        label="features",
+    )
 
 
 def preprocess(args: argparse.Namespace, folder: Path) -> None:
     """Compute, or take from the cache, the features of both splits, and write them."""
     started = time.monotonic()
-    device = cli.choose_device(args.device)
+    device = parallel.start(cli.choose_device(args.device))
     splits = dict(
         zip(dataset.SPLITS, dataset.read_train_val(args.data_dir, args.limit), strict=True)
     )
     everything = [song for songs in splits.values() for song in songs]
-    keys = dict(zip(everything, dataset.content_keys(everything), strict=True))
+    hashes = parallel.on_main(lambda: dataset.content_keys(everything))
+    keys = dict(zip(everything, hashes, strict=True))
     data = dataset.summary(
         args.data_dir, splits["train"], splits["val"], list(keys.values()), args.limit
     )
@@ -69,18 +79,15 @@ def preprocess(args: argparse.Namespace, folder: Path) -> None:
         }
         artifacts.check_same_settings(other, this, made)
 
-    settings = {"columns": features.UNIT_NAMES, "version": features.VERSION}
-    width = len(features.UNIT_NAMES)
-    with (
-        artifacts.only_writer(folder),
-        RowStore(folder / "cache", "features", settings, "float32", width) as store,
-    ):
-        fill_store(store, {key: song.file for song, key in keys.items()}, device, args.workers)
+    files = {key: song.file for song, key in keys.items()}
+    rows, index = compute_units(folder / "cache", files, device, args.workers)
+    if not parallel.is_main():
+        return
+    with artifacts.only_writer(folder):
         made.unlink(missing_ok=True)  # it is there again when all arrays are
         artifacts.write_json(folder / "feature_names.json", features.FEATURE_NAMES)
-        rows = store.rows()
         for split, songs in splits.items():
-            spans = [store.span(keys[song]) for song in songs]
+            spans = [index[keys[song]] for song in songs]
             units = [rows[start : start + n_rows] for start, n_rows in spans]
             X = np.concatenate([features.merge_units(of_song, 1) for of_song in units])
             X = X[:, : len(features.FEATURE_NAMES)]

@@ -19,6 +19,7 @@ to RESULTS_DIR/task1/segment.
 
 import argparse
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -56,32 +57,38 @@ def choose_segments(
         "chooser": classical.CHOOSER,
         "point": point,
     }
+    candidates = []
     if search_file.is_file():
-        record = artifacts.read_json(search_file, "task1_train.py --level segment --overwrite")
-        artifacts.check_same_settings(record["settings"], settings, search_file)
-    else:
-        candidates = []
-        for seconds in classical.SEGMENT_SECONDS:
-            for covariance in classical.COVARIANCE:
-                cut = {"seconds": seconds, "covariance": covariance}
-                rows = read_rows(folder, "segment", {"train": train}, cut)["train"]
-                found, _ = classical.search(
-                    classical.CHOOSER,
-                    "segment",
-                    rows,
-                    [point],
-                    cv=args.cv,
-                    seed=args.seed,
-                    workers=args.workers,
-                    label=f"segments of {seconds:g} s" + (" + covariance" if covariance else ""),
-                )
-                candidates.append({**found[0], "params": cut})
-        candidates.sort(key=lambda row: -row["mean"])
-        record = {"settings": settings, "candidates": candidates}
-        artifacts.write_json(search_file, record)
-    for row in record["candidates"]:
+        record = read_record(search_file, settings, {"candidates"})
+        candidates = record["candidates"]
+    for seconds, covariance in product(classical.SEGMENT_SECONDS, classical.COVARIANCE):
+        cut = {"seconds": seconds, "covariance": covariance}
+        if cut in [row["params"] for row in candidates]:
+            continue
+        rows = read_rows(folder, "segment", {"train": train}, cut)["train"]
+        found, _ = classical.search(
+            classical.CHOOSER,
+            "segment",
+            rows,
+            [point],
+            cv=args.cv,
+            seed=args.seed,
+            workers=args.workers,
+            label=f"segments of {seconds:g} s" + (" + covariance" if covariance else ""),
+        )
+        candidates.append({**found[0], "params": cut})
+        artifacts.write_json(search_file, {"settings": settings, "candidates": candidates})
+    candidates.sort(key=lambda row: -row["mean"])
+    for row in candidates:
         print(f"{row['params']}: {row['mean']:.1%} in cross-validation")
-    return record["candidates"][0]["params"]
+    return candidates[0]["params"]
+
+
+def read_record(path: Path, settings: dict[str, Any], keys: set[str]) -> dict[str, Any]:
+    """Read what an earlier run of this script left, if it was a run of the same settings."""
+    record = artifacts.read_record(path, "task1_train.py --overwrite", {"settings", *keys})
+    artifacts.check_same_settings(record["settings"], settings, path)
+    return record
 
 
 def search_and_fit(
@@ -102,12 +109,17 @@ def search_and_fit(
     model_file, search_file = folder / f"{name}.skops", folder / f"search_{name}.json"
     held_out_file = folder / f"held_out_{name}.npy"
     grid = classical.GRIDS[args.level][name]
-    settings = {**settings, "grid": grid}
+    transforms = classical.make_transforms(args.level, name, train.X)
+    steps = [str(step) for step in transforms.named_steps.values()]
+    settings = {**settings, "grid": grid, "transforms": steps}
+    classes = np.unique(train.y)
     if search_file.is_file():
-        record = artifacts.read_json(search_file, "task1_train.py --overwrite")
-        artifacts.check_same_settings(record["settings"], settings, search_file)
+        keys = {"candidates", "folds_by", "temperature", "seconds"}
+        record = read_record(search_file, settings, keys)
         print(f"{name}: is there already, not searched again")
         held_out = artifacts.read_array(held_out_file, "task1_train.py --overwrite")
+        if held_out.shape != (len(train.y), len(classes)):
+            raise UserError(f"{held_out_file} does not fit: run task1_train.py --overwrite")
         return artifacts.read_sklearn(model_file), record, held_out
     started = time.monotonic()
     folds = {"seed": args.seed, "workers": args.workers}
@@ -120,17 +132,19 @@ def search_and_fit(
     # The same model under folds of the other kind: what an album gives away.
     other = "song" if args.cv == "album" else "album"
     point = [{key: [value] for key, value in params.items()}]
-    beside, _ = classical.search(
-        name, args.level, train, point, cv=other, **folds, label=f"{name}, folds by {other}"
-    )
-    classes = np.unique(train.y)
+    try:
+        beside = classical.search(
+            name, args.level, train, point, cv=other, **folds, label=f"{name}, folds by {other}"
+        )[0][0]
+    except UserError:  # too few songs or albums for folds of that kind alone
+        beside = None
     logits = classical.logits(name, held_out)
     temperature = evaluation.fit_temperature(logits, np.searchsorted(classes, train.y))
     record = {
         "settings": settings,
         "seconds": round(seconds, 1),
         "candidates": candidates,
-        "folds_by": {args.cv: candidates[0], other: beside[0]},
+        "folds_by": {args.cv: candidates[0], other: beside},
         "temperature": temperature,
     }
     artifacts.write_array(held_out_file, evaluation.calibrated(logits, temperature))
@@ -146,39 +160,48 @@ def explain(
     settings: dict[str, Any],
     args: argparse.Namespace,
 ) -> None:
-    """Write ``ablation.json``: what each family of features is worth to the best model."""
+    """Write ``ablation.json``: what each family of features is worth to the best model.
+
+    It is written anew after each family, so that a stopped run goes on with the next.
+    """
     file = artifacts.task1_dir(args.results_dir, args.level) / "ablation.json"
     params = settings["params"]
+    families = {}
     if file.is_file():
-        before = artifacts.read_json(file, "task1_train.py --overwrite")
-        artifacts.check_same_settings(before["settings"], settings, file)
-        print(f"{file}: is there already, not measured again")
-        return
-    folds = {"cv": args.cv, "seed": args.seed, "workers": args.workers}
-    families = classical.ablate(name, args.level, rows["train"], params, **folds)
-    classes = np.unique(rows["train"].y)
-    lost = classical.permutation_importance(model, rows["val"], classes, args.seed)
-    artifacts.write_json(
-        file,
-        {
-            "settings": settings,
-            "families": {family: {**row, **lost[family]} for family, row in families.items()},
-        },
+        before = read_record(file, settings, {"families", "complete"})
+        if before["complete"]:
+            print(f"{file}: is there already, not measured again")
+            return
+        families = before["families"]
+    lost = classical.permutation_importance(
+        model, rows["val"], np.unique(rows["train"].y), args.seed
     )
+    folds = {"cv": args.cv, "seed": args.seed, "workers": args.workers}
+    missing = [family for family in lost if family not in families]
+    for family, worth in classical.ablate(
+        name, args.level, rows["train"], params, missing, **folds
+    ):
+        families[family] = {**worth, **lost[family]}
+        complete = len(families) == len(lost)
+        record = {"settings": settings, "complete": complete, "families": families}
+        artifacts.write_json(file, record)
 
 
 def train_all(args: argparse.Namespace) -> None:
     """Read the features, check that they are whole, and fit the models on them."""
     started = time.monotonic()
     folder = artifacts.task1_dir(args.results_dir)
-    splits = {split: artifacts.read_features(folder, split) for split in dataset.SPLITS}
-    prepared = artifacts.read_metrics(folder / "preprocessing.json", "task1_preprocessing.py")
-    arrays = artifacts.feature_hashes(folder)
-    if prepared.get("arrays") != arrays:
-        raise UserError(
-            f"{folder}: the arrays changed since they were made: run task1_preprocessing.py again"
-        )
-    with artifacts.only_writer(artifacts.task1_dir(args.results_dir, args.level)):
+    if not folder.is_dir():
+        raise UserError(f"{folder} is missing: run task1_preprocessing.py first")
+    with artifacts.only_writer(folder):  # nor may the features be replaced meanwhile
+        splits = {split: artifacts.read_features(folder, split) for split in dataset.SPLITS}
+        prepared = artifacts.read_metrics(folder / "preprocessing.json", "task1_preprocessing.py")
+        arrays = artifacts.feature_hashes(folder)
+        if prepared.get("arrays") != arrays:
+            raise UserError(
+                f"{folder}: the arrays changed since they were made: "
+                "run task1_preprocessing.py again"
+            )
         train_models(args, splits, prepared["dataset"], arrays, started)
 
 
@@ -207,13 +230,19 @@ def train_models(
         "features": arrays[used],
         "cv": args.cv,
         "seed": args.seed,
-        "selected_features": classical.N_FEATURES,
     }
     cut = {}
     print(
         f"{len(splits['train'].y)} training songs, {len(splits['val'].y)} validation songs, "
         f"{len(classes)} artists"
     )
+    of_songs = read_rows(made, "song", splits, {})["train"]
+    unseen = classical.count_unseen(of_songs, args.cv, args.seed)
+    if unseen:
+        print(
+            f"{unseen} training songs count as wrong in cross-validation: when their album is "
+            "held out, their artist has no other"
+        )
     if args.level == "segment":
         cut = choose_segments(made, splits["train"], settings, args)
         settings |= cut
@@ -233,7 +262,7 @@ def train_models(
             "calibration_error": evaluation.calibration_error(scores[name], labels),
             "cv_top1": best["mean"],
             "cv_std": best["std"],
-            "cv_top1_by": {kind: row["mean"] for kind, row in record["folds_by"].items()},
+            "cv_top1_by": {kind: row and row["mean"] for kind, row in record["folds_by"].items()},
             "params": best["params"],
             "temperature": record["temperature"],
             "seconds": record["seconds"],
@@ -243,9 +272,6 @@ def train_models(
             f"{name:20}{row['top1']:8.1%}{row['top3']:8.1%}{row['cv_top1']:8.1%}  {row['params']}"
         )
     best = max(names, key=lambda name: models[name]["cv_top1"])
-    explained = {**settings, "model": best, "params": models[best]["params"]}
-    explain(best, fitted[best], rows, explained, args)
-
     for split, of_split in (("val", scores), ("cv", held_out)):
         songs = splits["val" if split == "val" else "train"].songs
         artifacts.write_predictions(
@@ -259,12 +285,15 @@ def train_models(
             "level": args.level,
             "cv": args.cv,
             "folds": len(record["candidates"][0]["folds"]),
-            "selected_features": classical.N_FEATURES,
+            "unseen_in_cv": unseen,
+            "arrays": arrays,
             **cut,
         },
         **cli.provenance(args, data, f"CPU, {args.workers} processes", started),
     }
     artifacts.write_json(folder / "metrics.json", metrics)
+    explained = {**settings, "model": best, "params": models[best]["params"]}
+    explain(best, fitted[best], rows, explained, args)
     report = "task1_gen_report.py" + (" --level segment" if args.level == "segment" else "")
     print(f"wrote {folder} in {metrics['seconds']:.0f} s; next: python {report}")
 

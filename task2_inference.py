@@ -22,7 +22,9 @@ from artist20.models import EmbeddingMLP
 from artist20.panns import Backbone
 
 
-def load_backbone(config: dict[str, Any], weights: str | None, device: torch.device) -> Backbone:
+def load_backbone(
+    config: dict[str, Any], weights: str | None, device: torch.device, precision: torch.dtype
+) -> Backbone:
     """Load the backbone that a checkpoint's classifier was trained on.
 
     Raises
@@ -45,7 +47,7 @@ def load_backbone(config: dict[str, Any], weights: str | None, device: torch.dev
                 f"{weights} is missing: 'bash get_dataset.sh {option}' fetches it, or "
                 "--backbone-weights says where it is"
             )
-    backbone = panns.load_backbone(weights, config["seed"], device)
+    backbone = panns.load_backbone(weights, config["seed"], device, precision)
     if backbone.weights != config["backbone_weights"]:
         raise UserError(
             f"{weights} are not the weights that the checkpoint was trained on "
@@ -76,7 +78,8 @@ def main() -> int:
     if checkpoint["kind"] != "panns":
         raise UserError(f"{path} is not of task2_train.py")
     config = checkpoint["config"]
-    backbone = load_backbone(config, args.backbone_weights, device)
+    precision = cli.choose_precision(args.precision, device)
+    backbone = load_backbone(config, args.backbone_weights, device, precision)
     model = EmbeddingMLP(len(checkpoint["classes"]))
     model.load_state_dict(checkpoint["model"])
     model.to(device)
@@ -85,7 +88,8 @@ def main() -> int:
     def score_song(waveform: np.ndarray) -> np.ndarray:
         on_device = torch.from_numpy(waveform).to(device)
         windows = panns.cut_windows(on_device, n_samples, config["windows"])
-        return training.predict(model, torch.from_numpy(panns.embed(backbone, windows)))
+        embeddings = torch.from_numpy(panns.embed(backbone, windows))
+        return training.predict(model, embeddings, precision)
 
     return inference.run(
         args, folder, checkpoint["classes"], score_song, sample_rate=backbone.sample_rate

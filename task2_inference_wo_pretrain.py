@@ -32,6 +32,7 @@ def main() -> int:
     """Run the stage."""
     args = parse_args()
     device = cli.choose_device(args.device)
+    precision = cli.choose_precision(args.precision, device)
     folder = artifacts.resnet_dir(args.results_dir)
     path = args.checkpoint or folder / "best.pt"
     checkpoint = artifacts.read_checkpoint(path, "task2_train_wo_pretrain.py")
@@ -45,7 +46,10 @@ def main() -> int:
         log_mel = spectrogram.log_mel(waveform)
         song = LogMels(log_mel, [(0, len(log_mel))])
         scores, _ = spectrogram.score_windows(
-            lambda x: training.predict(model, x), song, checkpoint["window_frames"], BATCH_SIZE
+            lambda x: training.predict(model, x, precision),
+            song,
+            checkpoint["window_frames"],
+            BATCH_SIZE,
         )
         return scores
 

@@ -9,6 +9,10 @@ a quick try on two CPU cores, without the weights:
 
     python task2_train.py --data-dir data/demo --backbone-weights untrained \
         --epochs 10 --crop-seconds 5 --views 1 --windows 1
+
+On a machine with several GPUs:
+
+    torchrun --nproc-per-node=8 task2_train.py
 """
 
 import argparse
@@ -22,7 +26,17 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from artist20 import artifacts, augment, cli, dataset, evaluation, fetch, panns, training
+from artist20 import (
+    artifacts,
+    augment,
+    cli,
+    dataset,
+    evaluation,
+    fetch,
+    panns,
+    parallel,
+    training,
+)
 from artist20.models import EmbeddingMLP
 from artist20.panns import Embeddings
 
@@ -44,11 +58,12 @@ def make_model(n_classes: int, embeddings: Embeddings, device: torch.device) -> 
 def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Train, and return the metrics."""
     started = time.monotonic()
-    device = cli.choose_device(args.device)
+    device = parallel.start(cli.choose_device(args.device))
+    precision = cli.choose_precision(args.precision, device)
     train_songs, val_songs = dataset.read_train_val(args.data_dir, args.limit)
-    keys = dataset.content_keys([*train_songs, *val_songs])
+    keys = parallel.on_main(lambda: dataset.content_keys([*train_songs, *val_songs]))
     data = dataset.summary(args.data_dir, train_songs, val_songs, keys, args.limit)
-    backbone = panns.load_backbone(args.backbone_weights, args.seed, device)
+    backbone = panns.load_backbone(args.backbone_weights, args.seed, device, precision)
     settings = {
         "backbone": "Cnn14",
         "backbone_weights": backbone.weights,
@@ -67,10 +82,14 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "plateau_factor": PLATEAU_FACTOR,
         "plateau_patience": PLATEAU_PATIENCE,
         "dropout": DROPOUT,
+        "precision": cli.plain_name(precision),
+        "patience": args.patience,
         "dataset": dataset.identity(data),
         "seed": args.seed,
     }
-    finished = training.open_run(folder, settings, "task2_train.py", args.resume, args.overwrite)
+    finished = parallel.on_main(
+        lambda: training.open_run(folder, settings, "task2_train.py", args.resume, args.overwrite)
+    )
     if finished:
         print(f"{folder} holds this run already; --overwrite trains anew")
         return finished
@@ -102,7 +121,9 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     cli.seed_everything(args.seed)
     model = make_model(len(classes), views, device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
+    if args.compile:
+        model.compile()
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         rng = np.random.default_rng(training.epoch_seed(args.seed, epoch))
@@ -113,7 +134,7 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             )
 
     def score_val() -> np.ndarray:
-        scores = training.predict(model, val_rows)
+        scores = training.predict(model, val_rows, precision)
         return evaluation.mean_per_song(scores, val_windows.song_index, len(val_songs))
 
     history = training.fit(
@@ -127,8 +148,11 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         steps_per_epoch=-(-len(train_songs) // args.batch_size),
         label_smoothing=0.0,
         seed=args.seed,
+        precision=precision,
         folder=folder,
         identity={"kind": "panns", "classes": classes, "config": settings},
+        patience=args.patience,
+        tensorboard=args.tensorboard,
     )
     metrics = {
         "model": "panns",
@@ -180,5 +204,5 @@ def main() -> None:
 if __name__ == "__main__":
     cli.run(
         main,
-        "--resume, in place of --overwrite, goes on after the last whole epoch",
+        "--resume, in place of --overwrite, goes on where it was",
     )

@@ -7,6 +7,10 @@ Songs are decoded once, into RESULTS_DIR/task2/resnet/cache. A run that was stop
 --resume. The defaults are the homework's; a quick try on two CPU cores:
 
     python task2_train_wo_pretrain.py --data-dir data/demo --epochs 10 --crop-seconds 10
+
+On a machine with several GPUs:
+
+    torchrun --nproc-per-node=8 task2_train_wo_pretrain.py
 """
 
 import argparse
@@ -20,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from artist20 import artifacts, augment, cli, dataset, evaluation, spectrogram, training
+from artist20 import artifacts, augment, cli, dataset, evaluation, parallel, spectrogram, training
 from artist20.models import ArtistResNet
 from artist20.spectrogram import LogMels
 
@@ -45,7 +49,7 @@ def augmented_batches(
     rng = np.random.default_rng(seed)
     generator = torch.Generator(device).manual_seed(seed)
     for crops, crop_labels in spectrogram.random_crops(songs, labels, n_frames, batch_size, rng):
-        log_mel = crops.to(device).float()
+        log_mel = crops.to(device, non_blocking=True).float()
         snr_db = rng.uniform(*NOISE_SNR_DB, len(crops))
         snr_db[rng.random(len(crops)) >= NOISE_PROBABILITY] = np.inf
         log_mel = augment.add_noise_to_log_mel(
@@ -55,21 +59,25 @@ def augmented_batches(
         yield augment.mixup(log_mel, targets, MIXUP_ALPHA, rng)
 
 
-def make_model(n_classes: int, songs: LogMels, device: torch.device) -> ArtistResNet:
+def make_model(
+    n_classes: int, mean_and_std: tuple[np.ndarray, np.ndarray], device: torch.device
+) -> ArtistResNet:
     """Make the network, with the training songs' mean and deviation of every mel bin in it."""
     model = ArtistResNet(n_classes, spectrogram.N_MELS, DROPOUT)
-    mean, std = songs.mean_and_std()
+    mean, std = mean_and_std
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
-    return model.to(device, memory_format=torch.channels_last)
+    model.to(device, memory_format=torch.channels_last)
+    return parallel.synchronize_batch_norm(model)
 
 
 def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Train, and return the metrics."""
     started = time.monotonic()
-    device = cli.choose_device(args.device)
+    device = parallel.start(cli.choose_device(args.device))
+    precision = cli.choose_precision(args.precision, device)
     train_songs, val_songs = dataset.read_train_val(args.data_dir, args.limit)
-    keys = dataset.content_keys([*train_songs, *val_songs])
+    keys = parallel.on_main(lambda: dataset.content_keys([*train_songs, *val_songs]))
     data = dataset.summary(args.data_dir, train_songs, val_songs, keys, args.limit)
     settings = {
         "epochs": args.epochs,
@@ -84,12 +92,16 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "schedule": "cosine annealing",
         "weight_decay": WEIGHT_DECAY,
         "dropout": DROPOUT,
+        "precision": cli.plain_name(precision),
+        "patience": args.patience,
         "front_end": spectrogram.FRONT_END,
         "dataset": dataset.identity(data),
         "seed": args.seed,
     }
     script = "task2_train_wo_pretrain.py"
-    finished = training.open_run(folder, settings, script, args.resume, args.overwrite)
+    finished = parallel.on_main(
+        lambda: training.open_run(folder, settings, script, args.resume, args.overwrite)
+    )
     if finished:
         print(f"{folder} holds this run already; --overwrite trains anew")
         return finished
@@ -102,6 +114,7 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         folder / "cache", [song.file for song in (*train_songs, *val_songs)], keys, args.workers
     )
     train_mels = LogMels(everything.rows, everything.spans[:n_train])
+    mean_and_std = train_mels.mean_and_std()
     val_mels = LogMels(everything.rows, everything.spans[n_train:])
 
     n_frames = spectrogram.to_frames(args.crop_seconds)
@@ -114,8 +127,13 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         n_frames = longest
 
     cli.seed_everything(args.seed)
-    model = make_model(len(classes), train_mels, device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=WEIGHT_DECAY)
+    model = make_model(len(classes), mean_and_std, device)
+    if args.compile:
+        model.compile()
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=args.lr, weight_decay=WEIGHT_DECAY, fused=True
+    )
+    train_mels = train_mels.near(device)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         return augmented_batches(
@@ -128,11 +146,17 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             training.epoch_seed(args.seed, epoch),
         )
 
-    def score_val() -> np.ndarray:
+    def score(songs: np.ndarray) -> np.ndarray:
         scores, song_index = spectrogram.score_windows(
-            lambda x: training.predict(model, x), val_mels, n_frames, args.batch_size
+            lambda x: training.predict(model, x, precision),
+            LogMels(val_mels.rows, [val_mels.spans[song] for song in songs]),
+            n_frames,
+            args.batch_size,
         )
-        return evaluation.mean_per_song(scores, song_index, len(val_songs))
+        return evaluation.mean_per_song(scores, song_index, len(songs))
+
+    def score_val() -> np.ndarray:
+        return parallel.score_divided(len(val_songs), score)
 
     history = training.fit(
         model,
@@ -145,6 +169,7 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         steps_per_epoch=-(-n_train // args.batch_size),
         label_smoothing=LABEL_SMOOTHING,
         seed=args.seed,
+        precision=precision,
         folder=folder,
         identity={
             "kind": "resnet",
@@ -152,6 +177,8 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "config": settings,
             "window_frames": n_frames,
         },
+        patience=args.patience,
+        tensorboard=args.tensorboard,
     )
     metrics = {
         "model": "resnet",
@@ -189,5 +216,5 @@ def main() -> None:
 if __name__ == "__main__":
     cli.run(
         main,
-        "--resume, in place of --overwrite, goes on after the last whole epoch",
+        "--resume, in place of --overwrite, goes on where it was",
     )

@@ -169,10 +169,19 @@ def read_metrics(path: Path, made_by: str) -> dict[str, Any]:
     whole = isinstance(metrics, dict) and isinstance(metrics.get("dataset"), dict)
     networks = {"model", "settings", "top1", "top3", "last", "epoch", "pretrained"}
     if not whole or not any(
-        needed <= metrics.keys() for needed in (networks, {"models"}, {"feature_version"})
+        needed <= metrics.keys()
+        for needed in (networks, {"models", "best_in_cv", "config"}, {"feature_version"})
     ):
         raise UserError(f"{path} is not what {made_by} writes: run it again")
     return metrics
+
+
+def read_record(path: Path, made_by: str, keys: set[str]) -> dict[str, Any]:
+    """Read a JSON object that must have some keys; what else it is, is an error that says so."""
+    record = read_json(path, made_by)
+    if not isinstance(record, dict) or not keys <= record.keys():
+        raise UserError(f"{path} is not what {made_by} writes: run it again")
+    return record
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
@@ -263,6 +272,9 @@ def feature_hashes(folder: Path) -> dict[str, str]:
     """Hash (SHA-256) the arrays of both splits, by file name."""
     arrays = ("X", "y", "units", "unit_songs")
     names = [f"{array}_{split}.npy" for split in ("train", "val") for array in arrays]
+    for name in names:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name} is missing: run task1_preprocessing.py first")
     return {name: sha256_file(folder / name) for name in names}
 
 
@@ -287,6 +299,22 @@ def read_features(folder: Path, split: str) -> FeatureSet:
     if X.dtype.kind != "f" or not np.isfinite(X).all():
         raise UserError(f"{folder}/X_{split}.npy holds what is no number: run {made_by} again")
     return FeatureSet(X, y, albums, songs, names)
+
+
+def check_features(metrics: dict[str, Any], results_dir: Path, made_by: str) -> None:
+    """Refuse figures of Task 1's models that are of other features than those that are there.
+
+    Raises
+    ------
+    UserError
+        If they are.
+    """
+    made = read_metrics(task1_dir(results_dir) / "preprocessing.json", "task1_preprocessing.py")
+    if made.get("arrays") != metrics["config"].get("arrays"):
+        raise UserError(
+            f"the models of {made_by} are of other features than {task1_dir(results_dir)} holds "
+            f"now: run {made_by} --overwrite"
+        )
 
 
 def read_units(folder: Path, split: str, n_songs: int, width: int) -> tuple[np.ndarray, np.ndarray]:

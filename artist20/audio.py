@@ -15,6 +15,7 @@ from artist20 import UserError
 
 SAMPLE_RATE = 16_000  # Hz; artist20's own
 BLOCK_SECONDS = 10.0
+MAX_LEVEL = 1e6  # integers written as floats are read; what squares to infinity is refused
 EXTENSIONS = (".mp3", ".flac", ".ogg", ".wav", ".m4a")
 
 
@@ -51,7 +52,8 @@ def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarr
     Raises
     ------
     AudioError
-        If the file cannot be decoded, holds NaN or infinity, or holds no sample.
+        If the file cannot be decoded, holds NaN, infinity or no sample, or samples beyond
+        :data:`MAX_LEVEL`.
     """
     if not path.is_file():
         raise AudioError(f"{path} is no file")
@@ -68,6 +70,8 @@ def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarr
                 waveform = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
                 if not np.isfinite(waveform).all():
                     raise AudioError(f"{path} holds samples that are NaN or infinite")
+                if np.abs(waveform).max(initial=0) > MAX_LEVEL:
+                    raise AudioError(f"{path} holds samples beyond {MAX_LEVEL:g}; full scale is 1")
                 if resampler is not None:
                     waveform = resampler.resample_chunk(waveform, last=last)
                 n_samples += len(waveform)

@@ -33,6 +33,7 @@ N_FOLDS = 5
 N_FEATURES = 100  # that the homework's models are given
 N_COMPONENTS = 100  # that the SVM and k-NN see of a segment
 MIN_FIT_ROWS = 3  # the fewest neighbours of the k-NN's grid, and the PCA needs two
+UNKNOWN = 1e-6  # how far an artist whom a fold's training songs lack is below all others
 FLOOR = 1e-3  # added to probabilities before their logarithm: k-NN's and forests' may be zero
 TOO_FEW = "too few training songs, albums or artists to cross-validate: preprocess more songs"
 
@@ -157,20 +158,21 @@ def cut_segments(
     return Rows(np.concatenate(segments), song, y, albums, names)
 
 
-def make_transforms(level: str, name: str, n_features: int, n_rows: int) -> Pipeline:
+def make_transforms(level: str, name: str, X: np.ndarray) -> Pipeline:
     """Make what stands before a model; it is fitted within each fold.
 
     Features that are constant over the training rows are dropped first: they cannot be scaled, nor
     is the F value defined by which the homework's models select 100 of them. The linear model
     takes all. Segments are many and songs' own recipe is slow on them, so that there the SVM and
-    k-NN work on whitened principal components.
+    k-NN work on whitened principal components. ``X`` are the rows that it will be fitted on.
     """
+    n_varying = int((np.ptp(X, axis=0) > 0).sum())
     if level == "song" and name != "logistic_regression":
-        selection = SelectKBest(f_classif, k=min(N_FEATURES, n_features))
+        selection = SelectKBest(f_classif, k=min(N_FEATURES, n_varying))
         return make_pipeline(VarianceThreshold(), RobustScaler(), selection)
     transforms = make_pipeline(VarianceThreshold(), StandardScaler())
     if name in ("svm", "knn"):
-        n_components = min(N_COMPONENTS, n_features, n_rows - 1)
+        n_components = min(N_COMPONENTS, n_varying, len(X) - 1)
         pca = PCA(n_components, whiten=True, svd_solver="covariance_eigh")
         transforms.steps.append(("pca", pca))
     return transforms
@@ -186,8 +188,7 @@ def make_classifier(name: str, seed: int) -> ClassifierMixin:
     if name == "knn":
         # Not a tree, which could not be read back: it is no type that artifacts trusts.
         return KNeighborsClassifier(algorithm="brute")
-    # A tenth of the default precision changes no ranking, and takes a quarter of the time.
-    return LogisticRegression(tol=1e-2, max_iter=1000)
+    return LogisticRegression(max_iter=2000)
 
 
 def split_folds(rows: Rows, cv: str, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -223,11 +224,28 @@ def _expected_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         for message in (
             "The least populated class",  # fewer albums than folds: artist20's artists have four
-            "k=[0-9]+ is greater",  # a family of features of which fewer are left than 100
             "(divide by zero|invalid value) encountered in divide",  # F of a song per artist
         ):
             warnings.filterwarnings("ignore", message=message, module="sklearn")
         yield
+
+
+def count_unseen(rows: Rows, cv: str, seed: int) -> int:
+    """Count the songs whose artist no training song of their fold is by.
+
+    Raises
+    ------
+    UserError
+        If these are all: cross-validation by album then says nothing.
+    """
+    folds = split_folds(rows, cv, seed)
+    unseen = sum(int((~np.isin(rows.y[held], rows.y[fit])).sum()) for fit, held in folds)
+    if unseen == len(rows.y):
+        raise UserError(
+            "every artist has one album in the training songs, so that folds by album leave none "
+            "to learn from: use --cv song, or more albums"
+        )
+    return unseen
 
 
 def row_scores(model: ClassifierMixin | Pipeline, X: np.ndarray) -> np.ndarray:
@@ -275,7 +293,8 @@ def fold_scores(
     results = []
     for scores in of_rows:
         of_songs = mean_per_song(scores, held_out.song, len(held_out.y))
-        result = np.repeat(of_songs.min(axis=1, keepdims=True), len(classes), axis=1)
+        lowest = of_songs.min(axis=1, keepdims=True) - UNKNOWN
+        result = np.repeat(lowest, len(classes), axis=1)
         result[:, known] = of_songs
         results.append(result)
     return results
@@ -322,8 +341,12 @@ def search(
     classes = np.unique(train.y)
     folds = list(split_folds(train, cv, seed))
     smallest = min(int(np.isin(train.song, fit).sum()) for fit, _ in folds)
-    # k-NN cannot look at more neighbours than a fold has rows.
-    points = [point for point in ParameterGrid(grid) if point.get("n_neighbors", 0) <= smallest]
+    points = []
+    for point in ParameterGrid(grid):
+        if "n_neighbors" in point:  # k-NN cannot look at more neighbours than a fold has rows
+            point["n_neighbors"] = min(point["n_neighbors"], smallest)
+        if point not in points:
+            points.append(point)
     n_trees = sorted({point["n_estimators"] for point in points if "n_estimators" in point})
     grown = [point for point in points if not n_trees or point["n_estimators"] == n_trees[-1]]
 
@@ -332,7 +355,7 @@ def search(
         # scaling and selection are fitted once for all points.
         for fit, held_out in folds:
             fit_rows, held_out_rows = train.of_songs(fit), train.of_songs(held_out)
-            transforms = make_transforms(level, name, train.X.shape[1], len(fit_rows.X))
+            transforms = make_transforms(level, name, fit_rows.X)
             with _expected_warnings():
                 transforms.fit(fit_rows.X, fit_rows.y[fit_rows.song])
             fit_rows = replace(fit_rows, X=transforms.transform(fit_rows.X))
@@ -368,7 +391,7 @@ def search(
 def fit_model(name: str, level: str, train: Rows, params: dict[str, Any], seed: int) -> Pipeline:
     """Fit a model on all training songs."""
     classifier = make_classifier(name, seed).set_params(**params)
-    transforms = make_transforms(level, name, train.X.shape[1], len(train.X))
+    transforms = make_transforms(level, name, train.X)
     with _expected_warnings():
         return make_pipeline(*transforms, classifier).fit(train.X, train.y[train.song])
 
@@ -384,35 +407,36 @@ def ablate(
     level: str,
     train: Rows,
     params: dict[str, Any],
+    families: Sequence[str],
     *,
     cv: str,
     seed: int,
     workers: int,
-) -> dict[str, dict[str, float | None]]:
-    """Cross-validate a model without each family of features, and with each family alone.
+) -> Iterator[tuple[str, dict[str, float | None]]]:
+    """Cross-validate a model without each of some families of features, and with each alone.
 
-    Returns
-    -------
-    dict of str to dict
-        By family: ``n_features``, and top-1 ``without`` it and with it ``alone``; None where what
+    Yields
+    ------
+    family : str
+        Its name.
+    worth : dict
+        ``n_features``, and top-1 ``without`` it and with it ``alone``; None where what
         is left is the same in all training songs of a fold, so that no model can be fitted.
     """
-    families = np.array([family_of(column) for column in train.names])
+    of_columns = np.array([family_of(column) for column in train.names])
     grid = [{key: [value] for key, value in params.items()}]
     kept = {"cv": cv, "seed": seed, "workers": workers, "label": None}
-    result = {}
-    for family in tqdm(dict.fromkeys(families), "ablation", disable=None, unit="family"):
-        inside = families == family
+    for family in tqdm(families, "ablation", disable=None, unit="family"):
+        inside = of_columns == family
         means = {}
         for label, columns in (("without", inside), ("alone", ~inside)):
             rows = train.without(columns)
-            fitted_on = [rows.of_songs(fit).X for fit, _ in split_folds(rows, cv, seed)]
+            fitted_on = (rows.of_songs(fit).X for fit, _ in split_folds(rows, cv, seed))
             if all(X.size and np.ptp(X, axis=0).any() for X in fitted_on):
                 means[label] = search(name, level, rows, grid, **kept)[0][0]["mean"]
             else:
                 means[label] = None
-        result[family] = {"n_features": int(inside.sum()), **means}
-    return result
+        yield family, {"n_features": int(inside.sum()), **means}
 
 
 def permutation_importance(

@@ -113,6 +113,16 @@ def add_seed_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=seed_int, default=0, help="seed of everything random")
 
 
+def add_precision_option(parser: argparse.ArgumentParser) -> None:
+    """Add --precision."""
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "bfloat16", "float32"),
+        default="auto",
+        help="of the network's products; auto takes bfloat16 on CUDA and on CPUs that have it",
+    )
+
+
 def add_training_options(
     parser: argparse.ArgumentParser, epochs: int, batch_size: int, lr: float, crop_seconds: float
 ) -> None:
@@ -125,6 +135,19 @@ def add_training_options(
     parser.add_argument(
         "--crop-seconds", type=positive_float, default=crop_seconds, help="length of crops"
     )
+    parser.add_argument(
+        "--patience",
+        type=positive_int,
+        metavar="N",
+        help="stop when N epochs have brought nothing better (default: never)",
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the network first; repays itself seldom"
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write TensorBoard events beside the results"
+    )
+    add_precision_option(parser)
     add_seed_option(parser)
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
@@ -159,8 +182,24 @@ def choose_device(name: str) -> Any:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
-    print(f"device: {device_name(device)}")
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, one speaks
+        print(f"device: {device_name(device)}")
     return device
+
+
+def choose_precision(name: str, device: Any) -> Any:
+    """Return the ``torch.dtype`` for --precision."""
+    import torch
+
+    if name == "auto":
+        has_it = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        name = "bfloat16" if has_it else "float32"
+    return getattr(torch, name)
+
+
+def plain_name(precision: Any) -> str:
+    """Name a ``torch.dtype`` as --precision does."""
+    return str(precision).removeprefix("torch.")
 
 
 def device_name(device: Any) -> str:
@@ -168,8 +207,13 @@ def device_name(device: Any) -> str:
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
+        return torch.cuda.get_device_name(device) + _processes()
+    return f"CPU, {torch.get_num_threads()} threads" + _processes()
+
+
+def _processes() -> str:
+    n_processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
+    return f", {n_processes} processes" if n_processes > 1 else ""
 
 
 def command() -> str:

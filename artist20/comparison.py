@@ -46,6 +46,8 @@ def collect(results_dir: Path) -> dict[str, dict[str, Any]]:
         metrics = artifacts.read_metrics(path, script)
         models = metrics["models"] if "models" in metrics else {metrics["model"]: metrics}
         of_segments = metrics.get("config", {}).get("level") == "segment"
+        if "models" in metrics:
+            artifacts.check_features(metrics, results_dir, script)
         if of_segments:
             models = {name: models[name] for name in [metrics["best_in_cv"]]}
         for name, row in models.items():

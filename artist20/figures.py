@@ -300,7 +300,7 @@ def album_effect(
     axes.set_ylim(0, 108)
     axes.set_yticks(range(0, 101, 20))
     axes.spines["left"].set_bounds(0, 100)
-    axes.set_ylabel(f"Top-1 in cross-validation\n(% of {n_songs} training songs)")
+    axes.set_ylabel(f"Top-1 (%), mean over the folds\nof {n_songs} training songs")
     axes.grid(axis="y")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
     figure.draw_without_rendering()

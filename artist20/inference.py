@@ -18,6 +18,7 @@ def add_options(parser: argparse.ArgumentParser, folder: str) -> None:
     """Add the options of an inference script whose model's files lie in ``folder``."""
     cli.add_data_options(parser, limit="only the first N test songs, for a quick try")
     cli.add_compute_options(parser)
+    cli.add_precision_option(parser)
     parser.add_argument(
         "--checkpoint", type=Path, help=f"trained model (default: RESULTS_DIR/{folder}/best.pt)"
     )

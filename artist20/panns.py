@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from artist20 import UserError, audio, augment, fetch
 from artist20.artifacts import sha256_file
 from artist20.evaluation import window_starts
-from artist20.store import RowStore, fill
+from artist20.store import stored_rows
 
 UNTRAINED = "untrained"
 EMBEDDING_SIZE = 2048
 
 MIN_SECONDS = 1.0  # Cnn14 halves its input five times and fails on clips under half a second
-MAX_BATCH_SECONDS = 160.0  # audio embedded at a time, which bounds memory
+MAX_BATCH_SECONDS = {"cpu": 160.0, "cuda": 2400.0}  # audio embedded at a time bounds memory
+SONGS_AT_A_TIME = {"cpu": 4, "cuda": 16}  # whose clips are embedded together
 
 STRETCH_RATES = (0.9, 1.1)
 NOISE_SNR_DB = (15.0, 40.0)
@@ -63,11 +64,14 @@ class Backbone:
         Rate of the waveforms that it takes, in Hz.
     weights : str
         SHA-256 of its weights file, or ``"untrained, seed N"``.
+    precision : torch.dtype
+        What its convolutions are computed in; its front end is always computed in float32.
     """
 
     network: nn.Module
     sample_rate: int
     weights: str
+    precision: torch.dtype
 
     @property
     def pretrained(self) -> bool:
@@ -90,7 +94,9 @@ def import_cnn14() -> type[nn.Module]:
     return Cnn14
 
 
-def load_backbone(weights: str, seed: int, device: torch.device) -> Backbone:
+def load_backbone(
+    weights: str, seed: int, device: torch.device, precision: torch.dtype
+) -> Backbone:
     """Load a Cnn14 with published weights, or make an untrained one.
 
     Parameters
@@ -101,6 +107,8 @@ def load_backbone(weights: str, seed: int, device: torch.device) -> Backbone:
         Seed of an untrained network's weights.
     device : torch.device
         Where to put it.
+    precision : torch.dtype
+        See :class:`Backbone`.
 
     Raises
     ------
@@ -130,7 +138,11 @@ def load_backbone(weights: str, seed: int, device: torch.device) -> Backbone:
         network = _make_cnn14(front_end)
         network.load_state_dict(_read_state_dict(path))
         print(f"backbone: Cnn14 for {front_end.sample_rate} Hz, {path}")
-    return Backbone(network.eval().requires_grad_(False).to(device), front_end.sample_rate, name)
+    for front in (network.spectrogram_extractor, network.logmel_extractor):
+        # Levels in dB need more digits than bfloat16 has.
+        front.forward = torch.autocast(device.type, enabled=False)(front.forward)
+    network.eval().requires_grad_(False).to(device)
+    return Backbone(network, front_end.sample_rate, name, precision)
 
 
 def empty_cnn14(sample_rate: int) -> nn.Module:
@@ -174,16 +186,22 @@ def embed(backbone: Backbone, waveforms: Sequence[Tensor]) -> np.ndarray:
         (len(waveforms), EMBEDDING_SIZE) float32.
     """
     shortest = int(MIN_SECONDS * backbone.sample_rate)
+    device_type = next(backbone.network.parameters()).device.type
+    batch_seconds = MAX_BATCH_SECONDS[device_type]
     padded = [F.pad(waveform, (0, max(0, shortest - len(waveform)))) for waveform in waveforms]
     embeddings = []
     first = 0
     while first < len(padded):
         length = len(padded[first])
-        most = max(1, int(MAX_BATCH_SECONDS * backbone.sample_rate / length))
+        most = max(1, int(batch_seconds * backbone.sample_rate / length))
         last = first + 1
         while last < min(first + most, len(padded)) and len(padded[last]) == length:
             last += 1
-        embeddings.append(backbone.network(torch.stack(padded[first:last]))["embedding"].cpu())
+        with torch.autocast(
+            device_type, torch.bfloat16, enabled=backbone.precision == torch.bfloat16
+        ):
+            embedding = backbone.network(torch.stack(padded[first:last]))["embedding"]
+        embeddings.append(embedding.float().cpu())
         first = last
     return torch.cat(embeddings).numpy()
 
@@ -274,7 +292,12 @@ def cached_windows(
         Number of processes that decode.
     """
     n_samples = round(crop_seconds * backbone.sample_rate)
-    settings = {"weights": backbone.weights, "crop_seconds": crop_seconds, "most": most}
+    settings = {
+        "weights": backbone.weights,
+        "precision": str(backbone.precision),
+        "crop_seconds": crop_seconds,
+        "most": most,
+    }
     return _cached(
         parent,
         "windows",
@@ -305,6 +328,7 @@ def cached_views(
     n_samples = round(crop_seconds * backbone.sample_rate)
     settings = {
         "weights": backbone.weights,
+        "precision": str(backbone.precision),
         "crop_seconds": crop_seconds,
         "views": n_views,
         "stretch": STRETCH_RATES,
@@ -332,21 +356,31 @@ def _cached(
     workers: int,
 ) -> Embeddings:
     device = next(backbone.network.parameters()).device
-    with RowStore(parent, name, settings, "float32", EMBEDDING_SIZE) as store:
-        fill(
-            store,
-            dict(zip(keys, files, strict=True)),
-            partial(audio.load, sample_rate=backbone.sample_rate),
-            lambda key, waveform: embed(backbone, cut(key, torch.from_numpy(waveform).to(device))),
-            workers=workers,
-            label=f"embeddings of {name}",
-        )
-        rows = store.rows()
-        spans = [store.span(key) for key in keys]
-        return Embeddings(
-            np.concatenate([rows[first : first + n_rows] for first, n_rows in spans]),
-            np.repeat(np.arange(len(spans)), [n_rows for _, n_rows in spans]),
-        )
+
+    def embed_songs(song_keys: list[str], waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        on_device = (torch.from_numpy(waveform).to(device) for waveform in waveforms)
+        of_songs = [cut(*song) for song in zip(song_keys, on_device, strict=True)]
+        rows = embed(backbone, [clip for of_song in of_songs for clip in of_song])
+        return np.split(rows, np.cumsum([len(of_song) for of_song in of_songs])[:-1])
+
+    rows, index = stored_rows(
+        parent,
+        name,
+        settings,
+        "float32",
+        EMBEDDING_SIZE,
+        dict(zip(keys, files, strict=True)),
+        partial(audio.load, sample_rate=backbone.sample_rate),
+        embed_songs,
+        workers=workers,
+        label=f"embeddings of {name}",
+        songs_at_a_time=SONGS_AT_A_TIME[device.type],
+    )
+    spans = [index[key] for key in keys]
+    return Embeddings(
+        np.concatenate([rows[first : first + n_rows] for first, n_rows in spans]),
+        np.repeat(np.arange(len(spans)), [n_rows for _, n_rows in spans]),
+    )
 
 
 def random_views(

@@ -14,7 +14,7 @@ from artist20 import audio
 from artist20.audio import SAMPLE_RATE
 from artist20.augment import random_start
 from artist20.evaluation import window_starts
-from artist20.store import RowStore, fill
+from artist20.store import stored_rows
 
 N_FFT = 1024  # samples, 64 ms
 HOP_LENGTH = 512  # samples, 32 ms
@@ -87,26 +87,44 @@ def _mel_spectrogram() -> torchaudio.transforms.MelSpectrogram:
 
 
 class LogMels:
-    """The log-mels of a list of songs, memory-mapped from a store.
+    """The log-mels of a list of songs, memory-mapped from a store or held on a GPU.
 
     Parameters
     ----------
-    rows : np.ndarray
-        (n_rows, N_MELS) float16: all frames of the store.
+    rows : np.ndarray or Tensor
+        (n_rows, N_MELS) float16: all frames of the store, or those that :meth:`on` copied.
     spans : sequence of (int, int)
         First frame and number of frames of each song.
     """
 
-    def __init__(self, rows: np.ndarray, spans: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, rows: np.ndarray | Tensor, spans: Sequence[tuple[int, int]]) -> None:
         self.rows = rows
         self.spans = list(spans)
 
-    def crop(self, song: int, start: int, n_frames: int) -> np.ndarray:
+    def crop(self, song: int, start: int, n_frames: int) -> np.ndarray | Tensor:
         """Cut (n_frames, N_MELS) out of a song; a shorter song is repeated from its beginning."""
         first, length = self.spans[song]
         if start + n_frames <= length:
             return self.rows[first + start : first + start + n_frames]
         return self.rows[first + (start + np.arange(n_frames)) % length]
+
+    def near(self, device: torch.device) -> "LogMels":
+        """Hold the songs on a GPU if they take at most half of its free memory."""
+        n_rows = sum(length for _, length in self.spans)
+        if device.type != "cuda" or 2 * n_rows * N_MELS * 2 > torch.cuda.mem_get_info(device)[0]:
+            return self
+        return self.on(device)
+
+    def on(self, device: torch.device) -> "LogMels":
+        """Copy these songs' frames, and no others', to a device."""
+        lengths = np.array([length for _, length in self.spans])
+        rows = torch.empty((lengths.sum(), N_MELS), dtype=torch.float16, device=device)
+        starts = np.cumsum(lengths) - lengths
+        for (first, length), start in zip(self.spans, starts, strict=True):
+            rows[start : start + length] = torch.from_numpy(
+                self.rows[first : first + length].copy()
+            )
+        return LogMels(rows, list(zip(starts.tolist(), lengths.tolist(), strict=True)))
 
     def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation of every mel bin over all frames: 2 x (N_MELS,)."""
@@ -136,16 +154,18 @@ def cached_log_mels(
     workers : int
         Number of processes.
     """
-    with RowStore(parent, "log_mel", FRONT_END, "float16", N_MELS) as store:
-        fill(
-            store,
-            dict(zip(keys, files, strict=True)),
-            _load_log_mel,
-            lambda _key, rows: rows,
-            workers=workers,
-            label="log-mels",
-        )
-        return LogMels(store.rows(), [store.span(key) for key in keys])
+    rows, index = stored_rows(
+        parent,
+        "log_mel",
+        FRONT_END,
+        "float16",
+        N_MELS,
+        dict(zip(keys, files, strict=True)),
+        _load_log_mel,
+        workers=workers,
+        label="log-mels",
+    )
+    return LogMels(rows, [index[key] for key in keys])
 
 
 def random_crops(
@@ -167,7 +187,11 @@ def random_crops(
             songs.crop(song, random_start(songs.spans[song][1], n_frames, rng), n_frames)
             for song in batch
         ]
-        yield torch.from_numpy(np.stack(crops)), torch.from_numpy(labels[batch])
+        yield _stack(crops), torch.from_numpy(labels[batch])
+
+
+def _stack(crops: list[np.ndarray] | list[Tensor]) -> Tensor:
+    return torch.stack(crops) if torch.is_tensor(crops[0]) else torch.from_numpy(np.stack(crops))
 
 
 def score_windows(
@@ -201,5 +225,5 @@ def score_windows(
     scores = []
     for first in range(0, len(windows), batch_size):
         crops = [songs.crop(*window, n_frames) for window in windows[first : first + batch_size]]
-        scores.append(predict(torch.from_numpy(np.stack(crops))))
+        scores.append(predict(_stack(crops)))
     return np.concatenate(scores), np.array([song for song, _ in windows])

@@ -9,6 +9,7 @@ Settings are part of the folder's name: other settings, another store.
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,9 +20,11 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from artist20 import audio
+from artist20 import audio, parallel
 from artist20.artifacts import only_writer
 
+ROWS = "rows.bin"
+PARTS = "parts"  # folder of what processes of one run computed, until it is put together
 COMMIT_SECONDS = 1.0  # at most this much finished work is lost by a crash
 
 
@@ -55,7 +58,7 @@ class RowStore:
         (self.folder / "settings.json").write_text(described + "\n", encoding="utf-8")
         self.dtype = np.dtype(dtype)
         self.width = width
-        self._rows_file = self.folder / "rows.bin"
+        self._rows_file = self.folder / ROWS
         self._index_file = self.folder / "index.jsonl"
         self._index: dict[str, tuple[int, int]] = {}
         self._pending: list[str] = []
@@ -118,12 +121,14 @@ class RowStore:
         """First row of ``key`` in :meth:`rows`, and how many there are."""
         return self._index[key]
 
+    def index(self) -> dict[str, tuple[int, int]]:
+        """Return first row and number of rows of every key."""
+        return dict(self._index)
+
     def rows(self) -> np.ndarray:
         """All rows, memory-mapped and read-only: (n_rows, width)."""
         self.commit()
-        if self._n_rows == 0:
-            return np.empty((0, self.width), self.dtype)
-        return np.memmap(self._rows_file, self.dtype, "r", shape=(self._n_rows, self.width))
+        return _map_rows(self.folder, self.dtype.name, (self._n_rows, self.width))
 
     def __enter__(self) -> Self:
         """Return the store itself."""
@@ -163,6 +168,10 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
+def _as_they_are(_keys: list[str], arrays: list[np.ndarray]) -> list[np.ndarray]:
+    return arrays
+
+
 def map_songs(
     files: list[Path], treat: Callable[[Path], np.ndarray], *, workers: int, label: str
 ) -> Iterable[np.ndarray | audio.AudioError]:
@@ -191,49 +200,115 @@ def map_songs(
         collate_fn=_as_it_is,
         num_workers=min(workers, len(files)),
     )
-    return tqdm(loader, label, disable=None, unit="song")
+    return tqdm(loader, label, disable=parallel.quiet(), unit="song")
 
 
-def fill(
-    store: RowStore,
+def stored_rows(
+    parent: Path,
+    name: str,
+    settings: dict[str, Any],
+    dtype: str,
+    width: int,
     files: Mapping[str, Path],
     in_worker: Callable[[Path], np.ndarray],
-    in_main: Callable[[str, np.ndarray], np.ndarray],
+    in_main: Callable[[list[str], list[np.ndarray]], list[np.ndarray]] = _as_they_are,
     *,
     workers: int,
     label: str,
-) -> None:
-    """Compute the rows of all songs that a store lacks.
+    songs_at_a_time: int = 1,
+) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
+    """Compute the rows of all songs that a store lacks, and return those of all.
+
+    With several processes each computes its share, into a store of its own, and the main process
+    puts these together; shares that a stopped run left behind are used, too.
 
     Parameters
     ----------
-    store : RowStore
-        Where the rows go; each song is safe there within a second or so.
+    parent, name, settings, dtype, width
+        The store's, see :class:`RowStore`.
     files : mapping of str to Path
         Audio files by key.
     in_worker : callable
         File -> array, done in the worker processes.
-    in_main : callable
-        Key and that array -> rows, done in this process: the place for a GPU.
+    in_main : callable, optional
+        Keys and those arrays -> rows of each, done in this process: the place for a GPU.
     workers, label
         See :func:`map_songs`.
+    songs_at_a_time : int
+        How many songs ``in_main`` is given.
+
+    Returns
+    -------
+    rows : np.ndarray
+        (n_rows, width) of the whole store, memory-mapped and read-only.
+    index : dict of str to (int, int)
+        First row and number of rows of each song, by key.
 
     Raises
     ------
     AudioError
         If songs cannot be decoded: names them all, after all others are done.
     """
-    missing = {key: file for key, file in files.items() if key not in store}
-    print(f"{label}: {len(files) - len(missing)} of {len(files)} songs are in {store.folder}")
+    kind = (settings, dtype, width)
+
+    def look() -> tuple[Path, list[str]]:
+        with RowStore(parent, name, *kind) as store:
+            _absorb_parts(store, kind)
+            missing = [key for key in files if key not in store]
+        print(f"{label}: {len(files) - len(missing)} of {len(files)} songs are in {store.folder}")
+        return store.folder, missing
+
+    folder, missing = parallel.on_main(look)
+    rank = parallel.rank()
+    mine = missing[rank :: parallel.world_size()]
+    alone = parallel.world_size() == 1
+    where = (parent, name) if alone else (folder / PARTS, str(rank))
     unreadable = []
-    results = map_songs(list(missing.values()), in_worker, workers=workers, label=label)
-    for key, result in zip(missing, results, strict=True):
-        if isinstance(result, audio.AudioError):
-            unreadable.append(str(result))
-        else:
-            store.append(key, in_main(key, result))
+    with RowStore(*where, *kind) as store:
+        results = map_songs([files[key] for key in mine], in_worker, workers=workers, label=label)
+        waiting: dict[str, np.ndarray] = {}
+        for key, result in zip(mine, results, strict=True):
+            if isinstance(result, audio.AudioError):
+                unreadable.append(str(result))
+            else:
+                waiting[key] = result
+            if waiting and (len(waiting) == songs_at_a_time or key == mine[-1]):
+                rows = in_main(list(waiting), list(waiting.values()))
+                for done, of_song in zip(waiting, rows, strict=True):
+                    store.append(done, of_song)
+                waiting = {}
+        rows, index = store.rows(), store.index()
+    unreadable = [line for lines in parallel.gather(unreadable) for line in lines]
+
+    def put_together() -> tuple[int, dict[str, tuple[int, int]]]:
+        with RowStore(parent, name, *kind) as store:
+            _absorb_parts(store, kind)
+            return len(store.rows()), store.index()
+
+    if not alone:
+        n_rows, index = parallel.on_main(put_together)
+        rows = _map_rows(folder, dtype, (n_rows, width))
     if unreadable:
         raise audio.AudioError(
             f"{len(unreadable)} song{'s' if len(unreadable) > 1 else ''} cannot be read; "
             "mend or take off the lists:\n" + "\n".join(unreadable)
         )
+    return rows, index
+
+
+def _absorb_parts(store: RowStore, kind: tuple[dict[str, Any], str, int]) -> None:
+    """Take over what processes of a run on several computed, and remove their stores."""
+    for folder in sorted((store.folder / PARTS).glob("*-*")):
+        with RowStore(folder.parent, folder.name.rpartition("-")[0], *kind) as part:
+            rows = part.rows()
+            for key, (first, n_rows) in part.index().items():
+                if key not in store:
+                    store.append(key, rows[first : first + n_rows])
+        store.commit()
+        shutil.rmtree(folder)
+
+
+def _map_rows(folder: Path, dtype: str, shape: tuple[int, int]) -> np.ndarray:
+    if shape[0] == 0:
+        return np.empty(shape, dtype)
+    return np.memmap(folder / ROWS, dtype, "r", shape=shape)

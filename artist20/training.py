@@ -3,8 +3,13 @@
 import csv
 import io
 import math
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +21,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
-from artist20 import UserError, artifacts, evaluation
+from artist20 import UserError, artifacts, evaluation, parallel
 
 BEST, LAST = "best.pt", "last.pt"
 RESULTS = (
@@ -84,15 +89,22 @@ def fit(
     steps_per_epoch: int,
     label_smoothing: float,
     seed: int,
+    precision: torch.dtype,
     folder: Path,
     identity: dict[str, Any],
+    patience: int | None = None,
+    tensorboard: bool = False,
 ) -> list[dict[str, float]]:
     """Train a network, or go on from ``last.pt``.
 
     After every epoch ``last.pt`` holds all that the next one depends on, and ``best.pt`` the
-    weights with the best top-1 on the validation songs so far (then top-3, then loss). Everything
-    random in an epoch is seeded by the seed and the epoch's number, so that a resumed run equals
-    an uninterrupted one.
+    weights with the best top-1 on the validation songs so far (then top-3, then loss). Ctrl-C and
+    SIGTERM end the step and write ``last.pt`` in the midst of the epoch; a second one stops at
+    once. Everything random in a step is seeded by the seed, the epoch and the step, so that no
+    generator's state is needed for a resumed run to equal an uninterrupted one.
+
+    With several processes, each trains on its share of every batch, and gradients are averaged;
+    the main process writes.
 
     Parameters
     ----------
@@ -101,7 +113,8 @@ def fit(
     optimizer, scheduler
         A plateau scheduler is stepped with the validation loss, others once per epoch.
     batches : callable
-        Epoch number from 1 -> batches of inputs and target probabilities, on the device.
+        Epoch number from 1 -> batches of inputs and target probabilities, on the device; the same
+        in every process.
     score_val : callable
         -> (n_songs, n_classes) probabilities of the validation songs.
     val_labels : np.ndarray
@@ -112,10 +125,16 @@ def fit(
         Share of every target that goes to all classes alike (Szegedy et al. 2016).
     seed : int
         See above.
+    precision : torch.dtype
+        What autocast computes products in; loss and logits are float32.
     folder : Path
         Where checkpoints and history go.
     identity : dict
         ``kind``, ``classes`` and ``config``: what rebuilds the network, kept in checkpoints.
+    patience : int, optional
+        Stop when this many epochs in a row were no better than the best one.
+    tensorboard : bool
+        Also write the history as TensorBoard events, to ``folder/tensorboard``.
 
     Returns
     -------
@@ -125,28 +144,79 @@ def fit(
     Raises
     ------
     UserError
-        If the loss is no longer finite. The last good epoch's checkpoint stays.
+        If the loss is no longer finite, or another process is gone. The last good checkpoint
+        stays.
+    KeyboardInterrupt
+        After Ctrl-C or SIGTERM, when ``last.pt`` is written.
     """
     history: list[dict[str, float]] = []
+    state = {"step": 0, "examples": 0, "loss_sum": 0.0}  # of the epoch that runs
     if (folder / LAST).is_file():
         last = artifacts.read_checkpoint(folder / LAST, "training")
         model.load_state_dict(last["model"])
         optimizer.load_state_dict(last["optimizer"])
         scheduler.load_state_dict(last["scheduler"])
-        history = last["history"]
-        print(f"going on after epoch {len(history)} of {epochs}")
+        history, state = last["history"], last["state"]
+        within = f", step {state['step']} of {steps_per_epoch}" if state["step"] else ""
+        print(f"going on after epoch {len(history)} of {epochs}{within}")
 
-    total = epochs * steps_per_epoch
-    done = len(history) * steps_per_epoch
-    with (
-        artifacts.only_writer(folder),
-        tqdm(desc="train", total=total, initial=done, disable=None, unit="step") as progress,
-    ):
+    def save() -> None:
+        if parallel.is_main():
+            artifacts.write_checkpoint(
+                folder / LAST,
+                {
+                    **identity,
+                    "epoch": len(history),
+                    "state": state,
+                    "model": _on_cpu(model),
+                    "optimizer": optimizer.state_dict(),
+                    "scheduler": scheduler.state_dict(),
+                    "history": history,
+                },
+            )
+
+    runner = parallel.distribute(model)
+    with ExitStack() as stack:
+        stopped = stack.enter_context(_stop_request())
+        stack.enter_context(_one_line_if_another_process_is_gone(folder))
+        if parallel.is_main():
+            stack.enter_context(artifacts.only_writer(folder))
+            if tensorboard:
+                events = stack.enter_context(_event_writer(folder, len(history)))
+        bar = stack.enter_context(
+            tqdm(
+                desc="train",
+                total=epochs * steps_per_epoch,
+                initial=len(history) * steps_per_epoch + state["step"],
+                disable=parallel.quiet(),
+                unit="step",
+            )
+        )
         for epoch in range(len(history) + 1, epochs + 1):
+            best_epoch = max(history, key=_rank, default={"epoch": 0})["epoch"]
+            if patience and epoch - 1 - best_epoch >= patience:
+                print(f"stopped early: none of {patience} epochs was better than {best_epoch}")
+                break
             started = time.monotonic()
-            torch.manual_seed(epoch_seed(seed, epoch))
             lr = optimizer.param_groups[0]["lr"]
-            train_loss = _train_epoch(model, optimizer, batches(epoch), label_smoothing, progress)
+            # What an interrupted epoch has had is made once more, and passed over.
+            rest = islice(batches(epoch), state["step"], None)
+            _train_epoch(
+                runner,
+                optimizer,
+                rest,
+                label_smoothing,
+                lambda step, epoch=epoch: step_seed(seed, epoch, step, parallel.rank()),
+                precision,
+                state,
+                stopped,
+                bar,
+            )
+            if state["step"] < steps_per_epoch and math.isfinite(state["loss_sum"]):
+                save()
+                parallel.gather(None)  # no process leaves before it is written
+                raise KeyboardInterrupt(*stopped)
+            train_loss = state["loss_sum"] / state["examples"]
             scores = score_val()
             val_loss = evaluation.log_loss(scores, val_labels)
             # The last step's harm shows in the validation loss alone.
@@ -168,28 +238,27 @@ def fit(
                 scheduler.step(row["val_loss"])
             else:
                 scheduler.step()
-            if _rank(row) > max((_rank(earlier) for earlier in history), default=(-1.0,)):
-                best = {**identity, "epoch": epoch, "model": _on_cpu(model)}
-                artifacts.write_checkpoint(folder / BEST, best)
+            better = _rank(row) > max((_rank(earlier) for earlier in history), default=(-1.0,))
             history.append(row)
-            artifacts.write_checkpoint(
-                folder / LAST,
-                {
-                    **identity,
-                    "epoch": epoch,
-                    "model": _on_cpu(model),
-                    "optimizer": optimizer.state_dict(),
-                    "scheduler": scheduler.state_dict(),
-                    "history": history,
-                },
-            )
-            _write_history(folder / "history.csv", history)
-            progress.set_postfix(loss=f"{train_loss:.3f}", top1=f"{row['val_top1']:.1%}")
-            progress.write(
-                f"epoch {epoch:3}/{epochs}  lr {lr:.2e}  train loss {train_loss:.3f}  "
-                f"val loss {row['val_loss']:.3f}  top-1 {row['val_top1']:.1%}  "
-                f"top-3 {row['val_top3']:.1%}  {row['seconds']:.1f} s"
-            )
+            state = {"step": 0, "examples": 0, "loss_sum": 0.0}
+            if parallel.is_main():
+                if better:
+                    best = {**identity, "epoch": epoch, "model": _on_cpu(model)}
+                    artifacts.write_checkpoint(folder / BEST, best)
+                _write_history(folder / "history.csv", history)
+                if tensorboard:
+                    for name, value in row.items():
+                        events.add_scalar(name, value, epoch)
+                bar.set_postfix(loss=f"{train_loss:.3f}", top1=f"{row['val_top1']:.1%}")
+                bar.write(
+                    f"epoch {epoch:3}/{epochs}  lr {lr:.2e}  train loss {train_loss:.3f}  "
+                    f"val loss {row['val_loss']:.3f}  top-1 {row['val_top1']:.1%}  "
+                    f"top-3 {row['val_top3']:.1%}  {row['seconds']:.1f} s"
+                )
+            save()
+            if parallel.any_of(bool(stopped)):
+                parallel.gather(None)
+                raise KeyboardInterrupt(*stopped)
     return history
 
 
@@ -198,17 +267,22 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """Compute in bfloat16 where that is safe and faster: on CUDA GPUs."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    """Mix a seed, where training is and the process's number into one seed."""
+    return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1)[0])
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """Compute products in ``precision``; float32 is what everything is in without it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16)
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, x: Tensor) -> np.ndarray:
+def predict(model: nn.Module, x: Tensor, precision: torch.dtype) -> np.ndarray:
     """Return class probabilities of a batch: (batch, n_classes) float32."""
     device = next(model.parameters()).device
     model.eval()
-    with autocast(device):
+    with autocast(device, precision):
         logits = model(x.to(device).float())
     return logits.float().softmax(dim=1).cpu().numpy()
 
@@ -260,7 +334,7 @@ def finish(
         The metrics.
     """
     scores = {f"{name}_last": score_val()}
-    epoch = read_best(folder, model)
+    epoch = read_best(folder, model)  # in every process; nobody writes it any more
     scores = {name: score_val(), **scores}
     result = {
         model_name: {
@@ -276,10 +350,12 @@ def finish(
         "last": result[f"{name}_last"],
         **metrics,
     }
-    artifacts.write_predictions(
-        folder / "val_predictions.json", artifacts.Predictions(classes, songs, scores)
-    )
-    artifacts.write_json(folder / "metrics.json", metrics)
+    if parallel.is_main():
+        artifacts.write_predictions(
+            folder / "val_predictions.json", artifacts.Predictions(classes, songs, scores)
+        )
+        artifacts.write_json(folder / "metrics.json", metrics)
+    parallel.gather(None)  # torchrun ends all processes when the first one ends
     return metrics
 
 
@@ -297,23 +373,93 @@ def _train_epoch(
     optimizer: Optimizer,
     batches: Iterable[tuple[Tensor, Tensor]],
     label_smoothing: float,
-    progress: tqdm,
-) -> float:
-    """Train on all batches; return the mean loss per example."""
+    seed_of: Callable[[int], int],
+    precision: torch.dtype,
+    state: dict[str, Any],
+    stopped: list[Any],
+    bar: tqdm,
+) -> None:
+    """Train on an epoch's batches, until there are no more or a signal came; keep count in state.
+
+    ``state`` has the steps done, the examples in them and the sum of their losses.
+    """
     device = next(model.parameters()).device
     model.train()
-    total, n_examples = torch.zeros((), device=device), 0
+    # Summed where it arises: to ask a GPU for a number in every step would make it wait.
+    loss_sum = torch.tensor(state["loss_sum"] if parallel.is_main() else 0.0, device=device)
     for x, targets in batches:
-        with autocast(device):
+        torch.manual_seed(seed_of(state["step"]))
+        n_examples = len(x)
+        if parallel.world_size() > 1:
+            mine = parallel.share(n_examples).to(device)
+            x, targets = x[mine], targets[mine]
+        with autocast(device, precision):
             logits = model(x)
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
+        loss = F.cross_entropy(
+            logits.float(), targets, reduction="sum", label_smoothing=label_smoothing
+        )
+        loss = loss / n_examples
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        # Averaged over the processes: the sum of their parts of the mean is wanted.
+        (loss * parallel.world_size()).backward()
         optimizer.step()
-        total += loss.detach() * len(x)
-        n_examples += len(x)
-        progress.update()
-    return float(total) / n_examples
+        loss_sum += loss.detach() * n_examples
+        state["step"] += 1
+        state["examples"] += n_examples
+        bar.update()
+        if parallel.any_of(bool(stopped)):
+            break
+    state["loss_sum"] = float(parallel.total(loss_sum))
+
+
+@contextmanager
+def _stop_request() -> Iterator[list[Any]]:
+    """Note Ctrl-C and SIGTERM in the list instead of raising; the second one raises at once.
+
+    The list is what the KeyboardInterrupt is to be made with, once all is saved.
+    """
+    stopped: list[Any] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def note(number: int, _frame: object) -> None:
+        if stopped:
+            raise KeyboardInterrupt(*stopped)
+        stopped.append(signal.Signals(number))
+        print("stopping after this step; once more to stop at once", file=sys.stderr)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, note)
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _one_line_if_another_process_is_gone(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        lost = ("closed by peer", "reset by peer", "NCCL", "Broken pipe", "timed out")
+        if parallel.world_size() > 1 and any(word in str(error) for word in lost):
+            raise UserError(
+                f"another process is gone; {folder / LAST} holds the last whole epoch, if any: "
+                "the same command with --resume goes on"
+            ) from None
+        raise
+
+
+@contextmanager
+def _event_writer(folder: Path, epochs_done: int) -> Iterator[Any]:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(folder / "tensorboard", purge_step=epochs_done + 1) as writer:
+        yield writer
 
 
 def _rank(row: dict[str, float]) -> tuple[float, ...]:

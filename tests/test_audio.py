@@ -134,3 +134,14 @@ def test_a_bad_file_is_named_in_one_line(tmp_path, kind, reason):
     assert len(message.splitlines()) == 1
     # libsndfile's own word for an MP3 without one valid frame, of a file that is there.
     assert kind == "missing" or "does not exist" not in message
+
+
+def test_samples_that_would_square_to_infinity_are_refused(tmp_path):
+    for level, refused in ((32_768.0, False), (1e17, True), (-1e17, True)):
+        file = tmp_path / f"{level}.wav"
+        soundfile.write(file, np.full(100, level, np.float32), 16_000, subtype="FLOAT")
+        if refused:
+            with pytest.raises(audio.AudioError, match="full scale is 1"):
+                audio.load(file)
+        else:
+            assert audio.load(file).max() == level

@@ -36,7 +36,7 @@ def test_search_equals_scikit_learns(name, cv):
     rows, _ = search(name, train, cv=cv)
 
     pipeline = make_pipeline(
-        classical.make_transforms("song", name, train.X.shape[1], 20),
+        classical.make_transforms("song", name, train.X),
         classical.make_classifier(name, 0),
     )
     step = pipeline.steps[-1][0]
@@ -104,15 +104,51 @@ def test_fold_scores_by_hand():
     )
     nearest = classical.make_classifier("knn", 0).set_params(n_neighbors=1)
     (scores,) = classical.fold_scores(nearest, [], fit, held_out, np.array(["a", "b", "c"]))
-    # b is not among the training songs: it ranks last, with the others that have nothing.
-    assert scores.tolist() == [[1, 0, 0], [0, 0, 1], [1, 0, 0]]
+    # b is not among the training songs: it ranks last, behind those that have nothing.
+    assert scores[:, [0, 2]].tolist() == [[1, 0], [0, 1], [1, 0]]
+    assert (np.argsort(-scores, axis=1)[:, 2] == 1).all()
 
 
 def test_neighbours_are_no_more_than_a_fold_has_rows():
-    grid = [{"n_neighbors": [3, 5, 7, 9, 11]}]
-    rows, _ = search("knn", make_rows(n_artists=3, n_albums=2, n_songs=2), grid)
-    tried = {row["params"]["n_neighbors"] for row in rows}
-    assert {3} <= tried < {3, 5, 7, 9, 11}
+    train = make_rows(n_artists=3, n_albums=2, n_songs=2)
+    smallest = min(len(fit) for fit, _ in classical.split_folds(train, "album", 0))
+    rows, _ = search("knn", train, [{"n_neighbors": [3, 5, 7, 9, 11, 99]}])
+    tried = sorted(row["params"]["n_neighbors"] for row in rows)
+    assert tried == [*(n for n in (3, 5, 7, 9, 11) if n < smallest), smallest]
+    assert len(search("knn", train, [{"n_neighbors": [99]}])[0]) == 1
+
+
+def test_the_linear_model_has_converged():
+    train = make_rows(n_artists=5, n_albums=5)
+    model = classical.fit_model("logistic_regression", "song", train, {"C": 0.1}, 0)
+    exact = classical.fit_model("logistic_regression", "song", train, {"C": 0.1, "tol": 1e-8}, 0)
+    np.testing.assert_allclose(
+        classical.song_scores(model, train), classical.song_scores(exact, train), atol=2e-3
+    )
+
+
+def test_constant_columns_leave_fewer_components():
+    train = make_rows(n_features=12)
+    X = train.X.copy()
+    X[:, 2:] = 1
+    rows = replace(train, X=X)
+    for name in ("svm", "knn"):
+        params = {key: values[0] for key, values in SMALL_GRIDS[name][0].items()}
+        model = classical.fit_model(name, "segment", rows, params, 0)
+        assert model["pca"].n_components_ == 2
+
+
+def test_artists_with_one_album_are_counted():
+    rows = make_rows(n_artists=3, n_albums=1, n_songs=6)
+    with pytest.raises(UserError, match="--cv song"):
+        classical.count_unseen(rows, "album", 0)
+    assert classical.count_unseen(rows, "song", 0) == 0
+    two = make_rows(n_artists=2, n_albums=2, n_songs=3)
+    y = two.y.copy()
+    lonely = two.albums == two.albums[0]
+    y[lonely] = "someone else"
+    # Nor has artist 0 another album now.
+    assert classical.count_unseen(replace(two, y=y), "album", 0) == 2 * lonely.sum()
 
 
 def test_the_grids_are_the_decks():
@@ -294,12 +330,14 @@ def rows_with_one_telling_family():
     return replace(train, X=X, names=names)
 
 
+def ablate(name, rows, params):
+    options = {"cv": "album", "seed": 0, "workers": 1}
+    return dict(classical.ablate(name, "song", rows, params, ["mfcc", "mel"], **options))
+
+
 def test_ablation_finds_the_family_that_tells():
     rows = rows_with_one_telling_family()
-    found = classical.ablate(
-        "logistic_regression", "song", rows, {"C": 0.1}, cv="album", seed=0, workers=1
-    )
-    assert list(found) == ["mfcc", "mel"]
+    found = ablate("logistic_regression", rows, {"C": 0.1})
     assert found["mfcc"]["n_features"] == found["mel"]["n_features"] == 20
     assert found["mfcc"]["alone"] == found["mel"]["without"] == 1
     assert found["mfcc"]["without"] == found["mel"]["alone"] < 0.7
@@ -320,9 +358,7 @@ def test_a_family_that_says_nothing_is_not_measured_alone():
     rows = rows_with_one_telling_family()
     X = rows.X.copy()
     X[:, 20:] = 120
-    found = classical.ablate(
-        "svm", "song", replace(rows, X=X), {"C": 1.0}, cv="album", seed=0, workers=1
-    )
+    found = ablate("svm", replace(rows, X=X), {"C": 1.0})
     assert found["mel"]["alone"] is None
     assert found["mel"]["without"] == 1
     assert found["mfcc"]["without"] is None

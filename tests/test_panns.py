@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import ARTISTS, make_waveform
 from torch import nn
 
 import task2_train
@@ -50,12 +51,12 @@ class Toy(nn.Module):
 
 @pytest.fixture
 def toy():
-    return panns.Backbone(Toy(), RATE, "untrained, seed 0")
+    return panns.Backbone(Toy(), RATE, "untrained, seed 0", torch.float32)
 
 
 @pytest.fixture(scope="module")
 def untrained():
-    return panns.load_backbone("untrained", 0, CPU)
+    return panns.load_backbone("untrained", 0, CPU, torch.float32)
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_a_published_file_is_loaded(tmp_path, monkeypatch, capsys, quick_init, s
     path = tmp_path / "Cnn14.pth"
     state_dict = published_file(path, sample_rate)
     register(monkeypatch, path, sample_rate)
-    backbone = panns.load_backbone(str(path), 0, CPU)
+    backbone = panns.load_backbone(str(path), 0, CPU, torch.float32)
     assert backbone.sample_rate == sample_rate
     assert backbone.pretrained
     assert backbone.weights == sha256_file(path)
@@ -158,7 +159,7 @@ def test_a_file_with_a_wrong_checksum_is_refused(tmp_path):
     path = tmp_path / "Cnn14.pth"
     path.write_bytes(b"not the weights")
     with pytest.raises(UserError) as error:
-        panns.load_backbone(str(path), 0, CPU)
+        panns.load_backbone(str(path), 0, CPU, torch.float32)
     message = str(error.value)
     assert "\n" not in message
     assert str(path) in message
@@ -168,7 +169,7 @@ def test_a_file_with_a_wrong_checksum_is_refused(tmp_path):
 
 def test_a_missing_file_names_both_ways_out(tmp_path):
     with pytest.raises(UserError) as error:
-        panns.load_backbone(str(tmp_path / "Cnn14.pth"), 0, CPU)
+        panns.load_backbone(str(tmp_path / "Cnn14.pth"), 0, CPU, torch.float32)
     message = str(error.value)
     assert "\n" not in message
     assert "Cnn14.pth is missing" in message
@@ -194,7 +195,7 @@ def test_a_file_cannot_run_code(tmp_path, monkeypatch, quick_init, legacy):
     marker.unlink()
     register(monkeypatch, path, RATE)
     with pytest.raises(pickle.UnpicklingError, match=r"Unsupported global|Weights only"):
-        panns.load_backbone(str(path), 0, CPU)
+        panns.load_backbone(str(path), 0, CPU, torch.float32)
     assert not marker.exists()
 
 
@@ -207,7 +208,7 @@ def test_untrained_is_decided_by_its_seed_and_leaves_the_global_state(untrained,
     assert untrained.sample_rate == RATE
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    again = panns.load_backbone("untrained", 0, CPU)
+    again = panns.load_backbone("untrained", 0, CPU, torch.float32)
     assert torch.equal(torch.get_rng_state(), before)
     assert weights_hash(again.network) == weights_hash(untrained.network)
     assert not again.network.training
@@ -216,8 +217,16 @@ def test_untrained_is_decided_by_its_seed_and_leaves_the_global_state(untrained,
 
 
 def test_untrained_networks_of_other_seeds_differ(monkeypatch):
-    monkeypatch.setattr(panns, "_make_cnn14", lambda _front_end: nn.Linear(3, 3))
-    hashes = {weights_hash(panns.load_backbone("untrained", s, CPU).network) for s in (0, 1, 2)}
+    def make(_front_end):
+        network = nn.Linear(3, 3)
+        network.spectrogram_extractor = network.logmel_extractor = nn.Identity()
+        return network
+
+    monkeypatch.setattr(panns, "_make_cnn14", make)
+    hashes = {
+        weights_hash(panns.load_backbone("untrained", s, CPU, torch.float32).network)
+        for s in (0, 1, 2)
+    }
     assert len(hashes) == 3
 
 
@@ -234,6 +243,22 @@ def test_embeddings_do_not_depend_on_the_batch(untrained):
     assert np.abs(together[0] - together[1]).max() > 1e-4
 
 
+def test_half_precision_leaves_the_front_end_exact(untrained):
+    half = panns.load_backbone("untrained", 0, CPU, torch.bfloat16)
+    seen = {}
+    for name, backbone in (("exact", untrained), ("half", half)):
+        keep = lambda _module, _x, y, name=name: seen.update({name: y})  # noqa: E731
+        hook = backbone.network.logmel_extractor.register_forward_hook(keep)
+        clip = torch.from_numpy(make_waveform(next(iter(ARTISTS)), 1, 2.0))
+        seen[f"{name} embedding"] = panns.embed(backbone, [clip])
+        hook.remove()
+    assert seen["half"].dtype == torch.float32
+    assert torch.equal(seen["half"], seen["exact"])
+    assert seen["half embedding"].dtype == np.float32
+    assert (seen["half embedding"] != seen["exact embedding"]).any()
+    np.testing.assert_allclose(seen["half embedding"], seen["exact embedding"], atol=0.02)
+
+
 def test_clips_under_a_second_are_padded_with_silence(untrained):
     clip = noise(0.05)
     padded = torch.cat([clip, torch.zeros(RATE - len(clip))])
@@ -241,7 +266,7 @@ def test_clips_under_a_second_are_padded_with_silence(untrained):
 
 
 def test_a_batch_holds_neighbours_of_equal_length_up_to_its_limit(toy, monkeypatch):
-    monkeypatch.setattr(panns, "MAX_BATCH_SECONDS", 4.0)
+    monkeypatch.setitem(panns.MAX_BATCH_SECONDS, "cpu", 4.0)
     batches = []
     toy.network.register_forward_pre_hook(lambda _module, x: batches.append(tuple(x[0].shape)))
     waveforms = [noise(2), noise(2), noise(2), noise(1), noise(0.5), noise(9)]
@@ -369,7 +394,7 @@ def test_other_settings_have_other_views(tmp_path, songs, toy, change):
 
 def test_other_weights_have_other_embeddings(tmp_path, songs, toy):
     views_of(tmp_path, songs, toy)
-    other = panns.Backbone(Toy(), RATE, "untrained, seed 1")
+    other = panns.Backbone(Toy(), RATE, "untrained, seed 1", torch.float32)
     views_of(tmp_path, songs, other)
     assert len(other.network.lengths) == 6
 
@@ -427,6 +452,10 @@ def train(tiny_data, tmp_path, untrained, monkeypatch):
             "views": 2,
             "windows": 1,
             "seed": 0,
+            "precision": "float32",
+            "patience": None,
+            "compile": False,
+            "tensorboard": False,
             "resume": False,
             "overwrite": False,
         }

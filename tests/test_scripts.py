@@ -638,7 +638,8 @@ def test_a_stopped_and_killed_run_goes_on_as_if_nothing_had_been(
             assert f"\nepoch {epoch + 1:3}/8 " in output  # nothing was held back
         else:
             assert error == (
-                "stopped; --resume, in place of --overwrite, goes on after the last whole epoch\n"
+                "stopping after this step; once more to stop at once\n"
+                "stopped; --resume, in place of --overwrite, goes on where it was\n"
             )
         before, epoch = epoch, artifacts.read_checkpoint(folder / "last.pt", "x")["epoch"]
         assert before < epoch < 8

@@ -13,6 +13,7 @@ from artist20 import UserError, audio, store
 from artist20.store import RowStore
 
 WIDTH = 3
+KIND = {"settings": {}, "dtype": "float32", "width": WIDTH}
 
 
 def open_store(parent: Path, **settings: object) -> RowStore:
@@ -230,74 +231,107 @@ def head(file: Path) -> np.ndarray:
     return audio.load(file)[: 4 * WIDTH].reshape(-1, WIDTH)
 
 
-def fill(opened: RowStore, files: dict[str, Path], workers: int = 1) -> list[str]:
-    """Fill a store, and return the keys that were computed."""
+def fill(parent: Path, files: dict[str, Path], workers: int = 1, **more: object) -> list[str]:
+    """Fill a store, check what is in it, and return the keys that were computed."""
     computed = []
 
-    def in_main(key: str, rows: np.ndarray) -> np.ndarray:
-        computed.append(key)
+    def in_main(keys: list[str], rows: list[np.ndarray]) -> list[np.ndarray]:
+        computed.extend(keys)
         return rows
 
-    store.fill(opened, files, head, in_main, workers=workers, label="toy")
+    options = {"workers": workers, "label": "toy", **more}
+    rows, index = store.stored_rows(
+        parent, "toy", **KIND, files=files, in_worker=head, in_main=in_main, **options
+    )
+    assert not rows.flags.writeable
+    for key, file in files.items():
+        first, n_rows = index[key]
+        np.testing.assert_array_equal(rows[first : first + n_rows], head(file))
     return computed
 
 
-def assert_filled(opened: RowStore, files: dict[str, Path]) -> None:
-    for key, file in files.items():
-        np.testing.assert_array_equal(read_back(opened, key), head(file))
-
-
 @pytest.mark.parametrize("workers", [1, 2])
-def test_fill_computes_what_is_missing_alone(tmp_path, songs, workers):
-    keys = list(songs)
-    with open_store(tmp_path) as opened:
-        first = {key: songs[key] for key in keys[1:3]}
-        assert fill(opened, first, workers) == keys[1:3]
-    with open_store(tmp_path) as opened:
-        assert fill(opened, songs, workers) == [keys[0], *keys[3:]]
-        assert fill(opened, songs, workers) == []
-        assert_filled(opened, songs)
+@pytest.mark.parametrize("songs_at_a_time", [1, 2, 10])
+def test_what_is_missing_alone_is_computed(tmp_path, songs, workers, songs_at_a_time):
+    keys, options = list(songs), {"workers": workers, "songs_at_a_time": songs_at_a_time}
+    first = {key: songs[key] for key in keys[1:3]}
+    assert fill(tmp_path, first, **options) == keys[1:3]
+    assert fill(tmp_path, songs, **options) == [keys[0], *keys[3:]]
+    assert fill(tmp_path, songs, **options) == []
 
 
-def test_fill_names_all_unreadable_songs_after_the_others(tmp_path, songs):
+def test_songs_are_given_a_few_at_a_time(tmp_path, songs):
+    groups = []
+
+    def in_main(keys: list[str], rows: list[np.ndarray]) -> list[np.ndarray]:
+        groups.append(keys)
+        return rows
+
+    store.stored_rows(
+        tmp_path,
+        "toy",
+        **KIND,
+        files=songs,
+        in_worker=head,
+        in_main=in_main,
+        workers=2,
+        label="toy",
+        songs_at_a_time=2,
+    )
+    assert groups == [["key 0", "key 1"], ["key 2", "key 3"], ["key 4"]]
+
+
+@pytest.mark.parametrize("songs_at_a_time", [1, 3])
+def test_all_unreadable_songs_are_named_after_the_others(tmp_path, songs, songs_at_a_time):
     copy = dict(songs)
     for key in ("key 0", "key 3"):
         copy[key] = tmp_path / f"bad {key}.flac"
         copy[key].write_text("no music")
     copy["key 4"] = tmp_path / "nowhere.flac"
-    with (
-        open_store(tmp_path) as opened,
-        pytest.raises(audio.AudioError, match=r"^3 songs cannot be read") as caught,
-    ):
-        fill(opened, copy)
+    with pytest.raises(audio.AudioError, match=r"^3 songs cannot be read") as caught:
+        fill(tmp_path, copy, songs_at_a_time=songs_at_a_time)
     _, *lines = str(caught.value).splitlines()
     assert len(lines) == 3
     for line, name in zip(lines, ("bad key 0.flac", "bad key 3.flac", "nowhere.flac"), strict=True):
         assert line.startswith(str(tmp_path / name))
-    with open_store(tmp_path) as opened:
-        assert [key for key in copy if key in opened] == ["key 1", "key 2"]
-        # Mended songs are computed, the others are not computed again.
-        assert fill(opened, songs) == ["key 0", "key 3", "key 4"]
-        assert_filled(opened, songs)
+    # Mended songs are computed, the others are not computed again.
+    assert fill(tmp_path, songs) == ["key 0", "key 3", "key 4"]
 
 
 def test_one_unreadable_song_is_one_song(tmp_path, songs):
     bad = tmp_path / "bad.wav"
     shutil.copyfile(__file__, bad)
-    with open_store(tmp_path) as opened, pytest.raises(audio.AudioError, match=r"^1 song cannot"):
-        fill(opened, {**songs, "bad": bad})
+    with pytest.raises(audio.AudioError, match=r"^1 song cannot"):
+        fill(tmp_path, {**songs, "bad": bad})
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_interrupted_fill_keeps_what_is_finished(tmp_path, songs, error):
-    def in_main(key: str, rows: np.ndarray) -> np.ndarray:
-        if key == "key 3":
+def test_an_interrupted_run_keeps_what_is_finished(tmp_path, songs, error):
+    def in_main(keys: list[str], rows: list[np.ndarray]) -> list[np.ndarray]:
+        if keys == ["key 3"]:
             raise error
         return rows
 
-    with pytest.raises(error), open_store(tmp_path) as opened:
-        store.fill(opened, songs, head, in_main, workers=2, label="toy")
-    with open_store(tmp_path) as opened:
-        assert [key for key in songs if key in opened] == ["key 0", "key 1", "key 2"]
-        assert fill(opened, songs) == ["key 3", "key 4"]
-        assert_filled(opened, songs)
+    with pytest.raises(error):
+        store.stored_rows(
+            tmp_path,
+            "toy",
+            **KIND,
+            files=songs,
+            in_worker=head,
+            in_main=in_main,
+            workers=2,
+            label="toy",
+        )
+    assert fill(tmp_path, songs) == ["key 3", "key 4"]
+
+
+def test_what_processes_of_a_stopped_run_computed_is_used(tmp_path, songs):
+    fill(tmp_path, {"key 0": songs["key 0"]})
+    (folder,) = tmp_path.iterdir()
+    for rank, keys in enumerate((["key 1", "key 0"], ["key 3"])):
+        with RowStore(folder / store.PARTS, str(rank), *KIND.values()) as part:
+            for key in keys:
+                part.append(key, head(songs[key]))
+    assert fill(tmp_path, songs) == ["key 2", "key 4"]
+    assert not list((folder / store.PARTS).iterdir())

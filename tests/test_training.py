@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def toy_batches(epoch, seed=0):
 
 
 def run_toy(
-    folder, schedule="cosine", seed=0, epochs=EPOCHS, batches=None, score_val=None, lr=0.01
+    folder, schedule="cosine", seed=0, epochs=EPOCHS, batches=None, score_val=None, lr=0.01, **more
 ):
     model = make_toy(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
@@ -52,7 +53,7 @@ def run_toy(
         optimizer,
         scheduler,
         batches or (lambda epoch: toy_batches(epoch, seed)),
-        score_val or (lambda: training.predict(model, X)),
+        score_val or (lambda: training.predict(model, X, torch.float32)),
         LABELS,
         epochs=epochs,
         steps_per_epoch=3,
@@ -60,6 +61,7 @@ def run_toy(
         seed=seed,
         folder=folder,
         identity=IDENTITY,
+        **{"precision": torch.float32, **more},
     )
 
 
@@ -131,12 +133,13 @@ def test_train_loss_is_the_mean_over_examples_with_smoothed_labels(tmp_path):
         optimizer,
         CosineAnnealingLR(optimizer, 1),
         lambda _epoch: [(X[:8], targets[:8]), (X[8:], targets[8:])],  # unequal batches
-        lambda: training.predict(model, X),
+        lambda: training.predict(model, X, torch.float32),
         LABELS,
         epochs=1,
         steps_per_epoch=2,
         label_smoothing=0.1,
         seed=0,
+        precision=torch.float32,
         folder=tmp_path,
         identity=IDENTITY,
     )
@@ -201,6 +204,7 @@ def test_best_holds_the_weights_of_its_epoch(tmp_path):
         steps_per_epoch=3,
         label_smoothing=0.0,
         seed=0,
+        precision=torch.float32,
         folder=tmp_path,
         identity=IDENTITY,
     )
@@ -227,6 +231,88 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, schedule, epoch):
     for name in ("last.pt", "best.pt"):
         a, b = (artifacts.read_checkpoint(tmp_path / run / name, "x") for run in ("whole", "parts"))
         assert_equal(a, b)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("epoch", "step"), [(1, 0), (2, 1), (3, 2), (5, 1)])
+def test_a_signal_ends_the_step_and_nothing_is_lost(tmp_path, number, epoch, step):
+    whole = run_toy(tmp_path / "whole")
+
+    def batches(current):
+        for i, batch in enumerate(toy_batches(current)):
+            if (current, i) == (epoch, step):
+                signal.raise_signal(number)
+            yield batch
+
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt) as stop:
+        run_toy(tmp_path / "parts", batches=batches)
+    assert stop.value.args == (number,)
+    assert handlers == [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    last = artifacts.read_checkpoint(tmp_path / "parts/last.pt", "x")
+    # In its last step a signal lets the epoch come to its end.
+    assert (last["epoch"], last["state"]["step"]) == (
+        (epoch - 1, step + 1) if step < 2 else (epoch, 0)
+    )
+    torch.rand(7)
+    parts = run_toy(tmp_path / "parts")
+    assert without_seconds(parts) == without_seconds(whole)
+    for name in ("last.pt", "best.pt"):
+        a, b = (artifacts.read_checkpoint(tmp_path / run / name, "x") for run in ("whole", "parts"))
+        assert_equal(a, b)
+
+
+def test_a_second_signal_stops_at_once(tmp_path):
+    def batches(_epoch):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("went on")
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        run_toy(tmp_path, batches=batches)
+    assert not (tmp_path / "last.pt").is_file()
+
+
+def test_patience_ends_a_run_that_no_longer_improves(tmp_path, monkeypatch, capsys):
+    ranks = iter([(0.1,), (0.5,), (0.4,), (0.5,), (0.3,)])
+    by_epoch = {}
+    monkeypatch.setattr(
+        training, "_rank", lambda row: by_epoch.setdefault(row["epoch"], None) or next_rank(row)
+    )
+
+    def next_rank(row):
+        by_epoch[row["epoch"]] = next(ranks)
+        return by_epoch[row["epoch"]]
+
+    history = run_toy(tmp_path, patience=2)
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    assert "none of 2 epochs was better than 2" in capsys.readouterr().out
+    assert run_toy(tmp_path, patience=2) == history
+
+
+def test_tensorboard_events_are_the_history(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with pytest.raises(InterruptionError):
+        run_toy(tmp_path, batches=interrupt_in(3), tensorboard=True)
+    history = run_toy(tmp_path, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    for name in ("train_loss", "val_loss", "val_top1", "lr"):
+        found = [(event.step, event.value) for event in events.Scalars(name)]
+        assert found == [(row["epoch"], pytest.approx(row[name])) for row in history]
+
+
+def test_bfloat16_learns_with_losses_in_float32(tmp_path):
+    history = run_toy(tmp_path / "half", epochs=5, precision=torch.bfloat16)
+    exact = run_toy(tmp_path / "exact", epochs=5)
+    losses = np.array([[row["train_loss"] for row in rows] for rows in (history, exact)])
+    assert losses[0] != pytest.approx(losses[1], rel=1e-6)
+    assert losses[0] == pytest.approx(losses[1], rel=0.03)
+    last = artifacts.read_checkpoint(tmp_path / "half/last.pt", "x")
+    weights = [value.dtype for value in last["model"].values() if value.is_floating_point()]
+    assert set(weights) == {torch.float32}
 
 
 def test_the_plateau_is_that_of_the_validation_loss(tmp_path):
@@ -288,12 +374,13 @@ def test_weights_that_the_last_step_ruins_are_not_kept(tmp_path):
             optimizer,
             ReduceLROnPlateau(optimizer),
             batches,
-            lambda: training.predict(model, X),
+            lambda: training.predict(model, X, torch.float32),
             LABELS,
             epochs=3,
             steps_per_epoch=1,
             label_smoothing=0.0,
             seed=0,
+            precision=torch.float32,
             folder=tmp_path,
             identity=IDENTITY,
         )
@@ -407,12 +494,14 @@ def test_finish_reports_the_best_and_the_last_epoch(tmp_path):
 
 def test_predict_gives_probabilities_without_dropout():
     model = make_toy().train()
-    scores = training.predict(model, X.half())
+    scores = training.predict(model, X.half(), torch.float32)
     assert scores.dtype == np.float32
     assert scores.sum(axis=1) == pytest.approx(np.ones(N_SONGS), abs=1e-5)
-    assert np.array_equal(scores, training.predict(model, X.half()))
-    alone = np.concatenate([training.predict(model, X[i : i + 1]) for i in range(N_SONGS)])
-    assert np.abs(training.predict(model, X) - alone).max() < 1e-6
+    assert np.array_equal(scores, training.predict(model, X.half(), torch.float32))
+    alone = np.concatenate(
+        [training.predict(model, X[i : i + 1], torch.float32) for i in range(N_SONGS)]
+    )
+    assert np.abs(training.predict(model, X, torch.float32) - alone).max() < 1e-6
 
 
 # --- the real network --------------------------------------------------------------------------
@@ -442,7 +531,7 @@ def test_resnet_overfits_eight_songs(tmp_path):
                 yield x.float(), augment.one_hot(y, 4)
 
     def score():
-        predict = lambda x: training.predict(model, x)  # noqa: E731
+        predict = lambda x: training.predict(model, x, torch.float32)  # noqa: E731
         scores, song_index = spectrogram.score_windows(predict, mels, n_frames, 16)
         return training.evaluation.mean_per_song(scores, song_index, 8)
 
@@ -457,6 +546,7 @@ def test_resnet_overfits_eight_songs(tmp_path):
         steps_per_epoch=10,
         label_smoothing=0.0,
         seed=0,
+        precision=torch.float32,
         folder=tmp_path,
         identity=IDENTITY,
     )

@@ -1,0 +1,188 @@
+"""Two processes that work as one, over gloo, against one that works alone."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from artist20 import artifacts, parallel
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# What each process runs. ResNet's parts (no bias before a normalisation, where its gradient is
+# rounding error that Adam would blow up): convolution, batch normalisation, and no dropout, whose
+# masks differ between processes. Batches of 5 and 3 songs do not divide evenly; the last has one.
+TOY = """
+import json, sys
+from pathlib import Path
+import numpy as np, torch
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from artist20 import augment, parallel, training
+
+folder, epochs, kill = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+device = parallel.start(torch.device("cpu"))
+X = torch.from_numpy(np.random.default_rng(0).normal(size=(9, 1, 8, 6))).float()
+y = np.arange(9) % 3
+torch.manual_seed(0)
+model = nn.Sequential(
+    nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3)
+)
+model = parallel.synchronize_batch_norm(model)
+optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
+seen = []
+
+def batches(epoch):
+    order = np.random.default_rng(epoch).permutation(9)
+    for part in (order[:5], order[5:8], order[8:]):
+        seen.append([epoch, part[parallel.share(len(part)).numpy()].tolist()])
+        if kill == f"{epoch}" and parallel.rank() == 1:
+            import os, signal
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield X[part], augment.one_hot(torch.from_numpy(y[part]), 3)
+
+def score(songs):
+    return training.predict(model, X[songs], torch.float32)
+
+def main():
+    history = training.fit(
+        model, optimizer, CosineAnnealingLR(optimizer, 4), batches,
+        lambda: parallel.score_divided(9, score), y, epochs=epochs, steps_per_epoch=3,
+        label_smoothing=0.1, seed=0, precision=torch.float32, folder=folder,
+        identity={"kind": "toy", "classes": ["a", "b", "c"], "config": {}},
+    )
+    (folder / f"seen-{parallel.rank()}.json").write_text(json.dumps([seen, history]))
+    parallel.stop()
+
+from artist20 import cli
+cli.run(main)
+"""
+
+
+def torchrun(n_processes, *command, cwd, **more):
+    line = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={n_processes}"]
+    line += ["--master-port=0", "--standalone"] if n_processes > 1 else ["--standalone"]
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*line, *map(str, command)],
+        cwd=cwd,
+        env=env,
+        text=True,
+        capture_output=True,
+        timeout=240,
+        **more,
+    )
+
+
+def run_toy(folder, n_processes, epochs=4, kill="never"):
+    folder.mkdir(exist_ok=True)
+    script = folder / "toy.py"
+    script.write_text(TOY)
+    return torchrun(n_processes, script, folder, epochs, kill, cwd=folder)
+
+
+def histories(folder):
+    files = sorted(folder.glob("seen-*.json"))
+    return [json.loads(file.read_text()) for file in files]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    done = run_toy(folder, 1)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def assert_same_run(folder, alone):
+    (_, expected), *_ = histories(alone)
+    for _, history in histories(folder):
+        for row, other in zip(history, expected, strict=True):
+            for key in ("train_loss", "val_loss", "val_top1", "val_top3", "lr"):
+                assert row[key] == pytest.approx(other[key], rel=1e-4), key
+    ours, theirs = (artifacts.read_checkpoint(path / "last.pt", "x") for path in (folder, alone))
+    for name, value in theirs["model"].items():
+        torch.testing.assert_close(ours["model"][name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_train_as_one(tmp_path, alone):
+    done = run_toy(tmp_path, 2)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(tmp_path, alone)
+    assert done.stdout.count("epoch   4/4") + done.stderr.count("epoch   4/4") == 1
+    (first, _), (second, _) = histories(tmp_path)
+    for epoch in range(1, 5):
+        songs = [song for e, part in first + second if e == epoch for song in part]
+        assert sorted(songs) == list(range(9))  # every song once, in one of the two
+        assert [song for e, part in second if e == epoch for song in part]
+
+
+def test_a_killed_process_ends_the_run_which_can_go_on(tmp_path, alone):
+    done = run_toy(tmp_path, 2, kill="3")
+    assert done.returncode != 0
+    assert "another process is gone" in done.stderr
+    assert "--resume" in done.stderr
+    assert artifacts.read_checkpoint(tmp_path / "last.pt", "x")["epoch"] == 2
+    done = run_toy(tmp_path, 2)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(tmp_path, alone)
+
+
+def test_one_process_goes_on_where_two_were(tmp_path, alone):
+    assert run_toy(tmp_path, 2, kill="3").returncode != 0
+    done = run_toy(tmp_path, 1)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(tmp_path, alone)
+
+
+def test_the_stages_give_the_same_with_two_processes(tiny_data, tmp_path):
+    """Features and log-mels exactly; the network's accuracy need not, because of its dropout."""
+    for n in (1, 2):
+        for script, options in (
+            ("task1_preprocessing", []),
+            (
+                "task2_train_wo_pretrain",
+                ["--epochs", 1, "--crop-seconds", 1, "--batch-size", 5, "--lr", 1e-6],
+            ),
+        ):
+            done = torchrun(
+                n,
+                REPOSITORY / f"{script}.py",
+                *("--data-dir", tiny_data, "--results-dir", f"results-{n}"),
+                *("--device", "cpu", "--workers", 1, *options),
+                cwd=tmp_path,
+            )
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.count("next: python") == 1
+    one, two = (tmp_path / f"results-{n}" for n in (1, 2))
+    for name in artifacts.feature_hashes(one / "task1"):
+        assert (one / "task1" / name).read_bytes() == (two / "task1" / name).read_bytes()
+    losses = []
+    for folder in (one, two):
+        (rows,) = folder.glob("task2/resnet/cache/log_mel-*/rows.bin")
+        assert not list(rows.parent.glob("parts/*"))
+        metrics = json.loads((folder / "task2/resnet/metrics.json").read_text())
+        last = artifacts.read_checkpoint(folder / "task2/resnet/last.pt", "x")
+        losses.append(last["history"][0]["train_loss"])
+        assert metrics["device"].endswith("2 processes") == (folder == two)
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+
+
+def test_a_process_that_torchrun_did_not_start_is_alone():
+    assert parallel.world_size() == 1
+    assert parallel.is_main()
+    assert parallel.on_main(lambda: 3) == 3
+    assert parallel.gather("x") == ["x"]
+    assert parallel.any_of(True)
+    model = nn.Linear(1, 1)
+    assert parallel.distribute(model) is model
+    assert parallel.synchronize_batch_norm(model) is model
+    assert parallel.share(3).tolist() == [0, 1, 2]
+    scores = parallel.score_divided(3, lambda songs: songs[:, None] * np.ones(2))
+    assert scores.tolist() == [[0, 0], [1, 1], [2, 2]]
