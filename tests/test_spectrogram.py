@@ -152,3 +152,25 @@ def test_cached_log_mels_are_in_the_files_order_and_computed_once(tiny_data, tmp
     monkeypatch.setattr(spectrogram, "log_mel", None)  # would fail in the worker
     again = spectrogram.cached_log_mels(tmp_path, files[:2], keys[:2], workers=1)
     assert again.spans == songs.spans[:2]
+
+
+def test_songs_held_on_a_device_are_cut_alike():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(50, spectrogram.N_MELS)).astype(np.float16)
+    songs = spectrogram.LogMels(rows, [(40, 10), (3, 20), (23, 4)])  # others' rows lie between
+    held = songs.on(torch.device("cpu"))
+    assert held.rows.shape == (34, spectrogram.N_MELS)
+    for song in range(3):
+        for start in (0, 2):
+            for n_frames in (1, 4, 30):
+                expected = songs.crop(song, start, n_frames)
+                assert np.array_equal(np.asarray(held.crop(song, start, n_frames)), expected)
+    labels = np.array([5, 6, 7])
+    cut = [
+        list(spectrogram.random_crops(each, labels, 8, 2, np.random.default_rng(1)))
+        for each in (songs, held)
+    ]
+    for (crops, of), (same, of_same) in zip(*cut, strict=True):
+        assert torch.equal(crops, same)
+        assert torch.equal(of, of_same)
+    assert songs.near(torch.device("cpu")) is songs
