@@ -78,7 +78,7 @@ def main() -> int:
     if checkpoint["kind"] != "panns":
         raise UserError(f"{path} is not of task2_train.py")
     config = checkpoint["config"]
-    precision = cli.choose_precision(args.precision, device)
+    precision = cli.choose_precision(args.precision, device, config["precision"])
     backbone = load_backbone(config, args.backbone_weights, device, precision)
     model = EmbeddingMLP(len(checkpoint["classes"]))
     model.load_state_dict(checkpoint["model"])

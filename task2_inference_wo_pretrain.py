@@ -32,12 +32,12 @@ def main() -> int:
     """Run the stage."""
     args = parse_args()
     device = cli.choose_device(args.device)
-    precision = cli.choose_precision(args.precision, device)
     folder = artifacts.resnet_dir(args.results_dir)
     path = args.checkpoint or folder / "best.pt"
     checkpoint = artifacts.read_checkpoint(path, "task2_train_wo_pretrain.py")
     if checkpoint["kind"] != "resnet" or checkpoint["config"]["front_end"] != spectrogram.FRONT_END:
         raise UserError(f"{path} is not of this version of task2_train_wo_pretrain.py")
+    precision = cli.choose_precision(args.precision, device, checkpoint["config"]["precision"])
     model = ArtistResNet(len(checkpoint["classes"]), spectrogram.N_MELS)
     model.load_state_dict(checkpoint["model"])
     model.to(device)

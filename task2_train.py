@@ -134,8 +134,13 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             )
 
     def score_val() -> np.ndarray:
-        scores = training.predict(model, val_rows, precision)
-        return evaluation.mean_per_song(scores, val_windows.song_index, len(val_songs))
+        return parallel.score_divided(len(val_songs), score)
+
+    def score(songs: np.ndarray) -> np.ndarray:
+        mine = np.isin(val_windows.song_index, songs)
+        scores = training.predict(model, val_rows[mine], precision)
+        song_index = np.searchsorted(songs, val_windows.song_index[mine])
+        return evaluation.mean_per_song(scores, song_index, len(songs))
 
     history = training.fit(
         model,

@@ -49,7 +49,7 @@ def augmented_batches(
     rng = np.random.default_rng(seed)
     generator = torch.Generator(device).manual_seed(seed)
     for crops, crop_labels in spectrogram.random_crops(songs, labels, n_frames, batch_size, rng):
-        log_mel = crops.to(device, non_blocking=True).float()
+        log_mel = crops.to(device).float()
         snr_db = rng.uniform(*NOISE_SNR_DB, len(crops))
         snr_db[rng.random(len(crops)) >= NOISE_PROBABILITY] = np.inf
         log_mel = augment.add_noise_to_log_mel(

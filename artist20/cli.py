@@ -104,7 +104,13 @@ def add_compute_options(parser: argparse.ArgumentParser) -> None:
 def add_workers_option(parser: argparse.ArgumentParser) -> None:
     """Add --workers."""
     parser.add_argument(
-        "--workers", type=positive_int, default=os.cpu_count(), help="processes that work at a time"
+        "--workers",
+        type=positive_int,
+        # Of the cores that this process may use, its share among those that torchrun started.
+        default=max(
+            1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        ),
+        help="processes that work at a time",
     )
 
 
@@ -187,12 +193,21 @@ def choose_device(name: str) -> Any:
     return device
 
 
-def choose_precision(name: str, device: Any) -> Any:
-    """Return the ``torch.dtype`` for --precision."""
+def choose_precision(name: str, device: Any, trained_in: str | None = None) -> Any:
+    """Return the ``torch.dtype`` for --precision.
+
+    For a model that was ``trained_in`` float32, auto is float32 on any machine.
+    """
     import torch
 
+    if name == "auto" and trained_in == "float32":
+        name = trained_in
+
     if name == "auto":
-        has_it = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        # Not where oneDNN would emulate it, at half the speed of float32.
+        has_it = device.type == "cuda" or (
+            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        )
         name = "bfloat16" if has_it else "float32"
     return getattr(torch, name)
 
@@ -288,6 +303,13 @@ def run(
         terminated = interrupt.args == (signal.SIGTERM,)
         print(f"stopped; {to_go_on}", file=sys.stderr)
         sys.exit(143 if terminated else 130)
+    except RuntimeError as error:
+        from artist20 import parallel
+
+        if not parallel.other_is_gone(error):
+            raise
+        print(f"error: another process is gone; {to_go_on}", file=sys.stderr)
+        sys.exit(2)
     except BrokenPipeError:
         # Python would try once more to write what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

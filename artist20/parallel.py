@@ -33,6 +33,11 @@ def start(device: torch.device) -> torch.device:
         return device
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        if device.index >= torch.cuda.device_count():
+            raise UserError(
+                f"torchrun started {os.environ['LOCAL_WORLD_SIZE']} processes for "
+                f"{torch.cuda.device_count()} GPUs: --nproc-per-node must be that many at most"
+            )
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=TIMEOUT)
@@ -43,10 +48,10 @@ def start(device: torch.device) -> torch.device:
     return device
 
 
-def stop() -> None:
-    """Leave the other processes, when all work is done."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+def other_is_gone(error: RuntimeError) -> bool:
+    """Return whether an error says that another process is no longer there."""
+    signs = ("closed by peer", "reset by peer", "NCCL", "Broken pipe", "gloo")
+    return world_size() > 1 and any(sign in str(error) for sign in signs)
 
 
 def world_size() -> int:
@@ -72,7 +77,7 @@ def quiet() -> bool | None:
 def on_main(compute: Callable[[], Any]) -> Any:
     """Call a function in the main process alone, and give its result to all.
 
-    A ``UserError`` is raised in all, too.
+    A mistake or a failure to read or write is raised in all, too.
     """
     if world_size() == 1:
         return compute()
@@ -80,7 +85,7 @@ def on_main(compute: Callable[[], Any]) -> Any:
     if is_main():
         try:
             result[0] = compute()
-        except UserError as error:
+        except (UserError, OSError) as error:
             result[1] = error
     dist.broadcast_object_list(result, src=0, device=CPU)
     if result[1] is not None:
@@ -171,16 +176,14 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         exact = x.float()
-        n_local = exact.numel() / exact.shape[1]
-        n = total(torch.tensor(n_local))
-        sums = all_reduce(torch.stack([exact.sum((0, 2, 3)), exact.square().sum((0, 2, 3))]))
-        mean = sums[0] / n
-        variance = sums[1] / n - mean.square()
+        n = total(torch.tensor(exact.numel() / exact.shape[1]))
+        mean = all_reduce(exact.sum((0, 2, 3))) / n
+        centred = exact - mean[:, None, None]
+        variance = all_reduce(centred.square().sum((0, 2, 3))) / n
         with torch.no_grad():
             self.num_batches_tracked += 1
             unbiased = variance * n / (n - 1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(unbiased, self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
-        shift = self.bias - mean * scale
-        return (exact * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -164,6 +165,13 @@ class _Songs(Dataset[np.ndarray]):
             return error
 
 
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    # A signal to the whole process group must not take the workers from a parent that is about to
+    # end them in order.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _as_it_is(value: Any) -> Any:
     return value
 
@@ -199,6 +207,7 @@ def map_songs(
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=min(workers, len(files)),
+        worker_init_fn=_leave_signals_to_the_parent,
     )
     return tqdm(loader, label, disable=parallel.quiet(), unit="song")
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import shutil
 import signal
 import sys
 import threading
@@ -23,6 +24,8 @@ from tqdm import tqdm
 
 from artist20 import UserError, artifacts, evaluation, parallel
 
+# What is kept of an epoch in the midst of it: the sums are over its steps so far.
+NEW_EPOCH = {"step": 0, "examples": 0, "loss_sum": 0.0, "seconds": 0.0}
 BEST, LAST = "best.pt", "last.pt"
 RESULTS = (
     *(BEST, LAST, "history.csv", "metrics.json"),
@@ -62,6 +65,7 @@ def open_run(
         with artifacts.only_writer(folder):
             for name in RESULTS:
                 (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     elif metrics_file.is_file():
         metrics = artifacts.read_metrics(metrics_file, f"{script} --overwrite")
         artifacts.check_same_settings(metrics["settings"], settings, metrics_file)
@@ -150,7 +154,7 @@ def fit(
         After Ctrl-C or SIGTERM, when ``last.pt`` is written.
     """
     history: list[dict[str, float]] = []
-    state = {"step": 0, "examples": 0, "loss_sum": 0.0}  # of the epoch that runs
+    state = dict(NEW_EPOCH)
     if (folder / LAST).is_file():
         last = artifacts.read_checkpoint(folder / LAST, "training")
         model.load_state_dict(last["model"])
@@ -178,7 +182,6 @@ def fit(
     runner = parallel.distribute(model)
     with ExitStack() as stack:
         stopped = stack.enter_context(_stop_request())
-        stack.enter_context(_one_line_if_another_process_is_gone(folder))
         if parallel.is_main():
             stack.enter_context(artifacts.only_writer(folder))
             if tensorboard:
@@ -212,19 +215,21 @@ def fit(
                 stopped,
                 bar,
             )
-            if state["step"] < steps_per_epoch and math.isfinite(state["loss_sum"]):
+            state["seconds"] += time.monotonic() - started
+            if parallel.any_of(bool(stopped)):
+                # Also after the last step: validation may take longer than a scheduler waits.
+                if not all(value.isfinite().all() for value in model.state_dict().values()):
+                    raise UserError(_not_finite(epoch, folder))
                 save()
                 parallel.gather(None)  # no process leaves before it is written
                 raise KeyboardInterrupt(*stopped)
+            started = time.monotonic()
             train_loss = state["loss_sum"] / state["examples"]
             scores = score_val()
             val_loss = evaluation.log_loss(scores, val_labels)
             # The last step's harm shows in the validation loss alone.
             if not math.isfinite(train_loss + val_loss):
-                raise UserError(
-                    f"the loss became {train_loss + val_loss} in epoch {epoch}; {folder / LAST} "
-                    f"holds the epoch before, if any: try a lower --lr with --overwrite"
-                )
+                raise UserError(_not_finite(epoch, folder))
             row = {
                 "epoch": epoch,
                 "lr": lr,
@@ -232,7 +237,7 @@ def fit(
                 "val_loss": val_loss,
                 "val_top1": evaluation.top_k_accuracy(scores, val_labels, 1),
                 "val_top3": evaluation.top_k_accuracy(scores, val_labels, 3),
-                "seconds": time.monotonic() - started,
+                "seconds": state["seconds"] + time.monotonic() - started,
             }
             if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(row["val_loss"])
@@ -240,7 +245,7 @@ def fit(
                 scheduler.step()
             better = _rank(row) > max((_rank(earlier) for earlier in history), default=(-1.0,))
             history.append(row)
-            state = {"step": 0, "examples": 0, "loss_sum": 0.0}
+            state = dict(NEW_EPOCH)
             if parallel.is_main():
                 if better:
                     best = {**identity, "epoch": epoch, "model": _on_cpu(model)}
@@ -260,6 +265,13 @@ def fit(
                 parallel.gather(None)
                 raise KeyboardInterrupt(*stopped)
     return history
+
+
+def _not_finite(epoch: int, folder: Path) -> str:
+    return (
+        f"the loss became nan or infinite in epoch {epoch}; {folder / LAST} is of before, if it "
+        "is there: try a lower --lr with --overwrite"
+    )
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -355,7 +367,6 @@ def finish(
             folder / "val_predictions.json", artifacts.Predictions(classes, songs, scores)
         )
         artifacts.write_json(folder / "metrics.json", metrics)
-    parallel.gather(None)  # torchrun ends all processes when the first one ends
     return metrics
 
 
@@ -438,20 +449,6 @@ def _stop_request() -> Iterator[list[Any]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _one_line_if_another_process_is_gone(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        lost = ("closed by peer", "reset by peer", "NCCL", "Broken pipe", "timed out")
-        if parallel.world_size() > 1 and any(word in str(error) for word in lost):
-            raise UserError(
-                f"another process is gone; {folder / LAST} holds the last whole epoch, if any: "
-                "the same command with --resume goes on"
-            ) from None
-        raise
 
 
 @contextmanager

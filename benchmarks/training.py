@@ -48,7 +48,7 @@ def train_epoch(
 ) -> None:
     """Take the steps of an epoch as training.fit does."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    state = {"step": 0, "examples": 0, "loss_sum": 0.0}
+    state = dict(training.NEW_EPOCH)
     bar = training.tqdm(disable=True)
     training._train_epoch(model, optimizer, batches, 0.1, int, precision, state, [], bar)
 

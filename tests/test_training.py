@@ -250,16 +250,29 @@ def test_a_signal_ends_the_step_and_nothing_is_lost(tmp_path, number, epoch, ste
     assert stop.value.args == (number,)
     assert handlers == [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     last = artifacts.read_checkpoint(tmp_path / "parts/last.pt", "x")
-    # In its last step a signal lets the epoch come to its end.
-    assert (last["epoch"], last["state"]["step"]) == (
-        (epoch - 1, step + 1) if step < 2 else (epoch, 0)
-    )
+    # Also after the last step: what is left of that epoch is to validate.
+    assert (last["epoch"], last["state"]["step"]) == (epoch - 1, step + 1)
     torch.rand(7)
     parts = run_toy(tmp_path / "parts")
     assert without_seconds(parts) == without_seconds(whole)
     for name in ("last.pt", "best.pt"):
         a, b = (artifacts.read_checkpoint(tmp_path / run / name, "x") for run in ("whole", "parts"))
         assert_equal(a, b)
+
+
+def test_a_signal_in_the_step_that_ruins_the_weights_saves_nothing(tmp_path):
+    run_toy(tmp_path, epochs=1)
+    before = (tmp_path / "last.pt").read_bytes()
+
+    def batches(epoch):
+        for i, (x, targets) in enumerate(toy_batches(epoch)):
+            if i == 1:
+                signal.raise_signal(signal.SIGTERM)
+            yield (x * 1e30 if i == 1 else x), targets
+
+    with pytest.raises(UserError, match="nan or infinite in epoch 2"):
+        run_toy(tmp_path, batches=batches, lr=float("inf"))
+    assert (tmp_path / "last.pt").read_bytes() == before
 
 
 def test_a_second_signal_stops_at_once(tmp_path):
@@ -352,7 +365,7 @@ def test_nan_loss_stops_and_keeps_the_epoch_before(tmp_path):
         for x, targets in toy_batches(epoch):
             yield (x * float("nan") if epoch == 3 else x), targets
 
-    with pytest.raises(UserError, match=r"loss became nan in epoch 3; .*last.pt.*--lr"):
+    with pytest.raises(UserError, match=r"nan or infinite in epoch 3; .*last.pt.*--lr"):
         run_toy(tmp_path, batches=batches)
     assert (tmp_path / "last.pt").read_bytes() == kept["last"]
     assert artifacts.read_checkpoint(tmp_path / "last.pt", "x")["epoch"] == 2
@@ -368,7 +381,7 @@ def test_weights_that_the_last_step_ruins_are_not_kept(tmp_path):
         optimizer.param_groups[0]["lr"] = 0.1 if epoch == 1 else float("inf")
         return [(X, targets)]
 
-    with pytest.raises(UserError, match="loss became nan in epoch 2"):
+    with pytest.raises(UserError, match="nan or infinite in epoch 2"):
         training.fit(
             model,
             optimizer,
