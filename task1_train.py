@@ -30,7 +30,9 @@ from artist20.artifacts import FeatureSet
 from artist20.classical import Rows
 
 
-def read_rows(folder: Path, level: str, splits: dict[str, FeatureSet], cut: dict[str, Any]) -> Any:
+def read_rows(
+    folder: Path, level: str, splits: dict[str, FeatureSet], cut: dict[str, Any]
+) -> dict[str, Rows]:
     """Make the rows of both splits; ``cut`` has the segments' seconds and covariance."""
     rows = {}
     for split, songs in splits.items():
@@ -254,16 +256,16 @@ def train_models(
         fitted[name], record, held_out[name] = search_and_fit(name, rows["train"], settings, args)
         logits = classical.logits(name, classical.song_scores(fitted[name], rows["val"]))
         scores[name] = evaluation.calibrated(logits, record["temperature"])
-        best = record["candidates"][0]
+        chosen = record["candidates"][0]
         models[name] = {
             "top1": evaluation.top_k_accuracy(scores[name], labels, 1),
             "top3": evaluation.top_k_accuracy(scores[name], labels, 3),
             "log_loss": evaluation.log_loss(scores[name], labels),
             "calibration_error": evaluation.calibration_error(scores[name], labels),
-            "cv_top1": best["mean"],
-            "cv_std": best["std"],
+            "cv_top1": chosen["mean"],
+            "cv_std": chosen["std"],
             "cv_top1_by": {kind: row and row["mean"] for kind, row in record["folds_by"].items()},
-            "params": best["params"],
+            "params": chosen["params"],
             "temperature": record["temperature"],
             "seconds": record["seconds"],
         }
@@ -295,7 +297,7 @@ def train_models(
     explained = {**settings, "model": best, "params": models[best]["params"]}
     explain(best, fitted[best], rows, explained, args)
     report = "task1_gen_report.py" + (" --level segment" if args.level == "segment" else "")
-    print(f"wrote {folder} in {metrics['seconds']:.0f} s; next: python {report}")
+    print(f"wrote {folder} in {time.monotonic() - started:.0f} s; next: python {report}")
 
 
 def parse_args() -> argparse.Namespace:

@@ -59,12 +59,10 @@ def augmented_batches(
         yield augment.mixup(log_mel, targets, MIXUP_ALPHA, rng)
 
 
-def make_model(
-    n_classes: int, mean_and_std: tuple[np.ndarray, np.ndarray], device: torch.device
-) -> ArtistResNet:
+def make_model(n_classes: int, songs: LogMels, device: torch.device) -> ArtistResNet:
     """Make the network, with the training songs' mean and deviation of every mel bin in it."""
     model = ArtistResNet(n_classes, spectrogram.N_MELS, DROPOUT)
-    mean, std = mean_and_std
+    mean, std = songs.mean_and_std()
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
     model.to(device, memory_format=torch.channels_last)
@@ -114,7 +112,6 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         folder / "cache", [song.file for song in (*train_songs, *val_songs)], keys, args.workers
     )
     train_mels = LogMels(everything.rows, everything.spans[:n_train])
-    mean_and_std = train_mels.mean_and_std()
     val_mels = LogMels(everything.rows, everything.spans[n_train:])
 
     n_frames = spectrogram.to_frames(args.crop_seconds)
@@ -127,7 +124,7 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         n_frames = longest
 
     cli.seed_everything(args.seed)
-    model = make_model(len(classes), mean_and_std, device)
+    model = make_model(len(classes), train_mels, device)
     if args.compile:
         model.compile()
     optimizer = torch.optim.AdamW(

@@ -117,6 +117,11 @@ class Rows:
             albums=self.albums[songs],
         )
 
+    @property
+    def families(self) -> np.ndarray:
+        """(n_features,) the family that each column belongs to."""
+        return np.array([family_of(name) for name in self.names])
+
     def without(self, columns: np.ndarray) -> "Rows":
         """Leave out columns: (n_features,) bool."""
         names = [name for name, left_out in zip(self.names, columns, strict=True) if not left_out]
@@ -191,13 +196,13 @@ def make_classifier(name: str, seed: int) -> ClassifierMixin:
     return LogisticRegression(max_iter=2000)
 
 
-def split_folds(rows: Rows, cv: str, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def split_folds(rows: Rows, cv: str, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Split the training songs, stratified by artist; with ``cv="album"``, albums stay whole.
 
-    Yields
-    ------
-    fit, held_out : np.ndarray
-        Numbers of songs.
+    Returns
+    -------
+    list of (np.ndarray, np.ndarray)
+        Per fold the numbers of the songs to fit on and of those held out, ascending.
     """
     # Both want an artist with a song for every fold.
     n_folds = min(N_FOLDS, int(np.unique(rows.y, return_counts=True)[1].max()))
@@ -209,13 +214,13 @@ def split_folds(rows: Rows, cv: str, seed: int) -> Iterator[tuple[np.ndarray, np
         raise UserError(TOO_FEW)
     splitter = make_splitter(n_folds, shuffle=True, random_state=seed)
     with _expected_warnings():
-        folds = splitter.split(rows.y, rows.y, rows.albums if cv == "album" else None)
-        for fit, held_out in folds:
-            if len(held_out) == 0:  # few albums of unequal size may leave a fold without any
-                continue
-            if np.isin(rows.song, fit).sum() < MIN_FIT_ROWS or len(np.unique(rows.y[fit])) < 2:
-                raise UserError(TOO_FEW)
-            yield fit, held_out
+        folds = list(splitter.split(rows.y, rows.y, rows.albums if cv == "album" else None))
+    # Few albums of unequal size may leave a fold without any.
+    folds = [(fit, held_out) for fit, held_out in folds if len(held_out)]
+    for fit, _ in folds:
+        if np.isin(rows.song, fit).sum() < MIN_FIT_ROWS or len(np.unique(rows.y[fit])) < 2:
+            raise UserError(TOO_FEW)
+    return folds
 
 
 @contextmanager
@@ -339,7 +344,7 @@ def search(
         had not seen its album.
     """
     classes = np.unique(train.y)
-    folds = list(split_folds(train, cv, seed))
+    folds = split_folds(train, cv, seed)
     smallest = min(int(np.isin(train.song, fit).sum()) for fit, _ in folds)
     points = []
     for point in ParameterGrid(grid):
@@ -423,7 +428,7 @@ def ablate(
         ``n_features``, and top-1 ``without`` it and with it ``alone``; None where what
         is left is the same in all training songs of a fold, so that no model can be fitted.
     """
-    of_columns = np.array([family_of(column) for column in train.names])
+    of_columns = train.families
     grid = [{key: [value] for key, value in params.items()}]
     kept = {"cv": cv, "seed": seed, "workers": workers, "label": None}
     for family in tqdm(families, "ablation", disable=None, unit="family"):
@@ -454,7 +459,7 @@ def permutation_importance(
     """
     rng = np.random.default_rng(seed)
     labels = np.searchsorted(classes, rows.y)
-    families = np.array([family_of(column) for column in rows.names])
+    families = rows.families
     whole = evaluation.top_k_accuracy(song_scores(model, rows), labels, 1)
     result = {}
     for family in dict.fromkeys(families):

@@ -253,11 +253,9 @@ def _padded_blocks(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
             yield buffer[:, : (n_frames - 1) * HOP_LENGTH + N_FFT]
             buffer = buffer[:, n_frames * HOP_LENGTH :]
     buffer = F.pad(buffer, (0, N_FFT // 2))
-    # With an even number of hops in a frame, the padding leaves one frame at least, or none if
-    # the last block ended with the song.
+    # At least one frame: a block leaves three hops behind, and the padding is two.
     n_frames = 1 + (buffer.shape[1] - N_FFT) // HOP_LENGTH
-    if n_frames > 0:
-        yield buffer[:, : (n_frames - 1) * HOP_LENGTH + N_FFT]
+    yield buffer[:, : (n_frames - 1) * HOP_LENGTH + N_FFT]
 
 
 def _block_features(block: Tensor) -> Tensor:

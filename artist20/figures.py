@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import seaborn as sns
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Patch
@@ -149,14 +150,7 @@ def model_comparison(
                 label=f"{label} by chance, {chance:.3g} %",
             )
 
-    axes.set_xticks(x, [textwrap.fill(name, 14) for name in names])
-    axes.tick_params(axis="x", length=0)
-    axes.set_xlim(-0.6, len(names) - 0.4)
-    axes.set_ylim(0, 108)  # a label above a bar of 100 % needs the rest
-    axes.set_yticks(range(0, 101, 20))
-    axes.spines["left"].set_bounds(0, 100)
-    axes.set_ylabel(f"Accuracy (% of {n_songs} songs)")
-    axes.grid(axis="y")
+    _percent_of_models(axes, names, f"Accuracy (% of {n_songs} songs)")
     handles, labels = axes.get_legend_handles_labels()
     bars_first = sorted(zip(handles, labels, strict=True), key=lambda pair: "chance" in pair[1])
     axes.legend(
@@ -295,13 +289,8 @@ def album_effect(
     ):
         bars = axes.bar(x + offset, 100 * np.asarray(fractions), 0.38, color=colour, label=label)
         axes.bar_label(bars, fmt="%.1f", fontweight="bold", color=INK, padding=2)
-    axes.set_xticks(x, [textwrap.fill(name, 14) for name in names])
-    axes.tick_params(axis="x", length=0)
-    axes.set_ylim(0, 108)
-    axes.set_yticks(range(0, 101, 20))
-    axes.spines["left"].set_bounds(0, 100)
-    axes.set_ylabel(f"Top-1 (%), mean over the folds\nof {n_songs} training songs")
-    axes.grid(axis="y")
+    label = f"Top-1 (%), mean over the folds\nof {n_songs} training songs"
+    _percent_of_models(axes, names, label)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
     figure.draw_without_rendering()
     return figure
@@ -531,6 +520,18 @@ def save(figure: Figure, path: Path, dpi: int = 150) -> None:
     with rc_context(STYLE), atomic_path(path) as temporary:
         # Without this entry the file does not name the version of matplotlib that wrote it.
         figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
+
+
+def _percent_of_models(axes: Axes, names: Sequence[str], label: str) -> None:
+    """Set up the axes of a bar chart: models from left to right, percent upwards."""
+    axes.set_xticks(range(len(names)), [textwrap.fill(name, 14) for name in names])
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    axes.set_ylim(0, 108)  # a label above a bar of 100 % needs the rest
+    axes.set_yticks(range(0, 101, 20))
+    axes.spines["left"].set_bounds(0, 100)
+    axes.set_ylabel(label)
+    axes.grid(axis="y")
 
 
 def _figure(width: float, height: float, title: str, layout: str = "none") -> Figure:

@@ -118,12 +118,8 @@ class RowStore:
         self._pending.clear()
         self._committed = time.monotonic()
 
-    def span(self, key: str) -> tuple[int, int]:
-        """First row of ``key`` in :meth:`rows`, and how many there are."""
-        return self._index[key]
-
     def index(self) -> dict[str, tuple[int, int]]:
-        """Return first row and number of rows of every key."""
+        """Return the first row of every key in :meth:`rows`, and how many there are."""
         return dict(self._index)
 
     def rows(self) -> np.ndarray:

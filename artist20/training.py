@@ -148,8 +148,7 @@ def fit(
     Raises
     ------
     UserError
-        If the loss is no longer finite, or another process is gone. The last good checkpoint
-        stays.
+        If the loss is no longer finite. The last good checkpoint stays.
     KeyboardInterrupt
         After Ctrl-C or SIGTERM, when ``last.pt`` is written.
     """
@@ -204,7 +203,7 @@ def fit(
             lr = optimizer.param_groups[0]["lr"]
             # What an interrupted epoch has had is made once more, and passed over.
             rest = islice(batches(epoch), state["step"], None)
-            _train_epoch(
+            train_epoch(
                 runner,
                 optimizer,
                 rest,
@@ -379,7 +378,7 @@ def summary_line(metrics: dict[str, Any]) -> str:
     )
 
 
-def _train_epoch(
+def train_epoch(
     model: nn.Module,
     optimizer: Optimizer,
     batches: Iterable[tuple[Tensor, Tensor]],

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 import task2_train
 import task2_train_wo_pretrain as resnet
@@ -49,8 +50,8 @@ def train_epoch(
     """Take the steps of an epoch as training.fit does."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     state = dict(training.NEW_EPOCH)
-    bar = training.tqdm(disable=True)
-    training._train_epoch(model, optimizer, batches, 0.1, int, precision, state, [], bar)
+    bar = tqdm(disable=True)
+    training.train_epoch(model, optimizer, batches, 0.1, int, precision, state, [], bar)
 
 
 def straightforward_crop(file: Path, n_frames: int) -> np.ndarray:
@@ -82,7 +83,7 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, cache: Path) 
     mels = spectrogram.cached_log_mels(cache, [song.file for song in songs], keys, args.workers)
     longest = max(length for _, length in mels.spans)
     n_frames = min(spectrogram.to_frames(args.crop_seconds), longest)
-    model = resnet.make_model(len(classes), mels.mean_and_std(), device)
+    model = resnet.make_model(len(classes), mels, device)
     near = mels.near(device)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -167,7 +168,13 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     cli.add_data_options(parser)
     cli.add_compute_options(parser)
-    cli.add_training_options(parser, epochs=1, batch_size=32, lr=0.01, crop_seconds=150)
+    cli.add_precision_option(parser)
+    parser.add_argument(
+        "--batch-size", type=cli.positive_int, default=32, help="crops per step of the ResNet"
+    )
+    parser.add_argument(
+        "--crop-seconds", type=cli.positive_float, default=150, help="length of the crops"
+    )
     return parser.parse_args()
 
 

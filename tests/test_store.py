@@ -35,7 +35,7 @@ def make_store(parent: Path, n_songs: int) -> dict[str, np.ndarray]:
 
 
 def read_back(opened: RowStore, key: str) -> np.ndarray:
-    start, n_rows = opened.span(key)
+    start, n_rows = opened.index()[key]
     return opened.rows()[start : start + n_rows]
 
 
