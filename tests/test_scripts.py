@@ -43,7 +43,10 @@ STUDY = {
 }
 
 PATHS = {"--data-dir", "--results-dir"}
-TRAINING = {"--epochs", "--batch-size", "--lr", "--crop-seconds", "--seed", "--resume"}
+TRAINING = {
+    "--epochs", "--batch-size", "--lr", "--crop-seconds", "--seed", "--resume", "--precision",
+    "--patience", "--compile", "--tensorboard",
+}  # fmt: skip
 OPTIONS = {
     "task1_preprocessing": {*PATHS, "--limit", "--device", "--workers", "--overwrite"},
     "task1_train": {"--results-dir", "--seed", "--workers", "--cv", "--overwrite", "--level"},

@@ -231,7 +231,14 @@ def head(file: Path) -> np.ndarray:
     return audio.load(file)[: 4 * WIDTH].reshape(-1, WIDTH)
 
 
-def fill(parent: Path, files: dict[str, Path], workers: int = 1, **more: object) -> list[str]:
+def stored(parent: Path, files: dict[str, Path], in_main, **options: object):
+    options = {"workers": 1, "label": "toy", **options}
+    return store.stored_rows(
+        parent, "toy", **KIND, files=files, in_worker=head, in_main=in_main, **options
+    )
+
+
+def fill(parent: Path, files: dict[str, Path], **options: object) -> list[str]:
     """Fill a store, check what is in it, and return the keys that were computed."""
     computed = []
 
@@ -239,10 +246,7 @@ def fill(parent: Path, files: dict[str, Path], workers: int = 1, **more: object)
         computed.extend(keys)
         return rows
 
-    options = {"workers": workers, "label": "toy", **more}
-    rows, index = store.stored_rows(
-        parent, "toy", **KIND, files=files, in_worker=head, in_main=in_main, **options
-    )
+    rows, index = stored(parent, files, in_main, **options)
     assert not rows.flags.writeable
     for key, file in files.items():
         first, n_rows = index[key]
@@ -267,17 +271,7 @@ def test_songs_are_given_a_few_at_a_time(tmp_path, songs):
         groups.append(keys)
         return rows
 
-    store.stored_rows(
-        tmp_path,
-        "toy",
-        **KIND,
-        files=songs,
-        in_worker=head,
-        in_main=in_main,
-        workers=2,
-        label="toy",
-        songs_at_a_time=2,
-    )
+    stored(tmp_path, songs, in_main, workers=2, songs_at_a_time=2)
     assert groups == [["key 0", "key 1"], ["key 2", "key 3"], ["key 4"]]
 
 
@@ -313,16 +307,7 @@ def test_an_interrupted_run_keeps_what_is_finished(tmp_path, songs, error):
         return rows
 
     with pytest.raises(error):
-        store.stored_rows(
-            tmp_path,
-            "toy",
-            **KIND,
-            files=songs,
-            in_worker=head,
-            in_main=in_main,
-            workers=2,
-            label="toy",
-        )
+        stored(tmp_path, songs, in_main, workers=2)
     assert fill(tmp_path, songs) == ["key 3", "key 4"]
 
 
