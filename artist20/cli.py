@@ -294,31 +294,42 @@ def run(
     signal.signal(signal.SIGTERM, _raise_terminated)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a log file shows how far the script is
+    status = _status(main, to_go_on)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # all is written: nothing to tell any more
+    if "RANK" in os.environ:  # set by torchrun
+        from artist20 import parallel
+
+        parallel.leave()
+    sys.exit(status)
+
+
+def _status(main: Callable[[], int | None], to_go_on: str) -> int:
+    """Run ``main``; return the exit status, when nothing that ``main`` made is held any more."""
     try:
-        sys.exit(main() or 0)
+        return main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except KeyboardInterrupt as interrupt:
         terminated = interrupt.args == (signal.SIGTERM,)
         print(f"stopped; {to_go_on}", file=sys.stderr)
-        sys.exit(143 if terminated else 130)
+        return 143 if terminated else 130
     except RuntimeError as error:
         from artist20 import parallel
 
         if not parallel.other_is_gone(error):
             raise
         print(f"error: another process is gone; {to_go_on}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except BrokenPipeError:
         # Python would try once more to write what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        return 141
     except OSError as error:
         if error.filename is None:
             raise
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        sys.exit(2)
+        return 2
 
 
 def _raise_terminated(signal_number: int, _frame: object) -> None:

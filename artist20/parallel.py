@@ -4,6 +4,7 @@ A process that torchrun did not start is alone: it is the main one, and everythi
 plain call. Folders are shared: on several machines, by a file system that all of them see.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -46,6 +47,18 @@ def start(device: torch.device) -> torch.device:
     else:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - until the process ends
     return device
+
+
+def leave() -> None:
+    """Leave the other processes, before this one ends.
+
+    A thread of gloo may still hold the last operation's tensors when the operation is done. Should
+    it let go of them while Python is torn down, the process aborts, after all its work. So its
+    threads have to end first, and they do when nobody holds the group any more.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
+        gc.collect()  # the last to hold it are a distributed network's cycles
 
 
 def other_is_gone(error: RuntimeError) -> bool:

@@ -25,18 +25,11 @@ from pathlib import Path
 import numpy as np, torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
-from artist20 import augment, parallel, training
+from artist20 import augment, cli, parallel, training
 
 folder, when, number = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-parallel.start(torch.device("cpu"))
 X = torch.from_numpy(np.random.default_rng(0).normal(size=(9, 1, 8, 6))).float()
 y = np.arange(9) % 3
-torch.manual_seed(0)
-model = nn.Sequential(
-    nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3)
-)
-model = parallel.synchronize_batch_norm(model)
-optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
 seen = []
 
 def batches(epoch):
@@ -47,10 +40,18 @@ def batches(epoch):
             os.kill(os.getpid(), number)
         yield X[part], augment.one_hot(torch.from_numpy(y[part]), 3)
 
-def score(songs):
-    return training.predict(model, X[songs], torch.float32)
-
 def main():
+    parallel.start(torch.device("cpu"))
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3)
+    )
+    model = parallel.synchronize_batch_norm(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
+
+    def score(songs):
+        return training.predict(model, X[songs], torch.float32)
+
     history = training.fit(
         model, optimizer, CosineAnnealingLR(optimizer, 4), batches,
         lambda: parallel.score_divided(9, score), y, epochs=4, steps_per_epoch=3,
@@ -59,7 +60,6 @@ def main():
     )
     (folder / f"seen-{parallel.rank()}.json").write_text(json.dumps([seen, history]))
 
-from artist20 import cli
 cli.run(main)
 """
 
@@ -119,6 +119,39 @@ def test_two_processes_train_as_one(tmp_path, alone):
         songs = [song for e, part in first + second if e == epoch for song in part]
         assert sorted(songs) == list(range(9))  # every song once, in one of the two
         assert [song for e, part in second if e == epoch for song in part]
+
+
+# What runs just before the interpreter goes: gloo's threads must be gone by then. One that still
+# lets go of a tensor while Python is torn down aborts the process, after all work is done.
+AT_EXIT = """
+import atexit, contextlib, sys
+from pathlib import Path
+
+def note():
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that ends meanwhile
+            names.append((task / "comm").read_text().strip())
+    Path(sys.argv[1], f"threads-{os.environ['RANK']}").write_text("\\n".join(names))
+
+atexit.register(note)
+"""
+
+
+@pytest.mark.parametrize("failing", [False, True], ids=["done", "mistake"])
+def test_no_process_ends_with_threads_of_gloo(tmp_path, failing):
+    script = tmp_path / "toy.py"
+    mistake = "\n    raise UserError('a mistake in all processes')\n"
+    main = TOY.replace("\n    (folder /", mistake + "    (folder /") if failing else TOY
+    script.write_text("from artist20 import UserError\n" + AT_EXIT + main)
+    done = torchrun(2, script, tmp_path, 0, 0, cwd=tmp_path)
+    assert (done.returncode == 0) != failing, done.stderr
+    assert "KeyboardInterrupt" not in done.stderr
+    files = sorted(tmp_path.glob("threads-*"))
+    # After a mistake the first process to end has torchrun end the other.
+    assert len(files) in ((1, 2) if failing else (2,))
+    for file in files:
+        assert "gloo" not in file.read_text()
 
 
 def test_a_killed_process_ends_the_run_which_can_go_on(tmp_path, alone):
