@@ -3,14 +3,16 @@
 Reads   RESULTS_DIR/task2/panns/best.pt, the Cnn14 weights, DATA_DIR/test/001.mp3 ...
 Writes  RESULTS_DIR/task2/panns/test_predictions.json    {"001": [best, second, third], ...}
 
-Windows over the whole song are averaged. A file that cannot be read is named and left out, and the
-exit status is 1.
+Windows over the whole song are averaged, and so are several classifiers. A file that cannot be read
+is named and left out, and the exit status is 1. With --recipe strong, all is in
+RESULTS_DIR/task2/panns_strong.
 
     python task2_inference.py
     python task2_inference.py --audio song.mp3 another.flac
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import torch
 
 from artist20 import UserError, artifacts, cli, fetch, inference, panns, training
 from artist20.models import EmbeddingMLP
-from artist20.panns import Backbone
+from artist20.panns import Backbone, Embeddings
 
 
 def load_backbone(
@@ -56,10 +58,28 @@ def load_backbone(
     return backbone
 
 
+def load_scorer(
+    checkpoint: dict[str, Any], device: torch.device, precision: torch.dtype
+) -> Callable[[Embeddings], np.ndarray]:
+    """Rebuild a classifier; what comes back scores a song's windows: (n_rows, n_classes)."""
+    config, weights = checkpoint["config"], checkpoint["model"]
+    n_inputs = len(weights["standardize.mean"])
+    model = EmbeddingMLP(len(checkpoint["classes"]), 0.0, n_inputs, config["hidden"])
+    model.load_state_dict(weights)
+    model.to(device)
+
+    def score(windows: Embeddings) -> np.ndarray:
+        rows = windows.pooled().rows if config["pooled"] else windows.rows
+        return training.predict(model, torch.from_numpy(rows), precision)
+
+    return score
+
+
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.make_parser(__doc__)
     inference.add_options(parser, "task2/panns")
+    cli.add_recipe_option(parser)
     parser.add_argument(
         "--backbone-weights",
         metavar="PATH",
@@ -72,28 +92,30 @@ def main() -> int:
     """Run the stage."""
     args = parse_args()
     device = cli.choose_device(args.device)
-    folder = artifacts.panns_dir(args.results_dir)
-    path = args.checkpoint or folder / "best.pt"
-    checkpoint = artifacts.read_checkpoint(path, "task2_train.py")
-    if checkpoint["kind"] != "panns":
-        raise UserError(f"{path} is not of task2_train.py")
-    config = checkpoint["config"]
+    folder = artifacts.panns_dir(args.results_dir, args.recipe)
+    paths = args.checkpoint or [folder / "best.pt"]
+    checkpoints = [artifacts.read_checkpoint(path, "task2_train.py") for path in paths]
+    for path, checkpoint in zip(paths, checkpoints, strict=True):
+        if checkpoint["kind"] != "panns":
+            raise UserError(f"{path} is not of task2_train.py")
+        for shared in ("backbone_weights", "crop_seconds", "windows"):
+            if checkpoint["config"][shared] != checkpoints[0]["config"][shared]:
+                raise UserError(f"{path} and {paths[0]} differ in {shared}")
+        if checkpoint["classes"] != checkpoints[0]["classes"]:
+            raise UserError(f"{path} and {paths[0]} know different artists")
+    config, classes = checkpoints[0]["config"], checkpoints[0]["classes"]
     precision = cli.choose_precision(args.precision, device, config["precision"])
     backbone = load_backbone(config, args.backbone_weights, device, precision)
-    model = EmbeddingMLP(len(checkpoint["classes"]))
-    model.load_state_dict(checkpoint["model"])
-    model.to(device)
+    scorers = [load_scorer(checkpoint, device, precision) for checkpoint in checkpoints]
     n_samples = round(config["crop_seconds"] * backbone.sample_rate)
 
     def score_song(waveform: np.ndarray) -> np.ndarray:
         on_device = torch.from_numpy(waveform).to(device)
-        windows = panns.cut_windows(on_device, n_samples, config["windows"])
-        embeddings = torch.from_numpy(panns.embed(backbone, windows))
-        return training.predict(model, embeddings, precision)
+        rows = panns.embed(backbone, panns.cut_windows(on_device, n_samples, config["windows"]))
+        windows = Embeddings(rows, np.zeros(len(rows), dtype=int))
+        return np.stack([score(windows).mean(axis=0) for score in scorers])
 
-    return inference.run(
-        args, folder, checkpoint["classes"], score_song, sample_rate=backbone.sample_rate
-    )
+    return inference.run(args, folder, classes, score_song, sample_rate=backbone.sample_rate)
 
 
 if __name__ == "__main__":

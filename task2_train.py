@@ -10,23 +10,30 @@ a quick try on two CPU cores, without the weights:
     python task2_train.py --data-dir data/demo --backbone-weights untrained \
         --epochs 10 --crop-seconds 5 --views 1 --windows 1
 
+With --recipe strong, into RESULTS_DIR/task2/panns_strong: windows of 10 s over the whole song in
+place of long crops, and of four classifiers the one that is best in cross-validation on the
+training songs, folds by album: linear or MLP, on windows or on their mean and deviation.
+
 On a machine with several GPUs:
 
     torchrun --nproc-per-node=8 task2_train.py
 """
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from artist20 import (
+    UserError,
     artifacts,
     augment,
     cli,
@@ -38,16 +45,111 @@ from artist20 import (
     training,
 )
 from artist20.models import EmbeddingMLP
-from artist20.panns import Embeddings
+from artist20.panns import Backbone, Embeddings
 
+SCRIPT = "task2_train.py"
 DROPOUT = 0.3
 PLATEAU_FACTOR = 0.5
 PLATEAU_PATIENCE = 5  # epochs
+WARMUP_EPOCHS = 3
+WEIGHT_DECAY = 0.05
 
 
-def make_model(n_classes: int, embeddings: Embeddings, device: torch.device) -> EmbeddingMLP:
+@dataclass(frozen=True)
+class Recipe:
+    """What the classifier is, and how it is trained.
+
+    Attributes
+    ----------
+    epochs, batch_size, lr, crop_seconds, views, windows
+        The options of these names. Without views, training is on the windows.
+    hidden : list of int
+        Units of the classifier's hidden layers.
+    pooled : bool
+        Whether a song is one row, its windows' mean and deviation, or a row per window.
+    select : bool
+        Whether the epoch is chosen on the validation songs; otherwise it is the last one.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    crop_seconds: float
+    views: int | None
+    windows: int | None
+    hidden: list[int]
+    pooled: bool
+    select: bool
+
+
+MLP = [1024, 512, 256]
+STRONG = Recipe(
+    epochs=100,
+    batch_size=64,
+    lr=0.001,
+    crop_seconds=10,
+    views=None,
+    windows=None,
+    hidden=MLP,
+    pooled=False,
+    select=False,
+)
+RECIPES = {
+    "deck": Recipe(
+        epochs=100,
+        batch_size=8,
+        lr=0.005,
+        crop_seconds=150,
+        views=8,
+        windows=None,
+        hidden=MLP,
+        pooled=False,
+        select=True,
+    ),
+    "strong": STRONG,
+}
+# What the strong recipe chooses from: name -> changes.
+CANDIDATES: dict[str, dict[str, Any]] = {
+    "linear-windows": {"hidden": [], "pooled": False},
+    "linear-pooled": {"hidden": [], "pooled": True},
+    "mlp-windows": {"hidden": MLP, "pooled": False},
+    "mlp-pooled": {"hidden": MLP, "pooled": True},
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all trainings of one command share.
+
+    Attributes
+    ----------
+    args : argparse.Namespace
+        The command line.
+    device : torch.device
+        Where to train.
+    precision : torch.dtype
+        What products are computed in.
+    backbone : Backbone
+        The frozen network.
+    keys : dict of str to str
+        Content keys of all songs by their path.
+    started : float
+        ``time.monotonic()`` at the start.
+    """
+
+    args: argparse.Namespace
+    device: torch.device
+    precision: torch.dtype
+    backbone: Backbone
+    keys: dict[str, str]
+    started: float
+
+
+def make_model(
+    n_classes: int, embeddings: Embeddings, hidden: list[int], device: torch.device
+) -> EmbeddingMLP:
     """Make the classifier, with the training embeddings' mean and deviation in it."""
-    model = EmbeddingMLP(n_classes, DROPOUT)
+    model = EmbeddingMLP(n_classes, DROPOUT, embeddings.rows.shape[1], hidden)
     std = embeddings.rows.std(axis=0)
     model.standardize.mean.copy_(torch.from_numpy(embeddings.rows.mean(axis=0)))
     # A unit of Cnn14 that no training song excites is passed on as it is.
@@ -55,121 +157,177 @@ def make_model(n_classes: int, embeddings: Embeddings, device: torch.device) -> 
     return model.to(device)
 
 
-def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Train, and return the metrics."""
-    started = time.monotonic()
-    device = parallel.start(cli.choose_device(args.device))
-    precision = cli.choose_precision(args.precision, device)
-    train_songs, val_songs = dataset.read_train_val(args.data_dir, args.limit)
-    keys = parallel.on_main(lambda: dataset.content_keys([*train_songs, *val_songs]))
+def make_optimizer(
+    model: EmbeddingMLP, recipe: Recipe
+) -> tuple[torch.optim.Optimizer, LRScheduler | ReduceLROnPlateau]:
+    """Make the optimizer and the learning rate's course over the epochs."""
+    if recipe.select:
+        optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=True)
+        plateau = {"factor": PLATEAU_FACTOR, "patience": PLATEAU_PATIENCE}
+        return optimizer, ReduceLROnPlateau(optimizer, **plateau)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.lr, weight_decay=WEIGHT_DECAY, fused=True
+    )
+    return optimizer, training.warmup_cosine(optimizer, WARMUP_EPOCHS, recipe.epochs)
+
+
+def embed(
+    run: Run, recipe: Recipe, songs: list[dataset.Song], views: int | None = None
+) -> Embeddings:
+    """Embed songs: augmented views of each, or windows over its whole length."""
+    args = run.args
+    cache = artifacts.panns_dir(args.results_dir) / "cache"
+    files = [song.file for song in songs]
+    keys = [run.keys[song.path] for song in songs]
+    if views:
+        return panns.cached_views(
+            cache, files, keys, run.backbone, recipe.crop_seconds, views, args.seed, args.workers
+        )
+    windows = panns.cached_windows(
+        cache, files, keys, run.backbone, recipe.crop_seconds, recipe.windows, args.workers
+    )
+    return windows.pooled() if recipe.pooled else windows
+
+
+def train(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> dict[str, Any]:
+    """Train one classifier, and return the metrics."""
+    args, device = run.args, run.device
+    train_songs, val_songs, classes = dataset.read_to_fit(args.data_dir, fold, args.limit)
+    keys = [run.keys[song.path] for song in (*train_songs, *val_songs)]
     data = dataset.summary(args.data_dir, train_songs, val_songs, keys, args.limit)
-    backbone = panns.load_backbone(args.backbone_weights, args.seed, device, precision)
     settings = {
         "backbone": "Cnn14",
-        "backbone_weights": backbone.weights,
-        "sample_rate": backbone.sample_rate,
-        "epochs": args.epochs,
-        "batch_size": args.batch_size,
-        "lr": args.lr,
-        "crop_seconds": args.crop_seconds,
-        "views": args.views,
-        "windows": args.windows,
+        "backbone_weights": run.backbone.weights,
+        "sample_rate": run.backbone.sample_rate,
+        "recipe": args.recipe,
+        **dataclasses.asdict(recipe),
         "stretch_rates": list(panns.STRETCH_RATES),
         "noise_snr_db": list(panns.NOISE_SNR_DB),
         "augment_probability": panns.AUGMENT_PROBABILITY,
-        "optimizer": "Adam",
-        "schedule": "reduce on plateau",
+        "optimizer": "Adam" if recipe.select else "AdamW",
+        "schedule": "reduce on plateau" if recipe.select else "cosine annealing",
         "plateau_factor": PLATEAU_FACTOR,
         "plateau_patience": PLATEAU_PATIENCE,
+        "warmup_epochs": WARMUP_EPOCHS,
+        "weight_decay": WEIGHT_DECAY,
         "dropout": DROPOUT,
-        "precision": cli.plain_name(precision),
+        "precision": cli.plain_name(run.precision),
         "patience": args.patience,
         "dataset": dataset.identity(data),
+        "fold": fold,
         "seed": args.seed,
     }
     finished = parallel.on_main(
-        lambda: training.open_run(folder, settings, "task2_train.py", args.resume, args.overwrite)
+        lambda: training.open_run(folder, settings, SCRIPT, args.resume, args.overwrite)
     )
     if finished:
         print(f"{folder} holds this run already; --overwrite trains anew")
         return finished
 
-    classes = dataset.class_names(train_songs)
     labels = dataset.class_indices(train_songs, classes)
     val_labels = dataset.class_indices(val_songs, classes)
-    cache = folder / "cache"
-    views = panns.cached_views(
-        cache,
-        [song.file for song in train_songs],
-        keys[: len(train_songs)],
-        backbone,
-        args.crop_seconds,
-        args.views,
-        args.seed,
-        args.workers,
-    )
-    val_windows = panns.cached_windows(
-        cache,
-        [song.file for song in val_songs],
-        keys[len(train_songs) :],
-        backbone,
-        args.crop_seconds,
-        args.windows,
-        args.workers,
-    )
-    val_rows = torch.from_numpy(val_windows.rows)
+    embeddings = embed(run, recipe, train_songs, recipe.views)
+    val_embeddings = embed(run, recipe, val_songs)
 
     cli.seed_everything(args.seed)
-    model = make_model(len(classes), views, device)
+    model = make_model(len(classes), embeddings, recipe.hidden, device)
     if args.compile:
         model.compile()
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
+    optimizer, scheduler = make_optimizer(model, recipe)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         rng = np.random.default_rng(training.epoch_seed(args.seed, epoch))
-        for embeddings, batch_labels in panns.random_views(views, labels, args.batch_size, rng):
-            yield (
-                embeddings.to(device),
-                augment.one_hot(batch_labels.to(device), len(classes)),
-            )
+        for x, batch_labels in panns.random_views(embeddings, labels, recipe.batch_size, rng):
+            yield x.to(device), augment.one_hot(batch_labels.to(device), len(classes))
 
     def score_val() -> np.ndarray:
         return parallel.score_divided(len(val_songs), score)
 
     def score(songs: np.ndarray) -> np.ndarray:
-        mine = np.isin(val_windows.song_index, songs)
-        scores = training.predict(model, val_rows[mine], precision)
-        song_index = np.searchsorted(songs, val_windows.song_index[mine])
-        return evaluation.mean_per_song(scores, song_index, len(songs))
+        mine = val_embeddings.of_songs(songs)
+        scores = training.predict(model, torch.from_numpy(mine.rows), run.precision)
+        return evaluation.mean_per_song(scores, mine.song_index, len(songs))
 
     history = training.fit(
         model,
         optimizer,
-        ReduceLROnPlateau(optimizer, factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE),
+        scheduler,
         batches,
         score_val,
         val_labels,
-        epochs=args.epochs,
-        steps_per_epoch=-(-len(train_songs) // args.batch_size),
+        epochs=recipe.epochs,
+        steps_per_epoch=-(-len(train_songs) // recipe.batch_size),
         label_smoothing=0.0,
         seed=args.seed,
-        precision=precision,
+        precision=run.precision,
         folder=folder,
         identity={"kind": "panns", "classes": classes, "config": settings},
+        select=recipe.select,
         patience=args.patience,
         tensorboard=args.tensorboard,
     )
+    name = artifacts.network_name("panns", args.recipe)
     metrics = {
-        "model": "panns",
-        "pretrained": backbone.pretrained,
-        "backbone": "pretrained" if backbone.pretrained else "untrained backbone",
+        "model": name,
+        "pretrained": run.backbone.pretrained,
+        "backbone": "pretrained" if run.backbone.pretrained else "untrained backbone",
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "epochs_seconds": round(sum(row["seconds"] for row in history), 1),
         "settings": settings,
-        **cli.provenance(args, data, cli.device_name(device), started),
+        **cli.provenance(args, data, cli.device_name(device), run.started),
     }
     records = [song.record() for song in val_songs]
-    return training.finish(folder, "panns", model, score_val, records, classes, val_labels, metrics)
+    return training.finish(
+        folder, name, model, score_val, records, classes, val_labels, metrics, recipe.select
+    )
+
+
+def train_folds(run: Run, recipe: Recipe, folder: Path) -> tuple[float, float]:
+    """Cross-validate one classifier; return top-1 and log loss of all training songs."""
+    songs = dataset.read_split(run.args.data_dir, "train", run.args.limit)
+    name = artifacts.network_name("panns", run.args.recipe)
+    for fold in range(1, artifacts.N_FOLDS + 1):
+        train(run, recipe, fold, folder / f"fold-{fold}")
+    records = [song.record() for song in songs]
+    parallel.on_main(lambda: training.pool_folds(folder, name, SCRIPT, records))
+    pooled = artifacts.read_predictions(folder / "cv_predictions.json", SCRIPT)
+    scores = pooled.scores[name]
+    top1 = evaluation.top_k_accuracy(scores, pooled.labels, 1)
+    return top1, evaluation.log_loss(scores, pooled.labels)
+
+
+def choose(run: Run, recipe: Recipe, folder: Path) -> tuple[str, Recipe]:
+    """Choose a classifier by cross-validation: the best top-1, among equals the least log loss."""
+    found = {}
+    for name, changes in CANDIDATES.items():
+        candidate = dataclasses.replace(recipe, **changes)
+        top1, loss = train_folds(run, candidate, folder / name)
+        found[name] = {"cv_top1": top1, "cv_log_loss": loss}
+        print(f"{name}: {top1:.1%} in cross-validation, log loss {loss:.3f}")
+    best = max(found, key=lambda name: (found[name]["cv_top1"], -found[name]["cv_log_loss"]))
+    print(f"chosen: {best}")
+    if parallel.is_main():
+        artifacts.write_json(folder / "candidates.json", {"chosen": best, "candidates": found})
+    return best, dataclasses.replace(recipe, **CANDIDATES[best])
+
+
+def start(args: argparse.Namespace) -> Run:
+    """Load the backbone, and find out which songs there are."""
+    started = time.monotonic()
+    device = parallel.start(cli.choose_device(args.device))
+    precision = cli.choose_precision(args.precision, device)
+    if args.fold:
+        songs = dataset.read_split(args.data_dir, "train", args.limit)
+    else:
+        songs = [
+            song for split in dataset.read_train_val(args.data_dir, args.limit) for song in split
+        ]
+    keys = parallel.on_main(lambda: dataset.content_keys(songs))
+    backbone = panns.load_backbone(args.backbone_weights, args.seed, device, precision)
+    if not backbone.pretrained:
+        print("untrained backbone: these figures say nothing about PANNs")
+    by_path = {song.path: key for song, key in zip(songs, keys, strict=True)}
+    return Run(args, device, precision, backbone, by_path, started)
 
 
 def parse_args() -> argparse.Namespace:
@@ -177,9 +335,11 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     cli.add_data_options(parser)
     cli.add_compute_options(parser)
-    cli.add_training_options(parser, epochs=100, batch_size=8, lr=0.005, crop_seconds=150)
+    cli.add_training_options(parser, RECIPES)
     parser.add_argument(
-        "--views", type=cli.positive_int, default=8, help="augmented embeddings per training song"
+        "--views",
+        type=cli.positive_int,
+        help="augmented embeddings per training song (default: deck: 8, strong: its windows alone)",
     )
     parser.add_argument(
         "--windows",
@@ -198,12 +358,28 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the stage."""
     args = parse_args()
-    folder = artifacts.panns_dir(args.results_dir)
-    metrics = train(args, folder)
-    if not metrics["pretrained"]:
-        print("untrained backbone: these figures say nothing about PANNs")
+    recipe = cli.chosen_recipe(args, RECIPES)
+    folder = artifacts.panns_dir(args.results_dir, args.recipe)
+    if args.recipe == "strong":
+        for option in ("fold", "views", "patience"):
+            if getattr(args, option):
+                raise UserError(f"--recipe strong cross-validates by itself: leave --{option} out")
+    run = start(args)
+    if args.fold:
+        metrics = train(run, recipe, args.fold, folder / f"fold-{args.fold}")
+        print(training.summary_line(metrics))
+        songs = [song.record() for song in dataset.read_split(args.data_dir, "train", args.limit)]
+        parallel.on_main(lambda: training.pool_folds(folder, metrics["model"], SCRIPT, songs))
+        return
+    if args.recipe == "strong":
+        chosen, recipe = choose(run, recipe, folder)
+    metrics = train(run, recipe, None, folder)
+    if args.recipe == "strong" and parallel.is_main():
+        held_out = artifacts.read_predictions(folder / chosen / "cv_predictions.json", SCRIPT)
+        artifacts.write_predictions(folder / "cv_predictions.json", held_out)
     print(training.summary_line(metrics))
-    print(f"results are in {folder}; next: python task2_inference.py")
+    option = "" if args.recipe == "deck" else f" --recipe {args.recipe}"
+    print(f"results are in {folder}; next: python task2_inference.py{option}")
 
 
 if __name__ == "__main__":

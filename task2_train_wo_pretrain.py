@@ -14,26 +14,134 @@ On a machine with several GPUs:
 """
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from artist20 import artifacts, augment, cli, dataset, evaluation, parallel, spectrogram, training
+from artist20 import (
+    UserError,
+    artifacts,
+    augment,
+    cli,
+    dataset,
+    evaluation,
+    parallel,
+    spectrogram,
+    training,
+)
 from artist20.models import ArtistResNet
 from artist20.spectrogram import LogMels
 
-MIXUP_ALPHA = 0.2
+SCRIPT = "task2_train_wo_pretrain.py"
 NOISE_SNR_DB = (15.0, 40.0)
-NOISE_PROBABILITY = 0.5  # songs are scored as they are, and must be met like that too
-LABEL_SMOOTHING = 0.1
-DROPOUT = 0.3
-WEIGHT_DECAY = 0.01
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the network is made and trained.
+
+    Attributes
+    ----------
+    epochs, batch_size, lr, crop_seconds
+        The options of these names.
+    crops_per_song : int
+        Random crops of every song in an epoch.
+    warmup_epochs : int
+        Of linearly growing learning rate, before the cosine.
+    width : int
+        Channels of the network's first stage.
+    dropout, weight_decay, label_smoothing, mixup_alpha : float
+        Regularisation.
+    noise_probability : float
+        Share of the crops that noise is added to; the others are met as songs are scored.
+    gain_db, equalizer_db : float
+        See :func:`artist20.augment.equalizer_curves`.
+    tempo, pitch : float
+        Both ratios are drawn between 1 / this and this.
+    time_masks, frequency_masks : int
+        How many bands of a crop are covered.
+    mask_share : float
+        How much of the crop one covers at most.
+    select : bool
+        Whether the epoch is chosen on the validation songs; otherwise it is the last one.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    crop_seconds: float
+    crops_per_song: int
+    warmup_epochs: int
+    width: int
+    dropout: float
+    weight_decay: float
+    label_smoothing: float
+    mixup_alpha: float
+    noise_probability: float
+    gain_db: float
+    equalizer_db: float
+    tempo: float
+    pitch: float
+    time_masks: int
+    frequency_masks: int
+    mask_share: float
+    select: bool
+
+
+RECIPES = {
+    "deck": Recipe(
+        epochs=100,
+        batch_size=32,
+        lr=0.01,
+        crop_seconds=150,
+        crops_per_song=1,
+        warmup_epochs=0,
+        width=64,
+        dropout=0.3,
+        weight_decay=0.01,
+        label_smoothing=0.1,
+        mixup_alpha=0.2,
+        noise_probability=0.5,
+        gain_db=0,
+        equalizer_db=0,
+        tempo=1,
+        pitch=1,
+        time_masks=0,
+        frequency_masks=0,
+        mask_share=0,
+        select=True,
+    ),
+    "strong": Recipe(
+        epochs=40,
+        batch_size=32,
+        lr=0.003,
+        crop_seconds=5,
+        crops_per_song=4,
+        warmup_epochs=3,
+        width=64,
+        dropout=0.3,
+        weight_decay=0.05,
+        label_smoothing=0.1,
+        mixup_alpha=0.2,
+        noise_probability=0.5,
+        gain_db=6,
+        equalizer_db=3,
+        tempo=1.05,
+        pitch=1.03,
+        time_masks=2,
+        frequency_masks=2,
+        mask_share=0.1,
+        select=False,
+    ),
+}
 
 
 def augmented_batches(
@@ -41,27 +149,50 @@ def augmented_batches(
     labels: np.ndarray,
     n_frames: int,
     n_classes: int,
-    batch_size: int,
-    device: torch.device,
+    recipe: Recipe,
+    fill: Tensor,
     seed: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch of random crops, half of them with noise, mixed in pairs, on the device."""
+    """Yield one epoch of augmented random crops, mixed in pairs, on the device of ``fill``.
+
+    ``fill``, (n_mels,), is what masks hold.
+    """
     rng = np.random.default_rng(seed)
+    device = fill.device
     generator = torch.Generator(device).manual_seed(seed)
-    for crops, crop_labels in spectrogram.random_crops(songs, labels, n_frames, batch_size, rng):
+    warped = recipe.tempo > 1 or recipe.pitch > 1
+    n_source = int(n_frames * recipe.tempo) + warped  # the fastest tempo's
+    for crops, crop_labels in spectrogram.random_crops(
+        songs, labels, n_source, recipe.batch_size, rng, recipe.crops_per_song
+    ):
         log_mel = crops.to(device).float()
+        if warped:
+            tempo, pitch = (
+                ratio ** rng.uniform(-1, 1, len(log_mel)) for ratio in (recipe.tempo, recipe.pitch)
+            )
+            log_mel = augment.warp_log_mel(log_mel, n_frames, tempo, pitch, spectrogram.mel_hz())
+        if recipe.gain_db or recipe.equalizer_db:
+            curves = augment.equalizer_curves(
+                len(log_mel), spectrogram.N_MELS, recipe.gain_db, recipe.equalizer_db, rng
+            )
+            log_mel = log_mel + curves.to(device)[:, None]
         snr_db = rng.uniform(*NOISE_SNR_DB, len(crops))
-        snr_db[rng.random(len(crops)) >= NOISE_PROBABILITY] = np.inf
+        snr_db[rng.random(len(crops)) >= recipe.noise_probability] = np.inf
         log_mel = augment.add_noise_to_log_mel(
             log_mel, torch.from_numpy(snr_db).float().to(device), generator
         )
+        for axis, n_masks in ((1, recipe.time_masks), (2, recipe.frequency_masks)):
+            width = round(recipe.mask_share * log_mel.shape[axis])
+            log_mel = augment.mask_bands(log_mel, fill, axis, n_masks, width, rng)
         targets = augment.one_hot(crop_labels.to(device), n_classes)
-        yield augment.mixup(log_mel, targets, MIXUP_ALPHA, rng)
+        yield augment.mixup(log_mel, targets, recipe.mixup_alpha, rng)
 
 
-def make_model(n_classes: int, songs: LogMels, device: torch.device) -> ArtistResNet:
+def make_model(
+    n_classes: int, songs: LogMels, recipe: Recipe, device: torch.device
+) -> ArtistResNet:
     """Make the network, with the training songs' mean and deviation of every mel bin in it."""
-    model = ArtistResNet(n_classes, spectrogram.N_MELS, DROPOUT)
+    model = ArtistResNet(n_classes, spectrogram.N_MELS, recipe.dropout, recipe.width)
     mean, std = songs.mean_and_std()
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
@@ -69,66 +200,65 @@ def make_model(n_classes: int, songs: LogMels, device: torch.device) -> ArtistRe
     return parallel.synchronize_batch_norm(model)
 
 
-def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> LRScheduler:
+    """Make the learning rate's course over the epochs."""
+    if recipe.warmup_epochs:
+        return training.warmup_cosine(optimizer, recipe.warmup_epochs, recipe.epochs)
+    return CosineAnnealingLR(optimizer, recipe.epochs)
+
+
+def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -> dict[str, Any]:
     """Train, and return the metrics."""
     started = time.monotonic()
     device = parallel.start(cli.choose_device(args.device))
     precision = cli.choose_precision(args.precision, device)
-    train_songs, val_songs = dataset.read_train_val(args.data_dir, args.limit)
+    train_songs, val_songs, classes = dataset.read_to_fit(args.data_dir, args.fold, args.limit)
     keys = parallel.on_main(lambda: dataset.content_keys([*train_songs, *val_songs]))
     data = dataset.summary(args.data_dir, train_songs, val_songs, keys, args.limit)
     settings = {
-        "epochs": args.epochs,
-        "batch_size": args.batch_size,
-        "lr": args.lr,
-        "crop_seconds": args.crop_seconds,
+        "recipe": args.recipe,
+        **dataclasses.asdict(recipe),
         "noise_snr_db": list(NOISE_SNR_DB),
-        "noise_probability": NOISE_PROBABILITY,
-        "mixup_alpha": MIXUP_ALPHA,
-        "label_smoothing": LABEL_SMOOTHING,
         "optimizer": "AdamW",
         "schedule": "cosine annealing",
-        "weight_decay": WEIGHT_DECAY,
-        "dropout": DROPOUT,
         "precision": cli.plain_name(precision),
         "patience": args.patience,
         "front_end": spectrogram.FRONT_END,
         "dataset": dataset.identity(data),
+        "fold": args.fold,
         "seed": args.seed,
     }
-    script = "task2_train_wo_pretrain.py"
     finished = parallel.on_main(
-        lambda: training.open_run(folder, settings, script, args.resume, args.overwrite)
+        lambda: training.open_run(folder, settings, SCRIPT, args.resume, args.overwrite)
     )
     if finished:
         print(f"{folder} holds this run already; --overwrite trains anew")
         return finished
 
-    classes = dataset.class_names(train_songs)
     labels = dataset.class_indices(train_songs, classes)
     val_labels = dataset.class_indices(val_songs, classes)
     n_train = len(train_songs)
     everything = spectrogram.cached_log_mels(
-        folder / "cache", [song.file for song in (*train_songs, *val_songs)], keys, args.workers
+        cache, [song.file for song in (*train_songs, *val_songs)], keys, args.workers
     )
     train_mels = LogMels(everything.rows, everything.spans[:n_train])
     val_mels = LogMels(everything.rows, everything.spans[n_train:])
 
-    n_frames = spectrogram.to_frames(args.crop_seconds)
+    n_frames = spectrogram.to_frames(recipe.crop_seconds)
     longest = max(length for _, length in train_mels.spans)
     if longest < n_frames:
         print(
             f"the longest training song has {spectrogram.to_seconds(longest):.1f} s: crops of that "
-            f"length instead of {args.crop_seconds:g} s"
+            f"length instead of {recipe.crop_seconds:g} s"
         )
         n_frames = longest
 
     cli.seed_everything(args.seed)
-    model = make_model(len(classes), train_mels, device)
+    model = make_model(len(classes), train_mels, recipe, device)
     if args.compile:
         model.compile()
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=args.lr, weight_decay=WEIGHT_DECAY, fused=True
+        model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
     )
     train_mels = train_mels.near(device)
 
@@ -138,8 +268,8 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             labels,
             n_frames,
             len(classes),
-            args.batch_size,
-            device,
+            recipe,
+            model.standardize.mean,
             training.epoch_seed(args.seed, epoch),
         )
 
@@ -148,7 +278,7 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             lambda x: training.predict(model, x, precision),
             LogMels(val_mels.rows, [val_mels.spans[song] for song in songs]),
             n_frames,
-            args.batch_size,
+            recipe.batch_size,
         )
         return evaluation.mean_per_song(scores, song_index, len(songs))
 
@@ -158,13 +288,13 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     history = training.fit(
         model,
         optimizer,
-        CosineAnnealingLR(optimizer, args.epochs),
+        make_schedule(optimizer, recipe),
         batches,
         score_val,
         val_labels,
-        epochs=args.epochs,
-        steps_per_epoch=-(-n_train // args.batch_size),
-        label_smoothing=LABEL_SMOOTHING,
+        epochs=recipe.epochs,
+        steps_per_epoch=-(-n_train * recipe.crops_per_song // recipe.batch_size),
+        label_smoothing=recipe.label_smoothing,
         seed=args.seed,
         precision=precision,
         folder=folder,
@@ -174,11 +304,13 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "config": settings,
             "window_frames": n_frames,
         },
+        select=recipe.select,
         patience=args.patience,
         tensorboard=args.tensorboard,
     )
+    name = artifacts.network_name("resnet", args.recipe)
     metrics = {
-        "model": "resnet",
+        "model": name,
         "pretrained": False,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "window_seconds": round(spectrogram.to_seconds(n_frames), 3),
@@ -188,7 +320,7 @@ def train(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
     records = [song.record() for song in val_songs]
     return training.finish(
-        folder, "resnet", model, score_val, records, classes, val_labels, metrics
+        folder, name, model, score_val, records, classes, val_labels, metrics, recipe.select
     )
 
 
@@ -197,17 +329,30 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     cli.add_data_options(parser)
     cli.add_compute_options(parser)
-    cli.add_training_options(parser, epochs=100, batch_size=32, lr=0.01, crop_seconds=150)
+    cli.add_training_options(parser, RECIPES)
     return parser.parse_args()
 
 
 def main() -> None:
     """Run the stage."""
     args = parse_args()
-    folder = artifacts.resnet_dir(args.results_dir)
-    metrics = train(args, folder)
+    recipe = cli.chosen_recipe(args, RECIPES)
+    if args.patience and not recipe.select:
+        raise UserError(f"--patience stops by the validation songs, --recipe {args.recipe} may not")
+    folder = artifacts.resnet_dir(args.results_dir, args.recipe, args.fold)
+    cache = artifacts.resnet_dir(args.results_dir) / "cache"
+    metrics = train(args, recipe, folder, cache)
     print(training.summary_line(metrics))
-    print(f"results are in {folder}; next: python task2_inference_wo_pretrain.py")
+    if args.fold:
+        songs = [song.record() for song in dataset.read_split(args.data_dir, "train", args.limit)]
+        parallel.on_main(
+            lambda: training.pool_folds(folder.parent, metrics["model"], SCRIPT, songs)
+        )
+    else:
+        recipe_option = "" if args.recipe == "deck" else f" --recipe {args.recipe}"
+        print(
+            f"results are in {folder}; next: python task2_inference_wo_pretrain.py{recipe_option}"
+        )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # Task 1 and the report scripts need one of them at most.
 
 TASK1_LEVELS = ("song", "segment")  # what a row of features is
+RECIPES = ("deck", "strong")  # how Task 2's networks are trained
+N_FOLDS = 5  # of cross-validation by album
 
 # Names of models for people.
 TITLES = {
@@ -35,6 +37,8 @@ TITLES = {
     "logistic_regression": "Logistic regression",
     "panns": "PANNs + MLP",
     "resnet": "ResNet",
+    "panns_strong": "PANNs, strong recipe",
+    "resnet_strong": "ResNet, strong recipe",
 }
 
 # What skops meets in our fitted pipelines beyond its own list. Fixed here: a file never says for
@@ -50,14 +54,31 @@ def task1_dir(results_dir: Path, level: str = "song") -> Path:
     return results_dir / "task1" / ("segment" if level == "segment" else "")
 
 
-def panns_dir(results_dir: Path) -> Path:
-    """Folder of Task 2's first model: embedding cache, checkpoints, metrics, predictions."""
-    return results_dir / "task2" / "panns"
+def panns_dir(results_dir: Path, recipe: str = "deck", fold: int | None = None) -> Path:
+    """Folder of Task 2's first model: embedding cache, checkpoints, metrics, predictions.
+
+    The cache of the homework's recipe serves all recipes and folds; see :func:`resnet_dir`.
+    """
+    return _task2_dir(results_dir, "panns", recipe, fold)
 
 
-def resnet_dir(results_dir: Path) -> Path:
-    """Folder of Task 2's second model: spectrogram cache, checkpoints, metrics, predictions."""
-    return results_dir / "task2" / "resnet"
+def resnet_dir(results_dir: Path, recipe: str = "deck", fold: int | None = None) -> Path:
+    """Folder of Task 2's second model: spectrogram cache, checkpoints, metrics, predictions.
+
+    Another recipe than the homework's has a folder beside it, a fold of cross-validation one
+    within.
+    """
+    return _task2_dir(results_dir, "resnet", recipe, fold)
+
+
+def network_name(model: str, recipe: str) -> str:
+    """Name ``panns`` or ``resnet`` of a recipe, in files and tables: a key of :data:`TITLES`."""
+    return model if recipe == "deck" else f"{model}_{recipe}"
+
+
+def _task2_dir(results_dir: Path, model: str, recipe: str, fold: int | None) -> Path:
+    folder = results_dir / "task2" / network_name(model, recipe)
+    return folder / f"fold-{fold}" if fold else folder
 
 
 @contextmanager

@@ -19,17 +19,16 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_selection import SelectKBest, VarianceThreshold, f_classif
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import ParameterGrid, StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import ParameterGrid, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import RobustScaler, StandardScaler
 from sklearn.svm import SVC
 from tqdm import tqdm
 
-from artist20 import UserError, evaluation, features
+from artist20 import UserError, artifacts, dataset, evaluation, features
 from artist20.evaluation import mean_per_song
 
-N_FOLDS = 5
 N_FEATURES = 100  # that the homework's models are given
 N_COMPONENTS = 100  # that the SVM and k-NN see of a segment
 MIN_FIT_ROWS = 3  # the fewest neighbours of the k-NN's grid, and the PCA needs two
@@ -205,18 +204,18 @@ def split_folds(rows: Rows, cv: str, seed: int) -> list[tuple[np.ndarray, np.nda
         Per fold the numbers of the songs to fit on and of those held out, ascending.
     """
     # Both want an artist with a song for every fold.
-    n_folds = min(N_FOLDS, int(np.unique(rows.y, return_counts=True)[1].max()))
-    make_splitter = StratifiedKFold
+    n_folds = min(artifacts.N_FOLDS, int(np.unique(rows.y, return_counts=True)[1].max()))
     if cv == "album":
         n_folds = min(n_folds, len(np.unique(rows.albums)))
-        make_splitter = StratifiedGroupKFold
     if n_folds < 2:
         raise UserError(TOO_FEW)
-    splitter = make_splitter(n_folds, shuffle=True, random_state=seed)
-    with _expected_warnings():
-        folds = list(splitter.split(rows.y, rows.y, rows.albums if cv == "album" else None))
-    # Few albums of unequal size may leave a fold without any.
-    folds = [(fit, held_out) for fit, held_out in folds if len(held_out)]
+    if cv == "album":
+        held_out = dataset.album_folds(rows.y, rows.albums, n_folds, seed)
+    else:
+        splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+        with _expected_warnings():
+            held_out = [fold for _, fold in splitter.split(rows.y, rows.y)]
+    folds = [(np.setdiff1d(np.arange(len(rows.y)), fold), fold) for fold in held_out]
     for fit, _ in folds:
         if np.isin(rows.song, fit).sum() < MIN_FIT_ROWS or len(np.unique(rows.y[fit])) < 2:
             raise UserError(TOO_FEW)
@@ -228,7 +227,7 @@ def _expected_warnings() -> Iterator[None]:
     """Keep scikit-learn from warning of what is no mistake here."""
     with warnings.catch_warnings():
         for message in (
-            "The least populated class",  # fewer albums than folds: artist20's artists have four
+            "The least populated class",  # fewer songs than folds
             "(divide by zero|invalid value) encountered in divide",  # F of a song per artist
         ):
             warnings.filterwarnings("ignore", message=message, module="sklearn")

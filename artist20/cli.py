@@ -1,6 +1,7 @@
 """The options, seeding, device choice and provenance that the scripts share."""
 
 import argparse
+import dataclasses
 import io
 import os
 import platform
@@ -11,11 +12,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from artist20 import UserError, __version__
+from artist20.artifacts import N_FOLDS, RECIPES
+
+T = TypeVar("T")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -129,17 +133,40 @@ def add_precision_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_training_options(
-    parser: argparse.ArgumentParser, epochs: int, batch_size: int, lr: float, crop_seconds: float
-) -> None:
-    """Add the options of a training script, with its defaults."""
-    parser.add_argument("--epochs", type=positive_int, default=epochs, help="length of the run")
+def add_recipe_option(parser: argparse.ArgumentParser) -> None:
+    """Add --recipe."""
     parser.add_argument(
-        "--batch-size", type=positive_int, default=batch_size, help="songs per training step"
+        "--recipe",
+        choices=RECIPES,
+        default="deck",
+        help="how the network is trained: as in the homework's deck, or what does better",
     )
-    parser.add_argument("--lr", type=positive_float, default=lr, help="initial learning rate")
+
+
+def add_training_options(parser: argparse.ArgumentParser, recipes: dict[str, Any]) -> None:
+    """Add the options of a training script.
+
+    ``recipes`` has the defaults: by name of a recipe, an object with the options' names as
+    attributes. What is not given stays None: see :func:`chosen_recipe`.
+    """
+    add_recipe_option(parser)
+    for option, kind, what in (
+        ("--epochs", positive_int, "length of the run"),
+        ("--batch-size", positive_int, "crops per training step"),
+        ("--lr", positive_float, "highest learning rate"),
+        ("--crop-seconds", positive_float, "length of crops"),
+    ):
+        attribute = option[2:].replace("-", "_")
+        defaults = ", ".join(
+            f"{name}: {getattr(recipe, attribute):g}" for name, recipe in recipes.items()
+        )
+        parser.add_argument(option, type=kind, help=f"{what} (default: {defaults})")
     parser.add_argument(
-        "--crop-seconds", type=positive_float, default=crop_seconds, help="length of crops"
+        "--fold",
+        type=int,
+        choices=range(1, N_FOLDS + 1),
+        help="cross-validate: hold this fold of the training songs' albums out, and score it in "
+        "place of the validation songs",
     )
     parser.add_argument(
         "--patience",
@@ -162,6 +189,17 @@ def add_training_options(
     group.add_argument(
         "--overwrite", action="store_true", help="replace the run in the results folder, if any"
     )
+
+
+def chosen_recipe(args: argparse.Namespace, recipes: dict[str, T]) -> T:
+    """Return the recipe for --recipe, changed as the options of its attributes' names say."""
+    recipe = recipes[args.recipe]
+    given = {
+        field.name: getattr(args, field.name)
+        for field in dataclasses.fields(recipe)  # type: ignore[arg-type]
+        if getattr(args, field.name, None) is not None
+    }
+    return dataclasses.replace(recipe, **given)  # type: ignore[type-var]
 
 
 def seed_everything(seed: int) -> None:

@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import sys
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -25,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from artist20 import UserError, audio, cli
-from artist20.artifacts import sha256_file
+from artist20.artifacts import N_FOLDS, sha256_file
 
 SPLITS = ("train", "val")
 
@@ -173,6 +174,64 @@ def read_train_val(data_dir: Path, limit: int | None = None) -> tuple[list[Song]
             f"{listed} has validation songs, but no training songs, of {', '.join(strangers)}"
         )
     return train, val
+
+
+def album_folds(
+    artists: np.ndarray, albums: np.ndarray, n_folds: int, seed: int
+) -> list[np.ndarray]:
+    """Share songs out in folds, each with about as many songs of every artist; albums stay whole.
+
+    Parameters
+    ----------
+    artists, albums : np.ndarray
+        (n_songs,) names; songs of one album have the same.
+    n_folds : int
+        How many. Fewer come back where there are too few albums to give every one some.
+    seed : int
+        Shuffles the albums.
+
+    Returns
+    -------
+    list of np.ndarray
+        Numbers of each fold's songs, ascending.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # Fewer albums than folds: artist20's artists have four.
+        warnings.filterwarnings("ignore", message="The least populated class", module="sklearn")
+        folds = [held_out for _, held_out in splitter.split(artists, artists, albums)]
+    return [fold for fold in folds if len(fold)]
+
+
+def read_to_fit(
+    data_dir: Path, fold: int | None, limit: int | None = None
+) -> tuple[list[Song], list[Song], list[str]]:
+    """Read the songs to train on, those to score, and the classes.
+
+    Without a fold these are both splits; with one, the training songs alone, of which the albums of
+    this fold are scored. Folds are the data set's own: the same for every model and every seed.
+
+    Raises
+    ------
+    UserError
+        As :func:`read_train_val`; also if there are too few albums for folds.
+    """
+    if fold is None:
+        train, val = read_train_val(data_dir, limit)
+        return train, val, class_names(train)
+    songs = read_split(data_dir, "train", limit)
+    artists = np.array([song.artist for song in songs])
+    albums = np.array([f"{song.artist}/{song.album}" for song in songs])
+    most = np.unique(artists, return_counts=True)[1].max()
+    if min(len(np.unique(albums)), most) >= N_FOLDS:
+        folds = album_folds(artists, albums, N_FOLDS, seed=0)
+        if len(folds) == N_FOLDS:
+            held_out = set(folds[fold - 1].tolist())
+            train = [song for i, song in enumerate(songs) if i not in held_out]
+            return train, [songs[i] for i in sorted(held_out)], class_names(songs)
+    raise UserError(f"--fold: {data_dir} has too few training albums or songs for {N_FOLDS} folds")
 
 
 def class_names(songs: Iterable[Song]) -> list[str]:

@@ -20,7 +20,12 @@ def add_options(parser: argparse.ArgumentParser, folder: str) -> None:
     cli.add_compute_options(parser)
     cli.add_precision_option(parser)
     parser.add_argument(
-        "--checkpoint", type=Path, help=f"trained model (default: RESULTS_DIR/{folder}/best.pt)"
+        "--checkpoint",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="trained model, or several whose probabilities are averaged (default: "
+        f"RESULTS_DIR/{folder}/best.pt)",
     )
     parser.add_argument(
         "--output",

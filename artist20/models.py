@@ -1,5 +1,6 @@
 """The networks that are trained here: an MLP on PANNs embeddings and a residual CNN on log-mels."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -34,32 +35,44 @@ class Standardize(nn.Module):
 class EmbeddingMLP(nn.Module):
     """The classifier on frozen Cnn14 embeddings: 2048-1024-512-256-classes.
 
+    Without hidden layers it is multinomial logistic regression.
+
     Parameters
     ----------
     n_classes : int
         Number of artists.
     dropout : float
         Probability with which a hidden unit is dropped while training.
+    n_inputs : int
+        Numbers in an embedding.
+    hidden : sequence of int
+        Units of each hidden layer.
     """
 
-    def __init__(self, n_classes: int, dropout: float = 0.3) -> None:
+    def __init__(
+        self,
+        n_classes: int,
+        dropout: float = 0.3,
+        n_inputs: int = 2048,
+        hidden: Sequence[int] = (1024, 512, 256),
+    ) -> None:
         super().__init__()
-        widths = (2048, 1024, 512, 256)
+        widths = (n_inputs, *hidden)
         self.standardize = Standardize(widths[0])
-        hidden: list[nn.Module] = []
+        layers: list[nn.Module] = []
         for n_in, n_out in pairwise(widths):
             # Without the normalisation every unit dies at the homework's learning rate of 0.005.
-            hidden += [
+            layers += [
                 nn.Linear(n_in, n_out),
                 nn.LayerNorm(n_out),
                 nn.ReLU(),
                 nn.Dropout(dropout),
             ]
-        self.hidden = nn.Sequential(*hidden)
+        self.hidden = nn.Sequential(*layers)
         self.output = nn.Linear(widths[-1], n_classes)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Map embeddings of shape (batch, 2048) to logits of shape (batch, n_classes)."""
+        """Map embeddings of shape (batch, n_inputs) to logits of shape (batch, n_classes)."""
         return self.output(self.hidden(self.standardize(embedding)))
 
 
@@ -97,7 +110,7 @@ class ArtistResNet(nn.Module):
     """The residual CNN on log-mel spectrograms, trained from scratch.
 
     A 7x7 stem, three stages of two basic blocks with 64, 128 and 256 channels, global average and
-    maximum pooling side by side, and a hidden layer of 256 units.
+    maximum pooling side by side, and a hidden layer of 256 units; all times ``width`` / 64.
 
     Parameters
     ----------
@@ -107,22 +120,27 @@ class ArtistResNet(nn.Module):
         Mel bands of the input.
     dropout : float
         Probability with which a unit of the hidden layer is dropped while training.
+    width : int
+        Channels of the first stage.
     """
 
-    def __init__(self, n_classes: int, n_mels: int = 64, dropout: float = 0.3) -> None:
+    def __init__(
+        self, n_classes: int, n_mels: int = 64, dropout: float = 0.3, width: int = 64
+    ) -> None:
         super().__init__()
+        narrow, middle, wide = width, 2 * width, 4 * width
         self.standardize = Standardize(n_mels)
         self.stem = nn.Sequential(
-            nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False),
-            nn.BatchNorm2d(64),
+            nn.Conv2d(1, narrow, 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(narrow),
             nn.ReLU(),
             nn.MaxPool2d(3, stride=2, padding=1),
         )
-        self.stage1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
-        self.stage2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
-        self.stage3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
-        self.hidden = nn.Sequential(nn.Linear(512, 256), nn.ReLU(), nn.Dropout(dropout))
-        self.output = nn.Linear(256, n_classes)
+        self.stage1 = nn.Sequential(BasicBlock(narrow, narrow, 1), BasicBlock(narrow, narrow, 1))
+        self.stage2 = nn.Sequential(BasicBlock(narrow, middle, 2), BasicBlock(middle, middle, 1))
+        self.stage3 = nn.Sequential(BasicBlock(middle, wide, 2), BasicBlock(wide, wide, 1))
+        self.hidden = nn.Sequential(nn.Linear(2 * wide, wide), nn.ReLU(), nn.Dropout(dropout))
+        self.output = nn.Linear(wide, n_classes)
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Map log-mels of shape (batch, frames, n_mels) to logits of shape (batch, n_classes)."""

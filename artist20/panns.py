@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from artist20 import UserError, audio, augment, fetch
 from artist20.artifacts import sha256_file
-from artist20.evaluation import window_starts
+from artist20.evaluation import mean_per_song, window_starts
 from artist20.store import stored_rows
 
 UNTRAINED = "untrained"
@@ -254,13 +254,26 @@ class Embeddings:
     Attributes
     ----------
     rows : np.ndarray
-        (n_rows, EMBEDDING_SIZE) float32.
+        (n_rows, EMBEDDING_SIZE) float32, or twice as wide where pooled.
     song_index : np.ndarray
         (n_rows,) which song a row is of, ascending.
     """
 
     rows: np.ndarray
     song_index: np.ndarray
+
+    def of_songs(self, songs: np.ndarray) -> "Embeddings":
+        """Keep the rows of some songs, given by their numbers, ascending."""
+        kept = np.isin(self.song_index, songs)
+        return Embeddings(self.rows[kept], np.searchsorted(songs, self.song_index[kept]))
+
+    def pooled(self) -> "Embeddings":
+        """Turn every song's rows into one: their mean, and beside it their deviation."""
+        n_songs = self.song_index[-1] + 1
+        mean = mean_per_song(self.rows, self.song_index, n_songs)
+        squares = np.square(self.rows - mean[self.song_index])
+        std = np.sqrt(mean_per_song(squares, self.song_index, n_songs))
+        return Embeddings(np.hstack([mean, std]).astype(np.float32), np.arange(n_songs))
 
 
 def cached_windows(

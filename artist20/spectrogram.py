@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import librosa
 import numpy as np
 import torch
 import torchaudio
@@ -42,6 +43,12 @@ def to_frames(seconds: float) -> int:
 def to_seconds(n_frames: int) -> float:
     """Convert a number of frames to a duration."""
     return n_frames * HOP_LENGTH / SAMPLE_RATE
+
+
+@cache
+def mel_hz() -> np.ndarray:
+    """Return the mel bins' centre frequencies in Hz: (N_MELS,)."""
+    return librosa.mel_frequencies(N_MELS + 2, fmin=0, fmax=F_MAX)[1:-1]
 
 
 def log_mel(waveform: np.ndarray) -> np.ndarray:
@@ -169,9 +176,14 @@ def cached_log_mels(
 
 
 def random_crops(
-    songs: LogMels, labels: np.ndarray, n_frames: int, batch_size: int, rng: np.random.Generator
+    songs: LogMels,
+    labels: np.ndarray,
+    n_frames: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    times: int = 1,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Go through all songs once in random order, one random crop each.
+    """Go through all songs in random order, one random crop each, and that so many ``times``.
 
     Yields
     ------
@@ -180,7 +192,7 @@ def random_crops(
     labels : Tensor
         (batch,) class indices.
     """
-    order = rng.permutation(len(songs.spans))
+    order = np.concatenate([rng.permutation(len(songs.spans)) for _ in range(times)])
     for first in range(0, len(order), batch_size):
         batch = order[first : first + batch_size]
         crops = [

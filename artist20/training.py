@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from artist20 import UserError, artifacts, evaluation, parallel
@@ -96,13 +96,15 @@ def fit(
     precision: torch.dtype,
     folder: Path,
     identity: dict[str, Any],
+    select: bool = True,
     patience: int | None = None,
     tensorboard: bool = False,
 ) -> list[dict[str, float]]:
     """Train a network, or go on from ``last.pt``.
 
     After every epoch ``last.pt`` holds all that the next one depends on, and ``best.pt`` the
-    weights with the best top-1 on the validation songs so far (then top-3, then loss). Ctrl-C and
+    weights with the best top-1 on the validation songs so far (then top-3, then loss), or without
+    ``select`` the epoch's own. Ctrl-C and
     SIGTERM end the step and write ``last.pt`` in the midst of the epoch; a second one stops at
     once. Everything random in a step is seeded by the seed, the epoch and the step, so that no
     generator's state is needed for a resumed run to equal an uninterrupted one.
@@ -135,6 +137,8 @@ def fit(
         Where checkpoints and history go.
     identity : dict
         ``kind``, ``classes`` and ``config``: what rebuilds the network, kept in checkpoints.
+    select : bool
+        Whether ``best.pt`` is chosen on the validation songs.
     patience : int, optional
         Stop when this many epochs in a row were no better than the best one.
     tensorboard : bool
@@ -242,7 +246,8 @@ def fit(
                 scheduler.step(row["val_loss"])
             else:
                 scheduler.step()
-            better = _rank(row) > max((_rank(earlier) for earlier in history), default=(-1.0,))
+            before = max((_rank(earlier) for earlier in history), default=(-1.0,))
+            better = not select or _rank(row) > before
             history.append(row)
             state = dict(NEW_EPOCH)
             if parallel.is_main():
@@ -264,6 +269,17 @@ def fit(
                 parallel.gather(None)
                 raise KeyboardInterrupt(*stopped)
     return history
+
+
+def warmup_cosine(optimizer: Optimizer, warmup: int, epochs: int) -> LambdaLR:
+    """Make a schedule: some epochs of linear growth, then half a cosine that ends near 0."""
+
+    def factor(epoch: int) -> float:
+        if epoch < warmup:
+            return (epoch + 1) / (warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(1, epochs - warmup)))
+
+    return LambdaLR(optimizer, factor)
 
 
 def _not_finite(epoch: int, folder: Path) -> str:
@@ -314,11 +330,12 @@ def finish(
     classes: list[str],
     labels: np.ndarray,
     metrics: dict[str, Any],
+    select: bool = True,
 ) -> dict[str, Any]:
     """Score the validation songs with the last and the best epoch; write metrics and predictions.
 
-    The best epoch was chosen on these very songs, as the homework did it, which flatters it; so
-    the last epoch's figures stand beside it.
+    Where the best epoch was chosen on these very songs, as the homework did it, that flatters it;
+    so the last epoch's figures stand beside it.
 
     Parameters
     ----------
@@ -338,15 +355,17 @@ def finish(
         (n_songs,) the songs' classes.
     metrics : dict
         Everything else that ``metrics.json`` is to hold.
+    select : bool
+        As in :func:`fit`.
 
     Returns
     -------
     dict
         The metrics.
     """
-    scores = {f"{name}_last": score_val()}
+    last = score_val()
     epoch = read_best(folder, model)  # in every process; nobody writes it any more
-    scores = {name: score_val(), **scores}
+    scores = {name: score_val(), f"{name}_last": last} if select else {name: last}
     result = {
         model_name: {
             "top1": evaluation.top_k_accuracy(score, labels, 1),
@@ -357,8 +376,8 @@ def finish(
     metrics = {
         **result[name],
         "epoch": epoch,
-        "selected_on": "validation songs",
-        "last": result[f"{name}_last"],
+        "selected_on": "validation songs" if select else "nothing",
+        "last": result[f"{name}_last" if select else name],
         **metrics,
     }
     if parallel.is_main():
@@ -369,11 +388,66 @@ def finish(
     return metrics
 
 
+def pool_folds(folder: Path, name: str, script: str, songs: list[dict[str, str]]) -> None:
+    """Put the folds of a cross-validation together, once all are there.
+
+    Writes ``cv_predictions.json``: every training song, scored by a network that did not learn
+    from its album. Of runs whose epoch was chosen on the songs held out, the last epoch's scores
+    are taken: it was not chosen.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder, which holds one per fold.
+    name : str
+        The model's name.
+    script : str
+        The training script's name, for messages.
+    songs : list of dict
+        All training songs' records.
+
+    Raises
+    ------
+    UserError
+        If the folds' runs are of different settings or songs.
+    """
+    settings, classes = [], []
+    scores: dict[str, np.ndarray] = {}
+    for fold in range(1, artifacts.N_FOLDS + 1):
+        metrics_file = folder / f"fold-{fold}" / "metrics.json"
+        if not metrics_file.is_file():
+            print(
+                f"{metrics_file} is not there: run {script} --fold {fold}, too, to pool the folds"
+            )
+            return
+        of_fold = artifacts.read_metrics(metrics_file, script)["settings"]
+        settings.append({k: v for k, v in of_fold.items() if k not in ("fold", "dataset")})
+        artifacts.check_same_settings(settings[0], settings[-1], metrics_file)
+        part = artifacts.read_predictions(metrics_file.with_name("val_predictions.json"), script)
+        of_songs = part.scores.get(f"{name}_last", part.scores[name])
+        scores |= {song["path"]: row for song, row in zip(part.songs, of_songs, strict=True)}
+        classes.append(part.classes)
+    paths = [song["path"] for song in songs]
+    if scores.keys() != set(paths) or any(names != classes[0] for names in classes):
+        raise UserError(
+            f"the folds in {folder} are of other songs than the training songs are now: run "
+            f"{script} --overwrite for each"
+        )
+    pooled = artifacts.Predictions(
+        classes[0], songs, {name: np.array([scores[path] for path in paths])}
+    )
+    artifacts.write_predictions(folder / "cv_predictions.json", pooled)
+    top1, top3 = (evaluation.top_k_accuracy(pooled.scores[name], pooled.labels, k) for k in (1, 3))
+    print(f"all {artifacts.N_FOLDS} folds, {len(songs)} songs: top-1 {top1:.1%}, top-3 {top3:.1%}")
+
+
 def summary_line(metrics: dict[str, Any]) -> str:
     """Say in one line what a run reached."""
+    line = f"top-1 {metrics['top1']:.1%}, top-3 {metrics['top3']:.1%} in epoch {metrics['epoch']}"
+    if metrics["selected_on"] == "nothing":
+        return f"{line}, the last"
     return (
-        f"top-1 {metrics['top1']:.1%}, top-3 {metrics['top3']:.1%} in epoch {metrics['epoch']}, "
-        f"chosen on these validation songs; last epoch: {metrics['last']['top1']:.1%}, "
+        f"{line}, chosen on these songs; last epoch: {metrics['last']['top1']:.1%}, "
         f"{metrics['last']['top3']:.1%}"
     )
 

@@ -8,6 +8,7 @@ for every crop; Cnn14's embeddings; an epoch of the MLP; and inference, decoding
 """
 
 import argparse
+import dataclasses
 import sys
 import tempfile
 import time
@@ -83,12 +84,13 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, cache: Path) 
     mels = spectrogram.cached_log_mels(cache, [song.file for song in songs], keys, args.workers)
     longest = max(length for _, length in mels.spans)
     n_frames = min(spectrogram.to_frames(args.crop_seconds), longest)
-    model = resnet.make_model(len(classes), mels, device)
+    recipe = dataclasses.replace(resnet.RECIPES["deck"], batch_size=args.batch_size)
+    model = resnet.make_model(len(classes), mels, recipe, device)
     near = mels.near(device)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         return resnet.augmented_batches(
-            near, labels, n_frames, len(classes), args.batch_size, device, 0
+            near, labels, n_frames, len(classes), recipe, model.standardize.mean, 0
         )
 
     one = next(iter(batches()))
@@ -152,7 +154,7 @@ def measure_panns(args: argparse.Namespace, device: torch.device) -> None:
         np.repeat(np.arange(n_songs), n_views),
     )
     labels = rng.integers(20, size=n_songs)
-    model = task2_train.make_model(20, embeddings, device)
+    model = task2_train.make_model(20, embeddings, task2_train.MLP, device)
 
     def epoch() -> None:
         views = panns.random_views(embeddings, labels, 8, np.random.default_rng(0))

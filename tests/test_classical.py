@@ -9,7 +9,7 @@ from conftest import SMALL_GRIDS, make_songs
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from artist20 import UserError, classical, features
+from artist20 import UserError, artifacts, classical, features
 from artist20.classical import Rows
 
 MODELS = list(classical.GRIDS["song"])
@@ -183,7 +183,7 @@ def test_a_fold_without_songs_is_left_out():
     sizes = [len(held_out) for _, held_out in classical.split_folds(train, "album", 0)]
     assert sum(sizes) == len(y)
     assert 0 not in sizes
-    assert len(sizes) < classical.N_FOLDS
+    assert len(sizes) < artifacts.N_FOLDS
 
 
 def test_folds_by_song_are_stratified_and_split_albums():

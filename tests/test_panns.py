@@ -14,7 +14,7 @@ from conftest import ARTISTS, make_waveform
 from torch import nn
 
 import task2_train
-from artist20 import UserError, panns
+from artist20 import UserError, cli, panns
 from artist20.artifacts import sha256_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -457,10 +457,14 @@ def train(tiny_data, tmp_path, untrained, monkeypatch):
             "patience": None,
             "compile": False,
             "tensorboard": False,
+            "recipe": "deck",
+            "fold": None,
             "resume": False,
             "overwrite": False,
         }
-        return task2_train.train(argparse.Namespace(**{**options, **changes}), tmp_path)
+        args = argparse.Namespace(**{**options, **changes})
+        recipe = cli.chosen_recipe(args, task2_train.RECIPES)
+        return task2_train.train(task2_train.start(args), recipe, None, tmp_path)
 
     return run
 

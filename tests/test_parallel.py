@@ -189,7 +189,11 @@ def test_the_stages_give_the_same_with_two_processes(tiny_data, tmp_path):
     # Without dropout, whose masks differ between processes.
     wrapper = tmp_path / "without_dropout.py"
     wrapper.write_text(
-        "import task2_train_wo_pretrain as stage\nstage.DROPOUT = 0\nstage.cli.run(stage.main)\n"
+        "import dataclasses\n"
+        "import task2_train_wo_pretrain as stage\n"
+        "deck = stage.RECIPES['deck']\n"
+        "stage.RECIPES['deck'] = dataclasses.replace(deck, dropout=0)\n"
+        "stage.cli.run(stage.main)\n"
     )
     for n in (1, 2):
         for script, options in (

@@ -45,7 +45,7 @@ STUDY = {
 PATHS = {"--data-dir", "--results-dir"}
 TRAINING = {
     "--epochs", "--batch-size", "--lr", "--crop-seconds", "--seed", "--resume", "--precision",
-    "--patience", "--compile", "--tensorboard",
+    "--patience", "--compile", "--tensorboard", "--recipe", "--fold",
 }  # fmt: skip
 OPTIONS = {
     "task1_preprocessing": {*PATHS, "--limit", "--device", "--workers", "--overwrite"},
@@ -57,7 +57,7 @@ OPTIONS = {
     },
     "task2_inference": {
         *PATHS, "--limit", "--device", "--workers", "--output", "--checkpoint", "--answers",
-        "--audio", "--backbone-weights",
+        "--audio", "--backbone-weights", "--recipe",
     },
     "task2_gen_report": {"--results-dir", "--assets-dir"},
     "task2_train_wo_pretrain": {
@@ -65,7 +65,7 @@ OPTIONS = {
     },
     "task2_inference_wo_pretrain": {
         *PATHS, "--limit", "--device", "--workers", "--output", "--checkpoint", "--answers",
-        "--audio",
+        "--audio", "--recipe",
     },
     "task2_gen_report_wo_pretrain": {"--results-dir", "--assets-dir"},
 }  # fmt: skip
@@ -686,3 +686,125 @@ def test_a_running_training_is_not_overwritten(here, monkeypatch, capsys):
         assert call(monkeypatch, "task2_train_wo_pretrain", *options) == 2
     assert "another run is writing to" in capsys.readouterr().err
     assert (folder / "best.pt").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def five_albums(tmp_path_factory):
+    """Data folder of 2 artists x 5 training albums and one for validation, a song each."""
+    folder = tmp_path_factory.mktemp("five") / "data"
+    lists = {"train": [], "val": []}
+    for artist in list(ARTISTS)[:2]:
+        for album in range(6):
+            path = f"./train_val/{artist}/{album}/song.mp3"
+            write_song(folder / path, artist, seed=album, seconds=2)
+            lists["val" if album == 5 else "train"].append(path)
+    for split, paths in lists.items():
+        (folder / f"{split}.json").write_text(json.dumps(paths), encoding="utf-8")
+    write_song(folder / "test/001.mp3", next(iter(ARTISTS)), seed=9, seconds=2)
+    return folder
+
+
+@pytest.mark.parametrize("recipe", ["deck", "strong"])
+def test_folds_score_every_training_song_unseen(five_albums, tmp_path, recipe):
+    options = [
+        *("--data-dir", five_albums, "--device", "cpu", "--workers", 1, "--epochs", 1),
+        *("--crop-seconds", 1, "--recipe", recipe),
+    ]
+    folder = tmp_path / f"results/task2/resnet{'' if recipe == 'deck' else '_strong'}"
+    for fold in range(5, 0, -1):
+        done = run("task2_train_wo_pretrain", *options, "--fold", fold, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert ("to pool the folds" in done.stdout) == (fold > 1)
+    assert "all 5 folds, 10 songs" in done.stdout
+    pooled = artifacts.read_predictions(folder / "cv_predictions.json", "x")
+    listed = json.loads((five_albums / "train.json").read_text())
+    assert [song["path"] for song in pooled.songs] == listed
+    (name,) = pooled.scores
+    assert name == folder.name
+    held_out = []
+    for fold in range(1, 6):
+        of_fold = artifacts.read_predictions(folder / f"fold-{fold}/val_predictions.json", "x")
+        key = f"{name}_last" if recipe == "deck" else name
+        for song, scores in zip(of_fold.songs, of_fold.scores[key], strict=True):
+            assert scores.tolist() == pooled.scores[name][listed.index(song["path"])].tolist()
+        albums = {(song["artist"], song["album"]) for song in of_fold.songs}
+        assert len(of_fold.songs) == len(albums) == 2
+        held_out += albums
+    assert len(set(held_out)) == 10
+    # One fold of another run: they must not be mixed.
+    again = [*options, "--fold", 2, "--seed", 1, "--overwrite"]
+    done = run("task2_train_wo_pretrain", *again, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "seed" in done.stderr
+
+
+def test_the_strong_recipe_is_not_chosen_on_the_validation_songs(five_albums, tmp_path):
+    options = ["--data-dir", five_albums, "--device", "cpu", "--workers", 1, "--recipe", "strong"]
+    train = ["--epochs", 2, "--crop-seconds", 1]
+    paths = []
+    for seed in (0, 1):
+        results = ["--results-dir", f"seed-{seed}"]
+        done = run(
+            "task2_train_wo_pretrain", *options, *train, *results, "--seed", seed, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        folder = tmp_path / f"seed-{seed}/task2/resnet_strong"
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert metrics["selected_on"] == "nothing"
+        assert metrics["epoch"] == 2
+        assert metrics["last"] == {key: metrics[key] for key in ("top1", "top3")}
+        predictions = artifacts.read_predictions(folder / "val_predictions.json", "x")
+        assert list(predictions.scores) == ["resnet_strong"]
+        best, last = (
+            artifacts.read_checkpoint(folder / name, "x")["model"]
+            for name in ("best.pt", "last.pt")
+        )
+        assert all(torch.equal(best[name], last[name]) for name in last)
+        paths.append(folder / "best.pt")
+    alone = []
+    for checkpoints in ([paths[0]], [paths[1]], paths):
+        options_here = [*options, "--audio", five_albums / "test/001.mp3"]
+        done = run(
+            "task2_inference_wo_pretrain", *options_here, "--checkpoint", *checkpoints, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        alone.append(dict(re.findall(r"([\d.]+)%  (\S+)", done.stdout)[::-1]))
+        alone[-1] = {name: float(percent) for percent, name in alone[-1].items()}
+    for artist, probability in alone[2].items():
+        assert probability == pytest.approx((alone[0][artist] + alone[1][artist]) / 2, abs=0.11)
+    done = run("task2_train_wo_pretrain", *options, *train, "--patience", 1, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--patience" in done.stderr
+
+
+def test_the_strong_panns_recipe_chooses_by_cross_validation(five_albums, tmp_path):
+    options = [
+        *("--data-dir", five_albums, "--device", "cpu", "--workers", 1, "--recipe", "strong"),
+        *("--backbone-weights", "untrained"),
+    ]
+    train = ["--epochs", 2, "--crop-seconds", 1]
+    done = run("task2_train", *options, *train, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "results/task2/panns_strong"
+    found = json.loads((folder / "candidates.json").read_text())
+    assert len(found["candidates"]) == 4
+    best = max(row["cv_top1"] for row in found["candidates"].values())
+    assert found["candidates"][found["chosen"]]["cv_top1"] == best
+    held_out = (folder / "cv_predictions.json").read_bytes()
+    assert held_out == (folder / found["chosen"] / "cv_predictions.json").read_bytes()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["selected_on"] == "nothing"
+    assert metrics["settings"]["pooled"] == found["chosen"].endswith("pooled")
+    for name in found["candidates"]:
+        checkpoint = folder / name / "fold-1/best.pt"
+        done = run(
+            "task2_inference",
+            *("--data-dir", five_albums, "--device", "cpu", "--recipe", "strong"),
+            *("--audio", five_albums / "test/001.mp3", "--checkpoint", checkpoint),
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("%") == 2
+    done = run("task2_train", *options, *train, "--fold", 1, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--fold" in done.stderr
