@@ -155,7 +155,7 @@ def augmented_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of augmented random crops, mixed in pairs, on the device of ``fill``.
 
-    ``fill``, (n_mels,), is what masks hold.
+    ``fill``, (n_mels,), is what masks hold; ``labels`` are of the songs' first version.
     """
     rng = np.random.default_rng(seed)
     device = fill.device
@@ -163,7 +163,13 @@ def augmented_batches(
     warped = recipe.tempo > 1 or recipe.pitch > 1
     n_source = int(n_frames * recipe.tempo) + warped  # the fastest tempo's
     for crops, crop_labels in spectrogram.random_crops(
-        songs, labels, n_source, recipe.batch_size, rng, recipe.crops_per_song
+        songs,
+        labels,
+        n_source,
+        recipe.batch_size,
+        rng,
+        recipe.crops_per_song,
+        versions=len(songs.spans) // len(labels),
     ):
         log_mel = crops.to(device).float()
         if warped:
@@ -213,8 +219,10 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
     device = parallel.start(cli.choose_device(args.device))
     precision = cli.choose_precision(args.precision, device)
     train_songs, val_songs, classes = dataset.read_to_fit(args.data_dir, args.fold, args.limit)
-    keys = parallel.on_main(lambda: dataset.content_keys([*train_songs, *val_songs]))
-    data = dataset.summary(args.data_dir, train_songs, val_songs, keys, args.limit)
+    twins = dataset.twins(train_songs, args.also_train_on) if args.also_train_on else []
+    keys = parallel.on_main(lambda: dataset.content_keys([*train_songs, *val_songs, *twins]))
+    n_train, n_songs = len(train_songs), len(train_songs) + len(val_songs)
+    data = dataset.summary(args.data_dir, train_songs, val_songs, keys[:n_songs], args.limit)
     settings = {
         "recipe": args.recipe,
         **dataclasses.asdict(recipe),
@@ -225,6 +233,7 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
         "patience": args.patience,
         "front_end": spectrogram.FRONT_END,
         "dataset": dataset.identity(data),
+        "also_train_on": dataset.fingerprint(twins, keys[n_songs:]) if twins else None,
         "fold": args.fold,
         "seed": args.seed,
     }
@@ -237,12 +246,12 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
 
     labels = dataset.class_indices(train_songs, classes)
     val_labels = dataset.class_indices(val_songs, classes)
-    n_train = len(train_songs)
     everything = spectrogram.cached_log_mels(
-        cache, [song.file for song in (*train_songs, *val_songs)], keys, args.workers
+        cache, [song.file for song in (*train_songs, *val_songs, *twins)], keys, args.workers
     )
     train_mels = LogMels(everything.rows, everything.spans[:n_train])
-    val_mels = LogMels(everything.rows, everything.spans[n_train:])
+    val_mels = LogMels(everything.rows, everything.spans[n_train:n_songs])
+    versions = LogMels(everything.rows, train_mels.spans + everything.spans[n_songs:])
 
     n_frames = spectrogram.to_frames(recipe.crop_seconds)
     longest = max(length for _, length in train_mels.spans)
@@ -260,11 +269,11 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
     )
-    train_mels = train_mels.near(device)
+    versions = versions.near(device)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         return augmented_batches(
-            train_mels,
+            versions,
             labels,
             n_frames,
             len(classes),
