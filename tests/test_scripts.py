@@ -814,8 +814,8 @@ def test_the_strong_panns_recipe_chooses_by_cross_validation(five_albums, tmp_pa
 @pytest.mark.parametrize("script", ["task2_train", "task2_train_wo_pretrain"])
 def test_other_versions_of_the_songs_join_the_training(five_albums, tmp_path, script):
     twins = tmp_path / "vocals"
-    for path in json.loads((five_albums / "train.json").read_text()):
-        write_song(twins / path, list(ARTISTS)[2], seed=len(path), seconds=3)
+    for seed, path in enumerate(json.loads((five_albums / "train.json").read_text())):
+        write_song(twins / path, list(ARTISTS)[2], seed=seed, seconds=3)
     untrained = ["--backbone-weights", "untrained"] if script == "task2_train" else []
     options = [
         *("--data-dir", five_albums, "--device", "cpu", "--workers", 1, "--also-train-on", twins),
