@@ -8,6 +8,12 @@ Songs are decoded once, into RESULTS_DIR/task2/resnet/cache. A run that was stop
 
     python task2_train_wo_pretrain.py --data-dir data/demo --epochs 10 --crop-seconds 10
 
+--recipe strong, into RESULTS_DIR/task2/resnet_strong, is what cross-validation found better:
+short crops, many of them, and nothing chosen on the validation songs (benchmarks/RESULTS.md).
+With --fold K the training songs alone are used: the albums of the fold are held out and scored, into
+a folder within; once all five are there, RESULTS_DIR/task2/resnet/cv_predictions.json has every
+training song, scored unseen.
+
 On a machine with several GPUs:
 
     torchrun --nproc-per-node=8 task2_train_wo_pretrain.py
@@ -56,8 +62,8 @@ class Recipe:
         Random crops of every song in an epoch.
     warmup_epochs : int
         Of linearly growing learning rate, before the cosine.
-    width : int
-        Channels of the network's first stage.
+    width, keep_frequency
+        See :class:`artist20.models.ArtistResNet`.
     dropout, weight_decay, label_smoothing, mixup_alpha : float
         Regularisation.
     noise_probability : float
@@ -81,6 +87,7 @@ class Recipe:
     crops_per_song: int
     warmup_epochs: int
     width: int
+    keep_frequency: bool
     dropout: float
     weight_decay: float
     label_smoothing: float
@@ -105,6 +112,7 @@ RECIPES = {
         crops_per_song=1,
         warmup_epochs=0,
         width=64,
+        keep_frequency=False,
         dropout=0.3,
         weight_decay=0.01,
         label_smoothing=0.1,
@@ -127,6 +135,7 @@ RECIPES = {
         crops_per_song=4,
         warmup_epochs=3,
         width=64,
+        keep_frequency=False,
         dropout=0.3,
         weight_decay=0.05,
         label_smoothing=0.1,
@@ -198,7 +207,9 @@ def make_model(
     n_classes: int, songs: LogMels, recipe: Recipe, device: torch.device
 ) -> ArtistResNet:
     """Make the network, with the training songs' mean and deviation of every mel bin in it."""
-    model = ArtistResNet(n_classes, spectrogram.N_MELS, recipe.dropout, recipe.width)
+    model = ArtistResNet(
+        n_classes, spectrogram.N_MELS, recipe.dropout, recipe.width, recipe.keep_frequency
+    )
     mean, std = songs.mean_and_std()
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
