@@ -14,9 +14,9 @@ With --recipe strong, into RESULTS_DIR/task2/panns_strong: windows of 10 s over 
 place of long crops, and of four classifiers the one that is best in cross-validation on the
 training songs, folds by album: linear or MLP, on windows or on their mean and deviation.
 
-With --fold K the training songs alone are used: the albums of the fold are held out and scored, into
-a folder within; once all five are there, RESULTS_DIR/task2/panns/cv_predictions.json has every
-training song, scored unseen.
+With --fold K the training songs alone are used: the albums of the fold are held out and scored,
+into a folder within; once all five are there, RESULTS_DIR/task2/panns/cv_predictions.json has
+every training song, scored unseen.
 
 On a machine with several GPUs:
 
