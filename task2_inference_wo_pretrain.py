@@ -39,7 +39,12 @@ def load_scorer(
     if checkpoint["kind"] != "resnet" or config["front_end"] != spectrogram.FRONT_END:
         raise UserError(f"{path} is not of this version of task2_train_wo_pretrain.py")
     precision = cli.choose_precision(precision_option, device, config["precision"])
-    model = ArtistResNet(len(checkpoint["classes"]), spectrogram.N_MELS, width=config["width"])
+    model = ArtistResNet(
+        len(checkpoint["classes"]),
+        spectrogram.N_MELS,
+        width=config["width"],
+        keep_frequency=config["keep_frequency"],
+    )
     model.load_state_dict(checkpoint["model"])
     model.to(device)
     n_frames = checkpoint["window_frames"]

@@ -14,6 +14,10 @@ With --recipe strong, into RESULTS_DIR/task2/panns_strong: windows of 10 s over 
 place of long crops, and of four classifiers the one that is best in cross-validation on the
 training songs, folds by album: linear or MLP, on windows or on their mean and deviation.
 
+With --fold K the training songs alone are used: the albums of the fold are held out and scored,
+into a folder within; once all five are there, RESULTS_DIR/task2/panns/cv_predictions.json has
+every training song, scored unseen.
+
 On a machine with several GPUs:
 
     torchrun --nproc-per-node=8 task2_train.py
@@ -131,8 +135,8 @@ class Run:
         What products are computed in.
     backbone : Backbone
         The frozen network.
-    keys : dict of str to str
-        Content keys of all songs by their path.
+    keys : dict of Path to str
+        Content keys of all songs by their file.
     started : float
         ``time.monotonic()`` at the start.
     """
@@ -141,7 +145,7 @@ class Run:
     device: torch.device
     precision: torch.dtype
     backbone: Backbone
-    keys: dict[str, str]
+    keys: dict[Path, str]
     started: float
 
 
@@ -178,7 +182,7 @@ def embed(
     args = run.args
     cache = artifacts.panns_dir(args.results_dir) / "cache"
     files = [song.file for song in songs]
-    keys = [run.keys[song.path] for song in songs]
+    keys = [run.keys[song.file] for song in songs]
     if views:
         return panns.cached_views(
             cache, files, keys, run.backbone, recipe.crop_seconds, views, args.seed, args.workers
@@ -193,7 +197,8 @@ def train(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> dict[str,
     """Train one classifier, and return the metrics."""
     args, device = run.args, run.device
     train_songs, val_songs, classes = dataset.read_to_fit(args.data_dir, fold, args.limit)
-    keys = [run.keys[song.path] for song in (*train_songs, *val_songs)]
+    twins = dataset.twins(train_songs, args.also_train_on) if args.also_train_on else []
+    keys = [run.keys[song.file] for song in (*train_songs, *val_songs)]
     data = dataset.summary(args.data_dir, train_songs, val_songs, keys, args.limit)
     settings = {
         "backbone": "Cnn14",
@@ -214,6 +219,9 @@ def train(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> dict[str,
         "precision": cli.plain_name(run.precision),
         "patience": args.patience,
         "dataset": dataset.identity(data),
+        "also_train_on": dataset.fingerprint(twins, [run.keys[twin.file] for twin in twins])
+        if twins
+        else None,
         "fold": fold,
         "seed": args.seed,
     }
@@ -227,6 +235,8 @@ def train(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> dict[str,
     labels = dataset.class_indices(train_songs, classes)
     val_labels = dataset.class_indices(val_songs, classes)
     embeddings = embed(run, recipe, train_songs, recipe.views)
+    if twins:
+        embeddings = embeddings.joined(embed(run, recipe, twins, recipe.views))
     val_embeddings = embed(run, recipe, val_songs)
 
     cli.seed_everything(args.seed)
@@ -322,12 +332,16 @@ def start(args: argparse.Namespace) -> Run:
         songs = [
             song for split in dataset.read_train_val(args.data_dir, args.limit) for song in split
         ]
+    if args.also_train_on:
+        songs += dataset.twins(
+            dataset.read_split(args.data_dir, "train", args.limit), args.also_train_on
+        )
     keys = parallel.on_main(lambda: dataset.content_keys(songs))
     backbone = panns.load_backbone(args.backbone_weights, args.seed, device, precision)
     if not backbone.pretrained:
         print("untrained backbone: these figures say nothing about PANNs")
-    by_path = {song.path: key for song, key in zip(songs, keys, strict=True)}
-    return Run(args, device, precision, backbone, by_path, started)
+    by_file = {song.file: key for song, key in zip(songs, keys, strict=True)}
+    return Run(args, device, precision, backbone, by_file, started)
 
 
 def parse_args() -> argparse.Namespace:

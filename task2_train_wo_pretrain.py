@@ -8,6 +8,12 @@ Songs are decoded once, into RESULTS_DIR/task2/resnet/cache. A run that was stop
 
     python task2_train_wo_pretrain.py --data-dir data/demo --epochs 10 --crop-seconds 10
 
+--recipe strong, into RESULTS_DIR/task2/resnet_strong, is what cross-validation found better:
+short crops, many of them, and nothing chosen on the validation songs (benchmarks/RESULTS.md).
+With --fold K the training songs alone are used: the albums of the fold are held out and scored,
+into a folder within; once all five are there, RESULTS_DIR/task2/resnet/cv_predictions.json has
+every training song, scored unseen.
+
 On a machine with several GPUs:
 
     torchrun --nproc-per-node=8 task2_train_wo_pretrain.py
@@ -56,8 +62,8 @@ class Recipe:
         Random crops of every song in an epoch.
     warmup_epochs : int
         Of linearly growing learning rate, before the cosine.
-    width : int
-        Channels of the network's first stage.
+    width, keep_frequency
+        See :class:`artist20.models.ArtistResNet`.
     dropout, weight_decay, label_smoothing, mixup_alpha : float
         Regularisation.
     noise_probability : float
@@ -81,6 +87,7 @@ class Recipe:
     crops_per_song: int
     warmup_epochs: int
     width: int
+    keep_frequency: bool
     dropout: float
     weight_decay: float
     label_smoothing: float
@@ -105,6 +112,7 @@ RECIPES = {
         crops_per_song=1,
         warmup_epochs=0,
         width=64,
+        keep_frequency=False,
         dropout=0.3,
         weight_decay=0.01,
         label_smoothing=0.1,
@@ -120,24 +128,25 @@ RECIPES = {
         select=True,
     ),
     "strong": Recipe(
-        epochs=40,
+        epochs=20,
         batch_size=32,
         lr=0.003,
         crop_seconds=5,
         crops_per_song=4,
         warmup_epochs=3,
-        width=64,
+        width=32,
+        keep_frequency=True,
         dropout=0.3,
         weight_decay=0.05,
         label_smoothing=0.1,
         mixup_alpha=0.2,
         noise_probability=0.5,
-        gain_db=6,
-        equalizer_db=3,
-        tempo=1.05,
-        pitch=1.03,
-        time_masks=2,
-        frequency_masks=2,
+        gain_db=0,
+        equalizer_db=0,
+        tempo=1,
+        pitch=1,
+        time_masks=0,
+        frequency_masks=0,
         mask_share=0.1,
         select=False,
     ),
@@ -155,7 +164,7 @@ def augmented_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of augmented random crops, mixed in pairs, on the device of ``fill``.
 
-    ``fill``, (n_mels,), is what masks hold.
+    ``fill``, (n_mels,), is what masks hold; ``labels`` are of the songs' first version.
     """
     rng = np.random.default_rng(seed)
     device = fill.device
@@ -163,7 +172,13 @@ def augmented_batches(
     warped = recipe.tempo > 1 or recipe.pitch > 1
     n_source = int(n_frames * recipe.tempo) + warped  # the fastest tempo's
     for crops, crop_labels in spectrogram.random_crops(
-        songs, labels, n_source, recipe.batch_size, rng, recipe.crops_per_song
+        songs,
+        labels,
+        n_source,
+        recipe.batch_size,
+        rng,
+        recipe.crops_per_song,
+        versions=len(songs.spans) // len(labels),
     ):
         log_mel = crops.to(device).float()
         if warped:
@@ -192,7 +207,9 @@ def make_model(
     n_classes: int, songs: LogMels, recipe: Recipe, device: torch.device
 ) -> ArtistResNet:
     """Make the network, with the training songs' mean and deviation of every mel bin in it."""
-    model = ArtistResNet(n_classes, spectrogram.N_MELS, recipe.dropout, recipe.width)
+    model = ArtistResNet(
+        n_classes, spectrogram.N_MELS, recipe.dropout, recipe.width, recipe.keep_frequency
+    )
     mean, std = songs.mean_and_std()
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
@@ -213,8 +230,10 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
     device = parallel.start(cli.choose_device(args.device))
     precision = cli.choose_precision(args.precision, device)
     train_songs, val_songs, classes = dataset.read_to_fit(args.data_dir, args.fold, args.limit)
-    keys = parallel.on_main(lambda: dataset.content_keys([*train_songs, *val_songs]))
-    data = dataset.summary(args.data_dir, train_songs, val_songs, keys, args.limit)
+    twins = dataset.twins(train_songs, args.also_train_on) if args.also_train_on else []
+    keys = parallel.on_main(lambda: dataset.content_keys([*train_songs, *val_songs, *twins]))
+    n_train, n_songs = len(train_songs), len(train_songs) + len(val_songs)
+    data = dataset.summary(args.data_dir, train_songs, val_songs, keys[:n_songs], args.limit)
     settings = {
         "recipe": args.recipe,
         **dataclasses.asdict(recipe),
@@ -225,6 +244,7 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
         "patience": args.patience,
         "front_end": spectrogram.FRONT_END,
         "dataset": dataset.identity(data),
+        "also_train_on": dataset.fingerprint(twins, keys[n_songs:]) if twins else None,
         "fold": args.fold,
         "seed": args.seed,
     }
@@ -237,12 +257,12 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
 
     labels = dataset.class_indices(train_songs, classes)
     val_labels = dataset.class_indices(val_songs, classes)
-    n_train = len(train_songs)
     everything = spectrogram.cached_log_mels(
-        cache, [song.file for song in (*train_songs, *val_songs)], keys, args.workers
+        cache, [song.file for song in (*train_songs, *val_songs, *twins)], keys, args.workers
     )
     train_mels = LogMels(everything.rows, everything.spans[:n_train])
-    val_mels = LogMels(everything.rows, everything.spans[n_train:])
+    val_mels = LogMels(everything.rows, everything.spans[n_train:n_songs])
+    versions = LogMels(everything.rows, train_mels.spans + everything.spans[n_songs:])
 
     n_frames = spectrogram.to_frames(recipe.crop_seconds)
     longest = max(length for _, length in train_mels.spans)
@@ -260,11 +280,11 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
     )
-    train_mels = train_mels.near(device)
+    versions = versions.near(device)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         return augmented_batches(
-            train_mels,
+            versions,
             labels,
             n_frames,
             len(classes),

@@ -169,6 +169,13 @@ def add_training_options(parser: argparse.ArgumentParser, recipes: dict[str, Any
         "place of the validation songs",
     )
     parser.add_argument(
+        "--also-train-on",
+        type=Path,
+        metavar="DIR",
+        help="tree of the data folder's form and names with another version of every training "
+        "song, such as its vocals; training draws from both, songs are scored as they are",
+    )
+    parser.add_argument(
         "--patience",
         type=positive_int,
         metavar="N",

@@ -18,7 +18,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -232,6 +232,31 @@ def read_to_fit(
             train = [song for i, song in enumerate(songs) if i not in held_out]
             return train, [songs[i] for i in sorted(held_out)], class_names(songs)
     raise UserError(f"--fold: {data_dir} has too few training albums or songs for {N_FOLDS} folds")
+
+
+def twins(songs: Sequence[Song], directory: Path) -> list[Song]:
+    """Find other versions of songs, such as their vocals, in a tree that mirrors the data folder's.
+
+    Parameters
+    ----------
+    songs : sequence of Song
+        The songs.
+    directory : Path
+        Holds ``train_val/<artist>/<album>/<song>`` of the same names.
+
+    Raises
+    ------
+    UserError
+        If some have none.
+    """
+    found = [replace(song, file=directory / song.path) for song in songs]
+    missing = [twin.file for twin in found if not twin.file.is_file()]
+    if missing:
+        raise UserError(
+            f"--also-train-on {directory}: {len(missing)} of {len(songs)} training songs are not "
+            f"there, the first is {missing[0]}"
+        )
+    return found
 
 
 def class_names(songs: Iterable[Song]) -> list[str]:

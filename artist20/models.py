@@ -122,13 +122,22 @@ class ArtistResNet(nn.Module):
         Probability with which a unit of the hidden layer is dropped while training.
     width : int
         Channels of the first stage.
+    keep_frequency : bool
+        Pool over time alone, so that the hidden layer knows at which frequency something was.
     """
 
     def __init__(
-        self, n_classes: int, n_mels: int = 64, dropout: float = 0.3, width: int = 64
+        self,
+        n_classes: int,
+        n_mels: int = 64,
+        dropout: float = 0.3,
+        width: int = 64,
+        keep_frequency: bool = False,
     ) -> None:
         super().__init__()
         narrow, middle, wide = width, 2 * width, 4 * width
+        self.keep_frequency = keep_frequency
+        n_bands = -(-n_mels // 16) if keep_frequency else 1  # four strides of 2
         self.standardize = Standardize(n_mels)
         self.stem = nn.Sequential(
             nn.Conv2d(1, narrow, 7, stride=2, padding=3, bias=False),
@@ -139,12 +148,15 @@ class ArtistResNet(nn.Module):
         self.stage1 = nn.Sequential(BasicBlock(narrow, narrow, 1), BasicBlock(narrow, narrow, 1))
         self.stage2 = nn.Sequential(BasicBlock(narrow, middle, 2), BasicBlock(middle, middle, 1))
         self.stage3 = nn.Sequential(BasicBlock(middle, wide, 2), BasicBlock(wide, wide, 1))
-        self.hidden = nn.Sequential(nn.Linear(2 * wide, wide), nn.ReLU(), nn.Dropout(dropout))
+        self.hidden = nn.Sequential(
+            nn.Linear(2 * wide * n_bands, wide), nn.ReLU(), nn.Dropout(dropout)
+        )
         self.output = nn.Linear(wide, n_classes)
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Map log-mels of shape (batch, frames, n_mels) to logits of shape (batch, n_classes)."""
         x = self.standardize(log_mel).transpose(1, 2).unsqueeze(1)
         x = self.stage3(self.stage2(self.stage1(self.stem(x))))
-        pooled = torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)
-        return self.output(self.hidden(pooled))
+        axes = (3,) if self.keep_frequency else (2, 3)
+        pooled = torch.cat([x.mean(dim=axes), x.amax(dim=axes)], dim=1)
+        return self.output(self.hidden(pooled.flatten(1)))

@@ -267,6 +267,12 @@ class Embeddings:
         kept = np.isin(self.song_index, songs)
         return Embeddings(self.rows[kept], np.searchsorted(songs, self.song_index[kept]))
 
+    def joined(self, other: "Embeddings") -> "Embeddings":
+        """Add another version's rows of the same songs to theirs."""
+        song_index = np.concatenate([self.song_index, other.song_index])
+        order = np.argsort(song_index, kind="stable")
+        return Embeddings(np.concatenate([self.rows, other.rows])[order], song_index[order])
+
     def pooled(self) -> "Embeddings":
         """Turn every song's rows into one: their mean, and beside it their deviation."""
         n_songs = self.song_index[-1] + 1

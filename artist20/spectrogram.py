@@ -182,8 +182,12 @@ def random_crops(
     batch_size: int,
     rng: np.random.Generator,
     times: int = 1,
+    versions: int = 1,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Go through all songs in random order, one random crop each, and that so many ``times``.
+
+    With several ``versions``, ``songs`` holds all songs in the first, then all in the second, and
+    so on; a crop is of one of them, drawn at random.
 
     Yields
     ------
@@ -192,12 +196,14 @@ def random_crops(
     labels : Tensor
         (batch,) class indices.
     """
-    order = np.concatenate([rng.permutation(len(songs.spans)) for _ in range(times)])
+    n_songs = len(songs.spans) // versions
+    order = np.concatenate([rng.permutation(n_songs) for _ in range(times)])
     for first in range(0, len(order), batch_size):
         batch = order[first : first + batch_size]
+        versioned = batch + n_songs * rng.integers(versions, size=len(batch))
         crops = [
             songs.crop(song, random_start(songs.spans[song][1], n_frames, rng), n_frames)
-            for song in batch
+            for song in versioned
         ]
         yield _stack(crops), torch.from_numpy(labels[batch])
 

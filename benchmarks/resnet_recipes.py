@@ -59,6 +59,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--set", type=parse_change, nargs="+", default=[], metavar="NAME=VALUE", help="changes"
     )
+    parser.add_argument("--also-train-on", type=Path, metavar="DIR", help="as in the stage")
     parser.add_argument(
         "--seeds", type=cli.seed_int, nargs="+", default=[0], help="cross-validate with each"
     )
@@ -72,7 +73,7 @@ def main() -> None:
     """Run the benchmark."""
     args = parse_args()
     recipe = dataclasses.replace(stage.RECIPES[args.recipe], **dict(args.set))
-    described = repr((str(args.data_dir), args.limit, recipe))
+    described = repr((str(args.data_dir), args.limit, recipe, str(args.also_train_on)))
     digest = hashlib.sha256(described.encode()).hexdigest()[:10]
     rows = []
     for seed in args.seeds:

@@ -602,3 +602,52 @@ def test_split_names_what_lies_too_deep_or_too_high(tiny_data, tmp_path, capsys)
     printed = capsys.readouterr().out
     assert "Boxed/Album/CD1/song.mp3: it lies not in artist/album/" in printed
     assert "Loose/song.mp3: it lies not in artist/album/" in printed
+
+
+# --- folds and other versions --------------------------------------------------------------------
+
+
+def make_tree(folder, n_artists=3, n_albums=5, n_songs=2):
+    """Training lists of songs that are files with a byte in them."""
+    paths = [
+        f"./train_val/artist {a}/album {b}/{c}.mp3"
+        for a in range(n_artists)
+        for b in range(n_albums)
+        for c in range(n_songs)
+    ]
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(b"x")
+    (folder / "train.json").write_text(json.dumps(paths))
+    return paths
+
+
+def test_folds_keep_albums_whole_and_hold_every_song_out_once(tmp_path):
+    paths = make_tree(tmp_path)
+    held_out = []
+    for fold in range(1, 6):
+        train, held, classes = dataset.read_to_fit(tmp_path, fold)
+        assert classes == ["artist 0", "artist 1", "artist 2"]
+        assert not {(s.artist, s.album) for s in train} & {(s.artist, s.album) for s in held}
+        assert sorted(s.path for s in (*train, *held)) == sorted(paths)
+        assert {s.artist for s in held} == set(classes)  # stratified
+        held_out += [s.path for s in held]
+    assert sorted(held_out) == sorted(paths)  # val.json is not even there
+
+
+def test_folds_of_too_few_albums_are_refused(tmp_path):
+    make_tree(tmp_path, n_artists=2, n_albums=2, n_songs=5)
+    with pytest.raises(UserError, match="too few training albums"):
+        dataset.read_to_fit(tmp_path, 1)
+
+
+def test_twins_are_found_by_name_and_missing_ones_are_counted(tmp_path):
+    paths = make_tree(tmp_path / "data")
+    make_tree(tmp_path / "vocals")
+    songs = dataset.read_split(tmp_path / "data", "train")
+    twins = dataset.twins(songs, tmp_path / "vocals")
+    assert [twin.file for twin in twins] == [tmp_path / "vocals" / path for path in paths]
+    assert [twin.record() for twin in twins] == [song.record() for song in songs]
+    (tmp_path / "vocals" / paths[3]).unlink()
+    with pytest.raises(UserError, match=r"1 of 30 training songs .*artist 0/album 1/1.mp3"):
+        dataset.twins(songs, tmp_path / "vocals")

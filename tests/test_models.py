@@ -120,3 +120,18 @@ def test_resnet_standardises_mel_bins():
     model.standardize.mean.copy_(mean)
     model.standardize.std.copy_(std)
     assert torch.allclose(model(x * std + mean), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [8, 32])
+def test_width_scales_the_resnet(width):
+    model = ArtistResNet(5, 64, 0.0, width)
+    assert model.output.in_features == 4 * width
+    assert model(torch.randn(3, 40, 64)).shape == (3, 5)
+    assert_gradient_reaches_all(model, torch.randn(6, 40, 64), 5)
+
+
+def test_without_hidden_layers_the_mlp_is_logistic_regression():
+    model = EmbeddingMLP(5, 0.3, 4096, [])
+    assert n_parameters(model) == (4096 + 1) * 5
+    x = torch.randn(3, 4096)
+    torch.testing.assert_close(model(x), x @ model.output.weight.T + model.output.bias)

@@ -457,8 +457,10 @@ def train(tiny_data, tmp_path, untrained, monkeypatch):
             "patience": None,
             "compile": False,
             "tensorboard": False,
+            "results_dir": tmp_path,
             "recipe": "deck",
             "fold": None,
+            "also_train_on": None,
             "resume": False,
             "overwrite": False,
         }
@@ -467,6 +469,22 @@ def train(tiny_data, tmp_path, untrained, monkeypatch):
         return task2_train.train(task2_train.start(args), recipe, None, tmp_path)
 
     return run
+
+
+def test_embeddings_of_some_songs_joined_and_pooled():
+    rows = np.array([[1, 2], [3, 2], [5, 6], [7, 8], [9, 0]], np.float32)
+    embeddings = panns.Embeddings(rows, np.array([0, 0, 1, 2, 2]))
+    some = embeddings.of_songs(np.array([0, 2]))
+    assert some.rows.tolist() == rows[[0, 1, 3, 4]].tolist()
+    assert some.song_index.tolist() == [0, 0, 1, 1]
+    pooled = embeddings.pooled()
+    assert pooled.rows.tolist() == [[2, 2, 1, 0], [5, 6, 0, 0], [8, 4, 1, 4]]
+    assert pooled.song_index.tolist() == [0, 1, 2]
+    other = panns.Embeddings(-rows[:3], np.array([0, 1, 2]))
+    joined = embeddings.joined(other)
+    assert joined.song_index.tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
+    assert joined.rows[2].tolist() == [-1, -2]
+    assert joined.rows[4].tolist() == [-3, -2]
 
 
 def test_training_leaves_the_backbone_as_it_was(train, untrained):

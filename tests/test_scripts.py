@@ -46,6 +46,7 @@ PATHS = {"--data-dir", "--results-dir"}
 TRAINING = {
     "--epochs", "--batch-size", "--lr", "--crop-seconds", "--seed", "--resume", "--precision",
     "--patience", "--compile", "--tensorboard", "--recipe", "--fold",
+    "--also-train-on",
 }  # fmt: skip
 OPTIONS = {
     "task1_preprocessing": {*PATHS, "--limit", "--device", "--workers", "--overwrite"},
@@ -808,3 +809,34 @@ def test_the_strong_panns_recipe_chooses_by_cross_validation(five_albums, tmp_pa
     done = run("task2_train", *options, *train, "--fold", 1, cwd=tmp_path)
     assert done.returncode == 2
     assert "--fold" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["task2_train", "task2_train_wo_pretrain"])
+def test_other_versions_of_the_songs_join_the_training(five_albums, tmp_path, script):
+    twins = tmp_path / "vocals"
+    for seed, path in enumerate(json.loads((five_albums / "train.json").read_text())):
+        write_song(twins / path, list(ARTISTS)[2], seed=seed, seconds=3)
+    untrained = ["--backbone-weights", "untrained"] if script == "task2_train" else []
+    options = [
+        *("--data-dir", five_albums, "--device", "cpu", "--workers", 1, "--also-train-on", twins),
+        *("--epochs", 1, "--crop-seconds", 1, *untrained),
+    ]
+    done = run(script, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (metrics_file,) = (tmp_path / "results/task2").glob("*/metrics.json")
+    metrics = json.loads(metrics_file.read_text())
+    assert len(metrics["settings"]["also_train_on"]) == 64
+    assert metrics["dataset"]["train"] == 10
+    (index,) = metrics_file.parent.glob(
+        f"cache/{'views' if untrained else 'log_mel'}-*/index.jsonl"
+    )
+    assert len(index.read_text().splitlines()) == (20 if untrained else 22)
+    song = next(twins.glob("train_val/*/3/song.mp3"))
+    write_song(song, list(ARTISTS)[1], seed=5)
+    done = run(script, *options, cwd=tmp_path)  # another version of a song: another run
+    assert done.returncode == 2
+    assert "also_train_on" in done.stderr
+    song.unlink()
+    done = run(script, *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "1 of 10 training songs" in done.stderr

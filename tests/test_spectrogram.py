@@ -118,6 +118,26 @@ def test_random_crops_visit_every_song_once_and_follow_the_seed():
     assert order.tolist() != torch.cat([batch_labels for _, batch_labels in epoch(1)]).tolist()
 
 
+def test_random_crops_go_round_several_times_and_through_versions():
+    rows = np.arange(24, dtype=np.float16)[:, None] * np.ones(N_MELS, np.float16)
+    songs = LogMels(rows, [(4 * i, 4) for i in range(6)])  # three songs in two versions
+    drawn, labels = [], []
+    for seed in range(20):
+        batches = list(
+            spectrogram.random_crops(
+                songs, np.arange(3), 4, 4, np.random.default_rng(seed), times=2, versions=2
+            )
+        )
+        assert [len(x) for x, _ in batches] == [4, 2]
+        numbers = torch.cat([x[:, 0, 0] for x, _ in batches]).numpy() / 4
+        of_songs = torch.cat([y for _, y in batches]).numpy()
+        assert (numbers % 3 == of_songs).all()
+        assert sorted(of_songs[:3]) == sorted(of_songs[3:]) == [0, 1, 2]
+        drawn += list(numbers)
+        labels += list(of_songs)
+    assert set(drawn) == {0, 1, 2, 3, 4, 5}
+
+
 def test_random_crops_reach_both_ends_of_a_song():
     songs = toy_songs(12)
     rng = np.random.default_rng(0)

@@ -564,3 +564,18 @@ def test_resnet_overfits_eight_songs(tmp_path):
         identity=IDENTITY,
     )
     assert max(row["val_top1"] for row in history) == 1
+
+
+def test_the_rate_grows_then_falls_to_nothing():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+    schedule = training.warmup_cosine(optimizer, 3, 9)
+    rates = []
+    for _ in range(9):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:4] == pytest.approx([0.5, 1.0, 1.5, 2.0])
+    assert rates[6] == pytest.approx(1.0)  # half way through the cosine
+    assert all(np.diff(rates[3:]) < 0)
+    assert 0 < rates[-1] < 0.2
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
