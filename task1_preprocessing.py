@@ -18,42 +18,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from artist20 import artifacts, audio, cli, dataset, features, parallel
-from artist20.store import stored_rows
-
-
-def extract(file: Path) -> np.ndarray:
-    """Compute features on the CPU, in a worker process, so that every core computes.
-
-    A song is decoded as it is computed, so that memory does not hold its waveform.
-    """
-    return features.song_units(map(torch.from_numpy, audio.read_blocks(file)))
-
-
-def compute_units(
-    cache: Path, files: dict[str, Path], device: torch.device, workers: int
-) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
-    """Compute the features that the store lacks; return the rows of all songs, and whose they are.
-
-    On a GPU, workers decode and this process computes.
-    """
-
-    def on_device(_keys: list[str], waveforms: list[np.ndarray]) -> list[np.ndarray]:
-        return [features.song_units([torch.from_numpy(x).to(device)]) for x in waveforms]
-
-    return stored_rows(
-        cache,
-        "features",
-        {"columns": features.UNIT_NAMES, "version": features.VERSION},
-        "float32",
-        len(features.UNIT_NAMES),
-        files,
-        *((extract,) if device.type == "cpu" else (audio.load, on_device)),
-        workers=workers,
-        label="features",
-    )
+from artist20 import artifacts, cli, dataset, features, parallel
 
 
 def preprocess(args: argparse.Namespace, folder: Path) -> None:
@@ -80,15 +46,14 @@ def preprocess(args: argparse.Namespace, folder: Path) -> None:
         artifacts.check_same_settings(other, this, made)
 
     files = {key: song.file for song, key in keys.items()}
-    rows, index = compute_units(folder / "cache", files, device, args.workers)
+    units_of = features.cached_units(folder / "cache", files, device, args.workers)
     if not parallel.is_main():
         return
     with artifacts.only_writer(folder):
         made.unlink(missing_ok=True)  # it is there again when all arrays are
         artifacts.write_json(folder / "feature_names.json", features.FEATURE_NAMES)
         for split, songs in splits.items():
-            spans = [index[keys[song]] for song in songs]
-            units = [rows[start : start + n_rows] for start, n_rows in spans]
+            units = [units_of[keys[song]] for song in songs]
             X = np.concatenate([features.merge_units(of_song, 1) for of_song in units])
             X = X[:, : len(features.FEATURE_NAMES)]
             artifacts.write_features(folder, split, X, units, songs)

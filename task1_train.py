@@ -221,6 +221,8 @@ def train_models(
     if args.overwrite:  # so that the same command without it goes on, should this one be stopped
         for file in ("metrics.json", "val_predictions.json", "cv_predictions.json"):
             (folder / file).unlink(missing_ok=True)
+        for file in ("test_predictions.json", "test_scores.json"):
+            (folder / file).unlink(missing_ok=True)
         for file in ("segments", *names):
             (folder / f"search_{file}.json").unlink(missing_ok=True)
         (folder / "ablation.json").unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Task 2, model 2, stage 3: draw the ResNet's architecture, its confusion matrix, and all models.
 
 Reads   RESULTS_DIR/task2/resnet/best.pt, metrics.json, val_predictions.json; for the comparison
-        also metrics.json of Task 1 and of the PANNs model, where they have been run
+        also metrics.json and val_predictions.json of all other models that have been run
 Writes  ASSETS_DIR/task2_architecture_diagram_resnet.png, task2_confusion_matrix_resnet.png,
         task2_all_models_comparison.png
 
@@ -11,6 +11,7 @@ Writes  ASSETS_DIR/task2_architecture_diagram_resnet.png, task2_confusion_matrix
 import argparse
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 
@@ -33,7 +34,7 @@ def compare(models: dict[str, dict[str, Any]]) -> Figure:
     last = ", ".join(
         f"{row['title']} {row['last']['top1']:.1%} / {row['last']['top3']:.1%}"
         for row in models.values()
-        if "last" in row
+        if comparison.is_chosen(row)
     )
     return figures.model_comparison(
         [row["title"] for row in models.values()],
@@ -47,7 +48,10 @@ def compare(models: dict[str, dict[str, Any]]) -> Figure:
         ),
         n_songs=data["val"],
         n_classes=data["artists"],
-        note=f"The networks' epochs are chosen on these songs. Last epoch, top-1 / top-3: {last}.",
+        note="Whiskers: 95 % intervals, by bootstrap over albums. Some networks' epochs are chosen "
+        f"on these songs. Last epoch, top-1 / top-3: {last}.",
+        top1_interval=np.array([row["top1_interval"] for row in models.values()]),
+        top3_interval=np.array([row["top3_interval"] for row in models.values()]),
     )
 
 

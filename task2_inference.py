@@ -2,6 +2,7 @@
 
 Reads   RESULTS_DIR/task2/panns/best.pt, the Cnn14 weights, DATA_DIR/test/001.mp3 ...
 Writes  RESULTS_DIR/task2/panns/test_predictions.json    {"001": [best, second, third], ...}
+                                test_scores.json         all scores
 
 Windows over the whole song are averaged, and so are several classifiers. A file that cannot be read
 is named and left out, and the exit status is 1. With --recipe strong, all is in
@@ -115,7 +116,7 @@ def main() -> int:
         windows = Embeddings(rows, np.zeros(len(rows), dtype=int))
         return np.stack([score(windows).mean(axis=0) for score in scorers])
 
-    return inference.run(args, folder, classes, score_song, sample_rate=backbone.sample_rate)
+    return inference.run(args, folder, paths, classes, score_song, backbone.sample_rate)
 
 
 if __name__ == "__main__":

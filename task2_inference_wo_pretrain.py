@@ -2,6 +2,7 @@
 
 Reads   RESULTS_DIR/task2/resnet/best.pt, DATA_DIR/test/001.mp3 ...
 Writes  RESULTS_DIR/task2/resnet/test_predictions.json    {"001": [best, second, third], ...}
+                                 test_scores.json         all scores
 
 Windows over the whole song are averaged, and so are several networks. A file that cannot be read
 is named and left out, and the exit status is 1. With --recipe strong, all is in
@@ -82,7 +83,7 @@ def main() -> int:
         log_mel = spectrogram.log_mel(waveform)
         return np.stack([score(log_mel).mean(axis=0) for _, score in networks])
 
-    return inference.run(args, folder, classes, score_song)
+    return inference.run(args, folder, paths, classes, score_song)
 
 
 if __name__ == "__main__":

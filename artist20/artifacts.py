@@ -39,6 +39,7 @@ TITLES = {
     "resnet": "ResNet",
     "panns_strong": "PANNs, strong recipe",
     "resnet_strong": "ResNet, strong recipe",
+    "ensemble": "Ensemble",
 }
 
 # What skops meets in our fitted pipelines beyond its own list. Fixed here: a file never says for
@@ -79,6 +80,33 @@ def network_name(model: str, recipe: str) -> str:
 def _task2_dir(results_dir: Path, model: str, recipe: str, fold: int | None) -> Path:
     folder = results_dir / "task2" / network_name(model, recipe)
     return folder / f"fold-{fold}" if fold else folder
+
+
+def ensemble_dir(results_dir: Path) -> Path:
+    """Folder of the models' combination: weights, metrics, predictions."""
+    return results_dir / "ensemble"
+
+
+def model_folders(results_dir: Path) -> list[tuple[Path, str, str]]:
+    """List where models are, in the order of the stages.
+
+    Returns
+    -------
+    list of (Path, str, str)
+        The folder, the command that trains its models, and the one that scores the test songs.
+    """
+    folders = []
+    for level in TASK1_LEVELS:
+        option = "" if level == "song" else f" --level {level}"
+        scores = f"python -m artist20.task1_inference{option}"
+        folders.append((task1_dir(results_dir, level), f"task1_train.py{option}", scores))
+    for folder_of, suffix in ((panns_dir, ""), (resnet_dir, "_wo_pretrain")):
+        for recipe in RECIPES:
+            option = "" if recipe == "deck" else f" --recipe {recipe}"
+            train = f"task2_train{suffix}.py{option}"
+            scores = f"python task2_inference{suffix}.py{option}"
+            folders.append((folder_of(results_dir, recipe), train, scores))
+    return folders
 
 
 @contextmanager
@@ -189,9 +217,10 @@ def read_metrics(path: Path, made_by: str) -> dict[str, Any]:
     metrics = read_json(path, made_by)
     whole = isinstance(metrics, dict) and isinstance(metrics.get("dataset"), dict)
     networks = {"model", "settings", "top1", "top3", "last", "epoch", "pretrained"}
+    ensemble = {"model", "members", "files", "top1", "top3", "cv"}
     if not whole or not any(
         needed <= metrics.keys()
-        for needed in (networks, {"models", "best_in_cv", "config"}, {"feature_version"})
+        for needed in (networks, {"models", "best_in_cv", "config"}, {"feature_version"}, ensemble)
     ):
         raise UserError(f"{path} is not what {made_by} writes: run it again")
     return metrics
@@ -428,6 +457,11 @@ class Predictions:
         index = {name: i for i, name in enumerate(self.classes)}
         return np.array([index[song["artist"]] for song in self.songs])
 
+    @property
+    def albums(self) -> np.ndarray:
+        """(n_songs,) ``"artist/album"``: what is drawn and held out as a whole."""
+        return np.array([f"{song['artist']}/{song['album']}" for song in self.songs])
+
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write ``val_predictions.json``, scores to six significant digits."""
@@ -436,10 +470,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         {
             "classes": predictions.classes,
             "songs": predictions.songs,
-            "scores": {
-                model: [[float(f"{value:.6g}") for value in row] for row in scores]
-                for model, scores in predictions.scores.items()
-            },
+            "scores": _plain_scores(predictions.scores),
         },
     )
 
@@ -448,18 +479,85 @@ def read_predictions(path: Path, made_by: str) -> Predictions:
     """Read what :func:`write_predictions` wrote."""
     value = read_json(path, made_by)
     try:
-        predictions = Predictions(
-            value["classes"],
-            value["songs"],
-            {model: np.array(scores, dtype=float) for model, scores in value["scores"].items()},
-        )
+        predictions = Predictions(value["classes"], value["songs"], _score_arrays(value["scores"]))
         shape = (len(predictions.labels), len(predictions.classes))
+        _ = predictions.albums  # every song must have one
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(f"{path} is no predictions file: run {made_by} again") from None
-    for model, scores in predictions.scores.items():
-        if scores.shape != shape or not np.isfinite(scores).all():
-            raise UserError(f"{path}: scores of {model} are not {shape}: run {made_by} again")
+    _check_scores(predictions.scores, shape, path, made_by)
     return predictions
+
+
+@dataclass(frozen=True)
+class TestScores:
+    """Class scores of the test songs, by one model or several.
+
+    Attributes
+    ----------
+    classes : list of str
+        Artist names, the columns of the scores.
+    songs : dict of str to str
+        By a song's key, such as ``"001"``, the SHA-256 of its file; the rows of the scores.
+    checkpoints : dict of str to list of str
+        Per model the SHA-256 of what was applied: a file, or several that were averaged.
+    scores : dict of str to np.ndarray
+        Per model (n_songs, n_classes) probabilities.
+    """
+
+    __test__ = False  # for pytest, which collects by name
+
+    classes: list[str]
+    songs: dict[str, str]
+    checkpoints: dict[str, list[str]]
+    scores: dict[str, np.ndarray]
+
+
+def write_test_scores(path: Path, test: TestScores) -> None:
+    """Write ``test_scores.json``, scores to six significant digits."""
+    write_json(
+        path,
+        {
+            "classes": test.classes,
+            "songs": test.songs,
+            "checkpoints": test.checkpoints,
+            "scores": _plain_scores(test.scores),
+        },
+    )
+
+
+def read_test_scores(path: Path, made_by: str) -> TestScores:
+    """Read what :func:`write_test_scores` wrote."""
+    keys = {"classes", "songs", "checkpoints", "scores"}
+    value = read_record(path, made_by, keys)
+    try:
+        scores = _score_arrays(value["scores"])
+        shape = (len(value["songs"]), len(value["classes"]))
+        whole = value["checkpoints"].keys() == scores.keys()
+    except (AttributeError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise UserError(f"{path} is no file of test scores: run {made_by} again")
+    _check_scores(scores, shape, path, made_by)
+    return TestScores(value["classes"], value["songs"], value["checkpoints"], scores)
+
+
+def _plain_scores(scores: dict[str, np.ndarray]) -> dict[str, list[list[float]]]:
+    return {
+        model: [[float(f"{value:.6g}") for value in row] for row in of_model]
+        for model, of_model in scores.items()
+    }
+
+
+def _score_arrays(scores: dict[str, list[list[float]]]) -> dict[str, np.ndarray]:
+    return {model: np.array(of_model, dtype=float) for model, of_model in scores.items()}
+
+
+def _check_scores(
+    scores: dict[str, np.ndarray], shape: tuple[int, int], path: Path, made_by: str
+) -> None:
+    for model, of_model in scores.items():
+        if of_model.shape != shape or not np.isfinite(of_model).all():
+            raise UserError(f"{path}: scores of {model} are not {shape}: run {made_by} again")
 
 
 def write_test_predictions(path: Path, top3: dict[str, list[str]]) -> None:

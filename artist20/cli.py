@@ -278,7 +278,9 @@ def _processes() -> str:
 
 def command() -> str:
     """Return the command line that runs, as one would type it."""
-    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    module = sys.modules["__main__"].__spec__  # None for a script, unlike with -m
+    program = ["-m", module.name] if module else [Path(sys.argv[0]).name]
+    return shlex.join(["python", *program, *sys.argv[1:]])
 
 
 def provenance(

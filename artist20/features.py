@@ -4,9 +4,10 @@ Definitions are librosa's at its defaults unless a docstring says otherwise; the
 torch, in blocks of frames, on the CPU or a GPU.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 import librosa
 import numpy as np
@@ -15,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from artist20 import audio
 from artist20.audio import SAMPLE_RATE
+from artist20.store import stored_rows
 
 N_FFT = 2048  # samples, 128 ms
 HOP_LENGTH = 512  # samples, 32 ms
@@ -118,6 +121,63 @@ def song_units(blocks: Iterable[Tensor]) -> np.ndarray:
     statistics, covariance = np.split(torch.stack(rows).cpu().numpy(), [-len(PAIRS[0])], axis=1)
     tempo_column = np.full((n_units, 1), song_tempo)
     return np.hstack([sizes[:, None], statistics, tempo_column, covariance]).astype(np.float32)
+
+
+def cached_units(
+    parent: Path,
+    files: Mapping[str, Path],
+    device: torch.device,
+    workers: int,
+    unreadable: dict[str, str] | None = None,
+) -> dict[str, np.ndarray]:
+    """Compute, or find in the store under ``parent``, the :func:`song_units` of songs.
+
+    On a GPU, workers decode and this process computes.
+
+    Parameters
+    ----------
+    parent : Path
+        Folder of the store's folder.
+    files : mapping of str to Path
+        The songs, by the hash of their contents.
+    device : torch.device
+        Where to compute.
+    workers : int
+        Number of processes.
+    unreadable : dict of str to str, optional
+        See :func:`artist20.store.stored_rows`.
+
+    Returns
+    -------
+    dict of str to np.ndarray
+        (n_units, len(UNIT_NAMES)) of every song, memory-mapped; unreadable ones are not among them.
+    """
+
+    def on_device(_keys: list[str], waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        return [song_units([torch.from_numpy(x).to(device)]) for x in waveforms]
+
+    rows, index = stored_rows(
+        parent,
+        "features",
+        {"columns": UNIT_NAMES, "version": VERSION},
+        "float32",
+        len(UNIT_NAMES),
+        files,
+        *((_units_of_file,) if device.type == "cpu" else (audio.load, on_device)),
+        workers=workers,
+        label="features",
+        unreadable=unreadable,
+    )
+    spans = {key: index[key] for key in files if key in index}
+    return {key: rows[first : first + n_rows] for key, (first, n_rows) in spans.items()}
+
+
+def _units_of_file(file: Path) -> np.ndarray:
+    """Compute on the CPU, in a worker process, so that every core computes.
+
+    A song is decoded as it is computed, so that memory does not hold its waveform.
+    """
+    return song_units(map(torch.from_numpy, audio.read_blocks(file)))
 
 
 def merge_units(units: np.ndarray, n_segments: int) -> np.ndarray:

@@ -221,6 +221,7 @@ def stored_rows(
     workers: int,
     label: str,
     songs_at_a_time: int = 1,
+    unreadable: dict[str, str] | None = None,
 ) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
     """Compute the rows of all songs that a store lacks, and return those of all.
 
@@ -241,6 +242,8 @@ def stored_rows(
         See :func:`map_songs`.
     songs_at_a_time : int
         How many songs ``in_main`` is given.
+    unreadable : dict of str to str, optional
+        Gets, by key, a line on every song that cannot be decoded, instead of an error at the end.
 
     Returns
     -------
@@ -252,7 +255,8 @@ def stored_rows(
     Raises
     ------
     AudioError
-        If songs cannot be decoded: names them all, after all others are done.
+        If songs cannot be decoded, unless ``unreadable`` is given: names them all, after all others
+        are done.
     """
     kind = (settings, dtype, width)
 
@@ -268,13 +272,13 @@ def stored_rows(
     mine = missing[rank :: parallel.world_size()]
     alone = parallel.world_size() == 1
     where = (parent, name) if alone else (folder / PARTS, str(rank))
-    unreadable = []
+    problems: dict[str, str] = {}
     with RowStore(*where, *kind) as store:
         results = map_songs([files[key] for key in mine], in_worker, workers=workers, label=label)
         waiting: dict[str, np.ndarray] = {}
         for key, result in zip(mine, results, strict=True):
             if isinstance(result, audio.AudioError):
-                unreadable.append(str(result))
+                problems[key] = str(result)
             else:
                 waiting[key] = result
             if waiting and (len(waiting) == songs_at_a_time or key == mine[-1]):
@@ -283,7 +287,7 @@ def stored_rows(
                     store.append(done, of_song)
                 waiting = {}
         rows, index = store.rows(), store.index()
-    unreadable = [line for lines in parallel.gather(unreadable) for line in lines]
+    problems = {key: line for part in parallel.gather(problems) for key, line in part.items()}
 
     def put_together() -> tuple[int, dict[str, tuple[int, int]]]:
         with RowStore(parent, name, *kind) as store:
@@ -293,10 +297,12 @@ def stored_rows(
     if not alone:
         n_rows, index = parallel.on_main(put_together)
         rows = _map_rows(folder, dtype, (n_rows, width))
-    if unreadable:
+    if unreadable is not None:
+        unreadable.update(problems)
+    elif problems:
         raise audio.AudioError(
-            f"{len(unreadable)} song{'s' if len(unreadable) > 1 else ''} cannot be read; "
-            "mend or take off the lists:\n" + "\n".join(unreadable)
+            f"{len(problems)} song{'s' if len(problems) > 1 else ''} cannot be read; "
+            "mend or take off the lists:\n" + "\n".join(problems.values())
         )
     return rows, index
 

@@ -9,12 +9,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from scipy.special import softmax
 
-from artist20.artifacts import FeatureSet
+from artist20 import artifacts, evaluation
+from artist20.artifacts import FeatureSet, Predictions
 
 SAMPLE_RATE = 16_000
 
@@ -115,3 +118,110 @@ def make_songs(
     albums = np.array([f"{song['artist']}/{song['album']}" for song in songs])
     columns = [f"{'mfcc' if i % 2 else 'mel'}_{i:03d}_mean" for i in range(n_features)]
     return FeatureSet(X[order], np.array(y)[order], albums, songs, columns)
+
+
+# --- models that were never trained, as their files have them ------------------------------------
+
+TOY_ARTISTS = [f"artist {i}" for i in range(4)]
+TOY_SONGS = {
+    split: [
+        {
+            "path": f"./train_val/{artist}/{split} {album}/{song}.mp3",
+            "artist": artist,
+            "album": f"{split} {album}",
+        }
+        for artist in TOY_ARTISTS
+        for album in range(n_albums)
+        for song in range(4)
+    ]
+    for split, n_albums in (("train", 5), ("val", 3))
+}
+TOY_DATASET = {
+    "name": "toy",
+    "synthesised": True,
+    "fingerprint": "0123456789abcdef",
+    "artists": len(TOY_ARTISTS),
+    **{split: len(songs) for split, songs in TOY_SONGS.items()},
+    "limit": None,
+}
+
+
+def toy_scores(labels: np.ndarray, strength: float, seed: int) -> np.ndarray:
+    """Draw probabilities; the product of independent models is best with strengths as weights."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(len(labels), len(TOY_ARTISTS)))
+    logits[np.arange(len(labels)), labels] += strength
+    return softmax(logits, axis=1)
+
+
+def toy_predictions(split: str, strengths: dict[str, float], seed: int) -> Predictions:
+    """Draw the scores of models of a split's songs."""
+    labels = Predictions(TOY_ARTISTS, TOY_SONGS[split], {}).labels
+    scores = {
+        name: toy_scores(labels, strength, seed + i)
+        for i, (name, strength) in enumerate(strengths.items())
+    }
+    return Predictions(TOY_ARTISTS, TOY_SONGS[split], scores)
+
+
+def _reached(predictions: Predictions, name: str) -> dict[str, float]:
+    scores, labels = predictions.scores[name], predictions.labels
+    return {f"top{k}": evaluation.top_k_accuracy(scores, labels, k) for k in (1, 3)}
+
+
+def put_network(results_dir: Path, name: str, strength: float, seed: int, **metrics: Any) -> Path:
+    """Write what a training script leaves of a network; the homework's epochs are chosen."""
+    folder = results_dir / "task2" / name
+    chosen = not name.endswith("_strong")
+    strengths = {name: strength} | ({f"{name}_last": strength} if chosen else {})
+    val = toy_predictions("val", strengths, seed + 100)
+    artifacts.write_predictions(folder / "val_predictions.json", val)
+    held_out = toy_predictions("train", {name: strength}, seed)
+    artifacts.write_predictions(folder / "cv_predictions.json", held_out)
+    for checkpoint in ("best.pt", "last.pt"):
+        (folder / checkpoint).write_text(f"{checkpoint} of {name}, {seed}")
+    metrics = {
+        "model": name,
+        **_reached(val, name),
+        "last": _reached(val, list(strengths)[-1]),
+        "epoch": 3,
+        "selected_on": "validation songs" if chosen else "nothing",
+        "settings": {"lr": 0.1, "fold": None, "dataset": "all"},
+        "pretrained": False,
+        "dataset": TOY_DATASET,
+        "seconds": 10,
+        **metrics,
+    }
+    artifacts.write_json(folder / "metrics.json", metrics)
+    return folder
+
+
+def put_task1(
+    results_dir: Path,
+    strengths: dict[str, float],
+    seed: int,
+    level: str = "song",
+    cv: str = "album",
+) -> Path:
+    """Write what task1_train.py leaves of its models."""
+    folder = artifacts.task1_dir(results_dir, level)
+    val = toy_predictions("val", strengths, seed + 100)
+    artifacts.write_predictions(folder / "val_predictions.json", val)
+    held_out = toy_predictions("train", strengths, seed)
+    artifacts.write_predictions(folder / "cv_predictions.json", held_out)
+    for name in strengths:
+        (folder / f"{name}.skops").write_text(f"{name}, {seed}")
+    cv_top1 = {name: _reached(held_out, name)["top1"] for name in strengths}
+    config = {"level": level, "cv": cv, "arrays": {"X_train.npy": "0"}}
+    metrics = {
+        "models": {name: {**_reached(val, name), "seconds": 2} for name in strengths},
+        "best_in_cv": max(cv_top1, key=lambda name: cv_top1[name]),
+        "config": config | ({"seconds": 5.0, "covariance": False} if level == "segment" else {}),
+        "dataset": TOY_DATASET,
+    }
+    artifacts.write_json(folder / "metrics.json", metrics)
+    artifacts.write_json(
+        artifacts.task1_dir(results_dir) / "preprocessing.json",
+        {"dataset": TOY_DATASET, "feature_version": 1, "arrays": config["arrays"]},
+    )
+    return folder

@@ -345,6 +345,7 @@ def test_predictions_come_back_to_six_digits(tmp_path):
     result = artifacts.read_predictions(tmp_path / "a.json", STAGE)
     assert (result.classes, result.songs) == (written.classes, written.songs)
     assert result.labels.tolist() == [2, 0]
+    assert result.albums.tolist() == ["u2/War", "queen/Jazz"]
     assert result.scores.keys() == written.scores.keys()
     for model, scores in written.scores.items():
         np.testing.assert_allclose(result.scores[model], scores, rtol=5e-6)
@@ -358,6 +359,7 @@ def test_predictions_come_back_to_six_digits(tmp_path):
         {"classes": ["queen", "sigur_rós", "u2", "more"]},
         {"songs": []},
         {"songs": ["a", "b"]},
+        {"songs": [{"artist": "u2"}, {"artist": "queen"}]},
         {"scores": {"svm": [[1, 2, 3]]}},
         {"scores": {"svm": [[1, 2, 3], [1, 2]]}},
         {"scores": {"svm": [["a", "b", "c"], [1, 2, 3]]}},
@@ -379,6 +381,53 @@ def test_predictions_that_are_missing_or_no_object(tmp_path):
     assert f"run {STAGE} again" in refused(artifacts.read_predictions, path, STAGE)
 
 
+def make_test_scores() -> artifacts.TestScores:
+    return artifacts.TestScores(
+        ["queen", "sigur_rós", "u2"],
+        {"001": "ab", "002": "cd"},
+        {"svm": ["12"], "knn": ["34", "56"]},
+        {"svm": np.array([[1 / 3, 1 / 3, 1 / 3], [0, 2e-9, 1]]), "knn": np.eye(2, 3)},
+    )
+
+
+def test_test_scores_come_back_to_six_digits(tmp_path):
+    written = make_test_scores()
+    artifacts.write_test_scores(tmp_path / "a.json", written)
+    result = artifacts.read_test_scores(tmp_path / "a.json", STAGE)
+    assert (result.classes, result.songs) == (written.classes, written.songs)
+    assert result.checkpoints == written.checkpoints
+    for model, scores in written.scores.items():
+        np.testing.assert_allclose(result.scores[model], scores, rtol=5e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": ["queen"]},
+        {"classes": 5},
+        {"songs": {"001": "ab"}},
+        {"songs": None},
+        {"checkpoints": {"svm": ["12"]}},
+        {"checkpoints": []},
+        {"scores": {"svm": [[1, 2, 3]], "knn": [[1, 2, 3]]}},
+        {"scores": {"svm": [[1, 2, 3], [1, 2]], "knn": [[1, 2, 3], [1, 2, 3]]}},
+        {"scores": [[1, 2, 3]]},
+    ],
+)
+def test_bad_test_scores_are_named(tmp_path, change):
+    path = tmp_path / "a.json"
+    artifacts.write_test_scores(path, make_test_scores())
+    artifacts.write_json(path, {**artifacts.read_json(path, STAGE), **change})
+    assert f"run {STAGE} again" in refused(artifacts.read_test_scores, path, STAGE)
+
+
+def test_test_scores_that_are_missing_or_predictions(tmp_path):
+    path = tmp_path / "a.json"
+    assert f"run {STAGE} first" in refused(artifacts.read_test_scores, path, STAGE)
+    artifacts.write_predictions(path, make_predictions())
+    assert "run it again" in refused(artifacts.read_test_scores, path, STAGE)
+
+
 def test_test_predictions_are_the_courses(tmp_path):
     artifacts.write_test_predictions(
         tmp_path / "a.json", {"010": ["u2", "queen", "abba"], "002": ["queen", "u2", "abba"]}
@@ -388,6 +437,30 @@ def test_test_predictions_are_the_courses(tmp_path):
         ("002", ["queen", "u2", "abba"]),
         ("010", ["u2", "queen", "abba"]),
     ]
+
+
+# --- folders -----------------------------------------------------------------------------------
+
+
+def test_models_lie_where_the_commands_beside_them_write():
+    folders = artifacts.model_folders(Path("r"))
+    assert {folder.relative_to("r").as_posix(): commands for folder, *commands in folders} == {
+        "task1": ["task1_train.py", "python -m artist20.task1_inference"],
+        "task1/segment": [
+            "task1_train.py --level segment",
+            "python -m artist20.task1_inference --level segment",
+        ],
+        "task2/panns": ["task2_train.py", "python task2_inference.py"],
+        "task2/panns_strong": [
+            "task2_train.py --recipe strong",
+            "python task2_inference.py --recipe strong",
+        ],
+        "task2/resnet": ["task2_train_wo_pretrain.py", "python task2_inference_wo_pretrain.py"],
+        "task2/resnet_strong": [
+            "task2_train_wo_pretrain.py --recipe strong",
+            "python task2_inference_wo_pretrain.py --recipe strong",
+        ],
+    }
 
 
 # --- settings ----------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""artist20.evaluation: windows, song scores, accuracy, the course's grader."""
+"""artist20.evaluation: windows, song scores, accuracy, intervals, tests, the course's grader."""
 
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.metrics
 
 from artist20 import evaluation
@@ -124,6 +125,138 @@ def test_reliability_by_hand():
     assert np.isnan(confidence[0])
     error = (1 * (1 - 0.65) + 3 * (2.9 / 3 - 2 / 3)) / 4
     assert evaluation.calibration_error(probabilities, labels) == pytest.approx(error)
+
+
+# --- intervals and paired tests ----------------------------------------------------------------
+
+
+def random_hits(seed: int, n_albums: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """Hits that albums share, and the albums, of 1 to 9 songs."""
+    rng = np.random.default_rng(seed)
+    albums = np.repeat(np.arange(n_albums), rng.integers(1, 10, n_albums))
+    return rng.random(len(albums)) < rng.beta(1, 1, n_albums)[albums], albums
+
+
+def test_hits_are_what_accuracy_counts():
+    scores, labels = random_scores(seed=0)
+    for k in (1, 3):
+        hits = evaluation.hits(scores, labels, k)
+        assert hits.dtype == bool
+        assert hits.mean() == evaluation.top_k_accuracy(scores, labels, k)
+        assert hits.tolist() == [
+            label in best for label, best in zip(labels, evaluation.top_k(scores, k), strict=True)
+        ]
+
+
+def test_the_interval_over_songs_agrees_with_scipy():
+    values = random_hits(seed=1)[0]
+    expected = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=0
+    ).confidence_interval
+    assert evaluation.bootstrap_interval(values) == pytest.approx(expected, abs=0.01)
+
+
+def test_the_interval_over_albums_agrees_with_drawing_albums_one_by_one():
+    hits, albums = random_hits(seed=2)
+    rng = np.random.default_rng(5)
+    means = []
+    for _ in range(5000):
+        drawn = rng.choice(np.unique(albums), len(np.unique(albums)))
+        means.append(np.concatenate([hits[albums == album] for album in drawn]).mean())
+    expected = np.quantile(means, [0.025, 0.975])
+    found = evaluation.bootstrap_interval(hits, albums)
+    assert found == pytest.approx(expected, abs=0.015)
+    # Albums that are right or wrong as a whole are fewer songs than they seem.
+    over_songs = evaluation.bootstrap_interval(hits)
+    assert found[1] - found[0] > 1.3 * (over_songs[1] - over_songs[0])
+    assert found[0] < hits.mean() < found[1]
+
+
+def test_intervals_by_hand():
+    # Of two albums, in a half of all cases both are drawn, in a quarter one of them twice.
+    hits, albums = np.array([True, True, True, False]), np.array(["a", "a", "b", "b"])
+    assert evaluation.bootstrap_interval(hits, albums) == (0.5, 1.0)
+    assert evaluation.bootstrap_interval(hits, albums, confidence=0.4) == (0.75, 0.75)
+    assert evaluation.bootstrap_interval(np.ones(5, bool)) == (1, 1)
+    # The same seed, the same interval; albums' names and the songs' order do not matter.
+    hits, albums = random_hits(seed=3)
+    interval = evaluation.bootstrap_interval(hits, albums, seed=4)
+    assert interval == evaluation.bootstrap_interval(hits, albums, seed=4)
+    assert interval != evaluation.bootstrap_interval(hits, albums, seed=5)
+    order = np.random.default_rng(0).permutation(len(hits))
+    names = np.array([f"album {album:02}" for album in albums])
+    assert interval == evaluation.bootstrap_interval(hits[order], names[order], seed=4)
+
+
+def test_intervals_hold_what_they_promise(monkeypatch):
+    monkeypatch.setattr(evaluation, "N_RESAMPLES", 500)
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(200):
+        hits = rng.random(80) < 0.6
+        low, high = evaluation.bootstrap_interval(hits, seed=seed)
+        covered += low <= 0.6 <= high
+    assert 0.9 < covered / 200 < 0.99
+
+
+def pair_of(both: int, only_first: int, only_second: int, neither: int) -> list[np.ndarray]:
+    """Two models' hits with these counts."""
+    counts = (both, only_first, only_second, neither)
+    return [np.repeat(np.array(right), counts) for right in ([1, 1, 0, 0], [1, 0, 1, 0])]
+
+
+def test_mcnemar_by_hand():
+    def p(*counts):
+        first, second = (hits.astype(bool) for hits in pair_of(*counts))
+        assert evaluation.mcnemar(first, second) == evaluation.mcnemar(second, first)
+        return evaluation.mcnemar(first, second)
+
+    assert p(30, 1, 5, 7) == pytest.approx(2 * (1 + 6) / 2**6)
+    assert p(0, 0, 10, 0) == pytest.approx(2 / 2**10)
+    assert p(3, 4, 4, 0) == 1
+    assert p(5, 0, 0, 5) == 1
+    # What both have right, or neither, tells nothing of their difference.
+    assert p(0, 3, 9, 0) == p(500, 3, 9, 20)
+    # McNemar's own, for many songs, with the correction for continuity.
+    chi2 = scipy.stats.chi2.sf((abs(120 - 80) - 1) ** 2 / 200, 1)
+    assert p(0, 120, 80, 0) == pytest.approx(chi2, rel=0.05)
+
+
+def test_holm_by_hand():
+    # Smallest times 4, the next times 3, ...; none below a smaller one's; at most 1.
+    p = np.array([0.01, 0.04, 0.03, 0.005])
+    assert evaluation.holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert evaluation.holm(np.array([0.5, 0.9, 0.2])) == pytest.approx([1, 1, 0.6])
+    assert evaluation.holm(np.array([0.3])) == pytest.approx([0.3])
+    assert evaluation.holm(np.array([])).shape == (0,)
+
+
+def test_two_models_compared():
+    first, second = (hits.astype(bool) for hits in pair_of(10, 12, 2, 6))
+    albums = np.tile(np.arange(6), 5)
+    result = evaluation.compare(first, second, albums)
+    assert result["difference"] == pytest.approx(10 / 30)
+    assert (result["only_first"], result["only_second"]) == (12, 2)
+    assert result["p"] == evaluation.mcnemar(first, second)
+    difference = first.astype(int) - second.astype(int)
+    assert result["interval"] == list(evaluation.bootstrap_interval(difference, albums))
+    other = evaluation.compare(second, first, albums)
+    assert other["interval"] == pytest.approx([-end for end in reversed(result["interval"])])
+    assert evaluation.compare(first, first, albums)["interval"] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("p", "interval", "expected"),
+    [
+        (0.01, (0.02, 0.3), "better"),
+        (0.01, (-0.3, -0.02), "worse"),
+        (0.05, (0.02, 0.3), "not told apart"),
+        (0.01, (-0.01, 0.3), "not told apart"),
+        (1.0, (0.0, 0.0), "not told apart"),
+    ],
+)
+def test_verdict(p, interval, expected):
+    assert evaluation.verdict(p, interval) == expected
 
 
 # --- the course --------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from artist20 import UserError, cli, inference
+from artist20 import UserError, artifacts, cli, inference
 
 RATE = 16_000
 CLASSES = ["abba", "beatles", "cure", "doors"]
@@ -44,7 +45,10 @@ def run(data_dir, *options, classes=CLASSES, score=score_song, **more):
     parser = cli.make_parser(None)
     inference.add_options(parser, "task2/toy")
     args = parser.parse_args(["--data-dir", str(data_dir), "--workers", "1", *map(str, options)])
-    return inference.run(args, data_dir.parent / "results", classes, score, **more)
+    checkpoint = data_dir.parent / "best.pt"
+    if not args.audio:
+        checkpoint.write_bytes(b"weights")
+    return inference.run(args, data_dir.parent / "results", [checkpoint], classes, score, **more)
 
 
 def written(data_dir):
@@ -106,6 +110,26 @@ def test_output_is_honoured(data_dir, tmp_path):
     assert run(data_dir, "--output", output) == 0
     assert list(json.loads(output.read_text())) == ["001", "002", "003", "010"]
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "scores"),
+    [("test_predictions.json", "test_scores.json"), ("mine.json", "mine_scores.json")],
+)
+def test_all_scores_stand_beside_the_predictions(data_dir, tmp_path, output, scores):
+    (data_dir / "test/002.wav").write_bytes(b"this is no music")
+    assert run(data_dir, "--output", tmp_path / "out" / output) == 1
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {output, scores}
+    test = artifacts.read_test_scores(tmp_path / "out" / scores, "x")
+    assert test.classes == CLASSES
+    assert test.songs == {
+        key: hashlib.sha256((data_dir / f"test/{key}.wav").read_bytes()).hexdigest()
+        for key in ("001", "003", "010")
+    }
+    assert test.checkpoints == {"results": [hashlib.sha256(b"weights").hexdigest()]}
+    for key, row in zip(test.songs, test.scores["results"], strict=True):
+        waveform, _ = soundfile.read(data_dir / f"test/{key}.wav", dtype="float32")
+        assert row == pytest.approx(score_song(waveform).mean(axis=0), rel=1e-5)
 
 
 def test_limit(data_dir):

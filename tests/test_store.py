@@ -292,6 +292,16 @@ def test_all_unreadable_songs_are_named_after_the_others(tmp_path, songs, songs_
     assert fill(tmp_path, songs) == ["key 0", "key 3", "key 4"]
 
 
+def test_unreadable_songs_may_be_left_out(tmp_path, songs):
+    bad = tmp_path / "bad.flac"
+    bad.write_text("no music")
+    problems = {}
+    _, index = stored(tmp_path, {**songs, "bad": bad}, lambda _, rows: rows, unreadable=problems)
+    assert list(problems) == ["bad"]
+    assert problems["bad"].startswith(str(bad))
+    assert index.keys() == songs.keys()
+
+
 def test_one_unreadable_song_is_one_song(tmp_path, songs):
     bad = tmp_path / "bad.wav"
     shutil.copyfile(__file__, bad)

@@ -1,0 +1,119 @@
+"""Name the artists of the test songs with Task 1's models.
+
+Reads   RESULTS_DIR/task1/{svm,...}.skops, metrics.json, DATA_DIR/test/001.mp3 ...
+Writes  RESULTS_DIR/task1/test_predictions.json    {"001": [best, second, third], ...}
+                          test_scores.json         all scores, of all models
+
+The predictions are those of the model that was best in cross-validation, or of --model. Features
+are kept in RESULTS_DIR/task1/cache: a run that was stopped goes on where it was. A file that cannot
+be read is named and left out, and the exit status is 1. With --level segment, models are those of
+RESULTS_DIR/task1/segment.
+
+    python -m artist20.task1_inference
+    python -m artist20.task1_inference --level segment --answers data/artist20/answers.json
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from artist20 import UserError, artifacts, classical, cli, evaluation, features, inference
+from artist20.classical import Rows
+
+
+def make_rows(units: list[np.ndarray], config: dict[str, Any]) -> Rows:
+    """Make the rows of songs whose artists are not known, as ``config`` of a metrics file says."""
+    unknown = np.full(len(units), "")
+    if config["level"] == "segment":
+        cut = {key: config[key] for key in ("seconds", "covariance")}
+        unit_songs = np.repeat(np.arange(len(units)), [len(of_song) for of_song in units])
+        return classical.cut_segments(np.concatenate(units), unit_songs, unknown, unknown, **cut)
+    X = np.concatenate([features.merge_units(of_song, 1) for of_song in units])
+    names = features.FEATURE_NAMES
+    return Rows(X[:, : len(names)], np.arange(len(units)), unknown, unknown, names)
+
+
+def read_metrics(results_dir: Path, level: str) -> dict[str, Any]:
+    """Read the models' metrics, and check that features mean now what they meant to the models.
+
+    Raises
+    ------
+    UserError
+        If they do not, or there are no models.
+    """
+    script = "task1_train.py" + (" --level segment" if level == "segment" else "")
+    folder = artifacts.task1_dir(results_dir, level)
+    metrics = artifacts.read_metrics(folder / "metrics.json", script)
+    artifacts.check_features(metrics, results_dir, script)
+    file = artifacts.task1_dir(results_dir) / "preprocessing.json"
+    version = artifacts.read_metrics(file, "task1_preprocessing.py")["feature_version"]
+    if version != features.VERSION:
+        raise UserError(
+            f"{file} is of features of version {version}, these are of version "
+            f"{features.VERSION}: run task1_preprocessing.py --overwrite and {script} --overwrite"
+        )
+    return metrics
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = cli.make_parser(__doc__)
+    inference.add_test_options(parser, "task1")
+    parser.add_argument(
+        "--level", choices=artifacts.TASK1_LEVELS, default="song", help="as in task1_train.py"
+    )
+    parser.add_argument(
+        "--model",
+        choices=list(classical.GRIDS["song"]),
+        help="whose predictions to write (default: the best in cross-validation)",
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Name the artists; return the exit status."""
+    args = parse_args()
+    started = time.monotonic()
+    device = cli.choose_device(args.device)
+    folder = artifacts.task1_dir(args.results_dir, args.level)
+    metrics = read_metrics(args.results_dir, args.level)
+    files, answers = inference.read_test(args)
+    hashes = {key: artifacts.sha256_file(file) for key, file in files.items()}
+    unreadable: dict[str, str] = {}
+    cache = artifacts.task1_dir(args.results_dir) / "cache"
+    units = features.cached_units(
+        cache,
+        {hashes[key]: file for key, file in files.items()},
+        device,
+        args.workers,
+        unreadable,
+    )
+    problems = [f"{key}: {unreadable[of]}" for key, of in hashes.items() if of in unreadable]
+    songs = {key: of for key, of in hashes.items() if of in units}
+    if not songs:
+        raise UserError(f"none of the {len(files)} test songs can be read: {problems[0]}")
+
+    rows = make_rows([units[of] for of in songs.values()], metrics["config"])
+    checkpoints, scores = {}, {}
+    for name, row in metrics["models"].items():
+        file = folder / f"{name}.skops"
+        model = artifacts.read_sklearn(file)
+        logits = classical.logits(name, classical.song_scores(model, rows))
+        scores[name] = evaluation.calibrated(logits, row["temperature"])
+        checkpoints[name] = [artifacts.sha256_file(file)]
+        classes = model.classes_.tolist()
+    chosen = args.model or metrics["best_in_cv"]
+    print(
+        f"predictions are those of the {artifacts.TITLES[chosen]}, "
+        f"{metrics['models'][chosen]['cv_top1']:.1%} in cross-validation"
+    )
+    output = args.output or folder / "test_predictions.json"
+    test = artifacts.TestScores(classes, songs, checkpoints, scores)
+    return inference.finish(output, test, chosen, answers, len(files), problems, started)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,244 @@
+"""artist20.comparison: rows and intervals, the paired table, what is left out."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from conftest import TOY_DATASET, put_network, put_task1
+
+from artist20 import UserError, artifacts, comparison, ensemble, evaluation
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Hold models of both tasks, with the recipes beside each other."""
+    results_dir = tmp_path / "results"
+    put_task1(results_dir, {"svm": 0.8, "knn": 0.3}, seed=1)
+    put_task1(results_dir, {"svm": 1.1, "knn": 0.5}, seed=11, level="segment")
+    put_network(results_dir, "panns", 0.7, seed=21, backbone="untrained backbone")
+    put_network(results_dir, "resnet", 0.9, seed=31)
+    put_network(results_dir, "panns_strong", 1.3, seed=41, pretrained=True)
+    put_network(results_dir, "resnet_strong", 2.0, seed=51)
+    return results_dir
+
+
+def combine(results, monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["ensemble", "--results-dir", str(results), *options])
+    ensemble.main()
+
+
+def change(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def printed(results, capsys):
+    """Print both tables; return their lines."""
+    models = comparison.collect(results)
+    capsys.readouterr()
+    comparison.print_table(models)
+    comparison.print_paired(models)
+    return capsys.readouterr().out.splitlines()
+
+
+# --- rows --------------------------------------------------------------------------------------
+
+
+def test_rows_are_in_the_order_of_the_stages(results, monkeypatch):
+    combine(results, monkeypatch)
+    rows = comparison.collect(results)
+    assert {name: row["title"] for name, row in rows.items()} == {
+        "svm": "SVM",
+        "knn": "k-NN",
+        "svm_of_segments": "SVM, 5 s segments",
+        "panns": "PANNs + MLP, untrained backbone",
+        "panns_strong": "PANNs, strong recipe",
+        "resnet": "ResNet",
+        "resnet_strong": "ResNet, strong recipe",
+        "ensemble": "Ensemble, untrained backbone",
+    }
+    assert list(rows) == [
+        *("svm", "knn", "svm_of_segments"),
+        *("panns", "panns_strong", "resnet", "resnet_strong", "ensemble"),
+    ]
+
+
+def test_rows_have_intervals_and_cross_validation(results):
+    rows = comparison.collect(results)
+    folders = {"svm": "task1", "resnet": "task2/resnet", "resnet_strong": "task2/resnet_strong"}
+    for name, folder in folders.items():
+        row = rows[name]
+        val, held_out = (
+            artifacts.read_predictions(results / folder / f"{split}_predictions.json", "x")
+            for split in ("val", "cv")
+        )
+        for k in (1, 3):
+            hits = evaluation.hits(val.scores[name], val.labels, k)
+            assert row[f"top{k}"] == hits.mean()
+            low, high = row[f"top{k}_interval"]
+            assert (low, high) == evaluation.bootstrap_interval(hits, val.albums)
+            assert low <= row[f"top{k}"] <= high
+        assert row["cv"] == [
+            evaluation.top_k_accuracy(held_out.scores[name], held_out.labels, k) for k in (1, 3)
+        ]
+        last = val.scores.get(f"{name}_last", val.scores[name])
+        np.testing.assert_array_equal(row["unchosen"], last)
+
+
+def test_models_without_cross_validation_by_album_have_none(results):
+    (results / "task2/resnet/cv_predictions.json").unlink()
+    put_task1(results, {"svm": 0.8, "knn": 0.3}, seed=1, cv="song")
+    rows = comparison.collect(results)
+    assert [name for name, row in rows.items() if row["cv"] is None] == ["svm", "knn", "resnet"]
+
+
+def test_what_has_not_been_run_is_left_out_and_said(results, capsys):
+    (results / "task2/panns_strong/metrics.json").unlink()
+    (results / "task1/segment/metrics.json").unlink()
+    rows = comparison.collect(results)
+    assert list(rows) == ["svm", "knn", "panns", "resnet", "resnet_strong"]
+    assert capsys.readouterr().out.splitlines() == [
+        "left out: task1/segment (task1_train.py --level segment has not been run)",
+        "left out: task2/panns_strong (task2_train.py --recipe strong has not been run)",
+    ]
+
+
+def test_an_ensemble_of_other_predictions_is_left_out_and_said(results, monkeypatch, capsys):
+    combine(results, monkeypatch, "--members", "svm", "resnet")
+    put_network(results, "resnet_strong", 1.0, seed=99)  # is no member
+    assert "ensemble" in comparison.collect(results)
+    put_network(results, "resnet", 1.0, seed=99)
+    capsys.readouterr()
+    assert "ensemble" not in comparison.collect(results)
+    output = capsys.readouterr().out
+    assert f"left out: {results}/ensemble (made of another {results}/task2/resnet/" in output
+    assert "run python -m artist20.ensemble again" in output
+
+
+def test_figures_of_other_songs_do_not_stand_side_by_side(results):
+    change(results / "task2/resnet/metrics.json", dataset={**TOY_DATASET, "fingerprint": "f"})
+    with pytest.raises(UserError, match="of different songs"):
+        comparison.collect(results)
+
+
+def test_validation_songs_in_another_order_are_refused(results, capsys):
+    path = results / "task2/resnet/val_predictions.json"
+    songs = json.loads(path.read_text())["songs"]
+    change(path, songs=songs[::-1])
+    with pytest.raises(UserError, match="other validation songs"):
+        printed(results, capsys)
+
+
+def test_predictions_without_the_model_are_refused(results):
+    path = results / "task2/resnet_strong/val_predictions.json"
+    change(path, scores={"panns": json.loads(path.read_text())["scores"]["resnet_strong"]})
+    with pytest.raises(UserError, match=r"no scores of resnet_strong: run task2_train_wo_pretrain"):
+        comparison.collect(results)
+
+
+def test_no_model_at_all(tmp_path):
+    with pytest.raises(UserError, match="holds no metrics"):
+        comparison.collect(tmp_path)
+
+
+# --- tables ------------------------------------------------------------------------------------
+
+
+def test_the_table_has_intervals_and_says_which_rows_were_chosen(results, monkeypatch, capsys):
+    put_network(results, "panns_strong", 1.3, seed=41, backbone="untrained backbone")
+    combine(results, monkeypatch)
+    lines = printed(results, capsys)
+    assert max(map(len, lines)) <= 100
+    assert lines[0] == (
+        "toy (synthesised songs): 4 artists, 80 training songs, 48 validation songs of 12 albums"
+    )
+    row = comparison.collect(results)["resnet_strong"]
+    line = next(line for line in lines if line.startswith("ResNet, strong recipe"))
+    low, high = row["top1_interval"]
+    figures = [f"{row['top1']:.1%}", f"{100 * low:.1f}-{100 * high:.1f}"]
+    low, high = row["top3_interval"]
+    figures += [f"{row['top3']:.1%}", f"{100 * low:.1f}-{100 * high:.1f}", f"{row['cv'][0]:.1%}"]
+    assert line.split()[3:-1] == figures
+    # Only networks whose epoch was chosen have a second line, and are named below.
+    before = [lines[i - 1] for i, line in enumerate(lines) if line.startswith("  at its last")]
+    assert [line.split("  ")[0] for line in before] == ["PANNs + MLP, untrained backbone", "ResNet"]
+    note = "Epochs are chosen on these songs for PANNs + MLP, untrained backbone and ResNet."
+    assert note in lines
+
+
+def test_without_chosen_epochs_there_is_no_note_of_them(results, capsys):
+    for name in ("panns", "resnet"):
+        (results / f"task2/{name}/metrics.json").unlink()
+    output = "\n".join(printed(results, capsys))
+    assert "hosen" not in output
+    assert "last epoch" not in output
+
+
+def paired(lines):
+    """Read the paired table: by model, points, songs alone right, p and verdict."""
+    start = next(i for i, line in enumerate(lines) if line.endswith("on these songs, against"))
+    table = {}
+    for line in lines[start + 2 :]:
+        if line.startswith("Points"):
+            break
+        head, verdict = line[: line.index(" : ")], line.rpartition("  ")[2]
+        first, second = head.split()[-1], line[line.index(" : ") + 3 :].split()[0]
+        p = line[line.index(" : ") + 3 :].split()[1]
+        title, points = head.split("  ")[0], float(head.split()[-5])
+        table[title] = (points, int(first), int(second), p, verdict)
+    return lines[start], table
+
+
+def test_the_ensemble_is_compared_with_each_model(results, monkeypatch, capsys):
+    combine(results, monkeypatch)
+    heading, table = paired(printed(results, capsys))
+    assert heading == "Ensemble, untrained backbone on these songs, against"
+    rows = comparison.collect(results)
+    assert list(table) == [row["title"] for name, row in rows.items() if name != "ensemble"]
+    labels = rows["svm"]["predictions"].labels
+    hits = {name: evaluation.hits(row["unchosen"], labels, 1) for name, row in rows.items()}
+    others = [name for name in rows if name != "ensemble"]
+    corrected = evaluation.holm(
+        np.array([evaluation.mcnemar(hits["ensemble"], hits[name]) for name in others])
+    )
+    for name, p in zip(others, corrected, strict=True):
+        points, first, second, shown, verdict = table[rows[name]["title"]]
+        difference = hits["ensemble"].mean() - hits[name].mean()
+        assert points == pytest.approx(100 * difference, abs=0.051)
+        assert first - second == round(difference * len(labels))
+        assert shown == ("<0.001" if p < 0.001 else f"{p:.3f}")
+        interval = evaluation.compare(
+            hits["ensemble"], hits[name], rows["svm"]["predictions"].albums
+        )["interval"]
+        assert verdict == evaluation.verdict(p, interval)
+    assert table["k-NN"][4] == "better"
+    assert table["ResNet, strong recipe"][4] == "not told apart"
+
+
+def test_without_an_ensemble_the_best_in_cross_validation_is_compared(results, capsys):
+    # The best on the validation songs is another.
+    val = results / "task2/resnet/val_predictions.json"
+    scores = artifacts.read_predictions(val, "x")
+    for name in scores.scores:
+        scores.scores[name][:] = np.eye(4)[scores.labels]
+    artifacts.write_predictions(val, scores)
+    heading, table = paired(printed(results, capsys))
+    assert heading == "ResNet, strong recipe, the best in CV, on these songs, against"
+    assert table["ResNet"][1] == 0
+    assert table["ResNet"][4] == "worse"
+    assert "ResNet, strong recipe" not in table
+
+
+def test_one_model_alone_is_not_compared(tmp_path, capsys):
+    put_network(tmp_path, "resnet", 0.9, seed=31)
+    assert any("No paired comparison" in line for line in printed(tmp_path, capsys))
+
+
+def test_the_command_lists_the_files_of_models_alone(results, monkeypatch, capsys):
+    artifacts.write_json(results / "task2/resnet/fold-1/val_predictions.json", {})
+    arguments = ["--results-dir", str(results), "--assets-dir", str(results / "assets")]
+    monkeypatch.setattr(sys, "argv", ["comparison", *arguments])
+    comparison.main()
+    files = [line for line in capsys.readouterr().out.splitlines() if line.endswith(".json")]
+    assert str(results / "task2/resnet/val_predictions.json") in files
+    assert not any("fold-1" in file for file in files)
