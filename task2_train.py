@@ -338,10 +338,15 @@ def start(args: argparse.Namespace) -> Run:
         )
     keys = parallel.on_main(lambda: dataset.content_keys(songs))
     backbone = panns.load_backbone(args.backbone_weights, args.seed, device, precision)
-    if not backbone.pretrained:
-        print("untrained backbone: these figures say nothing about PANNs")
     by_file = {song.file: key for song, key in zip(songs, keys, strict=True)}
     return Run(args, device, precision, backbone, by_file, started)
+
+
+def print_summary(metrics: dict[str, Any]) -> None:
+    """Say what a run reached, and whether that means anything."""
+    if not metrics["pretrained"]:
+        print("untrained backbone: these figures say nothing about PANNs")
+    print(training.summary_line(metrics))
 
 
 def parse_args() -> argparse.Namespace:
@@ -381,7 +386,7 @@ def main() -> None:
     run = start(args)
     if args.fold:
         metrics = train(run, recipe, args.fold, folder / f"fold-{args.fold}")
-        print(training.summary_line(metrics))
+        print_summary(metrics)
         songs = [song.record() for song in dataset.read_split(args.data_dir, "train", args.limit)]
         parallel.on_main(lambda: training.pool_folds(folder, metrics["model"], SCRIPT, songs))
         return
@@ -391,7 +396,7 @@ def main() -> None:
     if args.recipe == "strong" and parallel.is_main():
         held_out = artifacts.read_predictions(folder / chosen / "cv_predictions.json", SCRIPT)
         artifacts.write_predictions(folder / "cv_predictions.json", held_out)
-    print(training.summary_line(metrics))
+    print_summary(metrics)
     option = "" if args.recipe == "deck" else f" --recipe {args.recipe}"
     print(f"results are in {folder}; next: python task2_inference.py{option}")
 
