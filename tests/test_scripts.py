@@ -343,6 +343,107 @@ def test_models_of_segments_join_the_comparison(here, monkeypatch, capsys):
     assert list(found)[4:] == [f"{name}_of_segments", "panns", "resnet"]
     assert found[f"{name}_of_segments"]["title"].endswith(" s segments")
     assert found["panns"]["title"].endswith("untrained backbone")
+    assert_test_songs_are_scored_as_validation_songs(here, monkeypatch, capsys, "segment")
+
+
+# --- all models together -----------------------------------------------------------------------
+
+
+def run_module(module, *options, cwd):
+    line = [sys.executable, "-m", f"artist20.{module}", *map(str, options)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(line, cwd=cwd, env=environment, text=True, capture_output=True)
+
+
+def test_test_songs_of_task1_and_the_ensemble(here):
+    done = run_module("ensemble", cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert "left out: resnet (no resnet/cv_predictions.json: run task2_train_wo_" in done.stdout
+    assert "4 models take part, 2 are left out" in done.stdout
+    assert "missing: run python -m artist20.task1_inference\n" in done.stdout
+    folder = here / "results/ensemble"
+    metrics = read(folder / "metrics.json")
+    assert metrics["command"] == "python -m artist20.ensemble"
+    assert list(metrics["members"]) == ["svm", "random_forest", "knn", "logistic_regression"]
+    assert not (folder / "test_predictions.json").exists()
+
+    answers = ["--answers", "data/answers.json"]
+    done = run_module("task1_inference", *COMPUTE, *answers, cwd=here)
+    assert done.returncode == 0, done.stderr
+    predictions = read(here / "results/task1/test_predictions.json")
+    right = sum(
+        predictions[f"{i:03}"][0] == answer
+        for i, answer in enumerate(read(here / "data/answers.json"), start=1)
+    )
+    assert f"3 answers: top-1 {right / 3:.2%}" in done.stdout
+    test = artifacts.read_test_scores(here / "results/task1/test_scores.json", "x")
+    assert list(test.scores) == list(metrics["members"])
+    best = read(here / "results/task1/metrics.json")["best_in_cv"]
+    guesses = [test.classes[i] for i in test.scores[best].argmax(axis=1)]
+    assert [ranked[0] for ranked in predictions.values()] == guesses
+
+    for module in ("ensemble", "comparison"):
+        done = run_module(module, cwd=here)
+        assert done.returncode == 0, done.stderr
+    assert "\nEnsemble " in done.stdout
+    assert "results/ensemble/test_predictions.json" in done.stdout
+    assert list(read(folder / "test_predictions.json")) == ["001", "002", "003"]
+
+
+def assert_test_songs_are_scored_as_validation_songs(here, monkeypatch, capsys, level):
+    val = artifacts.read_predictions(
+        artifacts.task1_dir(here / "results", level) / "val_predictions.json", "x"
+    )
+    (here / "other/test").mkdir(parents=True)
+    for i, song in enumerate(val.songs, start=1):
+        shutil.copyfile(here / "data" / song["path"], here / f"other/test/{i:03}.mp3")
+    for i in (7, 8):
+        (here / f"other/test/{i:03}.mp3").write_bytes(b"no music")
+    capsys.readouterr()
+    options = ["--data-dir", "other", "--device", "cpu", "--workers", 1, "--level", level]
+    options += ["--model", "knn", "--output", "out.json"]
+    assert call(monkeypatch, "artist20.task1_inference", *options) == 1
+    output = capsys.readouterr().out
+    # As validation songs they have been computed; the other two are alike.
+    assert "6 of 7 songs are in" in output
+    assert "out.json and out_scores.json: 6 of 8 songs" in output
+    for key in ("007", "008"):
+        assert f"left out: {key}: " in output
+    test = artifacts.read_test_scores(here / "out_scores.json", "x")
+    assert test.classes == val.classes
+    assert list(test.songs) == [f"{i:03}" for i in range(1, 7)]
+    for name, scores in val.scores.items():
+        np.testing.assert_allclose(test.scores[name], scores, rtol=1e-4)
+    best = [val.classes[i] for i in val.scores["knn"].argmax(axis=1)]
+    assert [ranked[0] for ranked in read(here / "out.json").values()] == best
+
+
+def test_task1_scores_test_songs_as_validation_songs(here, monkeypatch, capsys):
+    assert_test_songs_are_scored_as_validation_songs(here, monkeypatch, capsys, "song")
+
+
+def test_task1_names_no_songs_with_features_of_another_version(here, monkeypatch, capsys):
+    options = [*COMPUTE, "--answers", "data/answers.json"]
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "VERSION", features.VERSION + 1)
+        assert call(monkeypatch, "artist20.task1_inference", *options) == 2
+    error = capsys.readouterr().err
+    assert_one_line(error)
+    assert "task1_train.py --overwrite" in error
+    assert not list((here / "results/task1").glob("test_*"))
+
+
+def test_task1_without_a_readable_test_song(here, monkeypatch, capsys):
+    (here / "other/test").mkdir(parents=True)
+    (here / "other/test/001.mp3").write_bytes(b"no music")
+    options = ["--data-dir", "other", "--device", "cpu", "--workers", 1]
+    assert call(monkeypatch, "artist20.task1_inference", *options) == 2
+    error = capsys.readouterr().err
+    assert_one_line(error)
+    assert "001" in error
+    (here / "results/task1/metrics.json").unlink()
+    assert call(monkeypatch, "artist20.task1_inference", *options) == 2
+    assert "run task1_train.py first" in capsys.readouterr().err
 
 
 # --- again -------------------------------------------------------------------------------------
