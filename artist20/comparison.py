@@ -110,6 +110,8 @@ def collect(results_dir: Path) -> dict[str, dict[str, Any]]:
         else:
             cv = _held_out(ensemble.parent, ENSEMBLE)
             found["ensemble"] = _row(ensemble.parent, ENSEMBLE, "ensemble", metrics, metrics, cv)
+    else:
+        print(f"left out: ensemble ({ENSEMBLE} has not been run)")
     if not found:
         raise UserError(f"{results_dir} holds no metrics: run a training script first")
     if len({row["dataset"]["fingerprint"] for row in found.values()}) > 1:

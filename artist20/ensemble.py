@@ -57,8 +57,7 @@ class Member:
     metrics : dict
         The folder's ``metrics.json``.
     held_out, val : Predictions
-        Of the training songs, each scored unseen, and of the validation songs. Of a network whose
-        epoch was chosen on the validation songs, both are the last epoch's, which was not.
+        Of the training songs, each scored unseen, and of the validation songs.
     """
 
     name: str
@@ -77,7 +76,7 @@ class Member:
 
     @property
     def val_name(self) -> str:
-        """What ``val`` calls the scores that are used."""
+        """What ``val`` calls the scores that are used: the last epoch's if another was chosen."""
         return f"{self.own_name}_last" if self.is_chosen else self.own_name
 
 
@@ -371,21 +370,17 @@ def combine(args: argparse.Namespace, members: list[Member]) -> dict[str, Any]:
         name: {split: figures_of(scores[split][name], labels[split]) for split in labels}
         for name in scores["cv"]
     }
-    best = max(
-        reached,
-        key=lambda name: (
-            reached[name]["cv"]["top1"],
-            reached[name]["cv"]["top3"],
-            -reached[name]["cv"]["log_loss"],
-        ),
-    )
-    hits = {
-        split: [
-            evaluation.hits(of_model, labels[split], 1)
-            for of_model in (pooled[split], scores[split][best])
-        ]
-        for split in labels
-    }
+
+    def quality(name: str) -> tuple[float, float, float]:
+        of_cv = reached[name]["cv"]
+        return of_cv["top1"], of_cv["top3"], -of_cv["log_loss"]
+
+    best = max(reached, key=quality)
+    against_best = {}
+    for split in labels:
+        pair = (pooled[split], scores[split][best])
+        hits = (evaluation.hits(of_model, labels[split], 1) for of_model in pair)
+        against_best[split] = evaluation.compare(*hits, albums[split])
     metrics = {
         "model": "ensemble",
         **figures_of(pooled["val"], labels["val"]),
@@ -401,9 +396,7 @@ def combine(args: argparse.Namespace, members: list[Member]) -> dict[str, Any]:
             for member, weight in zip(members, weights, strict=True)
         },
         "best_member_in_cv": best,
-        "against_best_member": {
-            split: evaluation.compare(*hits[split], albums[split]) for split in labels
-        },
+        "against_best_member": against_best,
         "untrained_backbone": any(
             member.metrics.get("backbone") == "untrained backbone" and weight > 0
             for member, weight in zip(members, weights, strict=True)

@@ -100,6 +100,7 @@ def test_what_has_not_been_run_is_left_out_and_said(results, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "left out: task1/segment (task1_train.py --level segment has not been run)",
         "left out: task2/panns_strong (task2_train.py --recipe strong has not been run)",
+        "left out: ensemble (python -m artist20.ensemble has not been run)",
     ]
 
 
