@@ -806,20 +806,32 @@ def five_albums(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def caller(tmp_path, monkeypatch, capsys):
+    """Run scripts within this process, in a folder of its own; return exit status, out, err."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_here(script, *options):
+        status = call(monkeypatch, script, *options)
+        return status, *capsys.readouterr()
+
+    return run_here
+
+
 @pytest.mark.parametrize("recipe", ["deck", "strong"])
-def test_folds_score_every_training_song_unseen(five_albums, tmp_path, recipe):
+def test_folds_score_every_training_song_unseen(five_albums, tmp_path, caller, recipe):
     options = [
         *("--data-dir", five_albums, "--device", "cpu", "--workers", 1, "--epochs", 1),
         *("--crop-seconds", 1, "--recipe", recipe),
     ]
     folder = tmp_path / f"results/task2/resnet{'' if recipe == 'deck' else '_strong'}"
     for fold in range(5, 0, -1):
-        done = run("task2_train_wo_pretrain", *options, "--fold", fold, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert ("to pool the folds" in done.stdout) == (fold > 1)
-    assert "all 5 folds, 10 songs" in done.stdout
+        status, out, error = caller("task2_train_wo_pretrain", *options, "--fold", fold)
+        assert status == 0, error
+        assert ("to pool the folds" in out) == (fold > 1)
+    assert "all 5 folds, 10 songs" in out
     pooled = artifacts.read_predictions(folder / "cv_predictions.json", "x")
-    listed = json.loads((five_albums / "train.json").read_text())
+    listed = read(five_albums / "train.json")
     assert [song["path"] for song in pooled.songs] == listed
     (name,) = pooled.scores
     assert name == folder.name
@@ -835,23 +847,21 @@ def test_folds_score_every_training_song_unseen(five_albums, tmp_path, recipe):
     assert len(set(held_out)) == 10
     # One fold of another run: they must not be mixed.
     again = [*options, "--fold", 2, "--seed", 1, "--overwrite"]
-    done = run("task2_train_wo_pretrain", *again, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "seed" in done.stderr
+    status, _, error = caller("task2_train_wo_pretrain", *again)
+    assert status == 2
+    assert "seed" in error
 
 
-def test_the_strong_recipe_is_not_chosen_on_the_validation_songs(five_albums, tmp_path):
+def test_the_strong_recipe_is_not_chosen_on_the_validation_songs(five_albums, tmp_path, caller):
     options = ["--data-dir", five_albums, "--device", "cpu", "--workers", 1, "--recipe", "strong"]
     train = ["--epochs", 2, "--crop-seconds", 1]
     paths = []
     for seed in (0, 1):
-        results = ["--results-dir", f"seed-{seed}"]
-        done = run(
-            "task2_train_wo_pretrain", *options, *train, *results, "--seed", seed, cwd=tmp_path
-        )
-        assert done.returncode == 0, done.stderr
+        results = ["--results-dir", f"seed-{seed}", "--seed", seed]
+        status, _, error = caller("task2_train_wo_pretrain", *options, *train, *results)
+        assert status == 0, error
         folder = tmp_path / f"seed-{seed}/task2/resnet_strong"
-        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics = read(folder / "metrics.json")
         assert metrics["selected_on"] == "nothing"
         assert metrics["epoch"] == 2
         assert metrics["last"] == {key: metrics[key] for key in ("top1", "top3")}
@@ -863,57 +873,49 @@ def test_the_strong_recipe_is_not_chosen_on_the_validation_songs(five_albums, tm
         )
         assert all(torch.equal(best[name], last[name]) for name in last)
         paths.append(folder / "best.pt")
-    alone = []
+    found = []
     for checkpoints in ([paths[0]], [paths[1]], paths):
-        options_here = [*options, "--audio", five_albums / "test/001.mp3"]
-        done = run(
-            "task2_inference_wo_pretrain", *options_here, "--checkpoint", *checkpoints, cwd=tmp_path
-        )
-        assert done.returncode == 0, done.stderr
-        alone.append(dict(re.findall(r"([\d.]+)%  (\S+)", done.stdout)[::-1]))
-        alone[-1] = {name: float(percent) for percent, name in alone[-1].items()}
-    for artist, probability in alone[2].items():
-        assert probability == pytest.approx((alone[0][artist] + alone[1][artist]) / 2, abs=0.11)
-    done = run("task2_train_wo_pretrain", *options, *train, "--patience", 1, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "--patience" in done.stderr
+        audio = ["--audio", five_albums / "test/001.mp3", "--checkpoint", *checkpoints]
+        status, out, error = caller("task2_inference_wo_pretrain", *options, *audio)
+        assert status == 0, error
+        lines = re.findall(r"([\d.]+)%  (\S+)", out)
+        found.append({artist: float(percent) for percent, artist in lines})
+    assert len(found[2]) == 2
+    for artist, probability in found[2].items():
+        assert probability == pytest.approx((found[0][artist] + found[1][artist]) / 2, abs=0.11)
+    status, _, error = caller("task2_train_wo_pretrain", *options, *train, "--patience", 1)
+    assert status == 2
+    assert "--patience" in error
 
 
-def test_the_strong_panns_recipe_chooses_by_cross_validation(five_albums, tmp_path):
-    options = [
-        *("--data-dir", five_albums, "--device", "cpu", "--workers", 1, "--recipe", "strong"),
-        *("--backbone-weights", "untrained"),
-    ]
-    train = ["--epochs", 2, "--crop-seconds", 1]
-    done = run("task2_train", *options, *train, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_the_strong_panns_recipe_chooses_by_cross_validation(five_albums, tmp_path, caller):
+    data = ["--data-dir", five_albums, "--device", "cpu", "--workers", 1, "--recipe", "strong"]
+    train = ["--backbone-weights", "untrained", "--epochs", 2, "--crop-seconds", 1]
+    status, _, error = caller("task2_train", *data, *train)
+    assert status == 0, error
     folder = tmp_path / "results/task2/panns_strong"
-    found = json.loads((folder / "candidates.json").read_text())
+    found = read(folder / "candidates.json")
     assert len(found["candidates"]) == 4
     best = max(row["cv_top1"] for row in found["candidates"].values())
     assert found["candidates"][found["chosen"]]["cv_top1"] == best
     held_out = (folder / "cv_predictions.json").read_bytes()
     assert held_out == (folder / found["chosen"] / "cv_predictions.json").read_bytes()
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = read(folder / "metrics.json")
     assert metrics["selected_on"] == "nothing"
     assert metrics["settings"]["pooled"] == found["chosen"].endswith("pooled")
-    for name in found["candidates"]:
+    for name in ("linear-windows", "mlp-pooled"):
         checkpoint = folder / name / "fold-1/best.pt"
-        done = run(
-            "task2_inference",
-            *("--data-dir", five_albums, "--device", "cpu", "--recipe", "strong"),
-            *("--audio", five_albums / "test/001.mp3", "--checkpoint", checkpoint),
-            cwd=tmp_path,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("%") == 2
-    done = run("task2_train", *options, *train, "--fold", 1, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "--fold" in done.stderr
+        audio = ["--audio", five_albums / "test/001.mp3", "--checkpoint", checkpoint]
+        status, out, error = caller("task2_inference", *data, *audio)
+        assert status == 0, error
+        assert out.count("%") == 2
+    status, _, error = caller("task2_train", *data, *train, "--fold", 1)
+    assert status == 2
+    assert "--fold" in error
 
 
 @pytest.mark.parametrize("script", ["task2_train", "task2_train_wo_pretrain"])
-def test_other_versions_of_the_songs_join_the_training(five_albums, tmp_path, script):
+def test_other_versions_of_the_songs_join_the_training(five_albums, tmp_path, caller, script):
     twins = tmp_path / "vocals"
     for seed, path in enumerate(json.loads((five_albums / "train.json").read_text())):
         write_song(twins / path, list(ARTISTS)[2], seed=seed, seconds=3)
@@ -922,8 +924,8 @@ def test_other_versions_of_the_songs_join_the_training(five_albums, tmp_path, sc
         *("--data-dir", five_albums, "--device", "cpu", "--workers", 1, "--also-train-on", twins),
         *("--epochs", 1, "--crop-seconds", 1, *untrained),
     ]
-    done = run(script, *options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    status, _, error = caller(script, *options)
+    assert status == 0, error
     (metrics_file,) = (tmp_path / "results/task2").glob("*/metrics.json")
     metrics = json.loads(metrics_file.read_text())
     assert len(metrics["settings"]["also_train_on"]) == 64
@@ -934,10 +936,10 @@ def test_other_versions_of_the_songs_join_the_training(five_albums, tmp_path, sc
     assert len(index.read_text().splitlines()) == (20 if untrained else 22)
     song = next(twins.glob("train_val/*/3/song.mp3"))
     write_song(song, list(ARTISTS)[1], seed=5)
-    done = run(script, *options, cwd=tmp_path)  # another version of a song: another run
-    assert done.returncode == 2
-    assert "also_train_on" in done.stderr
+    status, _, error = caller(script, *options)  # another version of a song: another run
+    assert status == 2
+    assert "also_train_on" in error
     song.unlink()
-    done = run(script, *options, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "1 of 10 training songs" in done.stderr
+    status, _, error = caller(script, *options)
+    assert status == 2
+    assert "1 of 10 training songs" in error
