@@ -137,7 +137,6 @@ STRONG = dataclasses.replace(
     width=32,
     keep_frequency=True,
     weight_decay=0.05,
-    mask_share=0.1,
     select=False,
 )
 RECIPES = {"deck": DECK, "strong": STRONG}
