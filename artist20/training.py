@@ -29,7 +29,7 @@ NEW_EPOCH = {"step": 0, "examples": 0, "loss_sum": 0.0, "seconds": 0.0}
 BEST, LAST = "best.pt", "last.pt"
 RESULTS = (
     *(BEST, LAST, "history.csv", "metrics.json"),
-    *("val_predictions.json", "test_predictions.json"),
+    *("val_predictions.json", "test_predictions.json", "test_scores.json"),
 )
 
 
@@ -421,7 +421,10 @@ def pool_folds(folder: Path, name: str, script: str, songs: list[dict[str, str]]
             )
             return
         of_fold = artifacts.read_metrics(metrics_file, script)["settings"]
-        settings.append({k: v for k, v in of_fold.items() if k not in ("fold", "dataset")})
+        # Every fold has its own songs, and its own other versions of them.
+        other_versions = {"also_train_on": of_fold.get("also_train_on") is not None}
+        common = {k: v for k, v in of_fold.items() if k not in ("fold", "dataset")}
+        settings.append(common | other_versions)
         artifacts.check_same_settings(settings[0], settings[-1], metrics_file)
         part = artifacts.read_predictions(metrics_file.with_name("val_predictions.json"), script)
         of_songs = part.scores.get(f"{name}_last", part.scores[name])
