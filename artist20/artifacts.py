@@ -144,8 +144,7 @@ def only_writer(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"another run is writing to {folder}: wait for it to end, or name another "
-                "--results-dir"
+                f"another run is writing to {folder}: wait for it to end, or name another folder"
             ) from None
         yield
 

@@ -96,13 +96,18 @@ def add_assets_option(parser: argparse.ArgumentParser) -> None:
 
 def add_compute_options(parser: argparse.ArgumentParser) -> None:
     """Add --device and --workers."""
+    add_device_option(parser)
+    add_workers_option(parser)
+
+
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Add --device."""
     parser.add_argument(
         "--device",
         choices=("auto", "cuda", "cpu"),
         default="auto",
         help="where to compute; auto takes the GPU where there is one",
     )
-    add_workers_option(parser)
 
 
 def add_workers_option(parser: argparse.ArgumentParser) -> None:

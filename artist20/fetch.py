@@ -1,4 +1,4 @@
-"""Fetch what training needs: the artist20 data set and the PANNs weights.
+"""Fetch what training needs: the artist20 data set, the PANNs weights, separated vocals.
 
 ``bash get_dataset.sh`` is the way in; ``bash get_dataset.sh --help`` lists the options.
 
@@ -50,7 +50,7 @@ class Weights:
     Attributes
     ----------
     name : str
-        File name, in ``data/panns/``.
+        File name.
     url : str
         Where it is fetched from.
     size : int
@@ -59,6 +59,8 @@ class Weights:
         In hexadecimal.
     license : str
         Under which its authors publish it.
+    folder : str
+        Its place in ``data/``.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Weights:
     size: int
     sha256: str
     license: str
+    folder: str = "panns"
 
 
 # Kong et al. 2020, "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern
@@ -83,6 +86,18 @@ CNN14_32K = Weights(
     size=327_428_481,
     sha256="0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31",
     license="CC BY 4.0",
+)
+# Défossez 2021, "Hybrid Spectrogram and Waveform Source Separation"; the weights of torchaudio's
+# HDEMUCS_HIGH_MUSDB_PLUS. Neither torchaudio nor PyTorch's server states a checksum: size and
+# SHA-256 are those that several independent projects pin for this address. The download itself has
+# not been tried here.
+HDEMUCS = Weights(
+    name="hdemucs_high_trained.pt",
+    url="https://download.pytorch.org/torchaudio/models/hdemucs_high_trained.pt",
+    size=334_697_255,
+    sha256="a004b2790d73ffeaa535db458a1a79b539dfdbafbccc31f275d07e632ebd7816",
+    license="for scientific purposes only",
+    folder="hdemucs",
 )
 
 
@@ -162,7 +177,7 @@ def verify(path: Path, weights: Weights) -> str | None:
 
 
 def fetch_weights(weights: Weights, root: Path) -> None:
-    """Put verified weights into ``root/panns/``, unless they are there.
+    """Put verified weights into their folder in ``root``, unless they are there.
 
     A file of the right name with wrong content is removed, whoever put it there.
 
@@ -171,7 +186,7 @@ def fetch_weights(weights: Weights, root: Path) -> None:
     FetchError
         If they cannot be downloaded, or the download is not the right file; it is removed then.
     """
-    path = root / "panns" / weights.name
+    path = root / weights.folder / weights.name
     if path.exists():
         problem = verify(path, weights)
         if problem is None:
@@ -408,6 +423,21 @@ def build_demo(root: Path) -> None:
         raise FetchError(f"the demo data set could not be built in {target}: see above")
 
 
+def separate_vocals(root: Path) -> None:
+    """Separate the vocals of ``root/artist20`` into ``root/artist20_vocals``, or the rest of them.
+
+    Raises
+    ------
+    FetchError
+        If songs fail, or the command.
+    """
+    target = root / "artist20_vocals"
+    weights = root / HDEMUCS.folder / HDEMUCS.name
+    where = [str(root / "artist20"), str(target)]
+    if not _run_module("artist20.vocals", *where, "--weights", str(weights)):
+        raise FetchError(f"{target} is not complete: see above")
+
+
 # --- command line ------------------------------------------------------------------------------
 
 
@@ -448,6 +478,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--weights-32k", action="store_true", help="fetch the 32 kHz weights (327 MB) as well"
     )
     parser.add_argument(
+        "--vocals",
+        action="store_true",
+        help="fetch the weights of a separator (335 MB) and separate the songs' vocals into "
+        "data/artist20_vocals, which takes a GPU; of the rest, fetch only the data set",
+    )
+    parser.add_argument(
         "--root",
         type=Path,
         default=REPOSITORY / "data",
@@ -472,16 +508,19 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = parse_args(argv)
     root = args.root.absolute()
-    only_part = args.demo or args.weights
+    only_part = args.demo or args.weights or args.vocals
     try:
         if args.demo:
             build_demo(root)
-        if args.archive or not only_part:
+        if args.archive or args.vocals or not only_part:
             fetch_dataset(root, args.archive)
         if args.archive or args.weights or not only_part:
             fetch_weights(CNN14_16K, root)
         if args.weights_32k:
             fetch_weights(CNN14_32K, root)
+        if args.vocals:
+            fetch_weights(HDEMUCS, root)
+            separate_vocals(root)
     except (FetchError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

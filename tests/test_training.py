@@ -23,6 +23,14 @@ class InterruptionError(Exception):
     pass
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Hear Ctrl-C also where the tests were started without: in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def make_toy(seed=0):
     torch.manual_seed(seed)
     return nn.Sequential(

@@ -1,0 +1,369 @@
+"""Separate the voice from every training and validation song, with torchaudio's Hybrid Demucs.
+
+    python -m artist20.vocals data/artist20 data/artist20_vocals
+    python -m artist20.vocals data/tiny data/tiny_vocals --weights untrained
+
+Reads   DATA_DIR/train.json, val.json and the songs they list
+Writes  OUTPUT_DIR/train_val/<artist>/<album>/<song>    the voice alone, under the song's own name,
+                                                        16 kHz mono, as long as the song
+        OUTPUT_DIR/vocals.json    the separator and, of each song, the SHA-256 of its file
+
+``bash get_dataset.sh --vocals`` fetches the weights and does the first of these. A run that was
+stopped goes on where it was; a song whose file has changed is separated anew. Songs that cannot be
+read are named when all others are done, and the exit status is 1.
+
+Device memory is that of one chunk of :data:`CHUNK_SECONDS`, however long a song is. The computer's
+grows with the longest songs, by 70 MB per minute: it holds one in work, one being written and a few
+that are decoded ahead.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchaudio.models import hdemucs_high
+from torchaudio.pipelines import HDEMUCS_HIGH_MUSDB_PLUS
+
+from artist20 import UserError, audio, cli, dataset, fetch
+from artist20.artifacts import only_writer, sha256_file, write_json
+from artist20.store import map_songs
+
+UNTRAINED = "untrained"
+UNTRAINED_SEED = 0
+
+SOURCES = ["drums", "bass", "other", "vocals"]  # in the order of the bundle's model
+VOCALS = SOURCES.index("vocals")
+SEPARATOR_RATE = HDEMUCS_HIGH_MUSDB_PLUS.sample_rate  # Hz
+
+CHUNK_SECONDS = 10.0
+OVERLAP_SECONDS = 2.0  # at least; a quarter more is computed than without
+FADE_SECONDS = 1.0  # in the middle of an overlap: half a second at every cut is not used
+# Samples of a step of the network's coarsest layers: a hop of 1024, then a stride of 2. What is
+# moved by other distances is heard on another grid, and separated a little differently.
+STRIDE = 2048
+MIN_SECONDS = 1.0  # the network fails on a few hundred samples; shorter songs are padded
+
+
+@dataclass(frozen=True)
+class Separator:
+    """A network that separates sources.
+
+    Attributes
+    ----------
+    network : nn.Module
+        (batch, 2, n_samples) -> (batch, len(SOURCES), 2, n_samples) at :data:`SEPARATOR_RATE`; in
+        eval mode.
+    weights : str
+        SHA-256 of its weights file, or ``"untrained, seed N"``.
+    """
+
+    network: nn.Module
+    weights: str
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the network has been trained."""
+        return not self.weights.startswith(UNTRAINED)
+
+
+def load_separator(weights: str, device: torch.device) -> Separator:
+    """Load Hybrid Demucs with trained weights, or make an untrained one.
+
+    The architecture is that of torchaudio's ``HDEMUCS_HIGH_MUSDB_PLUS`` (Défossez 2021, "Hybrid
+    Spectrogram and Waveform Source Separation"). The bundle's own ``get_model`` would fetch the
+    weights into the home folder and compare no checksum.
+
+    Parameters
+    ----------
+    weights : str
+        Path of a file of weights, or ``"untrained"``.
+    device : torch.device
+        Where to put it.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, or does not hold this network's weights.
+    """
+    if weights == UNTRAINED:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(UNTRAINED_SEED)
+            network = hdemucs_high(SOURCES)
+        name = f"{UNTRAINED}, seed {UNTRAINED_SEED}"
+        print("separator: UNTRAINED Hybrid Demucs: what it writes is no vocals")
+    else:
+        path = Path(weights)
+        if not path.is_file():
+            raise UserError(
+                f"{path} is missing: 'bash get_dataset.sh --vocals' fetches it, or "
+                f"'--weights {UNTRAINED}' runs without (what that writes is no vocals)"
+            )
+        name = sha256_file(path)
+        network = hdemucs_high(SOURCES)
+        try:
+            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except Exception:  # torch lets errors of pickle, zipfile and its own through
+            raise UserError(
+                f"{path} does not hold the weights of Hybrid Demucs (its SHA-256 is {name}): move "
+                "it away and run 'bash get_dataset.sh --vocals'"
+            ) from None
+        published = name == fetch.HDEMUCS.sha256
+        note = "" if published else f": not the published weights, its SHA-256 is {name}"
+        print(f"separator: Hybrid Demucs, {path}{note}")
+    return Separator(network.eval().requires_grad_(False).to(device), name)
+
+
+def place_chunks(n_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lay chunks over a song, about evenly spaced, each overlapping the next.
+
+    Parameters
+    ----------
+    n_samples : int
+        Length of the song.
+
+    Returns
+    -------
+    starts, stops : np.ndarray
+        (n_chunks,) first sample of each, a multiple of :data:`STRIDE`, and the one after its last.
+    seams : np.ndarray
+        (n_chunks + 1,) positions between which each chunk is the nearest: the middles of the
+        overlaps, after minus and before plus infinity.
+    """
+    length = min(round(CHUNK_SECONDS * SEPARATOR_RATE), n_samples)
+    step = length - round(OVERLAP_SECONDS * SEPARATOR_RATE) - STRIDE
+    last = n_samples - length
+    n_chunks = 1 + -(-last // step) if last else 1
+    starts = np.linspace(0, last, n_chunks).astype(int) // STRIDE * STRIDE
+    stops = starts + length
+    stops[-1] = n_samples
+    seams = (starts[1:] + stops[:-1]) / 2
+    return starts, stops, np.array([-np.inf, *seams, np.inf])
+
+
+@torch.inference_mode()
+def separate(separator: Separator, waveform: np.ndarray) -> np.ndarray:
+    """Separate a song's vocals, chunk by chunk.
+
+    Neighbouring chunks are cross-faded with linear weights that sum to one. A network that hears no
+    more than ``(OVERLAP_SECONDS - FADE_SECONDS) / 2`` around a sample gives what it would give of
+    the whole song at once. Hybrid Demucs is normalised over all that it is given, so that it comes
+    near that and no more.
+
+    Parameters
+    ----------
+    separator : Separator
+        The network, on its device.
+    waveform : np.ndarray
+        (n_samples,) float32 at :data:`SEPARATOR_RATE`. The network hears it on both its channels.
+
+    Returns
+    -------
+    np.ndarray
+        (n_samples,) float32, the mean of both channels.
+    """
+    device = next(separator.network.parameters()).device
+    shortest = round(MIN_SECONDS * SEPARATOR_RATE)
+    fade = FADE_SECONDS * SEPARATOR_RATE
+    starts, stops, seams = place_chunks(len(waveform))
+    vocals = np.zeros_like(waveform)
+    for start, stop, left, right in zip(starts, stops, seams[:-1], seams[1:], strict=True):
+        chunk = torch.from_numpy(waveform[start:stop]).to(device)
+        padded = F.pad(chunk, (0, max(0, shortest - len(chunk))))
+        sources = separator.network(padded.expand(1, 2, -1))
+        part = sources[0, VOCALS, :, : len(chunk)].mean(dim=0).cpu().numpy()
+        position = np.arange(start, stop)
+        weight = np.clip(np.minimum(position - left, right - position) / fade + 0.5, 0, 1)
+        vocals[start:stop] += weight.astype(np.float32) * part
+    return vocals
+
+
+def read_finished(output: Path, settings: dict[str, Any]) -> dict[str, str]:
+    """Read which songs a folder holds the vocals of, and the content that they were made of.
+
+    Raises
+    ------
+    UserError
+        If the folder holds something else, or what other settings or weights made.
+    """
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file: name a folder")
+    # A lock alone is what a run leaves that was stopped at its very beginning.
+    if not output.exists() or all(path.name.startswith(".") for path in output.iterdir()):
+        return {}
+    try:
+        record = json.loads((output / "vocals.json").read_text(encoding="utf-8"))
+        made, songs = dict(record["settings"]), dict(record["songs"])
+    except (OSError, ValueError, TypeError, KeyError):
+        raise UserError(
+            f"{output} holds something else than separated vocals: name another folder"
+        ) from None
+    differences = [
+        f"{name} {made.get(name)!r} -> {settings.get(name)!r}"
+        for name in sorted(made.keys() | settings.keys())
+        if made.get(name) != settings.get(name)
+    ]
+    if differences:
+        raise UserError(
+            f"{output} holds vocals of other settings ({'; '.join(differences)}): delete it, or "
+            "name another folder"
+        )
+    return songs
+
+
+def separate_songs(data_dir: Path, output: Path, separator: Separator) -> int:
+    """Separate all songs of a data folder whose vocals are not there yet.
+
+    Parameters
+    ----------
+    data_dir : Path
+        The data folder.
+    output : Path
+        Where to; missing, empty, or made by this function with the same weights.
+    separator : Separator
+        The network, on its device.
+
+    Returns
+    -------
+    int
+        How many songs failed; they are named on stderr.
+
+    Raises
+    ------
+    UserError
+        If the lists name songs that are not there, or ``output`` holds anything else or cannot be
+        written.
+    """
+    songs = [song for split in dataset.SPLITS for song in dataset.read_split(data_dir, split)]
+    settings = {
+        "model": "HDEMUCS_HIGH_MUSDB_PLUS",
+        "weights": separator.weights,
+        "chunk_seconds": CHUNK_SECONDS,
+        "overlap_seconds": OVERLAP_SECONDS,
+        "fade_seconds": FADE_SECONDS,
+        "mp3_compression_level": audio.MP3_CODING["compression_level"],
+    }
+    read_finished(output, settings)  # before anything is put into a folder of another's
+    with only_writer(output):
+        keys = dict(zip(songs, dataset.content_keys(songs), strict=True))
+        finished = read_finished(output, settings)
+        missing = [
+            song
+            for song in songs
+            if finished.get(song.path) != keys[song] or not (output / song.path).is_file()
+        ]
+        print(f"vocals: {len(songs) - len(missing)} of {len(songs)} songs are in {output}")
+        # What is of a song's former file goes first: no stop can leave it under the song's name.
+        for song in missing:
+            finished.pop(song.path, None)
+            (output / song.path).unlink(missing_ok=True)
+        for orphan in output.rglob(".*.tmp.*"):  # of a run that was killed
+            orphan.unlink()
+
+        record = {
+            "settings": settings,
+            "pretrained": separator.pretrained,
+            "command": cli.command(),
+            "versions": cli.versions(),
+            "songs": finished,
+        }
+        write_json(output / "vocals.json", record)
+
+        def finish(song: dataset.Song, vocals: np.ndarray) -> None:
+            vocals = soxr.resample(vocals, SEPARATOR_RATE, audio.SAMPLE_RATE)
+            audio.write(output / song.path, vocals)
+            finished[song.path] = keys[song]
+            write_json(output / "vocals.json", record)
+
+        failures = separate_each(missing, separator, finish)
+    if failures:
+        print(
+            f"error: {len(failures)} of {len(songs)} songs could not be separated:",
+            *failures,
+            sep="\n",
+            file=sys.stderr,
+        )
+    return len(failures)
+
+
+def separate_each(
+    songs: Sequence[dataset.Song],
+    separator: Separator,
+    finish: Callable[[dataset.Song, np.ndarray], None],
+) -> list[str]:
+    """Separate songs one after another, and hand each to ``finish``, in a thread beside.
+
+    One process decodes, a few songs ahead.
+
+    Returns
+    -------
+    list of str
+        The songs that failed, and why.
+    """
+    failures = []
+    waveforms = map_songs(
+        [song.file for song in songs],
+        partial(audio.load, sample_rate=SEPARATOR_RATE),
+        workers=1,
+        label="vocals",
+    )
+    # Encoding an MP3 takes about as long as a GPU needs to separate it.
+    with ThreadPoolExecutor(1) as thread:
+        writing: Future[None] | None = None
+        for song, waveform in zip(songs, waveforms, strict=True):
+            if isinstance(waveform, audio.AudioError):
+                failures.append(str(waveform))
+                continue
+            vocals = separate(separator, waveform)
+            if not np.isfinite(vocals).all():
+                failures.append(f"{song.file}: the separator gives NaN or infinity")
+                continue
+            if writing:
+                writing.result()
+            writing = thread.submit(finish, song, vocals)
+        if writing:
+            writing.result()
+    return failures
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = cli.make_parser(__doc__)
+    parser.add_argument(
+        "data_dir", type=Path, metavar="DATA_DIR", help="folder with train.json and val.json"
+    )
+    parser.add_argument("output_dir", type=Path, metavar="OUTPUT_DIR", help="folder to make")
+    parser.add_argument(
+        "--weights",
+        metavar="PATH",
+        default=f"data/{fetch.HDEMUCS.folder}/{fetch.HDEMUCS.name}",
+        help=f"Hybrid Demucs's weights, or '{UNTRAINED}' to try the code without them",
+    )
+    cli.add_device_option(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    args = parse_args(argv)
+    started = time.monotonic()
+    separator = load_separator(args.weights, cli.choose_device(args.device))
+    n_failed = separate_songs(args.data_dir, args.output_dir, separator)
+    note = "" if separator.pretrained else ": no vocals, of an UNTRAINED separator"
+    print(f"{args.output_dir} done in {time.monotonic() - started:.0f} s{note}")
+    return 1 if n_failed else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
