@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -161,11 +162,20 @@ class _Songs(Dataset[np.ndarray]):
             return error
 
 
-def _leave_signals_to_the_parent(_worker: int) -> None:
+def _live_and_die_with_the_parent(_worker: int) -> None:
     # A signal to the whole process group must not take the workers from a parent that is about to
     # end them in order.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    # A worker of torch's sees that its parent was killed, but then waits for ever for the song that
+    # it holds to be taken from it.
+    threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def _as_it_is(value: Any) -> Any:
@@ -203,7 +213,7 @@ def map_songs(
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=min(workers, len(files)),
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=_live_and_die_with_the_parent,
     )
     return tqdm(loader, label, disable=parallel.quiet(), unit="song")
 

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -319,6 +321,30 @@ def test_an_interrupted_run_keeps_what_is_finished(tmp_path, songs, error):
     with pytest.raises(error):
         stored(tmp_path, songs, in_main, workers=2)
     assert fill(tmp_path, songs) == ["key 3", "key 4"]
+
+
+def large(file: Path) -> np.ndarray:
+    """Say which process treats a song, and return more than a pipe holds."""
+    (file.parent / f"{os.getpid()}.worker").touch()
+    return np.zeros(1_000_000)
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    files = [tmp_path / "song"] * 20
+    pid = os.fork()
+    if pid == 0:
+        try:
+            results = iter(store.map_songs(files, large, workers=2, label="toy"))
+            next(results)
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(pid, 0) == (pid, signal.SIGKILL)
+    workers = [Path("/proc", file.stem) for file in tmp_path.glob("*.worker")]
+    assert len(workers) == 2
+    deadline = time.monotonic() + 10
+    while any(worker.exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_what_processes_of_a_stopped_run_computed_is_used(tmp_path, songs):
