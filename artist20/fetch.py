@@ -90,7 +90,7 @@ CNN14_32K = Weights(
 # Défossez 2021, "Hybrid Spectrogram and Waveform Source Separation"; the weights of torchaudio's
 # HDEMUCS_HIGH_MUSDB_PLUS. Neither torchaudio nor PyTorch's server states a checksum: size and
 # SHA-256 are those that several independent projects pin for this address. The download itself has
-# not been tried here.
+# not been tried here. What its author allows: facebookresearch/demucs, issue 327.
 HDEMUCS = Weights(
     name="hdemucs_high_trained.pt",
     url="https://download.pytorch.org/torchaudio/models/hdemucs_high_trained.pt",

@@ -1,5 +1,6 @@
 """artist20.audio: decoding, resampling, and what is said of files that cannot be read."""
 
+import resource
 import subprocess
 import sys
 from itertools import islice
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from artist20 import audio
+from artist20 import UserError, audio
 
 RATE = 16_000
 
@@ -145,3 +146,36 @@ def test_samples_that_would_square_to_infinity_are_refused(tmp_path):
                 audio.load(file)
         else:
             assert audio.load(file).max() == level
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.MP3", "a.flac", "a.ogg", "a.wav"])
+@pytest.mark.parametrize("n_samples", [1, 5_000, 40_001])
+def test_what_is_written_comes_back_as_long_and_in_step(tmp_path, name, n_samples):
+    written = np.random.default_rng(0).normal(0, 0.1, n_samples).astype("f4")
+    audio.write(tmp_path / "new folder" / name, written)
+    waveform = audio.load(tmp_path / "new folder" / name)
+    assert waveform.shape == written.shape
+    if n_samples > 1:
+        assert np.correlate(waveform, written, "same").argmax() == n_samples // 2
+    assert [path.name for path in (tmp_path / "new folder").iterdir()] == [name]
+
+
+def test_mp3_is_written_at_64_kbit(tmp_path):
+    audio.write(tmp_path / "a.mp3", sine(10.0))
+    assert (tmp_path / "a.mp3").stat().st_size * 8 / 10 == pytest.approx(64_000, rel=0.02)
+
+
+@pytest.mark.parametrize("extension", ["mp3", "flac"])
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path, extension):
+    file = tmp_path / f"a.{extension}"
+    audio.write(file, sine(0.1))
+    before = file.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # a disk that is soon full
+    try:
+        with pytest.raises(UserError, match=rf"a\.{extension} cannot be written \(System error"):
+            audio.write(file, np.random.default_rng(0).normal(0, 0.1, 10 * RATE).astype("f4"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]

@@ -1,5 +1,6 @@
 """get_dataset.sh and artist20.fetch, on archives of the true form and a server on this host."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -243,7 +244,8 @@ def test_missing_modules_and_interpreter_are_explained(tmp_path):
 def test_help():
     result = get_dataset("--help")
     assert result.returncode == 0
-    for word in ("--demo", "--weights", "--weights-32k", "--root", "path/to/data.zip"):
+    options = ("--demo", "--weights", "--weights-32k", "--vocals", "--root", "path/to/data.zip")
+    for word in options:
         assert word in result.stdout
 
 
@@ -262,14 +264,18 @@ def test_help():
         (["--demo", "--weights-32k"], ["demo", "32k"]),
         (["ARCHIVE"], ["data", "16k"]),
         (["--demo", "ARCHIVE", "--weights-32k"], ["demo", "data", "16k", "32k"]),
+        (["--vocals"], ["data", "separator", "vocals"]),
+        (["--vocals", "ARCHIVE"], ["data", "16k", "separator", "vocals"]),
+        (["--vocals", "--weights"], ["data", "16k", "separator", "vocals"]),
     ],
 )
 def test_options_choose_the_steps(args, steps, archive, root, monkeypatch):
     done = []
-    names = {fetch.CNN14_16K: "16k", fetch.CNN14_32K: "32k"}
+    names = {fetch.CNN14_16K: "16k", fetch.CNN14_32K: "32k", fetch.HDEMUCS: "separator"}
     monkeypatch.setattr(fetch, "build_demo", lambda root: done.append("demo"))
     monkeypatch.setattr(fetch, "fetch_dataset", lambda root, archive: done.append("data"))
     monkeypatch.setattr(fetch, "fetch_weights", lambda weights, root: done.append(names[weights]))
+    monkeypatch.setattr(fetch, "separate_vocals", lambda root: done.append("vocals"))
     args = [str(archive) if arg == "ARCHIVE" else arg for arg in args]
     assert fetch.main([*args, "--root", str(root)]) == 0
     assert done == steps
@@ -515,6 +521,45 @@ def test_demo_is_built_by_its_own_module(root, monkeypatch):
     monkeypatch.setattr(fetch, "_run_module", lambda *call: False)
     with pytest.raises(fetch.FetchError, match="could not be built"):
         fetch.build_demo(root)
+
+
+# --- vocals ------------------------------------------------------------------------------------
+
+
+def test_vocals_without_a_network_are_explained(archive, root):
+    result = get_dataset(archive, "--vocals", "--root", root)
+    assert result.returncode == 1
+    # Cnn14's weights come first, and cannot be had either.
+    assert fetch.CNN14_16K.url in error_line(result)
+    result = get_dataset("--vocals", "--root", root)
+    assert result.returncode == 1
+    line = error_line(result)
+    assert fetch.HDEMUCS.url in line and fetch.HDEMUCS.sha256 in line and "334697255" in line
+    assert f"as {root / 'hdemucs' / fetch.HDEMUCS.name}" in line
+    assert not (root / "artist20_vocals").exists()
+
+
+def test_the_separators_weights_lie_apart_and_are_verified(server, weights, root):
+    separator = dataclasses.replace(weights, folder="hdemucs")
+    fetch.fetch_weights(separator, root)
+    assert set(tree(root)) == {"hdemucs/tiny.pth"}
+    server.files["file"] = CONTENT[:-1] + b"?"
+    (root / "hdemucs/tiny.pth").unlink()
+    with pytest.raises(fetch.FetchError, match="sha256"):
+        fetch.fetch_weights(separator, root)
+    assert set(tree(root)) == set()
+
+
+def test_vocals_are_separated_by_their_own_module(root, monkeypatch):
+    calls = []
+    monkeypatch.setattr(fetch, "_run_module", lambda *call: not calls.append(call))
+    fetch.separate_vocals(root)
+    folders = (str(root / "artist20"), str(root / "artist20_vocals"))
+    weights = str(root / "hdemucs/hdemucs_high_trained.pt")
+    assert calls == [("artist20.vocals", *folders, "--weights", weights)]
+    monkeypatch.setattr(fetch, "_run_module", lambda *call: False)
+    with pytest.raises(fetch.FetchError, match="artist20_vocals is not complete"):
+        fetch.separate_vocals(root)
 
 
 # --- the table ---------------------------------------------------------------------------------
