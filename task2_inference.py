@@ -97,9 +97,9 @@ def main() -> int:
     paths = args.checkpoint or [folder / "best.pt"]
     checkpoints = [artifacts.read_checkpoint(path, "task2_train.py") for path in paths]
     for path, checkpoint in zip(paths, checkpoints, strict=True):
-        if checkpoint["kind"] != "panns":
-            raise UserError(f"{path} is not of task2_train.py")
-        for shared in ("backbone_weights", "crop_seconds", "windows"):
+        if checkpoint["kind"] != "panns" or not {"hidden", "pooled"} <= checkpoint["config"].keys():
+            raise UserError(f"{path} is not of this version of task2_train.py")
+        for shared in ("backbone_weights", "crop_seconds", "windows", "precision"):
             if checkpoint["config"][shared] != checkpoints[0]["config"][shared]:
                 raise UserError(f"{path} and {paths[0]} differ in {shared}")
         if checkpoint["classes"] != checkpoints[0]["classes"]:

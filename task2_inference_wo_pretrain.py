@@ -36,7 +36,8 @@ def load_scorer(
     """
     checkpoint = artifacts.read_checkpoint(path, "task2_train_wo_pretrain.py")
     config = checkpoint["config"]
-    if checkpoint["kind"] != "resnet" or config["front_end"] != spectrogram.FRONT_END:
+    known = {"width", "keep_frequency", "front_end"} <= config.keys()
+    if checkpoint["kind"] != "resnet" or not known or config["front_end"] != spectrogram.FRONT_END:
         raise UserError(f"{path} is not of this version of task2_train_wo_pretrain.py")
     precision = cli.choose_precision(precision_option, device, config["precision"])
     model = ArtistResNet(

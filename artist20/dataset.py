@@ -211,7 +211,7 @@ def read_to_fit(
     """Read the songs to train on, those to score, and the classes.
 
     Without a fold these are both splits; with one, the training songs alone, of which the albums of
-    this fold are scored. Folds are the data set's own: the same for every model and every seed.
+    this fold are scored. Folds are the data set's own: the same for every network and every seed.
 
     Raises
     ------
@@ -231,7 +231,7 @@ def read_to_fit(
             held_out = set(folds[fold - 1].tolist())
             train = [song for i, song in enumerate(songs) if i not in held_out]
             return train, [songs[i] for i in sorted(held_out)], class_names(songs)
-    raise UserError(f"--fold: {data_dir} has too few training albums or songs for {N_FOLDS} folds")
+    raise UserError(f"{data_dir} has too few training albums or songs for {N_FOLDS} folds")
 
 
 def twins(songs: Sequence[Song], directory: Path) -> list[Song]:

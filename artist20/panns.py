@@ -410,7 +410,7 @@ def random_views(
     Returns
     -------
     list of (Tensor, Tensor)
-        Batches of embeddings (batch, EMBEDDING_SIZE) and labels (batch,).
+        Batches of embeddings (batch, row size) and labels (batch,).
     """
     n_rows = np.bincount(embeddings.song_index)
     first_row = np.cumsum(n_rows) - n_rows

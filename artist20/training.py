@@ -104,10 +104,10 @@ def fit(
 
     After every epoch ``last.pt`` holds all that the next one depends on, and ``best.pt`` the
     weights with the best top-1 on the validation songs so far (then top-3, then loss), or without
-    ``select`` the epoch's own. Ctrl-C and
-    SIGTERM end the step and write ``last.pt`` in the midst of the epoch; a second one stops at
-    once. Everything random in a step is seeded by the seed, the epoch and the step, so that no
-    generator's state is needed for a resumed run to equal an uninterrupted one.
+    ``select`` the epoch's own. Ctrl-C and SIGTERM end the step and write ``last.pt`` in the midst
+    of the epoch; a second one stops at once. Everything random in a step is seeded by the seed, the
+    epoch and the step, so that no generator's state is needed for a resumed run to equal an
+    uninterrupted one.
 
     With several processes, each trains on its share of every batch, and gradients are averaged;
     the main process writes.
@@ -425,7 +425,7 @@ def pool_folds(folder: Path, name: str, script: str, songs: list[dict[str, str]]
         other_versions = {"also_train_on": of_fold.get("also_train_on") is not None}
         common = {k: v for k, v in of_fold.items() if k not in ("fold", "dataset")}
         settings.append(common | other_versions)
-        artifacts.check_same_settings(settings[0], settings[-1], metrics_file)
+        artifacts.check_same_settings(settings[-1], settings[0], metrics_file)
         part = artifacts.read_predictions(metrics_file.with_name("val_predictions.json"), script)
         of_songs = part.scores.get(f"{name}_last", part.scores[name])
         scores |= {song["path"]: row for song, row in zip(part.songs, of_songs, strict=True)}

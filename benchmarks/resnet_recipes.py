@@ -28,7 +28,11 @@ def parse_change(text: str) -> tuple[str, Any]:
     kinds = {field.name: field.type for field in dataclasses.fields(stage.Recipe)}
     if name not in kinds:
         raise argparse.ArgumentTypeError(f"a recipe has {', '.join(kinds)}")
-    return name, value == "True" if kinds[name] is bool else kinds[name](value)
+    if kinds[name] is bool:
+        if value not in ("True", "False"):
+            raise argparse.ArgumentTypeError(f"{name} is True or False")
+        return name, value == "True"
+    return name, kinds[name](value)
 
 
 def cross_validate(
