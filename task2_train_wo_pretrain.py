@@ -33,7 +33,6 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from artist20 import (
-    UserError,
     artifacts,
     augment,
     cli,
@@ -346,8 +345,7 @@ def main() -> None:
     """Run the stage."""
     args = parse_args()
     recipe = cli.chosen_recipe(args, RECIPES)
-    if args.patience and not recipe.select:
-        raise UserError(f"--patience stops by the validation songs, --recipe {args.recipe} may not")
+    training.check_patience(args)
     folder = artifacts.resnet_dir(args.results_dir, args.recipe, args.fold)
     cache = artifacts.resnet_dir(args.results_dir) / "cache"
     metrics = train(args, recipe, folder, cache)

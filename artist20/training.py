@@ -1,5 +1,6 @@
 """The one loop that both networks share: epochs, checkpoints, resuming, history."""
 
+import argparse
 import csv
 import io
 import math
@@ -61,11 +62,8 @@ def open_run(
         --overwrite says what to do with it.
     """
     metrics_file = folder / "metrics.json"
-    if overwrite and folder.is_dir():
-        with artifacts.only_writer(folder):
-            for name in RESULTS:
-                (folder / name).unlink(missing_ok=True)
-            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    if overwrite:
+        discard(folder)
     elif metrics_file.is_file():
         metrics = artifacts.read_metrics(metrics_file, f"{script} --overwrite")
         artifacts.check_same_settings(metrics["settings"], settings, metrics_file)
@@ -79,6 +77,28 @@ def open_run(
                 f"{settings['epochs']}): --resume continues it, --overwrite starts again"
             )
     return None
+
+
+def check_patience(args: argparse.Namespace) -> None:
+    """Refuse --patience where the songs that are scored may not decide anything.
+
+    Raises
+    ------
+    UserError
+        With --fold, whose songs are to be scored unseen, and with any recipe but the homework's.
+    """
+    if args.patience and (args.fold or args.recipe != "deck"):
+        where = "--fold" if args.fold else f"--recipe {args.recipe}"
+        raise UserError(f"--patience stops by the songs that are scored, which {where} may not do")
+
+
+def discard(folder: Path) -> None:
+    """Remove a run's results from its folder, unless another process is writing to it."""
+    if folder.is_dir():
+        with artifacts.only_writer(folder):
+            for name in RESULTS:
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
 
 
 def fit(
@@ -393,7 +413,8 @@ def pool_folds(folder: Path, name: str, script: str, songs: list[dict[str, str]]
 
     Writes ``cv_predictions.json``: every training song, scored by a network that did not learn
     from its album. Of runs whose epoch was chosen on the songs held out, the last epoch's scores
-    are taken: it was not chosen.
+    are taken: it was not chosen. (The homework's PANNs recipe still lowers its learning rate by
+    their loss, as it does by the validation songs'.)
 
     Parameters
     ----------

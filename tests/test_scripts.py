@@ -916,6 +916,51 @@ def test_the_strong_panns_recipe_chooses_by_cross_validation(five_albums, tmp_pa
     assert "--fold" in error
 
 
+def test_a_stopped_choice_of_other_settings_goes_on(five_albums, tmp_path, caller, monkeypatch):
+    options = [
+        *("--data-dir", five_albums, "--device", "cpu", "--workers", 1, "--recipe", "strong"),
+        *("--backbone-weights", "untrained", "--crop-seconds", 1, "--windows", 1),
+    ]
+    assert caller("task2_train", *options, "--epochs", 1)[0] == 0
+    stage = importlib.import_module("task2_train")
+    train, calls = stage.train, []
+
+    def stop_in_the_third(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return train(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "train", stop_in_the_third)
+        assert caller("task2_train", *options, "--epochs", 2, "--overwrite")[0] == 130
+    status, out, error = caller("task2_train", *options, "--epochs", 2, "--resume")
+    assert status == 0, error
+    assert out.count("holds this run already") == 2  # what was finished is not trained again
+
+
+@pytest.mark.parametrize("script", ["task2_train", "task2_train_wo_pretrain"])
+def test_a_fold_may_not_decide_when_to_stop(five_albums, caller, script):
+    status, _, error = caller(script, "--data-dir", five_albums, "--fold", 1, "--patience", 1)
+    assert status == 2
+    assert "--patience" in error
+
+
+@pytest.mark.parametrize(
+    ("script", "model", "key"),
+    [("task2_inference", "panns", "hidden"), ("task2_inference_wo_pretrain", "resnet", "width")],
+)
+def test_a_checkpoint_of_an_earlier_version_is_told_in_one_line(here, caller, script, model, key):
+    path = here / f"results/task2/{model}/best.pt"
+    checkpoint = artifacts.read_checkpoint(path, "x")
+    del checkpoint["config"][key]
+    artifacts.write_checkpoint(path, checkpoint)
+    status, _, error = caller(script, "--data-dir", "data")
+    assert status == 2
+    assert "version" in error
+    assert_one_line(error)
+
+
 @pytest.mark.parametrize("script", ["task2_train", "task2_train_wo_pretrain"])
 def test_other_versions_of_the_songs_join_the_training(five_albums, tmp_path, caller, script):
     twins = tmp_path / "vocals"
