@@ -441,11 +441,17 @@ def pool_folds(folder: Path, name: str, script: str, songs: list[dict[str, str]]
                 f"{metrics_file} is not there: run {script} --fold {fold}, too, to pool the folds"
             )
             return
-        of_fold = artifacts.read_metrics(metrics_file, script)["settings"]
-        # Every fold has its own songs, and its own other versions of them.
-        other_versions = {"also_train_on": of_fold.get("also_train_on") is not None}
-        common = {k: v for k, v in of_fold.items() if k not in ("fold", "dataset")}
-        settings.append(common | other_versions)
+        metrics = artifacts.read_metrics(metrics_file, script)
+        of_fold = metrics["settings"]
+        settings.append(
+            {
+                **{key: value for key, value in of_fold.items() if key not in ("fold", "dataset")},
+                # A hash over the songs learnt from, of which every fold has its own.
+                "also_train_on": of_fold["also_train_on"] is not None,
+                # Of those learnt from and those held out together.
+                "training_songs": metrics["dataset"]["fingerprint"],
+            }
+        )
         artifacts.check_same_settings(settings[-1], settings[0], metrics_file)
         part = artifacts.read_predictions(metrics_file.with_name("val_predictions.json"), script)
         of_songs = part.scores.get(f"{name}_last", part.scores[name])

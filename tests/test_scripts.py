@@ -852,6 +852,13 @@ def test_folds_score_every_training_song_unseen(five_albums, tmp_path, caller, r
     status, _, error = caller("task2_train_wo_pretrain", *again)
     assert status == 2
     assert "seed" in error
+    other = tmp_path / "other"
+    shutil.copytree(five_albums, other)
+    write_song(other / listed[0], next(iter(ARTISTS)), seed=77, seconds=2)
+    again = [*options, "--fold", 2, "--overwrite", "--data-dir", other]
+    status, _, error = caller("task2_train_wo_pretrain", *again)
+    assert status == 2
+    assert "training_songs" in error
 
 
 def test_the_strong_recipe_is_not_chosen_on_the_validation_songs(five_albums, tmp_path, caller):
