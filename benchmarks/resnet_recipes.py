@@ -1,16 +1,20 @@
-"""Cross-validate a change of the ResNet's strong recipe on the training songs, folds by album.
+"""Cross-validate a change of a ResNet recipe on the training songs, folds by album.
 
     python benchmarks/resnet_recipes.py --data-dir data/artist20 --set crop_seconds=10 mixup_alpha=0
+    python benchmarks/resnet_recipes.py --data-dir data/artist20 --seeds 0 1 2 --validate
 
 Prints the accuracy of all training songs, each scored by a network that did not learn from its
-album, per seed, with its mean and spread. Runs are kept in RESULTS_DIR, and a run that is there is
-not made again: one that was stopped goes on. What came of it is in benchmarks/RESULTS.md.
+album, per seed, with its mean and spread, and that of the seeds' networks averaged. --validate
+learns from all training songs instead and scores the validation songs, at the last epoch: once a
+choice is made. Runs are kept in RESULTS_DIR, and a run that is there is not made again: one that
+was stopped goes on. What came of it is in benchmarks/RESULTS.md.
 """
 
 import argparse
 import dataclasses
 import hashlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +39,32 @@ def parse_change(text: str) -> tuple[str, Any]:
     return name, kinds[name](value)
 
 
-def cross_validate(
+def train(
     args: argparse.Namespace, recipe: stage.Recipe, folder: Path
-) -> tuple[float, float, float, float]:
-    """Train on all folds; return top-1, top-3 and log loss over all songs, and seconds."""
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Train; return (n_songs, n_classes) scores, (n_songs,) labels, and seconds."""
     scores, labels, seconds = [], [], 0.0
-    for args.fold in range(1, artifacts.N_FOLDS + 1):
-        of_fold = folder / f"fold-{args.fold}"
-        metrics = stage.train(args, recipe, of_fold, args.results_dir / "cache")
+    folds = [None] if args.validate else range(1, artifacts.N_FOLDS + 1)
+    for args.fold in folds:
+        run = folder / (f"fold-{args.fold}" if args.fold else "all")
+        metrics = stage.train(args, recipe, run, args.results_dir / "cache")
         seconds += metrics["epochs_seconds"]
-        part = artifacts.read_predictions(of_fold / "val_predictions.json", stage.SCRIPT)
+        part = artifacts.read_predictions(run / "val_predictions.json", stage.SCRIPT)
         name = metrics["model"]
         scores.append(part.scores.get(f"{name}_last", part.scores[name]))
         labels.append(part.labels)
-    of_songs, true = np.concatenate(scores), np.concatenate(labels)
-    top1, top3 = (evaluation.top_k_accuracy(of_songs, true, k) for k in (1, 3))
-    return top1, top3, evaluation.log_loss(of_songs, true), seconds
+    return np.concatenate(scores), np.concatenate(labels), seconds
+
+
+def accuracy(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
+    """Return top-1, top-3 and log loss."""
+    top1, top3 = (evaluation.top_k_accuracy(scores, labels, k) for k in (1, 3))
+    return top1, top3, evaluation.log_loss(scores, labels)
+
+
+def in_words(figures: Sequence[float]) -> str:
+    """Write what :func:`accuracy` returned."""
+    return f"top-1 {figures[0]:.1%}, top-3 {figures[1]:.1%}, log loss {figures[2]:.3f}"
 
 
 def parse_args() -> argparse.Namespace:
@@ -64,9 +78,8 @@ def parse_args() -> argparse.Namespace:
         "--set", type=parse_change, nargs="+", default=[], metavar="NAME=VALUE", help="changes"
     )
     parser.add_argument("--also-train-on", type=Path, metavar="DIR", help="as in the stage")
-    parser.add_argument(
-        "--seeds", type=cli.seed_int, nargs="+", default=[0], help="cross-validate with each"
-    )
+    parser.add_argument("--seeds", type=cli.seed_int, nargs="+", default=[0], help="one run each")
+    parser.add_argument("--validate", action="store_true", help="score the validation songs")
     parser.set_defaults(recipe="strong", results_dir=Path("results/recipes"))
     parser.set_defaults(resume=True, overwrite=False, patience=None, compile=False)
     parser.set_defaults(tensorboard=False)
@@ -79,20 +92,19 @@ def main() -> None:
     recipe = dataclasses.replace(stage.RECIPES[args.recipe], **dict(args.set))
     described = repr((str(args.data_dir), args.limit, recipe, str(args.also_train_on)))
     digest = hashlib.sha256(described.encode()).hexdigest()[:10]
-    rows = []
+    rows, scores = [], []
     for seed in args.seeds:
         args.seed = seed
         folder = args.results_dir / f"{args.recipe}-{digest}" / f"seed-{seed}"
-        rows.append(cross_validate(args, recipe, folder))
-        top1, top3, loss, seconds = rows[-1]
-        print(
-            f"seed {seed}: top-1 {top1:.1%}, top-3 {top3:.1%}, log loss {loss:.3f}, {seconds:.0f} s"
-        )
-    mean, std = np.mean(rows, axis=0), np.std(rows, axis=0)
-    print(
-        f"{args.recipe} {dict(args.set)}: {len(rows)} seeds, top-1 {mean[0]:.1%} "
-        f"(sd {std[0]:.1%}), top-3 {mean[1]:.1%} (sd {std[1]:.1%}), log loss {mean[2]:.3f}"
-    )
+        of_seed, labels, seconds = train(args, recipe, folder)
+        scores.append(of_seed)
+        rows.append(accuracy(of_seed, labels))
+        print(f"seed {seed}: {in_words(rows[-1])}, {seconds:.0f} s")
+    if len(rows) > 1:
+        mean, std = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1)
+        print(f"mean of {len(rows)} seeds: {in_words(mean)} (sd {std[0]:.1%}, {std[1]:.1%})")
+        print(f"their networks averaged: {in_words(accuracy(np.mean(scores, axis=0), labels))}")
+    print(f"{args.recipe} {dict(args.set)}")
 
 
 if __name__ == "__main__":
