@@ -128,7 +128,7 @@ DECK = Recipe(
 # What is changed, and why, is in benchmarks/RESULTS.md.
 STRONG = dataclasses.replace(
     DECK,
-    epochs=20,
+    epochs=80,
     lr=0.003,
     crop_seconds=5,
     crops_per_song=4,
