@@ -326,6 +326,7 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
             "classes": classes,
             "config": settings,
             "window_frames": n_frames,
+            "trained_on": dataset.label(data),
         },
         select=recipe.select,
         patience=args.patience,

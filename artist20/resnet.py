@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,15 +30,15 @@ class TrainedResNet:
         The artists, in the order of the scores.
     window_frames : int
         Length of the windows that it was trained on.
-    config : dict
-        The settings of its training.
+    trained_on : str
+        Which songs, for people.
     predict : callable
         (batch, n_frames, N_MELS) log-mels -> (batch, n_classes) probabilities.
     """
 
     classes: list[str]
     window_frames: int
-    config: dict[str, Any]
+    trained_on: str
     predict: Callable[[Tensor], np.ndarray]
 
     def score(self, log_mel: np.ndarray) -> np.ndarray:
@@ -120,7 +119,9 @@ def load(path: Path, device: torch.device, precision_option: str) -> TrainedResN
     model.load_state_dict(checkpoint["model"])
     model.to(device)
     predict = partial(training.predict, model, precision=precision)
-    return TrainedResNet(checkpoint["classes"], checkpoint["window_frames"], config, predict)
+    # Networks trained before it was kept by itself have it in their settings.
+    trained_on = checkpoint.get("trained_on", config["dataset"])
+    return TrainedResNet(checkpoint["classes"], checkpoint["window_frames"], trained_on, predict)
 
 
 def _batch_size(n_frames: int) -> int:
