@@ -100,15 +100,44 @@ def main() -> None:
         whole=models[best]["cv_top1"],
         title=f"Task 1{suffix}: what features are worth to the {artifacts.TITLES[best]}, {songs}",
     )
-    for figure, name in (
-        (comparison, f"{prefix}_model_comparison.png"),
-        (matrix, f"{prefix}_confusion_matrix{'_svm' if args.level == 'song' else ''}.png"),
-        (reliability, f"{prefix}_reliability.png"),
-        (album_effect, f"{prefix}_album_effect.png"),
-        (worth, f"{prefix}_ablation.png"),
+    stage = folder.relative_to(args.results_dir)
+    of_val = f"Made from {stage}/metrics.json and val_predictions.json."
+    for name, figure, caption in (
+        (
+            "model_comparison",
+            comparison,
+            f"Top-1 and top-3 accuracy of Task 1's models on the {len(labels)} validation songs. "
+            f"Made from {stage}/metrics.json.",
+        ),
+        (
+            f"confusion_matrix{'_svm' if args.level == 'song' else ''}",
+            matrix,
+            f"Who is taken for whom by the {artifacts.TITLES[shown]}: songs by true artist (rows) "
+            f"and best guess (columns). {of_val}",
+        ),
+        (
+            "reliability",
+            reliability,
+            "How often each model's best guess is right, against the probability it gives; on the "
+            f"dashed line they agree. {of_val}",
+        ),
+        (
+            "album_effect",
+            album_effect,
+            "Top-1 in cross-validation where albums are split between folds and where they are "
+            f"kept whole. Made from {stage}/metrics.json.",
+        ),
+        (
+            "ablation",
+            worth,
+            f"Top-1 of the {artifacts.TITLES[best]} with one family of features alone, and what it "
+            "loses when the family is left out or shuffled. "
+            f"Made from {stage}/ablation.json and metrics.json.",
+        ),
     ):
-        figures.save(figure, args.assets_dir / name)
-        print(f"wrote {args.assets_dir / name}")
+        path = args.assets_dir / f"{prefix}_{name}.{args.format}"
+        figures.save(figure, path, caption)
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":

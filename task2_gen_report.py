@@ -55,12 +55,24 @@ def main() -> None:
         f"{dataset.label(metrics['dataset'])}: top-1 {metrics['top1']:.1%} "
         "(epoch chosen on these songs)",
     )
-    for figure, name in (
-        (diagram, "task2_architecture_diagram.png"),
-        (matrix, "task2_confusion_matrix_panns.png"),
+    stage = folder.relative_to(args.results_dir)
+    for name, figure, caption in (
+        (
+            "task2_architecture_diagram",
+            diagram,
+            "The frozen Cnn14 and the classifier trained on its embedding, layer by layer, with "
+            f"shapes and parameters. Made by running the network of {stage}/best.pt.",
+        ),
+        (
+            "task2_confusion_matrix_panns",
+            matrix,
+            "Who is taken for whom by PANNs: songs by true artist (rows) and best guess (columns). "
+            f"Made from {stage}/metrics.json and val_predictions.json.",
+        ),
     ):
-        figures.save(figure, args.assets_dir / name)
-        print(f"wrote {args.assets_dir / name}")
+        path = args.assets_dir / f"{name}.{args.format}"
+        figures.save(figure, path, caption)
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":

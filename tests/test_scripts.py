@@ -51,7 +51,7 @@ TRAINING = {
 OPTIONS = {
     "task1_preprocessing": {*PATHS, "--limit", "--device", "--workers", "--overwrite"},
     "task1_train": {"--results-dir", "--seed", "--workers", "--cv", "--overwrite", "--level"},
-    "task1_gen_report": {"--results-dir", "--assets-dir", "--level"},
+    "task1_gen_report": {"--results-dir", "--assets-dir", "--format", "--level"},
     "task2_train": {
         *PATHS, *TRAINING, "--limit", "--device", "--workers", "--overwrite", "--backbone-weights",
         "--views", "--windows",
@@ -60,7 +60,7 @@ OPTIONS = {
         *PATHS, "--limit", "--device", "--workers", "--output", "--checkpoint", "--answers",
         "--audio", "--backbone-weights", "--recipe",
     },
-    "task2_gen_report": {"--results-dir", "--assets-dir"},
+    "task2_gen_report": {"--results-dir", "--assets-dir", "--format"},
     "task2_train_wo_pretrain": {
         *PATHS, *TRAINING, "--limit", "--device", "--workers", "--overwrite",
     },
@@ -68,7 +68,7 @@ OPTIONS = {
         *PATHS, "--limit", "--device", "--workers", "--output", "--checkpoint", "--answers",
         "--audio", "--recipe",
     },
-    "task2_gen_report_wo_pretrain": {"--results-dir", "--assets-dir"},
+    "task2_gen_report_wo_pretrain": {"--results-dir", "--assets-dir", "--format"},
 }  # fmt: skip
 
 
@@ -270,21 +270,21 @@ def test_predictions_are_graded_by_hand(study, name, script):
     assert f"{right / 3 + 0.5:.4f}" in done[script].stdout
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "task1_model_comparison",
-        "task1_confusion_matrix_svm",
-        "task1_reliability",
-        "task1_album_effect",
-        "task1_ablation",
-        "task2_architecture_diagram",
-        "task2_confusion_matrix_panns",
-        "task2_architecture_diagram_resnet",
-        "task2_confusion_matrix_resnet",
-        "task2_all_models_comparison",
-    ],
-)
+FIGURES = [
+    "task1_model_comparison",
+    "task1_confusion_matrix_svm",
+    "task1_reliability",
+    "task1_album_effect",
+    "task1_ablation",
+    "task2_architecture_diagram",
+    "task2_confusion_matrix_panns",
+    "task2_architecture_diagram_resnet",
+    "task2_confusion_matrix_resnet",
+    "task2_all_models_comparison",
+]
+
+
+@pytest.mark.parametrize("name", FIGURES)
 def test_figures(study, name):
     folder, _ = study
     with Image.open(folder / f"assets/{name}.png") as image:
@@ -295,9 +295,32 @@ def test_figures(study, name):
     assert 0.005 < (pixels < 250).mean() < 0.9
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_captions_name_files_that_are_there(study, name):
+    folder, _ = study
+    caption = (folder / f"assets/{name}.txt").read_text(encoding="utf-8")
+    assert caption.endswith(".\n")
+    named = re.findall(r"[\w./]+\.(?:json|csv|pt|npy)", caption)
+    assert named
+    stage = Path(named[0]).parent
+    for file in named:
+        where = "task*/**/" if "every" in caption else "" if "/" in file else f"{stage}/"
+        assert list((folder / "results").glob(where + file)), file
+
+
 def test_there_are_no_other_figures(study):
     folder, _ = study
-    assert len(list((folder / "assets").iterdir())) == 10
+    found = {path.name for path in (folder / "assets").iterdir()}
+    assert found == {f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "txt")}
+
+
+@pytest.mark.parametrize("suffix", ["svg", "pdf"])
+def test_reports_in_other_formats(here, monkeypatch, suffix):
+    scripts = [script for script in STUDY if "report" in script]
+    for script in scripts:
+        assert call(monkeypatch, script, "--format", suffix) == 0
+    found = {path.name for path in (here / "assets").iterdir()}
+    assert found == {f"{name}.{ending}" for name in FIGURES for ending in (suffix, "txt")}
 
 
 # --- help --------------------------------------------------------------------------------------
@@ -333,10 +356,11 @@ def test_models_of_segments_join_the_comparison(here, monkeypatch, capsys):
     assert call(monkeypatch, "task1_gen_report", *segment) == 0
     figures = {path.name for path in (here / "assets").iterdir()}
     assert figures == {
-        f"task1_segment_{name}.png"
+        f"task1_segment_{name}.{suffix}"
         for name in (
             "model_comparison", "confusion_matrix", "reliability", "album_effect", "ablation",
         )
+        for suffix in ("png", "txt")
     }  # fmt: skip
     found = comparison.collect(here / "results")
     name = read(here / "results/task1/segment/metrics.json")["best_in_cv"]
