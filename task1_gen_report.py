@@ -1,14 +1,15 @@
 """Task 1, stage 3: draw how the models compare, and what they hear.
 
-Reads   RESULTS_DIR/task1/metrics.json, val_predictions.json, ablation.json
+Reads   RESULTS_DIR/task1/metrics.json, val_predictions.json, ablation.json; X_*.npy of the songs
 Writes  ASSETS_DIR/task1_model_comparison.png       top-1 and top-3
                    task1_confusion_matrix_svm.png   who is taken for whom
                    task1_reliability.png            how far probabilities can be believed
                    task1_album_effect.png           what an album gives away
                    task1_ablation.png               what families of features are worth
+                   task1_map.png                    which songs' features are alike
 
 With --level segment, the same from RESULTS_DIR/task1/segment, to task1_segment_*.png; its
-confusion matrix is that of the model that was best in cross-validation.
+confusion matrix is that of the model that was best in cross-validation, and there is no map.
 
     python task1_gen_report.py
 """
@@ -17,7 +18,7 @@ import argparse
 
 import numpy as np
 
-from artist20 import UserError, artifacts, cli, dataset, evaluation, figures
+from artist20 import UserError, artifacts, cli, dataset, evaluation, figures, map_report
 
 
 def parse_args() -> argparse.Namespace:
@@ -137,6 +138,11 @@ def main() -> None:
     ):
         path = args.assets_dir / f"{prefix}_{name}.{args.format}"
         figures.save(figure, path, caption)
+        print(f"wrote {path}")
+    if args.level == "song":
+        path = args.assets_dir / f"task1_map.{args.format}"
+        song_map, caption = map_report.of_task1(args.results_dir, data)
+        figures.save(song_map, path, caption)
         print(f"wrote {path}")
 
 

@@ -1,7 +1,9 @@
-"""Task 2, model 1, stage 3: draw the PANNs model's architecture and its confusion matrix.
+"""Task 2, model 1, stage 3: draw the PANNs model's architecture, its confusion matrix, its map.
 
-Reads   RESULTS_DIR/task2/panns/best.pt, metrics.json, val_predictions.json
-Writes  ASSETS_DIR/task2_architecture_diagram.png, task2_confusion_matrix_panns.png
+Reads   RESULTS_DIR/task2/panns/best.pt, metrics.json, val_predictions.json, *_embeddings.npy; for
+        the map also RESULTS_DIR/task1/X_*.npy, if they are of the same songs
+Writes  ASSETS_DIR/task2_architecture_diagram.png, task2_confusion_matrix_panns.png,
+        task2_map_panns.png, and task2_map_panns_strong.png if that recipe has been run
 
     python task2_gen_report.py
 """
@@ -10,7 +12,7 @@ import argparse
 
 import torch
 
-from artist20 import architecture, artifacts, cli, dataset, evaluation, figures, panns
+from artist20 import architecture, artifacts, cli, dataset, evaluation, figures, map_report, panns
 from artist20.models import EmbeddingMLP
 
 
@@ -69,6 +71,12 @@ def main() -> None:
             "Who is taken for whom by PANNs: songs by true artist (rows) and best guess (columns). "
             f"Made from {stage}/metrics.json and val_predictions.json.",
         ),
+    ):
+        path = args.assets_dir / f"{name}.{args.format}"
+        figures.save(figure, path, caption)
+        print(f"wrote {path}")
+    for name, figure, caption in map_report.of_networks(
+        args.results_dir, "panns", "task2_train.py"
     ):
         path = args.assets_dir / f"{name}.{args.format}"
         figures.save(figure, path, caption)

@@ -29,7 +29,8 @@ RIVAL_LINES = (
     {"color": "#009E73", "linewidth": 1.6, "linestyle": (0, (5, 1.5))},
     {"color": "#000000", "linewidth": 1.4, "linestyle": (0, (1, 1.5))},
 )
-PANEL = 5.6  # inches, of a map
+PANEL, GAP = 5.9, 0.3  # inches, of a map and between two
+LINE = 0.22  # inches, of a legend
 MAX_COLUMNS = 600  # of a spectrogram
 DYNAMIC_RANGE = 70.0  # dB
 
@@ -69,40 +70,36 @@ def song_maps(maps: Sequence[tuple[str, SongMap]], *, title: str) -> Figure:
         _handle("training song", "o", OTHERS, size=4.5, edge="none"),
         Line2D([], [], color=FAINT, linewidth=1.2, label="to the middle of the album's songs"),
     ]
-    # One map has room for its title and legend, too.
-    width = max(len(maps) * PANEL, 7.5)
-    n_columns = _columns(width, [handle.get_label() for handle in handles])
-    rows = -(-len(handles) // n_columns)
+    width = max(len(maps) * (PANEL + GAP) - GAP, 7.0) + 2 * MARGIN
+    side = (width - 2 * MARGIN + GAP) / len(maps) - GAP
     # Two units of a map are as long in both directions; this leaves little of a panel empty.
     shapes = [np.ptp(song_map.xy, axis=0) for _, song_map in maps]
-    height = width / len(maps) * np.clip(max(high / wide for wide, high in shapes), 0.6, 1)
-    figure = figures._figure(width, height + 0.9 + 0.26 * rows, title, layout="constrained")
-    panels = figure.subplots(1, len(maps), squeeze=False)[0]
-    for axes, (heading, song_map) in zip(panels, maps, strict=True):
+    high = side * np.clip(max(height / width for width, height in shapes), 0.6, 1)
+    n_columns = _columns(width, [handle.get_label() for handle in handles])
+    bottom = MARGIN + LINE * (2 + -(-len(handles) // n_columns))
+    figure = figures._figure(width, bottom + high + 0.45, title)
+    height = figure.get_figheight()
+    for i, (heading, song_map) in enumerate(maps):
+        left = MARGIN + i * (side + GAP)
+        axes = figure.add_axes((left / width, bottom / height, side / width, high / height))
         _draw_map(axes, song_map, looks)
-        axes.set_title(
-            f"{heading}\nnearest training song is of the same artist: {song_map.same_artist:.0%} "
-            f"(by chance {song_map.by_chance:.0%})",
-            fontsize=12,
-            loc="left",
+        measured = (
+            f"nearest training song is by the same artist: {song_map.same_artist:.0%} "
+            f"(by chance {song_map.by_chance:.0%})"
         )
-    panels[0].legend(
-        handles=keys,
-        loc="upper left",
-        bbox_to_anchor=(0, 0),
-        ncols=3,
-        borderaxespad=0.2,
-        handletextpad=0.4,
-        columnspacing=1.2,
-    )
-    figure.legend(
-        handles=handles,
-        loc="outside lower left",
-        ncols=n_columns,
-        handletextpad=0.4,
-        columnspacing=1.2,
-        labelspacing=0.35,
-    )
+        axes.set_title(f"{heading}\n{measured}", fontsize=11, loc="left")
+    for legend, n, top in ((keys, len(keys), bottom - 0.1), (handles, n_columns, bottom - 0.4)):
+        figure.legend(
+            handles=legend,
+            ncols=n,
+            bbox_to_anchor=(MARGIN / width, top / height),
+            loc="upper left",
+            borderaxespad=0,
+            borderpad=0,
+            handletextpad=0.4,
+            labelspacing=0.3,
+            columnspacing=1.2,
+        )
     figure.draw_without_rendering()
     return figure
 
@@ -189,7 +186,7 @@ def song_timeline(
     curves : np.ndarray
         (n_windows, n_artists) probabilities.
     labels : sequence of str
-        One per artist, for the legend.
+        One per artist, for the legend: who, and how likely in the song as a whole.
     has_true : bool
         Whether the first artist is the song's own.
     title : str
@@ -234,6 +231,12 @@ def song_timeline(
         )
     below.set_xlabel("Time (min:s)" if in_minutes else "Time (s)")
     n_columns = min(2, _columns(11, labels))
-    figure.legend(loc="outside lower left", ncols=n_columns, handlelength=2.6)
+    figure.legend(
+        title="In the song as a whole:",
+        loc="outside lower left",
+        alignment="left",
+        ncols=n_columns,
+        handlelength=2.6,
+    )
     figure.draw_without_rendering()
     return figure
