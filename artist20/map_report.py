@@ -34,7 +34,8 @@ def of_task1(results_dir: Path, data: dict[str, Any]) -> tuple[Figure, str]:
     """
     drawn = [of_features(results_dir)]
     figure = figures_songs.song_maps(drawn, title=f"Task 1: {_songs(data)}")
-    return figure, _caption(drawn, ["task1/X_train.npy", "X_val.npy", "songs_train.json"])
+    files = ["task1/metrics.json", "X_train.npy", "X_val.npy", "songs_train.json", "songs_val.json"]
+    return figure, _caption(drawn, files)
 
 
 def of_networks(results_dir: Path, model: str, script: str) -> Iterator[tuple[str, Figure, str]]:
@@ -78,12 +79,12 @@ def of_networks(results_dir: Path, model: str, script: str) -> Iterator[tuple[st
         title = comparison.title(name, metrics)
         song_map = maps.make_map(vectors)
         drawn = [(f"{title}: embeddings of {song_map.n_dimensions} numbers", song_map)]
-        files = [f"task2/{name}/train_embeddings.npy", "val_embeddings.npy", "songs_train.json"]
+        files = [f"task2/{name}/metrics.json", "val_predictions.json", *artifacts.EMBEDDING_FILES]
         alone = ""
         if _same_songs(results_dir, metrics["dataset"]):
             features = features or of_features(results_dir)
             drawn.insert(0, features)
-            files += ["task1/X_train.npy", "X_val.npy"]
+            files += ["task1/X_train.npy", "task1/X_val.npy"]
         else:
             alone = f"There is no map of the features: {PREPROCESSING} was not run on these songs."
             print(f"task2_map_{name}: {alone}")
@@ -117,7 +118,7 @@ def _caption(drawn: Sequence[tuple[str, SongMap]], files: Sequence[str], more: s
             "from, small.",
             *(_numbers(heading, song_map) for heading, song_map in drawn),
             *([more] if more else []),
-            f"Made from {', '.join(files)} and metrics.json.",
+            f"Made from {', '.join(files)}.",
         ]
     )
 

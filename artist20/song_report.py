@@ -60,7 +60,7 @@ def draw(file: Path, network: TrainedResNet, folder: Path) -> tuple[Figure, str]
     figure = figures_songs.song_timeline(
         log_mel,
         spectrogram.mel_hz(),
-        len(waveform) / audio.SAMPLE_RATE,
+        max(len(waveform) / audio.SAMPLE_RATE, spectrogram.to_seconds(1)),
         seconds,
         probabilities[:, columns],
         labels,

@@ -276,10 +276,13 @@ FIGURES = [
     "task1_reliability",
     "task1_album_effect",
     "task1_ablation",
+    "task1_map",
     "task2_architecture_diagram",
     "task2_confusion_matrix_panns",
+    "task2_map_panns",
     "task2_architecture_diagram_resnet",
     "task2_confusion_matrix_resnet",
+    "task2_map_resnet",
     "task2_all_models_comparison",
 ]
 
@@ -495,13 +498,15 @@ def test_a_second_run_reuses_what_is_there(here, monkeypatch, capsys):
 def test_overwrite_gives_the_same_again(here, monkeypatch):
     results = here / "results/task2/resnet"
     before = {name: read(results / name) for name in ("val_predictions.json", "metrics.json")}
+    embeddings = {name: (results / name).read_bytes() for name in artifacts.EMBEDDING_FILES}
     (results / "val_predictions.json").unlink()
     options = [*STUDY["task2_train_wo_pretrain"], "--overwrite"]
     assert call(monkeypatch, "task2_train_wo_pretrain", *options) == 0
     assert read(results / "val_predictions.json") == before["val_predictions.json"]
     metrics = read(results / "metrics.json")
-    for key in ("top1", "top3", "last", "epoch", "settings", "dataset"):
+    for key in ("top1", "top3", "last", "epoch", "settings", "dataset", "embeddings"):
         assert metrics[key] == before["metrics.json"][key]
+    assert embeddings == {name: (results / name).read_bytes() for name in embeddings}
 
 
 # --- inference beside nothing ------------------------------------------------------------------
@@ -741,6 +746,7 @@ def results_of(folder):
     return {
         "history": history,
         "predictions": read(folder / "val_predictions.json"),
+        "embeddings": [(folder / name).read_bytes() for name in artifacts.EMBEDDING_FILES],
         "metrics": {
             key: metrics[key] for key in ("top1", "top3", "epoch", "last", "settings", "dataset")
         },
@@ -869,6 +875,7 @@ def test_folds_score_every_training_song_unseen(five_albums, tmp_path, caller, r
             assert scores.tolist() == pooled.scores[name][listed.index(song["path"])].tolist()
         albums = {(song["artist"], song["album"]) for song in of_fold.songs}
         assert len(of_fold.songs) == len(albums) == 2
+        assert not list((folder / f"fold-{fold}").glob("*embeddings*"))
         held_out += albums
     assert len(set(held_out)) == 10
     # One fold of another run: they must not be mixed.
