@@ -17,8 +17,8 @@ best.pt is all that is needed beside it. This is the only part of a report scrip
     python task2_gen_report_wo_pretrain.py --song song.mp3 queen/Jazz/01-Mustapha.mp3
     python task2_gen_report_wo_pretrain.py --recipe strong --song song.mp3
 
-Windows are as long as those of the training, but an eighth of the song at most, and each begins a
-quarter of its length after the one before: a song of 30 s has 29 of 3.75 s also where training was
+Windows are as long as those of the training, but a sixth of the song at most, and each begins a
+quarter of its length after the one before: a song of 30 s has 21 of 5 s also where training was
 on 150 s. The probabilities of the song as a whole are task2_inference_wo_pretrain.py's. Of files of
 one name, the later ones' pictures are numbered.
 """

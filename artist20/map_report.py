@@ -10,6 +10,10 @@ from artist20 import artifacts, comparison, dataset, figures_songs, maps
 from artist20.maps import SongMap
 
 PREPROCESSING = "task1_preprocessing.py"
+SCALED = (
+    "Features are scaled by their medians and quartiles over the training songs, and cut off at "
+    f"{maps.MAX_SCALED:g} interquartile ranges."
+)
 
 
 def of_features(results_dir: Path) -> tuple[str, SongMap]:
@@ -35,7 +39,7 @@ def of_task1(results_dir: Path, data: dict[str, Any]) -> tuple[Figure, str]:
     drawn = [of_features(results_dir)]
     figure = figures_songs.song_maps(drawn, title=f"Task 1: {_songs(data)}")
     files = ["task1/metrics.json", "X_train.npy", "X_val.npy", "songs_train.json", "songs_val.json"]
-    return figure, _caption(drawn, files)
+    return figure, _describe(drawn, files, [SCALED])
 
 
 def of_networks(results_dir: Path, model: str, script: str) -> Iterator[tuple[str, Figure, str]]:
@@ -80,18 +84,20 @@ def of_networks(results_dir: Path, model: str, script: str) -> Iterator[tuple[st
         song_map = maps.make_map(vectors)
         drawn = [(f"{title}: embeddings of {song_map.n_dimensions} numbers", song_map)]
         files = [f"task2/{name}/metrics.json", "val_predictions.json", *artifacts.EMBEDDING_FILES]
-        alone = ""
+        more = ["From the training songs the network has learnt, which sets these apart."]
         if _same_songs(results_dir, metrics["dataset"]):
             features = features or of_features(results_dir)
             drawn.insert(0, features)
             files += ["task1/X_train.npy", "task1/X_val.npy"]
+            more.append(SCALED)
         else:
             alone = f"There is no map of the features: {PREPROCESSING} was not run on these songs."
             print(f"task2_map_{name}: {alone}")
+            more.append(alone)
         figure = figures_songs.song_maps(
             drawn, title=f"{_songs(metrics['dataset'])}, as heard by {title}"
         )
-        yield f"task2_map_{name}", figure, _caption(drawn, files, alone)
+        yield f"task2_map_{name}", figure, _describe(drawn, files, more)
 
 
 def _same_songs(results_dir: Path, data: dict[str, Any]) -> bool:
@@ -106,7 +112,12 @@ def _songs(data: dict[str, Any]) -> str:
     return f"{data['train']} training and {data['val']} validation songs of {dataset.label(data)}"
 
 
-def _caption(drawn: Sequence[tuple[str, SongMap]], files: Sequence[str], more: str = "") -> str:
+def _describe(
+    drawn: Sequence[tuple[str, SongMap]], files: Sequence[str], more: Sequence[str]
+) -> str:
+    """Write a caption, and print the numbers in it."""
+    numbers = [_numbers(heading, song_map) for heading, song_map in drawn]
+    print(*numbers, sep="\n")
     first = drawn[0][1]
     shown = (
         f"{len(first.xy)} of {first.n_songs} songs" if len(first.xy) < first.n_songs else "Songs"
@@ -114,10 +125,9 @@ def _caption(drawn: Sequence[tuple[str, SongMap]], files: Sequence[str], more: s
     return " ".join(
         [
             f"{shown} in the plane, by PCA and t-SNE: neighbours are alike, long distances mean "
-            "nothing; validation songs are large, and training songs, which a network has learnt "
-            "from, small.",
-            *(_numbers(heading, song_map) for heading, song_map in drawn),
-            *([more] if more else []),
+            "nothing.",
+            *numbers,
+            *more,
             f"Made from {', '.join(files)}.",
         ]
     )

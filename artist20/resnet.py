@@ -15,7 +15,7 @@ from artist20.spectrogram import LogMels
 
 BATCH_SECONDS = 2400.0  # audio scored at a time
 # Windows of a curve over a song, which long ones would flatten.
-CURVE_PARTS = 8  # a window is at most this part of the song
+CURVE_PARTS = 6  # a window is at most this part of the song
 CURVE_HOP_PARTS = 4  # a window begins a quarter of its length after the one before
 CURVE_MIN_SECONDS = 1.0
 
@@ -50,9 +50,9 @@ class TrainedResNet:
     def curve(self, log_mel: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """Score many overlapping windows of a song, to see where in it an artist is heard.
 
-        Windows are as long as the network was trained on, but no longer than an eighth of the
+        Windows are as long as the network was trained on, but no longer than a sixth of the
         song, nor shorter than a second; each begins a quarter of a window after the one before.
-        So a song of 30 s has 29 windows also where training was on 150 s, whose network then hears
+        So a song of 30 s has 21 windows also where training was on 150 s, whose network then hears
         less at a time than it has learnt from.
 
         Parameters

@@ -224,11 +224,11 @@ def test_captions_say_what_is_drawn(plain, monkeypatch):
     from artist20 import map_report
 
     song_map = maps.make_map(make_vectors())
-    caption = map_report._caption([("features", song_map)], ["a.json", "b.npy"])
+    caption = map_report._describe([("features", song_map)], ["a.json", "b.npy"], [])
     assert caption.startswith("Songs in the plane")
     assert "nearest training song of 100.0% of the validation songs" in caption
     assert "(by chance 33.3%)" in caption
     assert caption.endswith("Made from a.json, b.npy.")
     monkeypatch.setattr(maps, "MAX_SONGS", 12)
     part = maps.make_map(make_vectors())
-    assert map_report._caption([("f", part)], ["a"]).startswith("12 of 30 songs in the plane")
+    assert map_report._describe([("f", part)], ["a"], []).startswith("12 of 30 songs in the plane")

@@ -20,7 +20,8 @@ import torch
 from conftest import ARTISTS, write_song
 from PIL import Image
 
-from artist20 import artifacts, cli, comparison, features
+from artist20 import artifacts, audio, cli, comparison, features, spectrogram
+from artist20.models import ArtistResNet, EmbeddingMLP
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -68,7 +69,9 @@ OPTIONS = {
         *PATHS, "--limit", "--device", "--workers", "--output", "--checkpoint", "--answers",
         "--audio", "--recipe",
     },
-    "task2_gen_report_wo_pretrain": {"--results-dir", "--assets-dir", "--format"},
+    "task2_gen_report_wo_pretrain": {
+        "--results-dir", "--assets-dir", "--format", "--song", "--recipe",
+    },
 }  # fmt: skip
 
 
@@ -237,6 +240,57 @@ def test_task2_metrics(study, name):
     assert [song["path"] for song in predictions.songs] == read(folder / "data/val.json")
 
 
+def last_layer_inputs(model, batches, precision):
+    """Catch what a network's last layer is given, by a hook: the mean over each batch."""
+    given = []
+    model.eval().output.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    with torch.inference_mode(), torch.autocast("cpu", enabled=precision == "bfloat16"):
+        for x in batches:
+            model(x)
+    return np.array([x.float().mean(dim=0).numpy() for x in given])
+
+
+@pytest.mark.parametrize("name", ["panns", "resnet"])
+def test_embeddings_are_the_last_layers_inputs_in_the_songs_order(study, name):
+    folder, _ = study
+    results = folder / "results/task2" / name
+    best = torch.load(results / "best.pt", weights_only=True)
+    files = {
+        split: [folder / "data" / path for path in read(folder / f"data/{split}.json")]
+        for split in ("train", "val")
+    }
+    if name == "resnet":
+        n = best["window_frames"]
+        model = ArtistResNet(3)
+        batches = {"train": [], "val": []}
+        for split, songs in files.items():
+            for song in songs:
+                log_mel = torch.from_numpy(spectrogram.log_mel(audio.load(song))).float()
+                last = len(log_mel) - n
+                starts = [0, last] if last > 0 else [0]  # songs of at most two windows
+                batches[split].append(torch.stack([log_mel[s : s + n] for s in starts]))
+    else:
+        model = EmbeddingMLP(3)
+        batches = {}
+        for split, kind in (("train", "views"), ("val", "windows")):
+            (cache,) = results.glob(f"cache/{kind}-*")
+            rows = torch.from_numpy(np.fromfile(cache / "rows.bin", np.float32).reshape(-1, 2048))
+            lines = map(json.loads, (cache / "index.jsonl").read_text().splitlines())
+            of_song = {key: rows[first : first + n] for key, first, n in lines}
+            batches[split] = [of_song[artifacts.sha256_file(song)] for song in files[split]]
+    model.load_state_dict(best["model"])
+    for split in files:
+        expected = last_layer_inputs(model, batches[split], best["config"]["precision"])
+        found = np.load(results / f"{split}_embeddings.npy", allow_pickle=False)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.01 * np.abs(expected).max())
+        # The rows are told apart more finely than that.
+        assert np.abs(found[0] - found[1]).max() > 0.05 * np.abs(expected).max()
+    songs = read(results / "songs_train.json")
+    assert [song["path"] for song in songs] == read(folder / "data/train.json")
+    assert read(results / "metrics.json")["embeddings"].keys() == set(artifacts.EMBEDDING_FILES)
+
+
 @pytest.mark.parametrize("name", ["panns", "resnet"])
 @pytest.mark.parametrize("checkpoint", ["best.pt", "last.pt"])
 def test_checkpoints_can_be_read_safely(study, name, checkpoint):
@@ -324,6 +378,25 @@ def test_reports_in_other_formats(here, monkeypatch, suffix):
         assert call(monkeypatch, script, "--format", suffix) == 0
     found = {path.name for path in (here / "assets").iterdir()}
     assert found == {f"{name}.{ending}" for name in FIGURES for ending in (suffix, "txt")}
+
+
+def test_maps_of_what_is_there(here, monkeypatch, capsys):
+    """Without Task 1 the network's map alone; an earlier version's run has none; both are said."""
+    scripts = ("task2_gen_report", "task2_gen_report_wo_pretrain")
+    shutil.rmtree(here / "results/task1")
+    for script in scripts:
+        assert call(monkeypatch, script) == 0
+        assert "task1_preprocessing.py was not run on these songs" in capsys.readouterr().out
+    for name, words in (("panns", "untrained backbone: emb"), ("resnet", "ResNet: emb")):
+        caption = (here / f"assets/task2_map_{name}.txt").read_text()
+        assert words in caption
+        assert "hand-made" not in caption
+        metrics = read(here / f"results/task2/{name}/metrics.json")
+        del metrics["embeddings"]
+        artifacts.write_json(here / f"results/task2/{name}/metrics.json", metrics)
+    for script, name in zip(scripts, ("panns", "resnet"), strict=True):
+        assert call(monkeypatch, script) == 0
+        assert f"left out: task2_map_{name}" in capsys.readouterr().out
 
 
 # --- help --------------------------------------------------------------------------------------

@@ -87,8 +87,8 @@ def drawn(monkeypatch):
 @pytest.mark.parametrize(
     ("song_seconds", "trained_seconds", "window_seconds", "n_windows"),
     [
-        (30, 150, 3.75, 29),  # an eighth of the song
-        (240, 150, 30, 29),
+        (30, 150, 5, 21),  # a sixth of the song
+        (240, 150, 40, 21),
         (45, 5, 5, 33),  # as in training
         (4, 150, 1, 15),  # a second at least
         (0.5, 150, 0.5, 1),
