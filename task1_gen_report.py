@@ -1,6 +1,6 @@
 """Task 1, stage 3: draw how the models compare, and what they hear.
 
-Reads   RESULTS_DIR/task1/metrics.json, val_predictions.json, ablation.json; X_*.npy of the songs
+Reads   RESULTS_DIR/task1/metrics.json, val_predictions.json, ablation.json, X_*.npy, songs_*.json
 Writes  ASSETS_DIR/task1_model_comparison.png       top-1 and top-3
                    task1_confusion_matrix_svm.png   who is taken for whom
                    task1_reliability.png            how far probabilities can be believed

@@ -15,17 +15,17 @@ With --recipe strong, into RESULTS_DIR/task2/panns_strong: windows of 10 s over 
 place of long crops, and of four classifiers the one that is best in cross-validation on the
 training songs, folds by album: linear or MLP, on windows or on their mean and deviation.
 
-The embeddings in train_embeddings.npy and val_embeddings.npy, (n_songs, d) float32, are what the
-classifier's last layer is given, the mean over a song's windows: for the map of the songs, which
-folds do not need and do not write. They are the MLP's last hidden layer, not Cnn14's 2048 numbers:
-as with the ResNet, the map then shows the network that the figures are of. For training songs it is
-the mean over their augmented views, where the recipe has some, which Cnn14 has embedded already.
-
 That also writes candidates.json and cv_predictions.json, every training song scored unseen, by the
 best of the four: which flatters it a little.
 
 For the homework's recipe, --fold K uses the training songs alone: the albums of the fold are held
 out and scored, into a folder within; all five give RESULTS_DIR/task2/panns/cv_predictions.json.
+
+The embeddings in train_embeddings.npy and val_embeddings.npy, (n_songs, d) float32, are what the
+classifier's last layer is given, the mean over a song's windows: for the map of the songs, which
+folds do not need and do not write. They are the MLP's last hidden layer, not Cnn14's 2048 numbers:
+as with the ResNet, the map then shows the network that the figures are of. For training songs it is
+the mean over their augmented views, where the recipe has some, which Cnn14 has embedded already.
 
 On a machine with several GPUs:
 

@@ -11,11 +11,12 @@ Songs are decoded once, into RESULTS_DIR/task2/resnet/cache. A run that was stop
 
 --recipe strong, into RESULTS_DIR/task2/resnet_strong, is what cross-validation found better:
 short crops, many of them, and nothing chosen on the validation songs (benchmarks/RESULTS.md).
-The embeddings are what the last layer of best.pt is given, (n_songs, d) float32, the mean over each
-song's windows: for the map of the songs, which folds do not need and do not write.
 With --fold K the training songs alone are used: the albums of the fold are held out and scored,
 into a folder within; once all five are there, RESULTS_DIR/task2/resnet/cv_predictions.json has
 every training song, scored unseen.
+
+The embeddings are what the last layer of best.pt is given, (n_songs, d) float32, the mean over each
+song's windows: for the map of the songs, which folds do not need and do not write.
 
 On a machine with several GPUs:
 

@@ -606,6 +606,19 @@ def write_embeddings(
     return {name: sha256_file(folder / name) for name in EMBEDDING_FILES}
 
 
+def read_songs(path: Path, made_by: str) -> list[dict[str, str]]:
+    """Read a list of songs, each with ``path``, ``artist`` and ``album``."""
+    songs = read_json(path, made_by)
+    whole = isinstance(songs, list) and all(
+        isinstance(song, dict)
+        and all(isinstance(song.get(key), str) for key in ("path", "artist", "album"))
+        for song in songs
+    )
+    if not whole:
+        raise UserError(f"{path} is no list of songs: run {made_by} again")
+    return songs
+
+
 def read_embeddings(
     folder: Path, metrics: dict[str, Any], val_songs: list[dict[str, str]], made_by: str
 ) -> SongVectors:
@@ -629,9 +642,10 @@ def read_embeddings(
     """
     of_train, of_val, songs_file = (folder / name for name in EMBEDDING_FILES)
     train, val = read_array(of_train, made_by), read_array(of_val, made_by)
-    songs = read_json(songs_file, made_by)
+    songs = read_songs(songs_file, made_by)
+    made = metrics["embeddings"]
     for name in EMBEDDING_FILES:
-        if sha256_file(folder / name) != metrics["embeddings"].get(name):
+        if not isinstance(made, dict) or sha256_file(folder / name) != made.get(name):
             raise UserError(
                 f"{folder / name} is not of the run that metrics.json is of: run {made_by} "
                 "--overwrite"

@@ -74,7 +74,7 @@ def song_maps(maps: Sequence[tuple[str, SongMap]], *, title: str) -> Figure:
     side = (width - 2 * MARGIN + GAP) / len(maps) - GAP
     # Two units of a map are as long in both directions; this leaves little of a panel empty.
     shapes = [np.ptp(song_map.xy, axis=0) for _, song_map in maps]
-    high = side * np.clip(max(height / width for width, height in shapes), 0.6, 1)
+    high = side * np.clip(max(tall / wide for wide, tall in shapes), 0.6, 1)
     n_columns = _columns(width, [handle.get_label() for handle in handles])
     bottom = MARGIN + LINE * (2 + -(-len(handles) // n_columns))
     figure = figures._figure(width, bottom + high + 0.45, title)

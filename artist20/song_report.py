@@ -99,7 +99,7 @@ def split_of(file: Path, folder: Path) -> str:
     if not (train_list.is_file() and val_list.is_file()):
         return "unknown"
     val = artifacts.read_predictions(val_list, SCRIPT).songs
-    for split, songs in (("train", artifacts.read_json(train_list, SCRIPT)), ("val", val)):
+    for split, songs in (("train", artifacts.read_songs(train_list, SCRIPT)), ("val", val)):
         for song in songs:
             parts = PurePosixPath(song["path"]).parts
             if file.parts[-len(parts) :] == parts:

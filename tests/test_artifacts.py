@@ -445,6 +445,14 @@ def test_embeddings_come_back(tmp_path):
     assert (found.train_songs, found.val_songs) == (RECORDS, RECORDS[:2])
 
 
+@pytest.mark.parametrize(
+    "value", [{}, [1], [{"path": "a", "artist": "b"}], [{**RECORDS[0], "path": 1}]]
+)
+def test_what_is_no_list_of_songs_is_named(tmp_path, value):
+    artifacts.write_json(tmp_path / "songs.json", value)
+    assert "no list of songs" in refused(artifacts.read_songs, tmp_path / "songs.json", STAGE)
+
+
 @pytest.mark.parametrize("name", artifacts.EMBEDDING_FILES)
 def test_embeddings_that_are_missing_or_of_another_run_are_named(tmp_path, name):
     metrics = write_run(tmp_path)
