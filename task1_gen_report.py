@@ -1,14 +1,15 @@
 """Task 1, stage 3: draw how the models compare, and what they hear.
 
-Reads   RESULTS_DIR/task1/metrics.json, val_predictions.json, ablation.json
+Reads   RESULTS_DIR/task1/metrics.json, val_predictions.json, ablation.json, X_*.npy, songs_*.json
 Writes  ASSETS_DIR/task1_model_comparison.png       top-1 and top-3
                    task1_confusion_matrix_svm.png   who is taken for whom
                    task1_reliability.png            how far probabilities can be believed
                    task1_album_effect.png           what an album gives away
                    task1_ablation.png               what families of features are worth
+                   task1_map.png                    which songs' features are alike
 
 With --level segment, the same from RESULTS_DIR/task1/segment, to task1_segment_*.png; its
-confusion matrix is that of the model that was best in cross-validation.
+confusion matrix is that of the model that was best in cross-validation, and there is no map.
 
     python task1_gen_report.py
 """
@@ -17,7 +18,7 @@ import argparse
 
 import numpy as np
 
-from artist20 import UserError, artifacts, cli, dataset, evaluation, figures
+from artist20 import UserError, artifacts, cli, dataset, evaluation, figures, map_report
 
 
 def parse_args() -> argparse.Namespace:
@@ -100,15 +101,49 @@ def main() -> None:
         whole=models[best]["cv_top1"],
         title=f"Task 1{suffix}: what features are worth to the {artifacts.TITLES[best]}, {songs}",
     )
-    for figure, name in (
-        (comparison, f"{prefix}_model_comparison.png"),
-        (matrix, f"{prefix}_confusion_matrix{'_svm' if args.level == 'song' else ''}.png"),
-        (reliability, f"{prefix}_reliability.png"),
-        (album_effect, f"{prefix}_album_effect.png"),
-        (worth, f"{prefix}_ablation.png"),
+    stage = folder.relative_to(args.results_dir)
+    of_val = f"Made from {stage}/metrics.json and val_predictions.json."
+    for name, figure, caption in (
+        (
+            "model_comparison",
+            comparison,
+            f"Top-1 and top-3 accuracy of Task 1's models on the {len(labels)} validation songs. "
+            f"Made from {stage}/metrics.json.",
+        ),
+        (
+            f"confusion_matrix{'_svm' if args.level == 'song' else ''}",
+            matrix,
+            f"Who is taken for whom by the {artifacts.TITLES[shown]}: songs by true artist (rows) "
+            f"and best guess (columns). {of_val}",
+        ),
+        (
+            "reliability",
+            reliability,
+            "How often each model's best guess is right, against the probability it gives; on the "
+            f"dashed line they agree. {of_val}",
+        ),
+        (
+            "album_effect",
+            album_effect,
+            "Top-1 in cross-validation where albums are split between folds and where they are "
+            f"kept whole. Made from {stage}/metrics.json.",
+        ),
+        (
+            "ablation",
+            worth,
+            f"Top-1 of the {artifacts.TITLES[best]} with one family of features alone, and what it "
+            "loses when the family is left out or shuffled. "
+            f"Made from {stage}/ablation.json and metrics.json.",
+        ),
     ):
-        figures.save(figure, args.assets_dir / name)
-        print(f"wrote {args.assets_dir / name}")
+        path = args.assets_dir / f"{prefix}_{name}.{args.format}"
+        figures.save(figure, path, caption)
+        print(f"wrote {path}")
+    if args.level == "song":
+        path = args.assets_dir / f"task1_map.{args.format}"
+        song_map, caption = map_report.of_task1(args.results_dir, data)
+        figures.save(song_map, path, caption)
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":

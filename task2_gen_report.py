@@ -1,7 +1,9 @@
-"""Task 2, model 1, stage 3: draw the PANNs model's architecture and its confusion matrix.
+"""Task 2, model 1, stage 3: draw the PANNs model's architecture, its confusion matrix, its map.
 
-Reads   RESULTS_DIR/task2/panns/best.pt, metrics.json, val_predictions.json
-Writes  ASSETS_DIR/task2_architecture_diagram.png, task2_confusion_matrix_panns.png
+Reads   RESULTS_DIR/task2/panns/best.pt, metrics.json, val_predictions.json, *_embeddings.npy; for
+        the map also RESULTS_DIR/task1/X_*.npy, if they are of the same songs
+Writes  ASSETS_DIR/task2_architecture_diagram.png, task2_confusion_matrix_panns.png,
+        task2_map_panns.png, and task2_map_panns_strong.png if that recipe has been run
 
     python task2_gen_report.py
 """
@@ -10,7 +12,7 @@ import argparse
 
 import torch
 
-from artist20 import architecture, artifacts, cli, dataset, evaluation, figures, panns
+from artist20 import architecture, artifacts, cli, dataset, evaluation, figures, map_report, panns
 from artist20.models import EmbeddingMLP
 
 
@@ -55,12 +57,30 @@ def main() -> None:
         f"{dataset.label(metrics['dataset'])}: top-1 {metrics['top1']:.1%} "
         "(epoch chosen on these songs)",
     )
-    for figure, name in (
-        (diagram, "task2_architecture_diagram.png"),
-        (matrix, "task2_confusion_matrix_panns.png"),
+    stage = folder.relative_to(args.results_dir)
+    for name, figure, caption in (
+        (
+            "task2_architecture_diagram",
+            diagram,
+            "The frozen Cnn14 and the classifier trained on its embedding, layer by layer, with "
+            f"shapes and parameters. Made by running the network of {stage}/best.pt.",
+        ),
+        (
+            "task2_confusion_matrix_panns",
+            matrix,
+            "Who is taken for whom by PANNs: songs by true artist (rows) and best guess (columns). "
+            f"Made from {stage}/metrics.json and val_predictions.json.",
+        ),
     ):
-        figures.save(figure, args.assets_dir / name)
-        print(f"wrote {args.assets_dir / name}")
+        path = args.assets_dir / f"{name}.{args.format}"
+        figures.save(figure, path, caption)
+        print(f"wrote {path}")
+    for name, figure, caption in map_report.of_networks(
+        args.results_dir, "panns", "task2_train.py"
+    ):
+        path = args.assets_dir / f"{name}.{args.format}"
+        figures.save(figure, path, caption)
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -14,50 +14,10 @@ RESULTS_DIR/task2/resnet_strong.
 """
 
 import argparse
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import torch
 
-from artist20 import UserError, artifacts, cli, inference, spectrogram, training
-from artist20.models import ArtistResNet
-from artist20.spectrogram import LogMels
-
-BATCH_SECONDS = 2400.0  # audio scored at a time
-
-
-def load_scorer(
-    path: Path, device: torch.device, precision_option: str
-) -> tuple[list[str], Callable[[np.ndarray], np.ndarray]]:
-    """Load a checkpoint; return its classes, and what scores (n_frames, n_mels) log-mels.
-
-    The scores are (n_windows, n_classes) probabilities.
-    """
-    checkpoint = artifacts.read_checkpoint(path, "task2_train_wo_pretrain.py")
-    config = checkpoint["config"]
-    known = {"width", "keep_frequency", "front_end"} <= config.keys()
-    if checkpoint["kind"] != "resnet" or not known or config["front_end"] != spectrogram.FRONT_END:
-        raise UserError(f"{path} is not of this version of task2_train_wo_pretrain.py")
-    precision = cli.choose_precision(precision_option, device, config["precision"])
-    model = ArtistResNet(
-        len(checkpoint["classes"]),
-        spectrogram.N_MELS,
-        width=config["width"],
-        keep_frequency=config["keep_frequency"],
-    )
-    model.load_state_dict(checkpoint["model"])
-    model.to(device)
-    n_frames = checkpoint["window_frames"]
-    batch_size = max(1, int(BATCH_SECONDS / spectrogram.to_seconds(n_frames)))
-
-    def score(log_mel: np.ndarray) -> np.ndarray:
-        song = LogMels(log_mel, [(0, len(log_mel))])
-        return spectrogram.score_windows(
-            lambda x: training.predict(model, x, precision), song, n_frames, batch_size
-        )[0]
-
-    return checkpoint["classes"], score
+from artist20 import UserError, artifacts, cli, inference, resnet, spectrogram
 
 
 def parse_args() -> argparse.Namespace:
@@ -74,15 +34,15 @@ def main() -> int:
     device = cli.choose_device(args.device)
     folder = artifacts.resnet_dir(args.results_dir, args.recipe)
     paths = args.checkpoint or [folder / "best.pt"]
-    networks = [load_scorer(path, device, args.precision) for path in paths]
-    classes = networks[0][0]
-    for path, (others, _) in zip(paths, networks, strict=True):
-        if others != classes:
+    networks = [resnet.load(path, device, args.precision) for path in paths]
+    classes = networks[0].classes
+    for path, network in zip(paths, networks, strict=True):
+        if network.classes != classes:
             raise UserError(f"{path} and {paths[0]} know different artists")
 
     def score_song(waveform: np.ndarray) -> np.ndarray:
         log_mel = spectrogram.log_mel(waveform)
-        return np.stack([score(log_mel).mean(axis=0) for _, score in networks])
+        return np.stack([network.score(log_mel).mean(axis=0) for network in networks])
 
     return inference.run(args, folder, paths, classes, score_song)
 

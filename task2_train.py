@@ -2,6 +2,7 @@ r"""Task 2, model 1, stage 1: train a classifier on embeddings of a frozen Cnn14
 
 Reads   DATA_DIR/train.json, val.json and the songs they list; data/panns/Cnn14_16k_mAP=0.438.pth
 Writes  RESULTS_DIR/task2/panns/best.pt, last.pt, history.csv, metrics.json, val_predictions.json
+                                train_embeddings.npy, val_embeddings.npy, songs_train.json
 
 Augmented views of the songs are embedded once, into RESULTS_DIR/task2/panns/cache; an epoch trains
 the classifier alone. A run that was stopped goes on with --resume. The defaults are the homework's;
@@ -20,6 +21,12 @@ best of the four: which flatters it a little.
 For the homework's recipe, --fold K uses the training songs alone: the albums of the fold are held
 out and scored, into a folder within; all five give RESULTS_DIR/task2/panns/cv_predictions.json.
 
+The embeddings in train_embeddings.npy and val_embeddings.npy, (n_songs, d) float32, are what the
+classifier's last layer is given, the mean over a song's windows: for the map of the songs, which
+folds do not need and do not write. They are the MLP's last hidden layer, not Cnn14's 2048 numbers:
+as with the ResNet, the map then shows the network that the figures are of. For training songs it is
+the mean over their augmented views, where the recipe has some, which Cnn14 has embedded already.
+
 On a machine with several GPUs:
 
     torchrun --nproc-per-node=8 task2_train.py
@@ -28,7 +35,7 @@ On a machine with several GPUs:
 import argparse
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -238,7 +245,7 @@ def train(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> dict[str,
 
     labels = dataset.class_indices(train_songs, classes)
     val_labels = dataset.class_indices(val_songs, classes)
-    embeddings = embed(run, recipe, train_songs, recipe.views)
+    train_embeddings = embeddings = embed(run, recipe, train_songs, recipe.views)
     if twins:
         embeddings = embeddings.joined(embed(run, recipe, twins, recipe.views))
     val_embeddings = embed(run, recipe, val_songs)
@@ -254,13 +261,22 @@ def train(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> dict[str,
         for x, batch_labels in panns.random_views(embeddings, labels, recipe.batch_size, rng):
             yield x.to(device), augment.one_hot(batch_labels.to(device), len(classes))
 
-    def score_val() -> np.ndarray:
-        return parallel.score_divided(len(val_songs), score)
+    def per_song(apply: Callable[..., np.ndarray], rows: Embeddings, n_songs: int) -> np.ndarray:
+        def of_songs(songs: np.ndarray) -> np.ndarray:
+            mine = rows.of_songs(songs)
+            values = apply(model, torch.from_numpy(mine.rows), run.precision)
+            return evaluation.mean_per_song(values, mine.song_index, len(songs))
 
-    def score(songs: np.ndarray) -> np.ndarray:
-        mine = val_embeddings.of_songs(songs)
-        scores = training.predict(model, torch.from_numpy(mine.rows), run.precision)
-        return evaluation.mean_per_song(scores, mine.song_index, len(songs))
+        return parallel.score_divided(n_songs, of_songs)
+
+    def score_val() -> np.ndarray:
+        return per_song(training.predict, val_embeddings, len(val_songs))
+
+    def embed_songs() -> tuple[np.ndarray, np.ndarray]:
+        return (
+            per_song(training.embed, train_embeddings, len(train_songs)),
+            per_song(training.embed, val_embeddings, len(val_songs)),
+        )
 
     history = training.fit(
         model,
@@ -290,9 +306,18 @@ def train(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> dict[str,
         "settings": settings,
         **cli.provenance(args, data, cli.device_name(device), run.started),
     }
-    records = [song.record() for song in val_songs]
     return training.finish(
-        folder, name, model, score_val, records, classes, val_labels, metrics, recipe.select
+        folder,
+        name,
+        model,
+        score_val,
+        [song.record() for song in val_songs],
+        classes,
+        val_labels,
+        metrics,
+        recipe.select,
+        [song.record() for song in train_songs],
+        None if fold else embed_songs,
     )
 
 

@@ -2,6 +2,7 @@
 
 Reads   DATA_DIR/train.json, val.json and the songs they list
 Writes  RESULTS_DIR/task2/resnet/best.pt, last.pt, history.csv, metrics.json, val_predictions.json
+                                 train_embeddings.npy, val_embeddings.npy, songs_train.json
 
 Songs are decoded once, into RESULTS_DIR/task2/resnet/cache. A run that was stopped goes on with
 --resume. The defaults are the homework's; a quick try on two CPU cores:
@@ -14,6 +15,9 @@ With --fold K the training songs alone are used: the albums of the fold are held
 into a folder within; once all five are there, RESULTS_DIR/task2/resnet/cv_predictions.json has
 every training song, scored unseen.
 
+The embeddings are what the last layer of best.pt is given, (n_songs, d) float32, the mean over each
+song's windows: for the map of the songs, which folds do not need and do not write.
+
 On a machine with several GPUs:
 
     torchrun --nproc-per-node=8 task2_train_wo_pretrain.py
@@ -22,7 +26,7 @@ On a machine with several GPUs:
 import argparse
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -281,17 +285,29 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
             training.epoch_seed(args.seed, epoch),
         )
 
-    def score(songs: np.ndarray) -> np.ndarray:
-        scores, song_index = spectrogram.score_windows(
-            lambda x: training.predict(model, x, precision),
-            LogMels(val_mels.rows, [val_mels.spans[song] for song in songs]),
-            n_frames,
-            recipe.batch_size,
-        )
-        return evaluation.mean_per_song(scores, song_index, len(songs))
+    def per_song(
+        apply: Callable[..., np.ndarray], mels: LogMels, label: str | None = None
+    ) -> np.ndarray:
+        def of_songs(songs: np.ndarray) -> np.ndarray:
+            values, song_index = spectrogram.score_windows(
+                lambda x: apply(model, x, precision),
+                LogMels(mels.rows, [mels.spans[song] for song in songs]),
+                n_frames,
+                recipe.batch_size,
+                label,
+            )
+            return evaluation.mean_per_song(values, song_index, len(songs))
+
+        return parallel.score_divided(len(mels.spans), of_songs)
 
     def score_val() -> np.ndarray:
-        return parallel.score_divided(len(val_songs), score)
+        return per_song(training.predict, val_mels)
+
+    def embed_songs() -> tuple[np.ndarray, np.ndarray]:
+        return (
+            per_song(training.embed, train_mels, "embedding training songs"),
+            per_song(training.embed, val_mels, "embedding validation songs"),
+        )
 
     history = training.fit(
         model,
@@ -311,6 +327,7 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
             "classes": classes,
             "config": settings,
             "window_frames": n_frames,
+            "trained_on": dataset.label(data),
         },
         select=recipe.select,
         patience=args.patience,
@@ -326,9 +343,18 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
         "settings": settings,
         **cli.provenance(args, data, cli.device_name(device), started),
     }
-    records = [song.record() for song in val_songs]
     return training.finish(
-        folder, name, model, score_val, records, classes, val_labels, metrics, recipe.select
+        folder,
+        name,
+        model,
+        score_val,
+        [song.record() for song in val_songs],
+        classes,
+        val_labels,
+        metrics,
+        recipe.select,
+        [song.record() for song in train_songs],
+        None if args.fold else embed_songs,
     )
 
 

@@ -29,6 +29,9 @@ TASK1_LEVELS = ("song", "segment")  # what a row of features is
 RECIPES = ("deck", "strong")  # how Task 2's networks are trained
 N_FOLDS = 5  # of cross-validation by album
 
+# What a network's training keeps for the map of the songs; val_predictions.json names val's.
+EMBEDDING_FILES = ("train_embeddings.npy", "val_embeddings.npy", "songs_train.json")
+
 # Names of models for people.
 TITLES = {
     "svm": "SVM",
@@ -557,6 +560,105 @@ def _check_scores(
     for model, of_model in scores.items():
         if of_model.shape != shape or not np.isfinite(of_model).all():
             raise UserError(f"{path}: scores of {model} are not {shape}: run {made_by} again")
+
+
+@dataclass(frozen=True)
+class SongVectors:
+    """One vector for every song of both splits: features, or what a network makes of a song.
+
+    Attributes
+    ----------
+    train, val : np.ndarray
+        (n_songs, d) each.
+    train_songs, val_songs : list of dict
+        ``path``, ``artist`` and ``album`` of each song, the rows.
+    """
+
+    train: np.ndarray
+    val: np.ndarray
+    train_songs: list[dict[str, str]]
+    val_songs: list[dict[str, str]]
+
+
+def write_embeddings(
+    folder: Path, train: np.ndarray, val: np.ndarray, train_songs: list[dict[str, str]]
+) -> dict[str, str]:
+    """Write a network's embeddings of the songs; the validation songs are val_predictions.json's.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's.
+    train, val : np.ndarray
+        (n_songs, d), to :data:`EMBEDDING_FILES` as float32.
+    train_songs : list of dict
+        Records of the rows of ``train``.
+
+    Returns
+    -------
+    dict of str to str
+        SHA-256 of each file, which ``metrics.json`` is to hold.
+    """
+    of_train, of_val, songs = (folder / name for name in EMBEDDING_FILES)
+    write_array(of_train, train.astype(np.float32))
+    write_array(of_val, val.astype(np.float32))
+    write_json(songs, train_songs)
+    return {name: sha256_file(folder / name) for name in EMBEDDING_FILES}
+
+
+def read_songs(path: Path, made_by: str) -> list[dict[str, str]]:
+    """Read a list of songs, each with ``path``, ``artist`` and ``album``."""
+    songs = read_json(path, made_by)
+    whole = isinstance(songs, list) and all(
+        isinstance(song, dict)
+        and all(isinstance(song.get(key), str) for key in ("path", "artist", "album"))
+        for song in songs
+    )
+    if not whole:
+        raise UserError(f"{path} is no list of songs: run {made_by} again")
+    return songs
+
+
+def read_embeddings(
+    folder: Path, metrics: dict[str, Any], val_songs: list[dict[str, str]], made_by: str
+) -> SongVectors:
+    """Read what :func:`write_embeddings` wrote.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's.
+    metrics : dict
+        Its ``metrics.json``, with ``embeddings``.
+    val_songs : list of dict
+        The songs of its ``val_predictions.json``.
+    made_by : str
+        The training script's name, for messages.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or broken, is not of this run, or does not fit the songs.
+    """
+    of_train, of_val, songs_file = (folder / name for name in EMBEDDING_FILES)
+    train, val = read_array(of_train, made_by), read_array(of_val, made_by)
+    songs = read_songs(songs_file, made_by)
+    made = metrics["embeddings"]
+    for name in EMBEDDING_FILES:
+        if not isinstance(made, dict) or sha256_file(folder / name) != made.get(name):
+            raise UserError(
+                f"{folder / name} is not of the run that metrics.json is of: run {made_by} "
+                "--overwrite"
+            )
+    width = train.shape[1:]
+    for array, n_songs in ((train, len(songs)), (val, len(val_songs))):
+        fit = array.dtype == np.float32 and array.shape == (n_songs, *width) and len(width) == 1
+        if not fit or not np.isfinite(array).all():
+            raise UserError(
+                f"{folder}: {of_train.name} {train.shape} and {of_val.name} {val.shape} are no "
+                f"embeddings of {len(songs)} and {len(val_songs)} songs: run {made_by} --overwrite"
+            )
+    return SongVectors(train, val, songs, val_songs)
 
 
 def write_test_predictions(path: Path, top3: dict[str, list[str]]) -> None:

@@ -88,9 +88,12 @@ def add_results_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_assets_option(parser: argparse.ArgumentParser) -> None:
-    """Add --assets-dir."""
+    """Add --assets-dir and --format."""
     parser.add_argument(
         "--assets-dir", type=Path, default=Path("assets"), help="folder for the figures"
+    )
+    parser.add_argument(
+        "--format", choices=("png", "svg", "pdf"), default="png", help="of the figures"
     )
 
 

@@ -282,7 +282,7 @@ def main() -> None:
     print()
     folders = {row["folder"] for row in models.values()}
     predictions = (file for folder in folders for file in folder.glob("*_predictions.json"))
-    for file in sorted([*args.assets_dir.glob("*.png"), *predictions]):
+    for file in sorted([*args.assets_dir.glob(f"*.{args.format}"), *predictions]):
         print(file)
 
 

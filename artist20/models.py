@@ -73,7 +73,11 @@ class EmbeddingMLP(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Map embeddings of shape (batch, n_inputs) to logits of shape (batch, n_classes)."""
-        return self.output(self.hidden(self.standardize(embedding)))
+        return self.output(self.embed(embedding))
+
+    def embed(self, embedding: Tensor) -> Tensor:
+        """Map the same to what the last layer is given: (batch, last hidden layer's units)."""
+        return self.hidden(self.standardize(embedding))
 
 
 class BasicBlock(nn.Module):
@@ -155,8 +159,12 @@ class ArtistResNet(nn.Module):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Map log-mels of shape (batch, frames, n_mels) to logits of shape (batch, n_classes)."""
+        return self.output(self.embed(log_mel))
+
+    def embed(self, log_mel: Tensor) -> Tensor:
+        """Map the same to what the last layer is given: (batch, 4 * width)."""
         x = self.standardize(log_mel).transpose(1, 2).unsqueeze(1)
         x = self.stage3(self.stage2(self.stage1(self.stem(x))))
         axes = (3,) if self.keep_frequency else (2, 3)
         pooled = torch.cat([x.mean(dim=axes), x.amax(dim=axes)], dim=1)
-        return self.output(self.hidden(pooled.flatten(1)))
+        return self.hidden(pooled.flatten(1))

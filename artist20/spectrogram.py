@@ -10,8 +10,9 @@ import numpy as np
 import torch
 import torchaudio
 from torch import Tensor
+from tqdm import tqdm
 
-from artist20 import audio
+from artist20 import audio, parallel
 from artist20.audio import SAMPLE_RATE
 from artist20.augment import random_start
 from artist20.evaluation import window_starts
@@ -213,7 +214,11 @@ def _stack(crops: list[np.ndarray] | list[Tensor]) -> Tensor:
 
 
 def score_windows(
-    predict: Callable[[Tensor], np.ndarray], songs: LogMels, n_frames: int, batch_size: int
+    predict: Callable[[Tensor], np.ndarray],
+    songs: LogMels,
+    n_frames: int,
+    batch_size: int,
+    label: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score windows over the whole of every song.
 
@@ -227,6 +232,8 @@ def score_windows(
         Length of a window.
     batch_size : int
         Windows scored at a time.
+    label : str, optional
+        Show a progress bar of this name.
 
     Returns
     -------
@@ -240,8 +247,25 @@ def score_windows(
         for song, (_, length) in enumerate(songs.spans)
         for start in window_starts(length, n_frames)
     ]
+    scores = score_crops(predict, songs, windows, n_frames, batch_size, label)
+    return scores, np.array([song for song, _ in windows])
+
+
+def score_crops(
+    predict: Callable[[Tensor], np.ndarray],
+    songs: LogMels,
+    windows: Sequence[tuple[int, int]],
+    n_frames: int,
+    batch_size: int,
+    label: str | None = None,
+) -> np.ndarray:
+    """Score the ``windows``, song and first frame of each: (n_windows, n_classes).
+
+    The other parameters are those of :func:`score_windows`.
+    """
     scores = []
-    for first in range(0, len(windows), batch_size):
+    firsts = range(0, len(windows), batch_size)
+    for first in tqdm(firsts, label, disable=parallel.quiet() if label else True, leave=False):
         crops = [songs.crop(*window, n_frames) for window in windows[first : first + batch_size]]
         scores.append(predict(_stack(crops)))
-    return np.concatenate(scores), np.array([song for song, _ in windows])
+    return np.concatenate(scores)

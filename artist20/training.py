@@ -31,6 +31,7 @@ BEST, LAST = "best.pt", "last.pt"
 RESULTS = (
     *(BEST, LAST, "history.csv", "metrics.json"),
     *("val_predictions.json", "test_predictions.json", "test_scores.json"),
+    *artifacts.EMBEDDING_FILES,
 )
 
 
@@ -324,14 +325,25 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16)
 
 
-@torch.inference_mode()
 def predict(model: nn.Module, x: Tensor, precision: torch.dtype) -> np.ndarray:
     """Return class probabilities of a batch: (batch, n_classes) float32."""
+    return _apply(model, model, x, precision).softmax(dim=1).cpu().numpy()
+
+
+def embed(model: nn.Module, x: Tensor, precision: torch.dtype) -> np.ndarray:
+    """Return what the network's last layer is given of a batch: (batch, d) float32."""
+    return _apply(model, model.embed, x, precision).cpu().numpy()
+
+
+@torch.inference_mode()
+def _apply(
+    model: nn.Module, method: Callable[[Tensor], Tensor], x: Tensor, precision: torch.dtype
+) -> Tensor:
     device = next(model.parameters()).device
     model.eval()
     with autocast(device, precision):
-        logits = model(x.to(device).float())
-    return logits.float().softmax(dim=1).cpu().numpy()
+        result = method(x.to(device).float())
+    return result.float()
 
 
 def read_best(folder: Path, model: nn.Module) -> int:
@@ -351,11 +363,14 @@ def finish(
     labels: np.ndarray,
     metrics: dict[str, Any],
     select: bool = True,
+    train_songs: list[dict[str, str]] | None = None,
+    embed_songs: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> dict[str, Any]:
     """Score the validation songs with the last and the best epoch; write metrics and predictions.
 
     Where the best epoch was chosen on these very songs, as the homework did it, that flatters it;
-    so the last epoch's figures stand beside it.
+    so the last epoch's figures stand beside it. The songs' embeddings, for their map, are the best
+    epoch's; ``metrics.json`` is written last, so that whoever reads it finds all of them.
 
     Parameters
     ----------
@@ -377,6 +392,11 @@ def finish(
         Everything else that ``metrics.json`` is to hold.
     select : bool
         As in :func:`fit`.
+    train_songs : list of dict, optional
+        The training songs' records, where their embeddings are kept.
+    embed_songs : callable, optional
+        -> (n_songs, d) embeddings of the training songs, and those of the validation songs. A fold
+        of cross-validation is not mapped, and has none.
 
     Returns
     -------
@@ -386,6 +406,7 @@ def finish(
     last = score_val()
     epoch = read_best(folder, model)  # in every process; nobody writes it any more
     scores = {name: score_val(), f"{name}_last": last} if select else {name: last}
+    embeddings = embed_songs() if embed_songs else None
     result = {
         model_name: {
             "top1": evaluation.top_k_accuracy(score, labels, 1),
@@ -404,6 +425,8 @@ def finish(
         artifacts.write_predictions(
             folder / "val_predictions.json", artifacts.Predictions(classes, songs, scores)
         )
+        if embeddings:
+            metrics["embeddings"] = artifacts.write_embeddings(folder, *embeddings, train_songs)
         artifacts.write_json(folder / "metrics.json", metrics)
     return metrics
 

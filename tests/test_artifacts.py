@@ -428,6 +428,69 @@ def test_test_scores_that_are_missing_or_predictions(tmp_path):
     assert "run it again" in refused(artifacts.read_test_scores, path, STAGE)
 
 
+RECORDS = [{"path": f"./train_val/{a}/x/1.mp3", "artist": a, "album": "x"} for a in "abc"]
+
+
+def write_run(folder: Path) -> dict:
+    train, val = np.arange(12.0).reshape(3, 4), np.ones((2, 4)) / 3
+    return {"embeddings": artifacts.write_embeddings(folder, train, val, RECORDS)}
+
+
+def test_embeddings_come_back(tmp_path):
+    metrics = write_run(tmp_path)
+    found = artifacts.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
+    assert found.train.dtype == found.val.dtype == np.float32
+    assert found.train.tolist() == np.arange(12.0).reshape(3, 4).tolist()
+    assert found.val.tolist() == [[np.float32(1 / 3)] * 4] * 2
+    assert (found.train_songs, found.val_songs) == (RECORDS, RECORDS[:2])
+
+
+@pytest.mark.parametrize(
+    "value", [{}, [1], [{"path": "a", "artist": "b"}], [{**RECORDS[0], "path": 1}]]
+)
+def test_what_is_no_list_of_songs_is_named(tmp_path, value):
+    artifacts.write_json(tmp_path / "songs.json", value)
+    assert "no list of songs" in refused(artifacts.read_songs, tmp_path / "songs.json", STAGE)
+
+
+@pytest.mark.parametrize("name", artifacts.EMBEDDING_FILES)
+def test_embeddings_that_are_missing_or_of_another_run_are_named(tmp_path, name):
+    metrics = write_run(tmp_path)
+    kept = (tmp_path / name).read_bytes()
+    (tmp_path / name).unlink()
+    with pytest.raises(UserError, match=f"{name} is missing: run {STAGE} first"):
+        artifacts.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
+    (tmp_path / name).write_bytes(kept[: len(kept) // 2])
+    with pytest.raises(UserError, match=f"{name}.* run {STAGE} again"):
+        artifacts.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
+    other = [{**song, "album": "y"} for song in RECORDS]
+    artifacts.write_embeddings(tmp_path, np.zeros((3, 4)), np.zeros((2, 4)), other)
+    with pytest.raises(UserError, match=f"is not of the run .* run {STAGE} --overwrite"):
+        artifacts.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("train", np.zeros((2, 4), np.float32)),
+        ("train", np.zeros((3, 5), np.float32)),
+        ("train", np.zeros((3, 4), np.float64)),
+        ("val", np.zeros((2, 4), np.float16)),
+        ("val", np.zeros(2, np.float32)),
+        ("val", np.array([["a"] * 4] * 2)),
+        ("val", np.full((2, 4), np.nan, np.float32)),
+        ("val", np.full((2, 4), np.inf, np.float32)),
+    ],
+)
+def test_arrays_that_are_no_embeddings_of_the_songs_are_refused(tmp_path, name, array):
+    metrics = write_run(tmp_path)
+    file = f"{name}_embeddings.npy"
+    artifacts.write_array(tmp_path / file, array)
+    metrics["embeddings"][file] = artifacts.sha256_file(tmp_path / file)
+    with pytest.raises(UserError, match="no embeddings of 3 and 2 songs: run"):
+        artifacts.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
+
+
 def test_test_predictions_are_the_courses(tmp_path):
     artifacts.write_test_predictions(
         tmp_path / "a.json", {"010": ["u2", "queen", "abba"], "002": ["queen", "u2", "abba"]}

@@ -398,14 +398,24 @@ def test_no_text_is_cut_off_or_hidden_by_a_long_title():
             assert box.y1 <= (figure.bbox.y1 if text is title else below), (name, text)
 
 
-def test_a_saved_figure_is_a_png_with_the_same_bytes_each_time(tmp_path):
-    for folder in ("first", "second"):
+def test_a_saved_figure_has_the_same_bytes_each_time_in_every_format(tmp_path, monkeypatch):
+    for folder, time in (("first", "1"), ("second", "1000000000")):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", time)
         for kind, figure in every_figure("Task 1").items():
-            figures.save(figure, tmp_path / folder / f"{kind}.png")
+            figures.save(figure, tmp_path / folder / f"{kind}.png", f"Of {kind}.")
+        for suffix in (".svg", ".pdf"):
+            figures.save(comparison(), tmp_path / folder / f"x{suffix}", "What is seen.")
     saved = sorted((tmp_path / "first").iterdir())
-    assert [path.name for path in saved] == [f"{kind}.png" for kind in sorted(KINDS)]
+    expected = {f"{kind}{suffix}" for kind in KINDS for suffix in (".png", ".txt")}
+    assert {path.name for path in saved} == {*expected, "x.svg", "x.pdf", "x.txt"}
     for first in saved:
         assert first.read_bytes() == (tmp_path / "second" / first.name).read_bytes()
+    assert (tmp_path / "first/confusion.txt").read_text() == "Of confusion.\n"
+    assert b"<svg" in (tmp_path / "first/x.svg").read_bytes()
+    pdf = (tmp_path / "first/x.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert b"/FontFile2" in pdf  # TrueType
+    for first in (tmp_path / "first").glob("*.png"):
         with Image.open(first) as image:
             assert min(image.size) > 400
             assert len(image.convert("RGB").getcolors(1 << 24)) > 20
@@ -413,9 +423,30 @@ def test_a_saved_figure_is_a_png_with_the_same_bytes_each_time(tmp_path):
             assert "Software" not in image.info
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_reduced_palette_is_not_seen(tmp_path):
+    figure = figures.architecture(describe(ArtistResNet(20), LOG_MEL), title="t")
     path = tmp_path / "figure.png"
-    figures.save(comparison(), path)
+    figures.save(figure, path, "c")
+    whole = tmp_path / "whole.png"
+    figure.savefig(whole, dpi=150)
+    with Image.open(path) as reduced, Image.open(whole) as picture:
+        assert reduced.mode == "P"
+        difference = np.asarray(reduced.convert("RGB")) - np.asarray(picture.convert("RGB"), int)
+    assert path.stat().st_size < whole.stat().st_size / 2
+    assert np.mean(difference != 0) < 0.1
+    assert np.mean(np.abs(difference) > 16) < 1e-4
+    assert difference[0, 0].tolist() == [0, 0, 0]  # white is white
+
+
+def test_another_suffix_is_refused_and_nothing_written(tmp_path):
+    with pytest.raises(ValueError, match=r"\.jpg: figures are written as \.png, \.svg, \.pdf"):
+        figures.save(comparison(), tmp_path / "x.jpg", "c")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_save_leaves_the_old_files(tmp_path, monkeypatch):
+    path = tmp_path / "figure.png"
+    figures.save(comparison(), path, "before")
     before = path.read_bytes()
     figure = comparison()
 
@@ -425,9 +456,10 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(figure, "savefig", fail)
     with pytest.raises(OSError, match="disk full"):
-        figures.save(figure, path)
+        figures.save(figure, path, "after")
     assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
+    assert path.with_suffix(".txt").read_text() == "before\n"
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_pyplot_knows_of_no_figure():

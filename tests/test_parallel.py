@@ -234,6 +234,9 @@ def test_the_stages_give_the_same_with_two_processes(tiny_data, tmp_path):
         losses.append([row["train_loss"] for row in last["history"]])
         assert metrics["device"].endswith("2 processes") == (folder == two)
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    for name in ("train_embeddings.npy", "val_embeddings.npy"):
+        ours, theirs = (np.load(folder / "task2/resnet" / name) for folder in (one, two))
+        np.testing.assert_allclose(ours, theirs, rtol=0.02, atol=0.02 * ours.max())
     of_songs = []
     for folder in (one, two):
         (cache,) = folder.glob("task2/panns/cache/views-*")

@@ -20,7 +20,8 @@ import torch
 from conftest import ARTISTS, write_song
 from PIL import Image
 
-from artist20 import artifacts, cli, comparison, features
+from artist20 import artifacts, audio, cli, comparison, features, spectrogram
+from artist20.models import ArtistResNet, EmbeddingMLP
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -51,7 +52,7 @@ TRAINING = {
 OPTIONS = {
     "task1_preprocessing": {*PATHS, "--limit", "--device", "--workers", "--overwrite"},
     "task1_train": {"--results-dir", "--seed", "--workers", "--cv", "--overwrite", "--level"},
-    "task1_gen_report": {"--results-dir", "--assets-dir", "--level"},
+    "task1_gen_report": {"--results-dir", "--assets-dir", "--format", "--level"},
     "task2_train": {
         *PATHS, *TRAINING, "--limit", "--device", "--workers", "--overwrite", "--backbone-weights",
         "--views", "--windows",
@@ -60,7 +61,7 @@ OPTIONS = {
         *PATHS, "--limit", "--device", "--workers", "--output", "--checkpoint", "--answers",
         "--audio", "--backbone-weights", "--recipe",
     },
-    "task2_gen_report": {"--results-dir", "--assets-dir"},
+    "task2_gen_report": {"--results-dir", "--assets-dir", "--format"},
     "task2_train_wo_pretrain": {
         *PATHS, *TRAINING, "--limit", "--device", "--workers", "--overwrite",
     },
@@ -68,7 +69,9 @@ OPTIONS = {
         *PATHS, "--limit", "--device", "--workers", "--output", "--checkpoint", "--answers",
         "--audio", "--recipe",
     },
-    "task2_gen_report_wo_pretrain": {"--results-dir", "--assets-dir"},
+    "task2_gen_report_wo_pretrain": {
+        "--results-dir", "--assets-dir", "--format", "--song", "--recipe",
+    },
 }  # fmt: skip
 
 
@@ -237,6 +240,57 @@ def test_task2_metrics(study, name):
     assert [song["path"] for song in predictions.songs] == read(folder / "data/val.json")
 
 
+def last_layer_inputs(model, batches, precision):
+    """Catch what a network's last layer is given, by a hook: the mean over each batch."""
+    given = []
+    model.eval().output.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    with torch.inference_mode(), torch.autocast("cpu", enabled=precision == "bfloat16"):
+        for x in batches:
+            model(x)
+    return np.array([x.float().mean(dim=0).numpy() for x in given])
+
+
+@pytest.mark.parametrize("name", ["panns", "resnet"])
+def test_embeddings_are_the_last_layers_inputs_in_the_songs_order(study, name):
+    folder, _ = study
+    results = folder / "results/task2" / name
+    best = torch.load(results / "best.pt", weights_only=True)
+    files = {
+        split: [folder / "data" / path for path in read(folder / f"data/{split}.json")]
+        for split in ("train", "val")
+    }
+    if name == "resnet":
+        n = best["window_frames"]
+        model = ArtistResNet(3)
+        batches = {"train": [], "val": []}
+        for split, songs in files.items():
+            for song in songs:
+                log_mel = torch.from_numpy(spectrogram.log_mel(audio.load(song))).float()
+                last = len(log_mel) - n
+                starts = [0, last] if last > 0 else [0]  # songs of at most two windows
+                batches[split].append(torch.stack([log_mel[s : s + n] for s in starts]))
+    else:
+        model = EmbeddingMLP(3)
+        batches = {}
+        for split, kind in (("train", "views"), ("val", "windows")):
+            (cache,) = results.glob(f"cache/{kind}-*")
+            rows = torch.from_numpy(np.fromfile(cache / "rows.bin", np.float32).reshape(-1, 2048))
+            lines = map(json.loads, (cache / "index.jsonl").read_text().splitlines())
+            of_song = {key: rows[first : first + n] for key, first, n in lines}
+            batches[split] = [of_song[artifacts.sha256_file(song)] for song in files[split]]
+    model.load_state_dict(best["model"])
+    for split in files:
+        expected = last_layer_inputs(model, batches[split], best["config"]["precision"])
+        found = np.load(results / f"{split}_embeddings.npy", allow_pickle=False)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.01 * np.abs(expected).max())
+        # The rows are told apart more finely than that.
+        assert np.abs(found[0] - found[1]).max() > 0.05 * np.abs(expected).max()
+    songs = read(results / "songs_train.json")
+    assert [song["path"] for song in songs] == read(folder / "data/train.json")
+    assert read(results / "metrics.json")["embeddings"].keys() == set(artifacts.EMBEDDING_FILES)
+
+
 @pytest.mark.parametrize("name", ["panns", "resnet"])
 @pytest.mark.parametrize("checkpoint", ["best.pt", "last.pt"])
 def test_checkpoints_can_be_read_safely(study, name, checkpoint):
@@ -270,21 +324,24 @@ def test_predictions_are_graded_by_hand(study, name, script):
     assert f"{right / 3 + 0.5:.4f}" in done[script].stdout
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "task1_model_comparison",
-        "task1_confusion_matrix_svm",
-        "task1_reliability",
-        "task1_album_effect",
-        "task1_ablation",
-        "task2_architecture_diagram",
-        "task2_confusion_matrix_panns",
-        "task2_architecture_diagram_resnet",
-        "task2_confusion_matrix_resnet",
-        "task2_all_models_comparison",
-    ],
-)
+FIGURES = [
+    "task1_model_comparison",
+    "task1_confusion_matrix_svm",
+    "task1_reliability",
+    "task1_album_effect",
+    "task1_ablation",
+    "task1_map",
+    "task2_architecture_diagram",
+    "task2_confusion_matrix_panns",
+    "task2_map_panns",
+    "task2_architecture_diagram_resnet",
+    "task2_confusion_matrix_resnet",
+    "task2_map_resnet",
+    "task2_all_models_comparison",
+]
+
+
+@pytest.mark.parametrize("name", FIGURES)
 def test_figures(study, name):
     folder, _ = study
     with Image.open(folder / f"assets/{name}.png") as image:
@@ -295,9 +352,51 @@ def test_figures(study, name):
     assert 0.005 < (pixels < 250).mean() < 0.9
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_captions_name_files_that_are_there(study, name):
+    folder, _ = study
+    caption = (folder / f"assets/{name}.txt").read_text(encoding="utf-8")
+    assert caption.endswith(".\n")
+    named = re.findall(r"[\w./]+\.(?:json|csv|pt|npy)", caption)
+    assert named
+    stage = Path(named[0]).parent
+    for file in named:
+        where = "task*/**/" if "every" in caption else "" if "/" in file else f"{stage}/"
+        assert list((folder / "results").glob(where + file)), file
+
+
 def test_there_are_no_other_figures(study):
     folder, _ = study
-    assert len(list((folder / "assets").iterdir())) == 10
+    found = {path.name for path in (folder / "assets").iterdir()}
+    assert found == {f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "txt")}
+
+
+@pytest.mark.parametrize("suffix", ["svg", "pdf"])
+def test_reports_in_other_formats(here, monkeypatch, suffix):
+    scripts = [script for script in STUDY if "report" in script]
+    for script in scripts:
+        assert call(monkeypatch, script, "--format", suffix) == 0
+    found = {path.name for path in (here / "assets").iterdir()}
+    assert found == {f"{name}.{ending}" for name in FIGURES for ending in (suffix, "txt")}
+
+
+def test_maps_of_what_is_there(here, monkeypatch, capsys):
+    """Without Task 1 the network's map alone; an earlier version's run has none; both are said."""
+    scripts = ("task2_gen_report", "task2_gen_report_wo_pretrain")
+    shutil.rmtree(here / "results/task1")
+    for script in scripts:
+        assert call(monkeypatch, script) == 0
+        assert "task1_preprocessing.py was not run on these songs" in capsys.readouterr().out
+    for name, words in (("panns", "untrained backbone: emb"), ("resnet", "ResNet: emb")):
+        caption = (here / f"assets/task2_map_{name}.txt").read_text()
+        assert words in caption
+        assert "hand-made" not in caption
+        metrics = read(here / f"results/task2/{name}/metrics.json")
+        del metrics["embeddings"]
+        artifacts.write_json(here / f"results/task2/{name}/metrics.json", metrics)
+    for script, name in zip(scripts, ("panns", "resnet"), strict=True):
+        assert call(monkeypatch, script) == 0
+        assert f"left out: task2_map_{name}" in capsys.readouterr().out
 
 
 # --- help --------------------------------------------------------------------------------------
@@ -333,10 +432,11 @@ def test_models_of_segments_join_the_comparison(here, monkeypatch, capsys):
     assert call(monkeypatch, "task1_gen_report", *segment) == 0
     figures = {path.name for path in (here / "assets").iterdir()}
     assert figures == {
-        f"task1_segment_{name}.png"
+        f"task1_segment_{name}.{suffix}"
         for name in (
             "model_comparison", "confusion_matrix", "reliability", "album_effect", "ablation",
         )
+        for suffix in ("png", "txt")
     }  # fmt: skip
     found = comparison.collect(here / "results")
     name = read(here / "results/task1/segment/metrics.json")["best_in_cv"]
@@ -471,13 +571,15 @@ def test_a_second_run_reuses_what_is_there(here, monkeypatch, capsys):
 def test_overwrite_gives_the_same_again(here, monkeypatch):
     results = here / "results/task2/resnet"
     before = {name: read(results / name) for name in ("val_predictions.json", "metrics.json")}
+    embeddings = {name: (results / name).read_bytes() for name in artifacts.EMBEDDING_FILES}
     (results / "val_predictions.json").unlink()
     options = [*STUDY["task2_train_wo_pretrain"], "--overwrite"]
     assert call(monkeypatch, "task2_train_wo_pretrain", *options) == 0
     assert read(results / "val_predictions.json") == before["val_predictions.json"]
     metrics = read(results / "metrics.json")
-    for key in ("top1", "top3", "last", "epoch", "settings", "dataset"):
+    for key in ("top1", "top3", "last", "epoch", "settings", "dataset", "embeddings"):
         assert metrics[key] == before["metrics.json"][key]
+    assert embeddings == {name: (results / name).read_bytes() for name in embeddings}
 
 
 # --- inference beside nothing ------------------------------------------------------------------
@@ -717,6 +819,7 @@ def results_of(folder):
     return {
         "history": history,
         "predictions": read(folder / "val_predictions.json"),
+        "embeddings": [(folder / name).read_bytes() for name in artifacts.EMBEDDING_FILES],
         "metrics": {
             key: metrics[key] for key in ("top1", "top3", "epoch", "last", "settings", "dataset")
         },
@@ -845,6 +948,7 @@ def test_folds_score_every_training_song_unseen(five_albums, tmp_path, caller, r
             assert scores.tolist() == pooled.scores[name][listed.index(song["path"])].tolist()
         albums = {(song["artist"], song["album"]) for song in of_fold.songs}
         assert len(of_fold.songs) == len(albums) == 2
+        assert not list((folder / f"fold-{fold}").glob("*embeddings*"))
         held_out += albums
     assert len(set(held_out)) == 10
     # One fold of another run: they must not be mixed.

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 from artist20 import UserError, artifacts, augment, spectrogram, training
-from artist20.models import ArtistResNet
+from artist20.models import ArtistResNet, EmbeddingMLP
 
 N_SONGS, N_CLASSES, EPOCHS = 12, 4, 5
 LABELS = np.arange(N_SONGS) % N_CLASSES
@@ -496,9 +496,22 @@ def test_finish_reports_the_best_and_the_last_epoch(tmp_path):
         is_best = torch.equal(model.state_dict()["0.weight"], best["0.weight"])
         return right if is_best else wrong
 
+    def embed_songs():
+        weight = model.state_dict()["0.weight"].numpy()
+        return weight[:3], weight[3:5]
+
     songs = [{"path": f"{i}", "artist": "abcd"[k], "album": "x"} for i, k in enumerate(LABELS)]
     metrics = training.finish(
-        tmp_path, "toy", model, score_val, songs, list("abcd"), LABELS, {"seed": 0}
+        tmp_path,
+        "toy",
+        model,
+        score_val,
+        songs,
+        list("abcd"),
+        LABELS,
+        {"seed": 0},
+        train_songs=songs[:3],
+        embed_songs=embed_songs,
     )
     assert metrics == json.loads((tmp_path / "metrics.json").read_text())
     assert (metrics["top1"], metrics["top3"], metrics["epoch"]) == (1, 1, 3)
@@ -508,6 +521,10 @@ def test_finish_reports_the_best_and_the_last_epoch(tmp_path):
     assert np.allclose(predictions.scores["toy"], right)
     assert np.allclose(predictions.scores["toy_last"], wrong)
     assert (predictions.labels == LABELS).all()
+    kept = artifacts.read_embeddings(tmp_path, metrics, songs[3:5], "x")
+    assert np.array_equal(kept.train, best["0.weight"][:3])  # of the epoch that is reported
+    assert np.array_equal(kept.val, best["0.weight"][3:5])
+    assert kept.train_songs == songs[:3]
 
 
 # --- predict -----------------------------------------------------------------------------------
@@ -523,6 +540,23 @@ def test_predict_gives_probabilities_without_dropout():
         [training.predict(model, X[i : i + 1], torch.float32) for i in range(N_SONGS)]
     )
     assert np.abs(training.predict(model, X, torch.float32) - alone).max() < 1e-6
+
+
+def test_embed_gives_what_the_last_layer_is_given():
+    torch.manual_seed(0)
+    for model, x in (
+        (EmbeddingMLP(3, n_inputs=10, hidden=[8, 6]), X),
+        (EmbeddingMLP(3, n_inputs=10, hidden=[]), X),
+        (ArtistResNet(3, width=4, keep_frequency=True), torch.randn(2, 40, 64)),
+    ):
+        given = []
+        model.output.register_forward_pre_hook(lambda _, inputs, given=given: given.append(inputs))
+        training.predict(model.train(), x, torch.float32)
+        ((expected,),) = given
+        found = training.embed(model.train(), x, torch.float32)
+        assert found.dtype == np.float32
+        assert found.shape == (len(x), model.output.in_features)
+        assert np.array_equal(found, expected)
 
 
 # --- the real network --------------------------------------------------------------------------

@@ -1,0 +1,146 @@
+"""Maps of the songs as the report scripts draw them: files in, figures and captions out."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from artist20 import artifacts, comparison, dataset, figures_songs, maps
+from artist20.maps import SongMap
+
+PREPROCESSING = "task1_preprocessing.py"
+SCALED = (
+    "Features are scaled by their medians and quartiles over the training songs, and cut off at "
+    f"{maps.MAX_SCALED:g} interquartile ranges."
+)
+
+
+def of_features(results_dir: Path) -> tuple[str, SongMap]:
+    """Map the songs by Task 1's features; return a heading, too."""
+    folder = artifacts.task1_dir(results_dir)
+    vectors = maps.scaled_features(
+        *(artifacts.read_features(folder, split) for split in ("train", "val"))
+    )
+    song_map = maps.make_map(vectors)
+    return f"{song_map.n_dimensions} hand-made features", song_map
+
+
+def of_task1(results_dir: Path, data: dict[str, Any]) -> tuple[Figure, str]:
+    """Draw the map of Task 1's features alone; return its caption, too.
+
+    Parameters
+    ----------
+    results_dir : Path
+        The folder that all stages write to.
+    data : dict
+        What Task 1's ``metrics.json`` says of the songs.
+    """
+    drawn = [of_features(results_dir)]
+    figure = figures_songs.song_maps(drawn, title=f"Task 1: {_songs(data)}")
+    files = ["task1/metrics.json", "X_train.npy", "X_val.npy", "songs_train.json", "songs_val.json"]
+    return figure, _describe(drawn, files, [SCALED])
+
+
+def of_networks(results_dir: Path, model: str, script: str) -> Iterator[tuple[str, Figure, str]]:
+    """Draw a network's map of the songs beside that of Task 1's features, for each recipe run.
+
+    Where Task 1 has not been run on the same songs, the network's stands alone, which is said.
+
+    Parameters
+    ----------
+    results_dir : Path
+        The folder that all stages write to.
+    model : {"panns", "resnet"}
+        Which network.
+    script : str
+        What trains it, for messages.
+
+    Yields
+    ------
+    name : str
+        Of the figure's file, without suffix.
+    figure : Figure
+    caption : str
+    """
+    folder_of = {"panns": artifacts.panns_dir, "resnet": artifacts.resnet_dir}[model]
+    features = None
+    for recipe in artifacts.RECIPES:
+        folder = folder_of(results_dir, recipe)
+        if not (folder / "metrics.json").is_file():
+            continue
+        name = artifacts.network_name(model, recipe)
+        made_by = script if recipe == "deck" else f"{script} --recipe {recipe}"
+        metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
+        if "embeddings" not in metrics:
+            print(
+                f"left out: task2_map_{name} ({folder} is of a version that kept no embeddings: "
+                f"{made_by} --overwrite trains anew)"
+            )
+            continue
+        val_songs = artifacts.read_predictions(folder / "val_predictions.json", made_by).songs
+        vectors = artifacts.read_embeddings(folder, metrics, val_songs, made_by)
+        title = comparison.title(name, metrics)
+        song_map = maps.make_map(vectors)
+        drawn = [(f"{title}: embeddings of {song_map.n_dimensions} numbers", song_map)]
+        files = [f"task2/{name}/metrics.json", "val_predictions.json", *artifacts.EMBEDDING_FILES]
+        more = ["From the training songs the network has learnt, which sets these apart."]
+        if _same_songs(results_dir, metrics["dataset"]):
+            features = features or of_features(results_dir)
+            drawn.insert(0, features)
+            files += ["task1/X_train.npy", "task1/X_val.npy"]
+            more.append(SCALED)
+        else:
+            alone = f"There is no map of the features: {PREPROCESSING} was not run on these songs."
+            print(f"task2_map_{name}: {alone}")
+            more.append(alone)
+        figure = figures_songs.song_maps(
+            drawn, title=f"{_songs(metrics['dataset'])}, as heard by {title}"
+        )
+        yield f"task2_map_{name}", figure, _describe(drawn, files, more)
+
+
+def _same_songs(results_dir: Path, data: dict[str, Any]) -> bool:
+    path = artifacts.task1_dir(results_dir) / "preprocessing.json"
+    if not path.is_file():
+        return False
+    made = artifacts.read_metrics(path, PREPROCESSING)["dataset"]
+    return made["fingerprint"] == data["fingerprint"]
+
+
+def _songs(data: dict[str, Any]) -> str:
+    return f"{data['train']} training and {data['val']} validation songs of {dataset.label(data)}"
+
+
+def _describe(
+    drawn: Sequence[tuple[str, SongMap]], files: Sequence[str], more: Sequence[str]
+) -> str:
+    """Write a caption, and print the numbers in it."""
+    numbers = [_numbers(heading, song_map) for heading, song_map in drawn]
+    print(*numbers, sep="\n")
+    first = drawn[0][1]
+    shown = (
+        f"{len(first.xy)} of {first.n_songs} songs" if len(first.xy) < first.n_songs else "Songs"
+    )
+    return " ".join(
+        [
+            f"{shown} in the plane, by PCA and t-SNE: neighbours are alike, long distances mean "
+            "nothing.",
+            *numbers,
+            *more,
+            f"Made from {', '.join(files)}.",
+        ]
+    )
+
+
+def _numbers(heading: str, song_map: SongMap) -> str:
+    """Say how well artists and albums cluster, in the vectors' full dimension."""
+    text = (
+        f"{heading}: the nearest training song of {song_map.same_artist:.1%} of the validation "
+        f"songs is of the same artist (by chance {song_map.by_chance:.1%})"
+    )
+    if song_map.same_album is not None:
+        text += (
+            f", the nearest other validation song of {song_map.same_album:.1%} is of the same album"
+        )
+    return f"{text}."

@@ -1,0 +1,128 @@
+"""Task 2, model 2: a trained residual CNN as its checkpoint has it, and what it says of a song."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from artist20 import UserError, artifacts, cli, spectrogram, training
+from artist20.models import ArtistResNet
+from artist20.spectrogram import LogMels
+
+BATCH_SECONDS = 2400.0  # audio scored at a time
+# Windows of a curve over a song, which long ones would flatten.
+CURVE_PARTS = 6  # a window is at most this part of the song
+CURVE_HOP_PARTS = 4  # a window begins a quarter of its length after the one before
+CURVE_MIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class TrainedResNet:
+    """A network that scores songs.
+
+    Attributes
+    ----------
+    classes : list of str
+        The artists, in the order of the scores.
+    window_frames : int
+        Length of the windows that it was trained on.
+    trained_on : str
+        Which songs, for people.
+    predict : callable
+        (batch, n_frames, N_MELS) log-mels -> (batch, n_classes) probabilities.
+    """
+
+    classes: list[str]
+    window_frames: int
+    trained_on: str
+    predict: Callable[[Tensor], np.ndarray]
+
+    def score(self, log_mel: np.ndarray) -> np.ndarray:
+        """Score windows over the whole of a song, (n_frames, N_MELS): (n_windows, n_classes)."""
+        song = LogMels(log_mel, [(0, len(log_mel))])
+        n_frames = self.window_frames
+        return spectrogram.score_windows(self.predict, song, n_frames, _batch_size(n_frames))[0]
+
+    def curve(self, log_mel: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        """Score many overlapping windows of a song, to see where in it an artist is heard.
+
+        Windows are as long as the network was trained on, but no longer than a sixth of the
+        song, nor shorter than a second; each begins a quarter of a window after the one before.
+        So a song of 30 s has 21 windows also where training was on 150 s, whose network then hears
+        less at a time than it has learnt from.
+
+        Parameters
+        ----------
+        log_mel : np.ndarray
+            (n_frames, N_MELS).
+
+        Returns
+        -------
+        seconds : np.ndarray
+            (n_windows,) the middle of each.
+        probabilities : np.ndarray
+            (n_windows, n_classes).
+        window_seconds : float
+            Length of a window.
+        """
+        shortest = spectrogram.to_frames(CURVE_MIN_SECONDS)
+        longest = max(shortest, len(log_mel) // CURVE_PARTS)
+        n_frames = min(self.window_frames, longest, len(log_mel))
+        last = len(log_mel) - n_frames
+        n_windows = 1 + -(-last // max(1, n_frames // CURVE_HOP_PARTS))
+        starts = np.linspace(0, last, n_windows).round().astype(int)
+        probabilities = spectrogram.score_crops(
+            self.predict,
+            LogMels(log_mel, [(0, len(log_mel))]),
+            [(0, start) for start in starts],
+            n_frames,
+            _batch_size(n_frames),
+            "windows",
+        )
+        seconds = spectrogram.to_seconds(1) * (starts + n_frames / 2)
+        return seconds, probabilities, spectrogram.to_seconds(n_frames)
+
+
+def load(path: Path, device: torch.device, precision_option: str) -> TrainedResNet:
+    """Load a checkpoint of task2_train_wo_pretrain.py.
+
+    Parameters
+    ----------
+    path : Path
+        Of any recipe.
+    device : torch.device
+        Where to compute.
+    precision_option : str
+        See :func:`artist20.cli.choose_precision`.
+
+    Raises
+    ------
+    UserError
+        If it is none, or of another version.
+    """
+    checkpoint = artifacts.read_checkpoint(path, "task2_train_wo_pretrain.py")
+    config = checkpoint["config"]
+    known = {"width", "keep_frequency", "front_end"} <= config.keys()
+    if checkpoint["kind"] != "resnet" or not known or config["front_end"] != spectrogram.FRONT_END:
+        raise UserError(f"{path} is not of this version of task2_train_wo_pretrain.py")
+    precision = cli.choose_precision(precision_option, device, config["precision"])
+    model = ArtistResNet(
+        len(checkpoint["classes"]),
+        spectrogram.N_MELS,
+        width=config["width"],
+        keep_frequency=config["keep_frequency"],
+    )
+    model.load_state_dict(checkpoint["model"])
+    model.to(device)
+    predict = partial(training.predict, model, precision=precision)
+    # Networks trained before it was kept by itself have it in their settings.
+    trained_on = checkpoint.get("trained_on", config["dataset"])
+    return TrainedResNet(checkpoint["classes"], checkpoint["window_frames"], trained_on, predict)
+
+
+def _batch_size(n_frames: int) -> int:
+    return max(1, int(BATCH_SECONDS / spectrogram.to_seconds(n_frames)))
