@@ -46,9 +46,12 @@ def load_backbone(
         weights = weights or str(Path("data/panns") / file.name)
         if not Path(weights).is_file():
             option = "--weights" if file is fetch.CNN14_16K else "--weights --weights-32k"
+            # Not in the checkpoint: with it every epoch would write hundreds of MB, twice.
             raise UserError(
-                f"{weights} is missing: 'bash get_dataset.sh {option}' fetches it, or "
-                "--backbone-weights says where it is"
+                f"{weights} is missing, the published network that the checkpoint's classifier "
+                f"needs: 'bash get_dataset.sh {option}' fetches it; without a network, put "
+                f"{file.url} ({file.size / 1e6:.0f} MB, SHA-256 {file.sha256}) there by hand, or "
+                "say with --backbone-weights where it is"
             )
     backbone = panns.load_backbone(weights, config["seed"], device, precision)
     if backbone.weights != config["backbone_weights"]:

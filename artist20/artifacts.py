@@ -5,15 +5,19 @@ Nothing read here can run code: arrays are loaded without pickle, checkpoints wi
 Every write goes to a temporary name in the same folder and is moved into place when it is whole.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import platform
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -112,29 +116,85 @@ def model_folders(results_dir: Path) -> list[tuple[Path, str, str]]:
     return folders
 
 
+# What the system says when a disk, a quota or a limit on the size of files is full.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class DiskFullError(UserError):
+    """A file that there is no space for. The message names it, and the space that there is."""
+
+
+@contextmanager
+def told_when_full(path: Path) -> Iterator[None]:
+    """Turn a failure to write to ``path`` for want of space into a :class:`DiskFullError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        free = shutil.disk_usage(path.parent).free / 1e6
+        raise DiskFullError(
+            f"{path} cannot be written: {os.strerror(error.errno)}; {free:.1f} MB are free there: "
+            "make space"
+        ) from None
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces it if the block succeeds.
 
     The suffix is kept, because some writers choose the format by it. After a failure the
-    temporary file is gone and ``path`` is as it was.
+    temporary file is gone and ``path`` is as it was. What a killed process left, the next one that
+    writes the same file writes over; who comes while another writes it waits.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no space for it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    with told_when_full(path), _opened_alone(temporary) as file:
+        try:
+            yield temporary
             os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            temporary.replace(path)
+        except BaseException as error:
+            try:
+                _raise_what_the_system_says(error, file)
+            finally:
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _opened_alone(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file, perhaps a new one, that no other process has opened so."""
+    while True:
+        with path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                still_there = os.path.samestat(path.stat(), os.fstat(file.fileno()))
+            except FileNotFoundError:
+                still_there = False
+            if still_there:  # and not moved to its place by whoever had it
+                yield file
+                return
+
+
+def _raise_what_the_system_says(error: BaseException, file: IO[bytes]) -> None:
+    """Find out whether NumPy, torch or libsndfile failed for want of space: they do not say."""
+    if isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno is None):
+        for _ in range(2):  # the first may still have space for a part
+            os.write(file.fileno(), bytes(2**16))
 
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Keep other processes from writing to a folder at the same time.
 
-    The lock is the operating system's: it ends with the process, however that ends.
+    The lock is the operating system's: it ends with the process, however that ends. The file says
+    who had it last.
 
     Raises
     ------
@@ -142,13 +202,22 @@ def only_writer(folder: Path) -> Iterator[None]:
         If another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
+    lock = folder / ".lock"
+    with lock.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"another run is writing to {folder}: wait for it to end, or name another folder"
+                f"another run is writing to {folder} ({lock.read_text().strip()}): wait for it to "
+                "end, or name another folder"
             ) from None
+        with told_when_full(lock):
+            file.truncate(0)
+            print(
+                f"process {os.getpid()} on {platform.node()}, {Path(sys.argv[0]).name}",
+                file=file,
+                flush=True,
+            )
         yield
 
 
@@ -307,14 +376,13 @@ def write_features(
     write_array(folder / f"X_{split}.npy", X.astype(np.float32))
     write_array(folder / f"y_{split}.npy", np.array([song.artist for song in songs]))
     n_units = [len(of_song) for of_song in units]
-    with atomic_path(folder / f"units_{split}.npy") as temporary:
+    # Not memory-mapped: a process that maps a file for which the disk has no space is killed.
+    with atomic_path(folder / f"units_{split}.npy") as temporary, temporary.open("wb") as file:
         shape = (sum(n_units), units[0].shape[1])
-        rows = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
-        first = 0
+        header = np.lib.format.header_data_from_array_1_0(np.empty(0, np.float32))
+        np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
         for of_song in units:
-            rows[first : first + len(of_song)] = of_song
-            first += len(of_song)
-        rows.flush()
+            file.write(np.ascontiguousarray(of_song, np.float32).tobytes())
     unit_songs = np.repeat(np.arange(len(units), dtype=np.int32), n_units)
     write_array(folder / f"unit_songs_{split}.npy", unit_songs)
     write_json(folder / f"songs_{split}.json", [song.record() for song in songs])

@@ -117,13 +117,11 @@ def write(path: Path, waveform: np.ndarray) -> None:
         If it cannot be written.
     """
     coding = MP3_CODING if path.suffix.lower() == ".mp3" else {}
-    with atomic_path(path) as temporary:
-        try:
+    try:
+        with atomic_path(path) as temporary:
             soundfile.write(temporary, waveform, SAMPLE_RATE, **coding)
-        except soundfile.LibsndfileError as error:
-            raise UserError(
-                f"{path} cannot be written ({_reason(error)}): is the disk full?"
-            ) from None
+    except soundfile.LibsndfileError as error:
+        raise UserError(f"{path} cannot be written ({_reason(error)})") from None
 
 
 def duration(path: Path) -> float:

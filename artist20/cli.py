@@ -3,12 +3,15 @@
 import argparse
 import dataclasses
 import io
+import multiprocessing
 import os
 import platform
 import random
+import re
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from artist20 import UserError, __version__
-from artist20.artifacts import N_FOLDS, RECIPES
+from artist20.artifacts import N_FOLDS, NO_SPACE, RECIPES, DiskFullError
 
 T = TypeVar("T")
 
@@ -342,15 +345,20 @@ def run(
 ) -> None:
     """Run a script's ``main`` and exit.
 
-    A :class:`~artist20.UserError` becomes one line on stderr and exit status 2, Ctrl-C and SIGTERM
-    become exit status 130 and 143. Finished work is on disk by then. A reader of stdout that leaves
-    (``| head``) ends the script without a word, with exit status 141.
+    A :class:`~artist20.UserError` becomes one line on stderr and exit status 2, and so do memory
+    and disks that are too small; Ctrl-C and SIGTERM become exit status 130 and 143. Finished work
+    is on disk by then. A reader of stdout that leaves (``| head``) ends the script without a word,
+    with exit status 141.
     """
     signal.signal(signal.SIGTERM, _raise_terminated)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a log file shows how far the script is
+        # A log file shows how far the script is; a name that the terminal's encoding lacks is
+        # written with escapes.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     status = _status(main, to_go_on)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # all is written: nothing to tell any more
+    for number in (signal.SIGINT, signal.SIGTERM):  # all is written: nothing to tell any more
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     if "RANK" in os.environ:  # set by torchrun
         from artist20 import parallel
 
@@ -362,6 +370,9 @@ def _status(main: Callable[[], int | None], to_go_on: str) -> int:
     """Run ``main``; return the exit status, when nothing that ``main`` made is held any more."""
     try:
         return main() or 0
+    except DiskFullError as error:
+        print(f"error: {error}; {to_go_on}", file=sys.stderr)
+        return 2
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -369,22 +380,74 @@ def _status(main: Callable[[], int | None], to_go_on: str) -> int:
         terminated = interrupt.args == (signal.SIGTERM,)
         print(f"stopped; {to_go_on}", file=sys.stderr)
         return 143 if terminated else 130
+    except MemoryError:
+        print("error: memory is short: try fewer --workers", file=sys.stderr)
+        return 2
     except RuntimeError as error:
+        import torch
+
         from artist20 import parallel
 
-        if not parallel.other_is_gone(error):
+        if isinstance(error, torch.OutOfMemoryError):
+            print(f"error: {short_of_gpu_memory(error)}: try --device cpu", file=sys.stderr)
+        elif "can't allocate memory" in str(error):  # torch, on CPUs
+            print("error: memory is short: try fewer --workers", file=sys.stderr)
+        elif parallel.other_is_gone(error):
+            print(f"error: another process is gone; {to_go_on}", file=sys.stderr)
+        else:
             raise
-        print(f"error: another process is gone; {to_go_on}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # Python would try once more to write what is left.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_stdout()
         return 141
     except OSError as error:
+        if error.filename is None and error.errno in NO_SPACE and _stdout_is_full():
+            _silence_stdout()
+            print(f"error: stdout cannot be written: {error.strerror}", file=sys.stderr)
+            return 2
         if error.filename is None:
             raise
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
+
+
+def short_of_gpu_memory(error: Exception) -> str:
+    """Say that a GPU's memory is short, and how much was asked for in vain."""
+    asked = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
+    return f"the GPU's memory is short{f' by {asked[1]}' if asked else ''}"
+
+
+def live_and_die_with_the_parent(_worker: int = 0) -> None:
+    """Leave signals to the process that started this one, and end when it has ended.
+
+    To be called in worker processes. A signal to the whole process group must not take the workers
+    from a parent that is about to end them in order; a parent that was killed ends none, and its
+    workers would wait for ever for songs, or for theirs to be taken from them.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()  # getppid() would not do: it may be gone already
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.pid,), daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def _stdout_is_full() -> bool:
+    try:
+        print(flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def _silence_stdout() -> None:
+    # Python would try once more to write what is left.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _raise_terminated(signal_number: int, _frame: object) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from artist20 import UserError, audio, cli
-from artist20.artifacts import N_FOLDS, sha256_file
+from artist20.artifacts import N_FOLDS, sha256_file, told_when_full, write_json
 
 SPLITS = ("train", "val")
 
@@ -417,7 +417,7 @@ def check(data_dir: Path) -> list[str]:
         problems.append(str(error))
 
     files = [file for *_, files in rows for file in files if file.is_file()]
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(initializer=cli.live_and_die_with_the_parent) as pool:
         results = pool.map(_try_duration, files, chunksize=8)
         checked = dict(
             zip(
@@ -510,16 +510,14 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
             path = f"./train_val/{'/'.join(file.parts[-3:])}"
             _link(file, partial / path)
             paths.append(path)
-        text = json.dumps(paths, indent=1, ensure_ascii=False)
-        (partial / f"{part}.json").write_text(text, encoding="utf-8")
+        write_json(partial / f"{part}.json", paths)
     if with_test:
         order = sorted(songs["test"])
         random.Random(seed).shuffle(order)
         for number, file in enumerate(order, start=1):
             _link(file, partial / "test" / f"{number:03}{file.suffix.lower()}")
         answers = [file.parts[-3] for file in order]
-        text = json.dumps(answers, indent=1, ensure_ascii=False)
-        (partial / "answers.json").write_text(text, encoding="utf-8")
+        write_json(partial / "answers.json", answers)
     partial.rename(output)
     counts = ", ".join(f"{len(files)} {part}" for part, files in songs.items() if files)
     print(f"{output}: {n_artists} artists, {counts} songs")
@@ -544,7 +542,8 @@ def _link(source: Path, target: Path) -> None:
     try:
         os.link(source.resolve(), target)
     except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
+        with told_when_full(target):
+            shutil.copyfile(source, target)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -19,7 +19,6 @@ import json
 import math
 import multiprocessing
 import os
-import signal
 import sys
 import time
 import zlib
@@ -729,11 +728,6 @@ def is_complete(directory: Path, settings: dict[str, Any]) -> bool:
     return complete
 
 
-def ignore_interrupt() -> None:
-    """Leave Ctrl-C to the parent process, which then stops handing out songs."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def write_songs(
     directory: Path, seed: int, tracks: list[Track], seconds: float, workers: int
 ) -> None:
@@ -747,7 +741,9 @@ def write_songs(
         # Spawned: a fork of a process with threads (BLAS, torch in tests) may hang. Nothing here
         # calls BLAS or a threaded FFT, so that one process keeps one core busy and no more.
         pool = ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), initializer=ignore_interrupt
+            workers,
+            multiprocessing.get_context("spawn"),
+            initializer=cli.live_and_die_with_the_parent,
         )
         try:
             jobs = [pool.submit(write_song, directory, seed, track, seconds) for track in tracks]

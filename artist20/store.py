@@ -10,10 +10,9 @@ import hashlib
 import json
 import os
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,8 +21,8 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from artist20 import audio, parallel
-from artist20.artifacts import only_writer
+from artist20 import audio, cli, parallel
+from artist20.artifacts import only_writer, told_when_full
 
 ROWS = "rows.bin"
 PARTS = "parts"  # folder of what processes of one run computed, until it is put together
@@ -57,7 +56,9 @@ class RowStore:
         self.folder = parent / f"{name}-{digest}"
         self._lock = only_writer(self.folder)
         self._lock.__enter__()
-        (self.folder / "settings.json").write_text(described + "\n", encoding="utf-8")
+        settings_file = self.folder / "settings.json"
+        with told_when_full(settings_file):
+            settings_file.write_text(described + "\n", encoding="utf-8")
         self.dtype = np.dtype(dtype)
         self.width = width
         self._rows_file = self.folder / ROWS
@@ -97,10 +98,17 @@ class RowStore:
         return key in self._index
 
     def append(self, key: str, rows: np.ndarray) -> None:
-        """Store (n_rows, width) under a new key."""
+        """Store (n_rows, width) under a new key.
+
+        Raises
+        ------
+        DiskFullError
+            If there is no space; what was committed before is safe.
+        """
         if rows.ndim != 2 or rows.shape[1] != self.width or key in self._index:
             raise ValueError(f"rows of shape {rows.shape} do not fit the store, or {key} is known")
-        self._rows_out.write(np.ascontiguousarray(rows, dtype=self.dtype).tobytes())
+        with told_when_full(self._rows_file):
+            self._rows_out.write(np.ascontiguousarray(rows, dtype=self.dtype).tobytes())
         self._index[key] = (self._n_rows, len(rows))
         self._pending.append(json.dumps([key, self._n_rows, len(rows)]) + "\n")
         self._n_rows += len(rows)
@@ -113,9 +121,10 @@ class RowStore:
             (self._rows_out, b""),
             (self._index_out, "".join(self._pending).encode()),
         ):
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
+            with told_when_full(self._rows_file):
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
         self._pending.clear()
         self._committed = time.monotonic()
 
@@ -139,10 +148,13 @@ class RowStore:
         traceback: TracebackType | None,
     ) -> None:
         """Commit, also after an error: what is finished is finished."""
-        self.commit()
-        self._rows_out.close()
-        self._index_out.close()
-        self._lock.__exit__(None, None, None)
+        try:
+            self.commit()
+        finally:
+            for out in (self._rows_out, self._index_out):
+                with suppress(OSError):  # of what commit could not write, and has said so
+                    out.close()
+            self._lock.__exit__(None, None, None)
 
 
 class _Songs(Dataset[np.ndarray]):
@@ -160,22 +172,6 @@ class _Songs(Dataset[np.ndarray]):
             return self.treat(self.files[i])
         except audio.AudioError as error:  # returned, because raised it would end all workers
             return error
-
-
-def _live_and_die_with_the_parent(_worker: int) -> None:
-    # A signal to the whole process group must not take the workers from a parent that is about to
-    # end them in order.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    # A worker of torch's sees that its parent was killed, but then waits for ever for the song that
-    # it holds to be taken from it.
-    threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_after(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
 
 
 def _as_it_is(value: Any) -> Any:
@@ -213,7 +209,7 @@ def map_songs(
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=min(workers, len(files)),
-        worker_init_fn=_live_and_die_with_the_parent,
+        worker_init_fn=cli.live_and_die_with_the_parent,
     )
     return tqdm(loader, label, disable=parallel.quiet(), unit="song")
 

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
-from artist20 import UserError, artifacts, evaluation, parallel
+from artist20 import UserError, artifacts, cli, evaluation, parallel
 
 # What is kept of an epoch in the midst of it: the sums are over its steps so far.
 NEW_EPOCH = {"step": 0, "examples": 0, "loss_sum": 0.0, "seconds": 0.0}
@@ -173,7 +173,7 @@ def fit(
     Raises
     ------
     UserError
-        If the loss is no longer finite. The last good checkpoint stays.
+        If the loss is no longer finite, or the GPU's memory short. The last good checkpoint stays.
     KeyboardInterrupt
         After Ctrl-C or SIGTERM, when ``last.pt`` is written.
     """
@@ -206,6 +206,7 @@ def fit(
     runner = parallel.distribute(model)
     with ExitStack() as stack:
         stopped = stack.enter_context(_stop_request())
+        stack.enter_context(_told_if_memory_is_short(identity["config"]))
         if parallel.is_main():
             stack.enter_context(artifacts.only_writer(folder))
             if tensorboard:
@@ -575,6 +576,19 @@ def _stop_request() -> Iterator[list[Any]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _told_if_memory_is_short(config: dict[str, Any]) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        size = config["batch_size"]
+        smaller = f"--batch-size {size // 2}" if size > 1 else "a smaller --crop-seconds"
+        raise UserError(
+            f"{cli.short_of_gpu_memory(error)} for batches of {size}: try {smaller}, with "
+            "--overwrite if there are epochs already"
+        ) from None
 
 
 @contextmanager

@@ -8,12 +8,11 @@ set sizes; files that the operating system keeps in memory by itself are in it.
 """
 
 import argparse
-import re
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from measure import run
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
@@ -29,39 +28,6 @@ STAGES = {
     "task2_train_wo_pretrain": TINY,
     "task2_inference_wo_pretrain": [],
 }
-
-
-def descendants(pid: int) -> list[int]:
-    """List a process and all that it started, directly or not."""
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += descendants(int(child))
-    return found
-
-
-def memory_of(pid: int) -> float:
-    """Sum the proportional set sizes of a process and its descendants, in MB."""
-    total = 0
-    try:
-        for each in descendants(pid):
-            rollup = Path(f"/proc/{each}/smaps_rollup").read_text()
-            total += int(re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[1])
-    except (OSError, TypeError):  # one of them has just ended
-        return 0.0
-    return total / 1024
-
-
-def run(command: list[str]) -> tuple[float, float]:
-    """Run a command; return its seconds and its peak memory in MB."""
-    started, peak = time.perf_counter(), 0.0
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while process.poll() is None:
-        peak = max(peak, memory_of(process.pid))
-        time.sleep(0.2)
-    if process.returncode:
-        sys.exit(f"{' '.join(command)} ended with {process.returncode}")
-    return time.perf_counter() - started, peak
 
 
 def parse_args() -> argparse.Namespace:
@@ -88,7 +54,7 @@ def main() -> None:
             for name, options in STAGES.items():
                 script = str(REPOSITORY / f"{name}.py")
                 measured[name] = run([python, script, *where, *options])
-            for name, (seconds, megabytes) in measured.items():
+            for name, (seconds, _, megabytes) in measured.items():
                 rows[name].append(f"{seconds:6.0f} s {megabytes:6.0f} MB")
             sizes.append(len(list(Path(folder, "data").rglob("*.mp3"))))
     print(f"{'songs of ' + format(args.song_seconds, 'g') + ' s':30}", end="")

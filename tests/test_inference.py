@@ -68,6 +68,36 @@ def test_predictions_have_the_courses_form(data_dir, capsys):
     ]  # fmt: skip
 
 
+def test_the_courses_grader_takes_the_predictions(tmp_path, capsys):
+    """It is written here as the design describes it, with nothing of ours."""
+    n_songs = 233
+    rng = np.random.default_rng(0)
+    levels = rng.integers(len(CLASSES), size=n_songs)
+    for number, level in enumerate(levels, start=1):
+        write_level(tmp_path / "data/test" / f"{number:03}.wav", level)
+    answers = [
+        CLASSES[(level + shift) % 4]
+        for level, shift in zip(levels, rng.integers(4, size=n_songs), strict=True)
+    ]
+    (tmp_path / "answers.json").write_text(json.dumps(answers))
+    assert run(tmp_path / "data", "--answers", tmp_path / "answers.json") == 0
+
+    with (tmp_path / "results/test_predictions.json").open() as file:
+        predictions = json.load(file)
+    assert len(predictions) == len(answers) == n_songs
+    top1 = top3 = 0
+    for key, guesses in predictions.items():
+        assert len(guesses) == 3
+        answer = answers[int(key) - 1]
+        top1 += guesses[0] == answer
+        top3 += answer in guesses
+    top1, top3 = top1 / len(answers), top3 / len(answers)
+    assert 0.2 < top1 < 0.3
+    said = capsys.readouterr().out
+    assert f"top-1 {top1:.2%}, top-3 {top3:.2%}" in said
+    assert f"{top1 + 0.5 * top3:.4f}\n" in said
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_fewer_than_three_artists_are_all_named(data_dir, n_classes):
     scores = np.linspace(0.1, 0.6, n_classes)[None]

@@ -20,7 +20,7 @@ import torch
 from conftest import ARTISTS, write_song
 from PIL import Image
 
-from artist20 import artifacts, audio, cli, comparison, features, spectrogram
+from artist20 import artifacts, audio, cli, comparison, features, fetch, spectrogram
 from artist20.models import ArtistResNet, EmbeddingMLP
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -119,12 +119,13 @@ def here(study, tmp_path, monkeypatch):
 def call(monkeypatch, script, *options):
     """Run a script within this process; return its exit status."""
     monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, options)])
-    handler = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with pytest.raises(SystemExit) as end:
             cli.run(importlib.import_module(script).main)
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return end.value.code or 0
 
 
@@ -598,6 +599,32 @@ def test_inference_needs_a_checkpoint_and_songs_alone(here, tmp_path, monkeypatc
     assert call(monkeypatch, "task2_inference_wo_pretrain", *options) == 1
     assert read(tmp_path / "out.json") == {key: expected[key] for key in ("001", "003")}
     assert not (here / "results").exists()
+
+
+def test_panns_inference_needs_no_training_data_either(here, tmp_path, monkeypatch):
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone/test").symlink_to((tmp_path / "data/test").resolve())
+    expected = read(here / "results/task2/panns/test_predictions.json")
+    shutil.move(here / "results/task2/panns/best.pt", tmp_path / "model.pt")
+    shutil.rmtree(here / "results")
+    options = ["--data-dir", "alone", "--checkpoint", "model.pt", "--output", "out.json"]
+    options += ["--device", "cpu", "--workers", "1"]
+    assert call(monkeypatch, "task2_inference", *options) == 0
+    assert read(tmp_path / "out.json") == expected
+
+
+def test_a_grader_is_told_where_the_backbone_is(here, monkeypatch, capsys):
+    path = here / "results/task2/panns/best.pt"
+    checkpoint = artifacts.read_checkpoint(path, "x")
+    checkpoint["config"]["backbone_weights"] = fetch.CNN14_16K.sha256
+    artifacts.write_checkpoint(path, checkpoint)
+    assert call(monkeypatch, "task2_inference", *COMPUTE) == 2
+    error = capsys.readouterr().err
+    assert_one_line(error)
+    for said in ("data/panns/Cnn14_16k_mAP=0.438.pth", "get_dataset.sh --weights'"):
+        assert said in error
+    for said in (fetch.CNN14_16K.url, fetch.CNN14_16K.sha256, "359 MB", "--backbone-weights"):
+        assert said in error
 
 
 def test_audio(here, tmp_path, monkeypatch, capsys):

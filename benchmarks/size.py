@@ -1,0 +1,129 @@
+"""How time and memory grow with lists of up to 100,000 songs, where no song is heard.
+
+All songs are links to one short file, so that what is left is bookkeeping: finding, checking,
+hashing, indexing, writing. Features of the one file are computed once. The cache and the
+predictions are of songs that differ in their numbers alone. Every row is a process of its own;
+time is that of the CPUs, of all its processes, and memory the largest sum of their proportional
+set sizes.
+
+    python benchmarks/size.py
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from measure import run
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from artist20 import artifacts, audio, cli
+
+N_ARTISTS, SONGS_PER_ALBUM = 20, 10
+LINKS_PER_FILE = 10_000  # some file systems allow 65,000
+
+
+def make_music(folder: Path, n_songs: int) -> None:
+    """Make an ``artist/album/song`` tree of links to one song of a second."""
+    noise = np.random.default_rng(0).normal(0, 0.1, audio.SAMPLE_RATE).astype(np.float32)
+    for i in range(n_songs):
+        if i % LINKS_PER_FILE == 0:
+            source = folder / f"source-{i}.mp3"
+            audio.write(source, noise)
+        album = folder / "music" / f"artist {i % N_ARTISTS:02}"
+        album /= f"album {i // N_ARTISTS // SONGS_PER_ALBUM:04}"
+        album.mkdir(parents=True, exist_ok=True)
+        os.link(source, album / f"{i:06}.mp3")
+
+
+def fill_store(folder: Path, n_songs: int) -> None:
+    """Put rows of so many songs into a cache, and open it again."""
+    from artist20.store import RowStore
+
+    kind = (folder, "size", {}, "float32", 100)
+    with RowStore(*kind) as store:
+        for i in range(n_songs):
+            store.append(f"{i:064x}", np.full((1, 100), i, np.float32))
+    with RowStore(*kind) as store:
+        assert len(store.index()) == n_songs == len(store.rows())
+
+
+def write_predictions(folder: Path, n_songs: int) -> None:
+    """Write scores of so many songs of 20 artists, and read them again."""
+    classes = [f"artist {i:02}" for i in range(N_ARTISTS)]
+    songs = [
+        {"path": f"./train_val/{i}.mp3", "artist": classes[i % N_ARTISTS], "album": str(i // 200)}
+        for i in range(n_songs)
+    ]
+    scores = np.random.default_rng(0).dirichlet(np.ones(N_ARTISTS), n_songs)
+    path = folder / "val_predictions.json"
+    artifacts.write_predictions(path, artifacts.Predictions(classes, songs, {"model": scores}))
+    assert len(artifacts.read_predictions(path, "this benchmark").labels) == n_songs
+
+
+STEPS: dict[str, Callable[[Path, int], None]] = {
+    "music, made of links": make_music,
+    "cache, written and opened": fill_store,
+    "predictions, written and read": write_predictions,
+}
+
+
+def rows(folder: Path) -> dict[str, list[str]]:
+    """Name the commands that are run on a folder, in their order."""
+    data, python = str(folder / "data"), sys.executable
+    step = [python, __file__, "--folder", str(folder), "--step"]
+    music, *others = STEPS
+    split = ["split", str(folder / "music"), "--output", data, "--test"]
+    script = str(REPOSITORY / "task1_preprocessing.py")
+    where = ["--data-dir", data, "--results-dir", str(folder / "results"), "--device", "cpu"]
+    return {
+        music: [*step, music],
+        "dataset split": [python, "-m", "artist20.dataset", *split],
+        "dataset check": [python, "-m", "artist20.dataset", "check", data],
+        "task1_preprocessing, anew": [python, script, *where],
+        "task1_preprocessing, again": [python, script, *where],
+        **{name: [*step, name] for name in others},
+    }
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = cli.make_parser(__doc__)
+    parser.add_argument(
+        "--songs", type=int, nargs="+", default=[1000, 10_000, 100_000], help="sizes of the list"
+    )
+    parser.add_argument("--step", choices=list(STEPS), help="run this one alone, in --folder")
+    parser.add_argument("--folder", type=Path, help="see --step")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run everything on all sizes, and print the table."""
+    args = parse_args()
+    if args.step:
+        STEPS[args.step](args.folder, args.songs[0])
+        return
+    table: dict[str, list[str]] = {}
+    for n_songs in args.songs:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, command in rows(Path(folder)).items():
+                own = ["--songs", str(n_songs)] if "--step" in command else []
+                seconds, cpu_seconds, megabytes = run([*command, *own], REPOSITORY)
+                cell = f"{cpu_seconds:7.1f} s {megabytes:5.0f} MB"
+                table.setdefault(name, []).append(cell)
+                print(
+                    f"{n_songs:7} songs, {name:30}{cell}, {seconds:.0f} s by the clock",
+                    file=sys.stderr,
+                )
+    print(f"{'songs':30}" + "".join(f"{size:>19}" for size in args.songs))
+    for name, cells in table.items():
+        print(f"{name:30}" + "".join(f"{cell:>19}" for cell in cells))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,333 @@
+"""What surrounds a run: full disks, other runs, other encodings, memory that is short."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from sklearn.preprocessing import StandardScaler
+
+from artist20 import (
+    UserError,
+    artifacts,
+    audio,
+    cli,
+    dataset,
+    evaluation,
+    figures,
+    store,
+    training,
+)
+from artist20.artifacts import DiskFullError
+from artist20.models import ArtistResNet, EmbeddingMLP
+from artist20.store import RowStore
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LIMIT = 20_000  # bytes that a file may have
+NOISE = np.random.default_rng(0).normal(size=(200, 100)).astype(np.float32)
+
+
+@pytest.fixture
+def full_disk():
+    """Let no file grow beyond LIMIT; give back what ends that."""
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def make_space():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, most))
+    yield make_space
+    make_space()
+
+
+# --- full disks --------------------------------------------------------------------------------
+
+
+def save_figure(path):
+    figure = Figure()
+    figure.subplots().imshow(NOISE)
+    figures.save(figure, path)
+
+
+def write_units(path):
+    song = dataset.Song("./train_val/a/b/c.mp3", "a", "b", Path("c.mp3"))
+    artifacts.write_features(path.parent, "train", np.zeros((1, 2)), [NOISE], [song])
+
+
+WRITERS = {
+    "a.json": lambda path: artifacts.write_json(path, NOISE.tolist()),
+    "a.npy": lambda path: artifacts.write_array(path, NOISE),
+    "units_train.npy": write_units,
+    "a.pt": lambda path: artifacts.write_checkpoint(path, {"model": torch.from_numpy(NOISE)}),
+    "a.skops": lambda path: artifacts.write_sklearn(path, StandardScaler().fit(np.tile(NOISE, 50))),
+    "a.mp3": lambda path: audio.write(path, np.tile(NOISE.ravel() / 9, 20)),
+    "a.wav": lambda path: audio.write(path, NOISE.ravel() / 9),
+    "a.png": save_figure,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path, full_disk, name):
+    path = tmp_path / name
+    path.write_text("old")
+    with pytest.raises(DiskFullError, match="MB are free there: make space") as caught:
+        WRITERS[name](path)
+    assert str(path) in str(caught.value)
+    assert path.read_text() == "old"
+    assert not [file for file in tmp_path.iterdir() if ".tmp" in file.name]
+    full_disk()
+    WRITERS[name](path)
+    assert path.stat().st_size > LIMIT
+
+
+def test_a_store_on_a_full_disk_keeps_what_it_has(tmp_path, full_disk, monkeypatch):
+    monkeypatch.setattr(store, "COMMIT_SECONDS", 0.0)
+    kind = (tmp_path, "toy", {}, "float32", 100)
+    with (
+        pytest.raises(DiskFullError, match=r"rows\.bin cannot be written"),
+        RowStore(*kind) as rows,
+    ):
+        for i in range(200):
+            rows.append(str(i), NOISE[i : i + 1])
+    full_disk()
+    with RowStore(*kind) as rows:
+        n_kept = len(rows.index())
+        assert n_kept == LIMIT // (4 * 100)
+        for i in range(n_kept, 200):
+            rows.append(str(i), NOISE[i : i + 1])
+        assert np.array_equal(rows.rows(), NOISE)
+
+
+def test_a_full_disk_ends_a_script_with_one_line(tmp_path, full_disk, monkeypatch, capsys):
+    def main():
+        artifacts.write_array(tmp_path / "X.npy", NOISE)
+
+    assert status_of(main, "the same command goes on") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'X.npy'} cannot be written: File too large; ")
+    assert error.endswith("make space; the same command goes on\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_copied_data_set_on_a_full_disk_names_its_own_file(tmp_path, full_disk, monkeypatch):
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    full_disk()
+    source = tmp_path / "music.mp3"
+    source.write_bytes(bytes(2 * LIMIT))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, resource.RLIM_INFINITY))
+    with pytest.raises(DiskFullError, match=r"copy\.mp3 cannot be written"):
+        dataset._link(source, tmp_path / "copy.mp3")
+
+
+# --- other runs --------------------------------------------------------------------------------
+
+
+def in_a_fork(work):
+    """Call a function in another process, which ends with it; return that process's number."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return pid
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_a_killed_writer_left_is_written_over(tmp_path):
+    path = tmp_path / "a.json"
+
+    def killed():
+        with artifacts.atomic_path(path) as temporary:
+            temporary.write_text("half, and longer than what follows")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.waitpid(in_a_fork(killed), 0)
+    assert len(list(tmp_path.iterdir())) == 1
+    artifacts.write_json(path, 1)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "1\n"
+
+
+def test_writers_of_one_file_take_turns(tmp_path):
+    path = tmp_path / "a.txt"
+
+    def write(text):
+        for _ in range(50):
+            with artifacts.atomic_path(path) as temporary:
+                for _ in range(3):
+                    with temporary.open("a") as file:
+                        file.write(text)
+                assert temporary.read_text() == 3 * text
+        (tmp_path / f"{text}.done").touch()
+
+    for pid in [in_a_fork(lambda text=text: write(text)) for text in "abc"]:
+        os.waitpid(pid, 0)
+    assert path.read_text() in ("aaa", "bbb", "ccc")
+    assert {file.name for file in tmp_path.iterdir()} == {"a.txt", "a.done", "b.done", "c.done"}
+
+
+def test_the_second_run_is_told_of_the_first_and_a_killed_one_holds_nothing(tmp_path):
+    holding = tmp_path / "holding"
+
+    def hold():
+        with artifacts.only_writer(tmp_path):
+            holding.touch()
+            time.sleep(60)
+
+    pid = in_a_fork(hold)
+    wait_for(holding.exists)
+    with (
+        pytest.raises(UserError, match=f"another run is writing to .*process {pid} on "),
+        artifacts.only_writer(tmp_path),
+    ):
+        pass
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    with artifacts.only_writer(tmp_path):
+        assert f"process {os.getpid()} on " in (tmp_path / ".lock").read_text()
+
+
+def test_no_worker_of_a_killed_check_is_left(tiny_copy, tmp_path):
+    """Its workers wait for songs at a pipe of which each holds both ends."""
+    song = next((tiny_copy / "train_val").rglob("*.mp3"))
+    worker = tmp_path / "worker"
+
+    def slow(file):
+        worker.write_text(str(os.getpid()))
+        time.sleep(0.2)
+        return audio.BLOCK_SECONDS
+
+    def check():
+        audio.duration = slow
+        dataset.check(tiny_copy)
+
+    assert song.is_file()
+    pid = in_a_fork(check)
+    wait_for(lambda: worker.is_file() and worker.read_text())
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    wait_for(lambda: not Path("/proc", worker.read_text()).exists())
+
+
+# --- stdout ------------------------------------------------------------------------------------
+
+
+def shell(code, **more):
+    """Run Python code with ``cli``, as a script would."""
+    command = [sys.executable, "-c", f"from artist20 import cli\n{code}"]
+    return subprocess.run(command, cwd=REPOSITORY, stderr=subprocess.PIPE, timeout=60, **more)
+
+
+def test_a_full_stdout_is_one_line():
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = shell("cli.run(lambda: print('table'))", stdout=full)
+    assert done.returncode == 2
+    assert done.stderr == b"error: stdout cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}, {"LC_ALL": "C", "HOME": ""}]
+)
+def test_names_are_printed_whatever_the_encoding(environment):
+    code = r"cli.run(lambda: print('Bj\u00f6rk \u2013 \u266b \udcff'))"
+    done = shell(code, stdout=subprocess.PIPE, env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"Bj")
+    assert done.stdout.endswith(b"\\udcff\n")
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+def status_of(main, *options):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.run(main, *options)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return end.value.code
+
+
+TORCH = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 2 GiB"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            torch.OutOfMemoryError(TORCH),
+            "the GPU's memory is short by 2.50 GiB: try --device cpu",
+        ),
+        (MemoryError(), "memory is short: try fewer --workers"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 B"),
+            "memory is short: try fewer --workers",
+        ),
+    ],
+)
+def test_short_memory_is_one_line(error, said, capsys):
+    def main():
+        raise error
+
+    assert status_of(main) == 2
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
+@pytest.mark.parametrize(("size", "advice"), [(32, "--batch-size 16"), (1, "--crop-seconds")])
+def test_short_memory_in_training_names_the_batch_size_to_try(tmp_path, size, advice):
+    model = torch.nn.Linear(1, 2)
+    optimizer = torch.optim.SGD(model.parameters())
+
+    def batches(_epoch):
+        raise torch.OutOfMemoryError(TORCH)
+
+    with pytest.raises(UserError, match=f"by 2.50 GiB for batches of {size}: .*{advice}"):
+        training.fit(
+            model,
+            optimizer,
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1),
+            batches,
+            lambda: np.full((1, 2), 0.5),
+            np.array([0]),
+            epochs=1,
+            steps_per_epoch=1,
+            label_smoothing=0.0,
+            seed=0,
+            precision=torch.float32,
+            folder=tmp_path,
+            identity={"kind": "toy", "classes": [], "config": {"batch_size": size}},
+        )
+
+
+# --- size --------------------------------------------------------------------------------------
+
+
+def test_two_thousand_artists(tmp_path):
+    """Heads, ranking and files of more artists than anybody has asked for yet."""
+    classes = [f"artist {i:04}" for i in range(2000)]
+    resnet, mlp = ArtistResNet(len(classes), 64), EmbeddingMLP(len(classes))
+    logits = training.predict(resnet, torch.zeros(2, 64, 64), torch.float32)
+    assert logits.shape == (2, 2000)
+    scores = training.predict(mlp, torch.randn(3, 2048), torch.float32)
+    songs = [{"path": f"{i}.mp3", "artist": classes[-1 - i], "album": "a"} for i in range(3)]
+    path = tmp_path / "val_predictions.json"
+    artifacts.write_predictions(path, artifacts.Predictions(classes, songs, {"mlp": scores}))
+    back = artifacts.read_predictions(path, "this test")
+    assert back.labels.tolist() == [1999, 1998, 1997]
+    assert np.array_equal(evaluation.top_k(back.scores["mlp"], 3), evaluation.top_k(scores, 3))
