@@ -117,7 +117,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary file is gone and ``path`` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    stem = path.stem[:50]  # a name that is as long as names can be has no room for more
+    temporary = path.with_name(f".{stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as file:

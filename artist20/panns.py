@@ -364,6 +364,33 @@ def cached_views(
     return _cached(parent, "views", files, keys, backbone, settings, cut, workers)
 
 
+def find_undecodable(
+    parent: Path, files: Sequence[Path], keys: Sequence[str], workers: int
+) -> dict[str, str]:
+    """Decode songs, those of earlier runs excepted; return by key what is wrong with bad ones.
+
+    Parameters are those of :func:`cached_windows`.
+    """
+    unreadable: dict[str, str] = {}
+    stored_rows(
+        parent,
+        "decoded",
+        {},
+        "int64",
+        1,
+        dict(zip(keys, files, strict=True)),
+        _count_samples,
+        workers=workers,
+        label="decoding",
+        unreadable=unreadable,
+    )
+    return unreadable
+
+
+def _count_samples(file: Path) -> np.ndarray:
+    return np.array([[sum(len(block) for block in audio.read_blocks(file))]])
+
+
 def _cached(
     parent: Path,
     name: str,

@@ -146,7 +146,11 @@ class LogMels:
 
 
 def cached_log_mels(
-    parent: Path, files: Sequence[Path], keys: Sequence[str], workers: int
+    parent: Path,
+    files: Sequence[Path],
+    keys: Sequence[str],
+    workers: int,
+    unreadable: dict[str, str] | None = None,
 ) -> LogMels:
     """Compute, or find in the store under ``parent``, the log-mels of songs.
 
@@ -160,6 +164,8 @@ def cached_log_mels(
         Their :func:`artist20.dataset.content_keys`.
     workers : int
         Number of processes.
+    unreadable : dict of str to str, optional
+        See :func:`artist20.store.stored_rows`; these songs are not in the result.
     """
     rows, index = stored_rows(
         parent,
@@ -171,8 +177,9 @@ def cached_log_mels(
         _load_log_mel,
         workers=workers,
         label="log-mels",
+        unreadable=unreadable,
     )
-    return LogMels(rows, [index[key] for key in keys])
+    return LogMels(rows, [index[key] for key in keys if key in index])
 
 
 def random_crops(

@@ -22,7 +22,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from artist20 import audio, parallel
+from artist20 import UserError, audio, parallel, printable
 from artist20.artifacts import only_writer
 
 ROWS = "rows.bin"
@@ -253,7 +253,8 @@ def stored_rows(
     songs_at_a_time : int
         How many songs ``in_main`` is given.
     unreadable : dict of str to str, optional
-        Gets, by key, a line on every song that cannot be decoded, instead of an error at the end.
+        Gets, by key, what is wrong with every song that cannot be decoded, in place of an error at
+        the end.
 
     Returns
     -------
@@ -264,7 +265,7 @@ def stored_rows(
 
     Raises
     ------
-    AudioError
+    UserError
         If songs cannot be decoded, unless ``unreadable`` is given: names them all, after all others
         are done.
     """
@@ -288,7 +289,7 @@ def stored_rows(
         waiting: dict[str, np.ndarray] = {}
         for key, result in zip(mine, results, strict=True):
             if isinstance(result, audio.AudioError):
-                problems[key] = str(result)
+                problems[key] = result.reason
             else:
                 waiting[key] = result
             if waiting and (len(waiting) == songs_at_a_time or key == mine[-1]):
@@ -310,9 +311,10 @@ def stored_rows(
     if unreadable is not None:
         unreadable.update(problems)
     elif problems:
-        raise audio.AudioError(
+        raise UserError(
             f"{len(problems)} song{'s' if len(problems) > 1 else ''} cannot be read; "
-            "mend or take off the lists:\n" + "\n".join(problems.values())
+            "mend or take off the lists:\n"
+            + "\n".join(f"{printable(files[key])} {reason}" for key, reason in problems.items())
         )
     return rows, index
 

@@ -20,7 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from artist20 import UserError, artifacts, classical, cli, evaluation, features, inference
+from artist20 import (
+    UserError,
+    artifacts,
+    classical,
+    cli,
+    dataset,
+    evaluation,
+    features,
+    inference,
+    printable,
+)
 from artist20.classical import Rows
 
 
@@ -81,7 +91,7 @@ def main() -> int:
     folder = artifacts.task1_dir(args.results_dir, args.level)
     metrics = read_metrics(args.results_dir, args.level)
     files, answers = inference.read_test(args)
-    hashes = {key: artifacts.sha256_file(file) for key, file in files.items()}
+    hashes = {key: dataset.content_key(file) for key, file in files.items()}
     unreadable: dict[str, str] = {}
     cache = artifacts.task1_dir(args.results_dir) / "cache"
     units = features.cached_units(
@@ -91,7 +101,11 @@ def main() -> int:
         args.workers,
         unreadable,
     )
-    problems = [f"{key}: {unreadable[of]}" for key, of in hashes.items() if of in unreadable]
+    problems = [
+        f"{printable(key)}: {printable(files[key])} {unreadable[of]}"
+        for key, of in hashes.items()
+        if of in unreadable
+    ]
     songs = {key: of for key, of in hashes.items() if of in units}
     if not songs:
         raise UserError(f"none of the {len(files)} test songs can be read: {problems[0]}")

@@ -6,18 +6,33 @@ import os
 # this small a second thread costs more than it gives.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import importlib
 import json
 import shutil
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import HealthCheck, settings
 from scipy.special import softmax
 
-from artist20 import artifacts, evaluation
+from artist20 import artifacts, cli, evaluation
 from artist20.artifacts import FeatureSet, Predictions
+
+# The same few examples in every run: the suite is quick, and fails for its code alone.
+settings.register_profile(
+    "suite",
+    derandomize=True,
+    deadline=None,
+    max_examples=60,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("suite")
 
 SAMPLE_RATE = 16_000
 
@@ -225,3 +240,25 @@ def put_task1(
         {"dataset": TOY_DATASET, "feature_version": 1, "arrays": config["arrays"]},
     )
     return folder
+
+
+# --- scripts -------------------------------------------------------------------------------------
+
+
+def call(monkeypatch: pytest.MonkeyPatch, script: str, *options: object) -> int:
+    """Run a script within this process; return its exit status."""
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, options)])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.run(importlib.import_module(script).main)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return end.value.code or 0
+
+
+def assert_one_line(error: str) -> None:
+    """Check what a script printed to stderr."""
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
