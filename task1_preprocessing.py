@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artist20 import artifacts, cli, dataset, features, parallel
+from artist20 import artifacts, cli, dataset, features, parallel, store
 
 
 def preprocess(args: argparse.Namespace, folder: Path) -> None:
@@ -68,6 +68,8 @@ def preprocess(args: argparse.Namespace, folder: Path) -> None:
             units = [units_of[keys[song]] for song in songs]
             X = np.concatenate([features.merge_units(of_song, 1) for of_song in units])
             X = X[:, : len(features.FEATURE_NAMES)]
+            for of_song in (X, *units):
+                store.check_finite(of_song, folder / "cache")
             artifacts.write_features(folder, split, X, units, songs)
             print(f"{split}: {X.shape[0]} songs x {X.shape[1]} features")
         artifacts.write_json(

@@ -36,9 +36,21 @@ def load_scorer(
     """
     checkpoint = artifacts.read_checkpoint(path, "task2_train_wo_pretrain.py")
     config = checkpoint["config"]
-    known = {"width", "keep_frequency", "front_end"} <= config.keys()
-    if checkpoint["kind"] != "resnet" or not known or config["front_end"] != spectrogram.FRONT_END:
-        raise UserError(f"{path} is not of this version of task2_train_wo_pretrain.py")
+    form = {
+        "kind": "resnet",
+        "window_frames": int,
+        "config": {
+            "width": int,
+            "keep_frequency": bool,
+            "precision": str,
+            "front_end": spectrogram.FRONT_END,
+        },
+    }
+    if not artifacts.has_form(checkpoint, form) or not checkpoint["window_frames"] > 0:
+        raise UserError(
+            f"{path} is not of this version of task2_train_wo_pretrain.py: run that again, or name "
+            "another with --checkpoint"
+        )
     precision = cli.choose_precision(precision_option, device, config["precision"])
     model = ArtistResNet(
         len(checkpoint["classes"]),
@@ -46,7 +58,7 @@ def load_scorer(
         width=config["width"],
         keep_frequency=config["keep_frequency"],
     )
-    model.load_state_dict(checkpoint["model"])
+    training.load_weights(model, checkpoint, path, "task2_train_wo_pretrain.py --overwrite")
     model.to(device)
     n_frames = checkpoint["window_frames"]
     batch_size = max(1, int(BATCH_SECONDS / spectrogram.to_seconds(n_frames)))

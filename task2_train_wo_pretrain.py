@@ -40,6 +40,7 @@ from artist20 import (
     evaluation,
     parallel,
     spectrogram,
+    store,
     training,
 )
 from artist20.models import ArtistResNet
@@ -263,6 +264,8 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
         [*keys, *twin_keys],
         args.workers,
     )
+    for first, length in everything.spans:
+        store.check_finite(everything.rows[first : first + length], cache)
     train_mels = LogMels(everything.rows, everything.spans[:n_train])
     val_mels = LogMels(everything.rows, everything.spans[n_train:n_songs])
     versions = LogMels(everything.rows, train_mels.spans + everything.spans[n_songs:])

@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from artist20 import UserError, audio, cli, printable
-from artist20.artifacts import N_FOLDS, sha256_file
+from artist20.artifacts import N_FOLDS, parse_json, sha256_file
 
 SPLITS = ("train", "val")
 
@@ -320,7 +320,7 @@ def describe(data_dir: Path) -> dict[str, object]:
     marker = data_dir / "dataset.json"
     if marker.is_file():
         try:
-            value = json.loads(marker.read_text(encoding="utf-8"))
+            value = parse_json(marker.read_text(encoding="utf-8"))
             return {"name": str(value["name"]), "synthesised": bool(value["synthesised"])}
         except (ValueError, RecursionError, KeyError, TypeError):
             raise UserError(f"{marker} does not say 'name' and 'synthesised'") from None

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from artist20 import UserError, audio, augment, fetch
 from artist20.artifacts import sha256_file
 from artist20.evaluation import mean_per_song, window_starts
-from artist20.store import stored_rows
+from artist20.store import check_finite, stored_rows
 
 UNTRAINED = "untrained"
 EMBEDDING_SIZE = 2048
@@ -423,8 +423,10 @@ def _cached(
         songs_at_a_time=SONGS_AT_A_TIME[device.type],
     )
     spans = [index[key] for key in keys]
+    of_songs = np.concatenate([rows[first : first + n_rows] for first, n_rows in spans])
+    check_finite(of_songs, parent)
     return Embeddings(
-        np.concatenate([rows[first : first + n_rows] for first, n_rows in spans]),
+        of_songs,
         np.repeat(np.arange(len(spans)), [n_rows for _, n_rows in spans]),
     )
 

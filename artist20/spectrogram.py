@@ -66,11 +66,14 @@ def log_mel(waveform: np.ndarray) -> np.ndarray:
         resolves 0.06 dB or better over the whole range of levels.
     """
     n_frames = 1 + len(waveform) // HOP_LENGTH
-    padded = torch.from_numpy(np.pad(waveform, N_FFT // 2))
     blocks = []
     for start in range(0, n_frames, BLOCK_FRAMES):
         stop = min(start + BLOCK_FRAMES, n_frames)
-        power = _mel_spectrogram()(padded[start * HOP_LENGTH : (stop - 1) * HOP_LENGTH + N_FFT])
+        first = start * HOP_LENGTH - N_FFT // 2
+        last = (stop - 1) * HOP_LENGTH + N_FFT // 2
+        around = (max(0, -first), max(0, last - len(waveform)))
+        block = np.pad(waveform[max(0, first) : last], around)
+        power = _mel_spectrogram()(torch.from_numpy(block))
         blocks.append((10 * power.clamp_min(AMIN).log10()).T.half())
     return torch.cat(blocks).numpy()
 

@@ -80,9 +80,10 @@ class RowStore:
                 try:
                     key, start, rows = json.loads(line)
                     follows = start == self._n_rows and 0 <= rows <= n_stored - start
-                except (ValueError, TypeError):
+                except (ValueError, TypeError, RecursionError):
                     break
-                if not line.endswith(b"\n") or not follows or not isinstance(rows, int):
+                typed = isinstance(key, str) and type(rows) is int
+                if not line.endswith(b"\n") or not follows or not typed:
                     break
                 self._index[key] = (start, rows)
                 self._n_rows = start + rows
@@ -329,6 +330,18 @@ def _absorb_parts(store: RowStore, kind: tuple[dict[str, Any], str, int]) -> Non
                     store.append(key, rows[first : first + n_rows])
         store.commit()
         shutil.rmtree(folder)
+
+
+def check_finite(numbers: np.ndarray, parent: Path) -> None:
+    """Refuse numbers made of a store's rows that are not all finite: these were never stored.
+
+    Raises
+    ------
+    UserError
+        If they are not: names the folder of the stores.
+    """
+    if not np.isfinite(numbers).all():
+        raise UserError(f"{parent} is damaged: delete it and run the same command again")
 
 
 def _map_rows(folder: Path, dtype: str, shape: tuple[int, int]) -> np.ndarray:

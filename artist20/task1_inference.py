@@ -110,15 +110,16 @@ def main() -> int:
     if not songs:
         raise UserError(f"none of the {len(files)} test songs can be read: {problems[0]}")
 
+    made_by = "task1_train.py --overwrite"
+    classes = artifacts.read_predictions(folder / "val_predictions.json", made_by).classes
     rows = make_rows([units[of] for of in songs.values()], metrics["config"])
     checkpoints, scores = {}, {}
     for name, row in metrics["models"].items():
         file = folder / f"{name}.skops"
-        model = artifacts.read_sklearn(file)
+        model = artifacts.read_sklearn(file, classes, rows.X.shape[1])
         logits = classical.logits(name, classical.song_scores(model, rows))
         scores[name] = evaluation.calibrated(logits, row["temperature"])
         checkpoints[name] = [artifacts.sha256_file(file)]
-        classes = model.classes_.tolist()
     chosen = args.model or metrics["best_in_cv"]
     print(
         f"predictions are those of the {artifacts.TITLES[chosen]}, "

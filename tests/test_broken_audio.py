@@ -210,6 +210,18 @@ def test_silence_and_a_constant_are_music(tmp_path, level, extension):
     assert np.median(waveform) == pytest.approx(level, abs=0.05)
 
 
+def test_a_waveform_is_held_once(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(300), RATE)
+    tracemalloc.start()
+    try:
+        waveform = audio.load(tmp_path / "a.wav")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(waveform) == 300 * RATE
+    assert peak < 1.3 * waveform.nbytes
+
+
 def test_memory_does_not_grow_with_the_file(tmp_path):
     """Three hours, of which no more is ever in memory than a few blocks of ten seconds."""
     file = tmp_path / "long.wav"
