@@ -18,7 +18,16 @@ import argparse
 
 import numpy as np
 
-from artist20 import UserError, artifacts, cli, dataset, evaluation, figures, map_report
+from artist20 import (
+    UserError,
+    artifacts,
+    classical,
+    cli,
+    dataset,
+    evaluation,
+    figures,
+    map_report,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,10 +54,14 @@ def main() -> None:
     metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
     predictions = artifacts.read_predictions(folder / "val_predictions.json", made_by)
     artifacts.check_features(metrics, args.results_dir, made_by)
-    ablation = artifacts.read_record(folder / "ablation.json", made_by, {"families", "complete"})
+    ablation = artifacts.read_record(folder / "ablation.json", made_by, classical.ABLATION_FORM)
     if not ablation["complete"]:
         raise UserError(f"{folder / 'ablation.json'} is not finished: run {made_by} again")
     data, models, labels = metrics["dataset"], metrics["models"], predictions.labels
+    if not models.keys() <= predictions.scores.keys():
+        raise UserError(
+            f"{folder}: metrics.json and val_predictions.json are of other models: run {made_by}"
+        )
     names = [artifacts.TITLES[name] for name in models]
     songs = dataset.label(data)
     best, what, prefix = metrics["best_in_cv"], "hand-made features", "task1"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artist20 import artifacts, cli, dataset, features, parallel
+from artist20 import artifacts, cli, dataset, features, parallel, store
 
 
 def preprocess(args: argparse.Namespace, folder: Path) -> None:
@@ -32,8 +32,22 @@ def preprocess(args: argparse.Namespace, folder: Path) -> None:
     everything = [song for songs in splits.values() for song in songs]
     hashes = parallel.on_main(lambda: dataset.content_keys(everything))
     keys = dict(zip(everything, hashes, strict=True))
+    # The one pass that decodes computes, too: to look for bad songs first would take a second one.
+    # They are named at its end, before anything is replaced; what was computed is kept.
+    reasons: dict[str, str] = {}
+    files = {key: song.file for song, key in keys.items()}
+    units_of = features.cached_units(folder / "cache", files, device, args.workers, reasons)
+    left_out = dataset.find_unreadable(everything, hashes, reasons, args.skip_unreadable)
+    splits = dict(
+        zip(
+            dataset.SPLITS,
+            dataset.read_train_val(args.data_dir, args.limit, left_out),
+            strict=True,
+        )
+    )
+    used = [keys[song] for songs in splits.values() for song in songs]
     data = dataset.summary(
-        args.data_dir, splits["train"], splits["val"], list(keys.values()), args.limit
+        args.data_dir, splits["train"], splits["val"], used, args.limit, left_out
     )
     made = folder / "preprocessing.json"
     this = {"dataset": dataset.identity(data), "feature_version": features.VERSION}
@@ -45,8 +59,6 @@ def preprocess(args: argparse.Namespace, folder: Path) -> None:
         }
         artifacts.check_same_settings(other, this, made)
 
-    files = {key: song.file for song, key in keys.items()}
-    units_of = features.cached_units(folder / "cache", files, device, args.workers)
     if not parallel.is_main():
         return
     with artifacts.only_writer(folder):
@@ -56,6 +68,8 @@ def preprocess(args: argparse.Namespace, folder: Path) -> None:
             units = [units_of[keys[song]] for song in songs]
             X = np.concatenate([features.merge_units(of_song, 1) for of_song in units])
             X = X[:, : len(features.FEATURE_NAMES)]
+            for of_song in (X, *units):
+                store.check_finite(of_song, folder / "cache")
             artifacts.write_features(folder, split, X, units, songs)
             print(f"{split}: {X.shape[0]} songs x {X.shape[1]} features")
         artifacts.write_json(
@@ -78,6 +92,7 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     cli.add_data_options(parser)
     cli.add_compute_options(parser)
+    cli.add_skip_option(parser)
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the features of other songs, if any"
     )

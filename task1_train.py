@@ -61,7 +61,8 @@ def choose_segments(
     }
     candidates = []
     if search_file.is_file():
-        record = read_record(search_file, settings, {"candidates"})
+        of_point = {"params": {"seconds": float, "covariance": bool}, "mean": float}
+        record = read_record(search_file, settings, {"candidates": [of_point]})
         candidates = record["candidates"]
     for seconds, covariance in product(classical.SEGMENT_SECONDS, classical.COVARIANCE):
         cut = {"seconds": seconds, "covariance": covariance}
@@ -86,9 +87,10 @@ def choose_segments(
     return candidates[0]["params"]
 
 
-def read_record(path: Path, settings: dict[str, Any], keys: set[str]) -> dict[str, Any]:
+def read_record(path: Path, settings: dict[str, Any], form: dict[str, Any]) -> dict[str, Any]:
     """Read what an earlier run of this script left, if it was a run of the same settings."""
-    record = artifacts.read_record(path, "task1_train.py --overwrite", {"settings", *keys})
+    form = {"settings": dict, **form}
+    record = artifacts.read_record(path, "task1_train.py --overwrite", form)
     artifacts.check_same_settings(record["settings"], settings, path)
     return record
 
@@ -116,13 +118,23 @@ def search_and_fit(
     settings = {**settings, "grid": grid, "transforms": steps}
     classes = np.unique(train.y)
     if search_file.is_file():
-        keys = {"candidates", "folds_by", "temperature", "seconds"}
-        record = read_record(search_file, settings, keys)
-        print(f"{name}: is there already, not searched again")
+        candidate = {"params": dict, "mean": float, "std": float, "folds": [float]}
+        form = {
+            "candidates": [candidate],
+            "folds_by": dict.fromkeys(("album", "song"), (candidate, type(None))),
+            "temperature": float,
+            "seconds": float,
+        }
+        record = read_record(search_file, settings, form)
         held_out = artifacts.read_array(held_out_file, "task1_train.py --overwrite")
-        if held_out.shape != (len(train.y), len(classes)):
-            raise UserError(f"{held_out_file} does not fit: run task1_train.py --overwrite")
-        return artifacts.read_sklearn(model_file), record, held_out
+        fit = held_out.shape == (len(train.y), len(classes)) and held_out.dtype.kind == "f"
+        if not (record["candidates"] and fit and np.isfinite(held_out).all()):
+            raise UserError(
+                f"{search_file.name} and {held_out_file} do not fit: run task1_train.py --overwrite"
+            )
+        model = artifacts.read_sklearn(model_file, classes.tolist(), train.X.shape[1])
+        print(f"{name}: is there already, not searched again")
+        return model, record, held_out
     started = time.monotonic()
     folds = {"seed": args.seed, "workers": args.workers}
     candidates, held_out = classical.search(
@@ -170,7 +182,7 @@ def explain(
     params = settings["params"]
     families = {}
     if file.is_file():
-        before = read_record(file, settings, {"families", "complete"})
+        before = read_record(file, settings, classical.ABLATION_FORM)
         if before["complete"]:
             print(f"{file}: is there already, not measured again")
             return
@@ -199,9 +211,10 @@ def train_all(args: argparse.Namespace) -> None:
         splits = {split: artifacts.read_features(folder, split) for split in dataset.SPLITS}
         prepared = artifacts.read_metrics(folder / "preprocessing.json", "task1_preprocessing.py")
         arrays = artifacts.feature_hashes(folder)
-        if prepared.get("arrays") != arrays:
+        changed = [name for name in arrays if prepared["arrays"].get(name) != arrays[name]]
+        if changed:
             raise UserError(
-                f"{folder}: the arrays changed since they were made: "
+                f"{folder}: {', '.join(changed)} changed since the arrays were made: "
                 "run task1_preprocessing.py again"
             )
         train_models(args, splits, prepared["dataset"], arrays, started)

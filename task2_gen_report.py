@@ -12,7 +12,17 @@ import argparse
 
 import torch
 
-from artist20 import architecture, artifacts, cli, dataset, evaluation, figures, map_report, panns
+from artist20 import (
+    UserError,
+    architecture,
+    artifacts,
+    cli,
+    dataset,
+    evaluation,
+    figures,
+    map_report,
+    panns,
+)
 from artist20.models import EmbeddingMLP
 
 
@@ -31,6 +41,10 @@ def main() -> None:
     metrics = artifacts.read_metrics(folder / "metrics.json", "task2_train.py")
     predictions = artifacts.read_predictions(folder / "val_predictions.json", "task2_train.py")
     config = artifacts.read_checkpoint(folder / "best.pt", "task2_train.py")["config"]
+    if not artifacts.has_form(config, {"crop_seconds": float, "sample_rate": (16_000, 32_000)}):
+        raise UserError(f"{folder / 'best.pt'} is no checkpoint of task2_train.py: run it again")
+    if "panns" not in predictions.scores:
+        raise UserError(f"{folder / 'val_predictions.json'} has no scores of panns: run it again")
     backbone = "" if metrics["pretrained"] else ", UNTRAINED backbone"
 
     # On the meta device a forward pass has shapes and computes nothing.

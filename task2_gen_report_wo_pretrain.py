@@ -123,7 +123,12 @@ def main() -> None:
     made_by = "task2_train_wo_pretrain.py"
     metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
     predictions = artifacts.read_predictions(folder / "val_predictions.json", made_by)
-    n_frames = artifacts.read_checkpoint(folder / "best.pt", made_by)["window_frames"]
+    checkpoint = artifacts.read_checkpoint(folder / "best.pt", made_by)
+    if not artifacts.has_form(checkpoint, {"kind": "resnet", "window_frames": int}):
+        raise UserError(f"{folder / 'best.pt'} is no checkpoint of {made_by}: run it again")
+    if "resnet" not in predictions.scores:
+        raise UserError(f"{folder / 'val_predictions.json'} has no scores of resnet: run it again")
+    n_frames = checkpoint["window_frames"]
     data = metrics["dataset"]
 
     # On the meta device a forward pass has shapes and computes nothing.

@@ -24,6 +24,21 @@ from artist20 import UserError, artifacts, cli, fetch, inference, panns, trainin
 from artist20.models import EmbeddingMLP
 from artist20.panns import Backbone, Embeddings
 
+CHECKPOINT_FORM = {
+    "kind": "panns",
+    "config": {
+        "backbone_weights": str,
+        "sample_rate": (16_000, 32_000),
+        "crop_seconds": float,
+        "windows": (int, type(None)),
+        "precision": str,
+        "seed": int,
+        "hidden": [int],
+        "pooled": bool,
+    },
+    "model": dict,
+}
+
 
 def load_backbone(
     config: dict[str, Any], weights: str | None, device: torch.device, precision: torch.dtype
@@ -63,13 +78,13 @@ def load_backbone(
 
 
 def load_scorer(
-    checkpoint: dict[str, Any], device: torch.device, precision: torch.dtype
+    path: Path, checkpoint: dict[str, Any], device: torch.device, precision: torch.dtype
 ) -> Callable[[Embeddings], np.ndarray]:
     """Rebuild a classifier; what comes back scores a song's windows: (n_rows, n_classes)."""
-    config, weights = checkpoint["config"], checkpoint["model"]
-    n_inputs = len(weights["standardize.mean"])
+    config = checkpoint["config"]
+    n_inputs = panns.EMBEDDING_SIZE * (2 if config["pooled"] else 1)
     model = EmbeddingMLP(len(checkpoint["classes"]), 0.0, n_inputs, config["hidden"])
-    model.load_state_dict(weights)
+    training.load_weights(model, checkpoint, path, "task2_train.py --overwrite")
     model.to(device)
 
     def score(windows: Embeddings) -> np.ndarray:
@@ -100,8 +115,11 @@ def main() -> int:
     paths = args.checkpoint or [folder / "best.pt"]
     checkpoints = [artifacts.read_checkpoint(path, "task2_train.py") for path in paths]
     for path, checkpoint in zip(paths, checkpoints, strict=True):
-        if checkpoint["kind"] != "panns" or not {"hidden", "pooled"} <= checkpoint["config"].keys():
-            raise UserError(f"{path} is not of this version of task2_train.py")
+        if not artifacts.has_form(checkpoint, CHECKPOINT_FORM):
+            raise UserError(
+                f"{path} is not of this version of task2_train.py: run that again, or name another "
+                "with --checkpoint"
+            )
         for shared in ("backbone_weights", "crop_seconds", "windows", "precision"):
             if checkpoint["config"][shared] != checkpoints[0]["config"][shared]:
                 raise UserError(f"{path} and {paths[0]} differ in {shared}")
@@ -110,7 +128,10 @@ def main() -> int:
     config, classes = checkpoints[0]["config"], checkpoints[0]["classes"]
     precision = cli.choose_precision(args.precision, device, config["precision"])
     backbone = load_backbone(config, args.backbone_weights, device, precision)
-    scorers = [load_scorer(checkpoint, device, precision) for checkpoint in checkpoints]
+    scorers = [
+        load_scorer(path, checkpoint, device, precision)
+        for path, checkpoint in zip(paths, checkpoints, strict=True)
+    ]
     n_samples = round(config["crop_seconds"] * backbone.sample_rate)
 
     def score_song(waveform: np.ndarray) -> np.ndarray:

@@ -148,6 +148,8 @@ class Run:
         The frozen network.
     keys : dict of Path to str
         Content keys of all songs by their file.
+    left_out : dict of str to str
+        By path what is wrong with each song that cannot be decoded.
     started : float
         ``time.monotonic()`` at the start.
     """
@@ -157,6 +159,7 @@ class Run:
     precision: torch.dtype
     backbone: Backbone
     keys: dict[Path, str]
+    left_out: dict[str, str]
     started: float
 
 
@@ -207,10 +210,12 @@ def embed(
 def train(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> dict[str, Any]:
     """Train one classifier, and return the metrics."""
     args, device = run.args, run.device
-    train_songs, val_songs, classes = dataset.read_to_fit(args.data_dir, fold, args.limit)
+    train_songs, val_songs, classes = dataset.read_to_fit(
+        args.data_dir, fold, args.limit, run.left_out
+    )
     twins = dataset.twins(train_songs, args.also_train_on) if args.also_train_on else []
     keys = [run.keys[song.file] for song in (*train_songs, *val_songs)]
-    data = dataset.summary(args.data_dir, train_songs, val_songs, keys, args.limit)
+    data = dataset.summary(args.data_dir, train_songs, val_songs, keys, args.limit, run.left_out)
     settings = {
         "backbone": "Cnn14",
         "backbone_weights": run.backbone.weights,
@@ -323,7 +328,7 @@ def train(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> dict[str,
 
 def train_folds(run: Run, recipe: Recipe, folder: Path) -> tuple[float, float]:
     """Cross-validate one classifier; return top-1 and log loss of all training songs."""
-    songs = dataset.read_split(run.args.data_dir, "train", run.args.limit)
+    songs = dataset.read_split(run.args.data_dir, "train", run.args.limit, run.left_out)
     name = artifacts.network_name("panns", run.args.recipe)
     for fold in range(1, artifacts.N_FOLDS + 1):
         train(run, recipe, fold, folder / f"fold-{fold}")
@@ -367,14 +372,20 @@ def start(args: argparse.Namespace) -> Run:
         songs = [
             song for split in dataset.read_train_val(args.data_dir, args.limit) for song in split
         ]
-    if args.also_train_on:
-        songs += dataset.twins(
-            dataset.read_split(args.data_dir, "train", args.limit), args.also_train_on
-        )
     keys = parallel.on_main(lambda: dataset.content_keys(songs))
     backbone = panns.load_backbone(args.backbone_weights, args.seed, device, precision)
+    # To embed songs takes far longer than to decode them, and gains nothing when songs are
+    # missing: so all are decoded first, once, and the bad ones named before any work begins.
+    cache = artifacts.panns_dir(args.results_dir) / "cache"
+    reasons = panns.find_undecodable(cache, [song.file for song in songs], keys, args.workers)
+    left_out = dataset.find_unreadable(songs, keys, reasons, args.skip_unreadable)
+    if args.also_train_on:
+        kept = dataset.read_split(args.data_dir, "train", args.limit, left_out)
+        twins = dataset.twins(kept, args.also_train_on)
+        songs += twins
+        keys += parallel.on_main(lambda: dataset.content_keys(twins))
     by_file = {song.file: key for song, key in zip(songs, keys, strict=True)}
-    return Run(args, device, precision, backbone, by_file, started)
+    return Run(args, device, precision, backbone, by_file, left_out, started)
 
 
 def print_summary(metrics: dict[str, Any]) -> None:
@@ -424,8 +435,9 @@ def main() -> None:
     if args.fold:
         metrics = train(run, recipe, args.fold, folder / f"fold-{args.fold}")
         print_summary(metrics)
-        songs = [song.record() for song in dataset.read_split(args.data_dir, "train", args.limit)]
-        parallel.on_main(lambda: training.pool_folds(folder, metrics["model"], SCRIPT, songs))
+        songs = dataset.read_split(args.data_dir, "train", args.limit, run.left_out)
+        records = [song.record() for song in songs]
+        parallel.on_main(lambda: training.pool_folds(folder, metrics["model"], SCRIPT, records))
         return
     if args.recipe == "strong":
         chosen, recipe = choose(run, recipe, folder)

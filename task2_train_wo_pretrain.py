@@ -44,6 +44,7 @@ from artist20 import (
     evaluation,
     parallel,
     spectrogram,
+    store,
     training,
 )
 from artist20.models import ArtistResNet
@@ -221,11 +222,23 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
     started = time.monotonic()
     device = parallel.start(cli.choose_device(args.device))
     precision = cli.choose_precision(args.precision, device)
-    train_songs, val_songs, classes = dataset.read_to_fit(args.data_dir, args.fold, args.limit)
+    of_data = (args.data_dir, args.fold, args.limit)
+    train_songs, val_songs, classes = dataset.read_to_fit(*of_data)
+    songs = [*train_songs, *val_songs]
+    keys = parallel.on_main(lambda: dataset.content_keys(songs))
+    # The one pass that decodes fills the cache, too: to look for bad songs first would take a
+    # second one. They are named at its end, before anything is trained, replaced or removed.
+    reasons: dict[str, str] = {}
+    files = [song.file for song in songs]
+    spectrogram.cached_log_mels(cache, files, keys, args.workers, reasons)
+    left_out = dataset.find_unreadable(songs, keys, reasons, args.skip_unreadable)
+    if left_out:
+        train_songs, val_songs, classes = dataset.read_to_fit(*of_data, left_out)
     twins = dataset.twins(train_songs, args.also_train_on) if args.also_train_on else []
-    keys = parallel.on_main(lambda: dataset.content_keys([*train_songs, *val_songs, *twins]))
+    keys = [key for key in keys if key not in reasons]
+    twin_keys = parallel.on_main(lambda: dataset.content_keys(twins))
     n_train, n_songs = len(train_songs), len(train_songs) + len(val_songs)
-    data = dataset.summary(args.data_dir, train_songs, val_songs, keys[:n_songs], args.limit)
+    data = dataset.summary(args.data_dir, train_songs, val_songs, keys, args.limit, left_out)
     settings = {
         "recipe": args.recipe,
         **dataclasses.asdict(recipe),
@@ -236,7 +249,7 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
         "patience": args.patience,
         "front_end": spectrogram.FRONT_END,
         "dataset": dataset.identity(data),
-        "also_train_on": dataset.fingerprint(twins, keys[n_songs:]) if twins else None,
+        "also_train_on": dataset.fingerprint(twins, twin_keys) if twins else None,
         "fold": args.fold,
         "seed": args.seed,
     }
@@ -250,8 +263,13 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
     labels = dataset.class_indices(train_songs, classes)
     val_labels = dataset.class_indices(val_songs, classes)
     everything = spectrogram.cached_log_mels(
-        cache, [song.file for song in (*train_songs, *val_songs, *twins)], keys, args.workers
+        cache,
+        [song.file for song in (*train_songs, *val_songs, *twins)],
+        [*keys, *twin_keys],
+        args.workers,
     )
+    for first, length in everything.spans:
+        store.check_finite(everything.rows[first : first + length], cache)
     train_mels = LogMels(everything.rows, everything.spans[:n_train])
     val_mels = LogMels(everything.rows, everything.spans[n_train:n_songs])
     versions = LogMels(everything.rows, train_mels.spans + everything.spans[n_songs:])
@@ -377,9 +395,11 @@ def main() -> None:
     metrics = train(args, recipe, folder, cache)
     print(training.summary_line(metrics))
     if args.fold:
-        songs = [song.record() for song in dataset.read_split(args.data_dir, "train", args.limit)]
+        left_out = metrics["dataset"].get("unreadable", ())
+        songs = dataset.read_split(args.data_dir, "train", args.limit, left_out)
+        records = [song.record() for song in songs]
         parallel.on_main(
-            lambda: training.pool_folds(folder.parent, metrics["model"], SCRIPT, songs)
+            lambda: training.pool_folds(folder.parent, metrics["model"], SCRIPT, records)
         )
     else:
         recipe_option = "" if args.recipe == "deck" else f" --recipe {args.recipe}"

@@ -1,5 +1,7 @@
 """Music artist recognition on artist20: the code that the stage scripts share."""
 
+from pathlib import Path
+
 __version__ = "0.1.0"
 
 
@@ -9,3 +11,11 @@ class UserError(Exception):
     Its message names the file and what to do. Scripts print it without a traceback and exit with
     status 2.
     """
+
+
+def printable(name: str | Path) -> str:
+    """Write a file's name so that it stays on one line, and any terminal can show it.
+
+    Line breaks, control characters and bytes that are no UTF-8 come out as escapes.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))

@@ -9,10 +9,12 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ import numpy as np
 from artist20 import UserError
 
 if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
     from artist20.dataset import Song
 
 # torch and skops are imported where they are used: together they take seconds, and the stages of
@@ -48,6 +52,60 @@ TITLES = {
     "resnet_strong": "ResNet, strong recipe",
     "ensemble": "Ensemble",
 }
+
+# What is needed of files of figures, see has_form().
+DATASET_FORM = {
+    "name": str,
+    "synthesised": bool,
+    "fingerprint": str,
+    **dict.fromkeys(("artists", "train", "val"), int),
+}
+REACHED_FORM = {"top1": float, "top3": float}
+NETWORK_FORM = {
+    "dataset": DATASET_FORM,
+    "model": tuple(TITLES),
+    "settings": dict,
+    **REACHED_FORM,
+    "last": REACHED_FORM,
+    "epoch": int,
+    "pretrained": bool,
+    "seconds": float,
+}
+TASK1_FORM = {
+    "dataset": DATASET_FORM,
+    "models": {
+        str: {
+            **REACHED_FORM,
+            **dict.fromkeys(("cv_top1", "temperature", "calibration_error", "seconds"), float),
+            "cv_top1_by": dict.fromkeys(("album", "song"), (float, type(None))),
+        }
+    },
+    "best_in_cv": str,
+    "config": (
+        {"level": "song", "cv": str, "arrays": {str: str}},
+        {"level": "segment", "cv": str, "arrays": {str: str}, "seconds": float, "covariance": bool},
+    ),
+}
+ENSEMBLE_FORM = {
+    "dataset": DATASET_FORM,
+    "model": "ensemble",
+    "members": dict,
+    "files": {str: str},
+    **REACHED_FORM,
+    "cv": REACHED_FORM,
+    "seconds": float,
+}
+METRICS_FORMS = {  # by a part of the command that makes them
+    "task1_preprocessing": {
+        "dataset": DATASET_FORM,
+        "feature_version": int,
+        "arrays": {str: str},
+    },
+    "task1_train": TASK1_FORM,
+    "task2_train": NETWORK_FORM,
+    "ensemble": ENSEMBLE_FORM,
+}
+SONGS_FORM = [dict.fromkeys(("path", "artist", "album"), str)]
 
 # What skops meets in our fitted pipelines beyond its own list. Fixed here: a file never says for
 # itself what may be trusted.
@@ -153,7 +211,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         If there is no space for it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    stem = path.stem[:50]  # a name that is as long as names can be has no room for more
+    temporary = path.with_name(f".{stem}.tmp{path.suffix}")
     with told_when_full(path), _opened_alone(temporary) as file:
         try:
             yield temporary
@@ -249,12 +308,73 @@ def read_json(path: Path, made_by: str) -> Any:
     UserError
         If the file is missing or no JSON.
     """
+    _check_is_file(path, made_by)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run {made_by} first") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): mend that") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no valid JSON ({error}): run {made_by} again") from None
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON more strictly than Python does: without NaN, infinity and keys that come twice.
+
+    Raises
+    ------
+    ValueError
+        If it is no such JSON.
+    RecursionError
+        If it is nested too deeply.
+    """
+
+    def only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
+            raise ValueError(f"{twice!r} is in it twice")
+        return value
+
+    def refuse(number: str) -> None:
+        raise ValueError(f"{number} is no number")
+
+    return json.loads(text, object_pairs_hook=only_once, parse_constant=refuse)
+
+
+def _check_is_file(path: Path, made_by: str) -> None:
+    """Refuse what is missing, and what is no file: a folder cannot be read, a pipe never ends."""
+    if not path.is_file():
+        what = "is no file: move it away, then" if path.exists() else "is missing:"
+        raise UserError(f"{path} {what} run {made_by} first")
+
+
+def has_form(value: Any, form: Any) -> bool:
+    """Tell whether a value from a JSON file has a form.
+
+    Parameters
+    ----------
+    value : object
+        As :func:`read_json` returned it.
+    form : object
+        A type, or the value itself; a dict of forms by key, all of which must be there, or with the
+        one key ``str`` the form of all values; a set of keys; a list with the form of all elements;
+        a tuple of forms, one of which must fit. A float may be an integer, and must be finite.
+    """
+    if isinstance(form, tuple):
+        return any(has_form(value, each) for each in form)
+    if isinstance(form, list):
+        return isinstance(value, list) and all(has_form(each, form[0]) for each in value)
+    if isinstance(form, dict):
+        if not isinstance(value, dict):
+            return False
+        if str in form:
+            return all(has_form(each, form[str]) for each in value.values())
+        return all(key in value and has_form(value[key], of) for key, of in form.items())
+    if isinstance(form, set):
+        return isinstance(value, dict) and form <= value.keys()
+    if form is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is form if isinstance(form, type) else value == form
 
 
 def check_same_settings(made: dict[str, Any], wanted: dict[str, Any], where: Path) -> None:
@@ -280,27 +400,24 @@ def check_same_settings(made: dict[str, Any], wanted: dict[str, Any], where: Pat
 def read_metrics(path: Path, made_by: str) -> dict[str, Any]:
     """Read a ``metrics.json`` or ``preprocessing.json`` and check that it says what it must.
 
+    What that is, ``made_by`` tells: the command that makes it, one of :data:`METRICS_FORMS`.
+
     Raises
     ------
     UserError
         If it is missing, broken, or lacks what every such file has.
     """
-    metrics = read_json(path, made_by)
-    whole = isinstance(metrics, dict) and isinstance(metrics.get("dataset"), dict)
-    networks = {"model", "settings", "top1", "top3", "last", "epoch", "pretrained"}
-    ensemble = {"model", "members", "files", "top1", "top3", "cv"}
-    if not whole or not any(
-        needed <= metrics.keys()
-        for needed in (networks, {"models", "best_in_cv", "config"}, {"feature_version"}, ensemble)
-    ):
-        raise UserError(f"{path} is not what {made_by} writes: run it again")
+    form = next(form for stage, form in METRICS_FORMS.items() if stage in made_by)
+    metrics = read_record(path, made_by, form)
+    if "models" in form and not metrics["best_in_cv"] in metrics["models"].keys() <= TITLES.keys():
+        raise UserError(f"{path} names models that are not in it: run {made_by} again")
     return metrics
 
 
-def read_record(path: Path, made_by: str, keys: set[str]) -> dict[str, Any]:
-    """Read a JSON object that must have some keys; what else it is, is an error that says so."""
+def read_record(path: Path, made_by: str, form: Any) -> dict[str, Any]:
+    """Read a JSON object that must have a form, see :func:`has_form`, or is named in an error."""
     record = read_json(path, made_by)
-    if not isinstance(record, dict) or not keys <= record.keys():
+    if not isinstance(record, dict) or not has_form(record, form):
         raise UserError(f"{path} is not what {made_by} writes: run it again")
     return record
 
@@ -313,10 +430,9 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 def read_array(path: Path, made_by: str, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
     """Read an ``.npy`` file; a missing or broken one is a ``UserError`` that names ``made_by``."""
+    _check_is_file(path, made_by)
     try:
         array = np.load(path, allow_pickle=False, mmap_mode=mmap_mode)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run {made_by} first") from None
     except Exception as error:  # NumPy lets errors of zipfile, tokenize, ast and its own through
         reason = _first_line(error)
         raise UserError(f"{path} cannot be read ({reason}): run {made_by} again") from None
@@ -405,19 +521,19 @@ def read_features(folder: Path, split: str) -> FeatureSet:
     y = read_array(folder / f"y_{split}.npy", made_by)
     songs = read_json(folder / f"songs_{split}.json", made_by)
     names = read_json(folder / "feature_names.json", made_by)
-    try:
-        artists = [song["artist"] for song in songs]
-        albums = np.array([f"{song['artist']}/{song['album']}" for song in songs])
-        fit = X.shape == (len(songs), len(names)) and y.tolist() == artists
-    except (KeyError, TypeError):
-        fit = False
-    if not fit:
+    fit = has_form(songs, SONGS_FORM) and has_form(names, [str])
+    if not (
+        fit
+        and X.shape == (len(songs), len(names))
+        and y.tolist() == [song["artist"] for song in songs]
+    ):
         raise UserError(
             f"{folder}: X_{split}.npy {X.shape}, y_{split}.npy {y.shape}, songs_{split}.json and "
             f"feature_names.json do not belong together: run {made_by} again"
         )
     if X.dtype.kind != "f" or not np.isfinite(X).all():
         raise UserError(f"{folder}/X_{split}.npy holds what is no number: run {made_by} again")
+    albums = np.array([f"{song['artist']}/{song['album']}" for song in songs])
     return FeatureSet(X, y, albums, songs, names)
 
 
@@ -448,8 +564,12 @@ def read_units(folder: Path, split: str, n_songs: int, width: int) -> tuple[np.n
     made_by = "task1_preprocessing.py"
     units = read_array(folder / f"units_{split}.npy", made_by, mmap_mode="r")
     unit_songs = read_array(folder / f"unit_songs_{split}.npy", made_by)
-    fit = units.dtype == np.float32 and units.shape == (len(unit_songs), width)
-    if not fit or np.unique(unit_songs).tolist() != list(range(n_songs)):
+    fit = units.dtype == np.float32 and unit_songs.dtype.kind == "i" and unit_songs.ndim == 1
+    if (
+        not (fit and units.shape == (len(unit_songs), width) and np.isfinite(units).all())
+        or np.unique(unit_songs).tolist() != list(range(n_songs))
+        or (np.diff(unit_songs) < 0).any()
+    ):
         raise UserError(
             f"{folder}: units_{split}.npy {units.shape} and unit_songs_{split}.npy do not belong "
             f"to {n_songs} songs: run {made_by} again"
@@ -465,16 +585,41 @@ def write_sklearn(path: Path, model: object) -> None:
         skops.io.dump(model, temporary)
 
 
-def read_sklearn(path: Path) -> Any:
-    """Read a scikit-learn model; a type outside :data:`TRUSTED_TYPES` is refused."""
-    import skops.io
+def read_sklearn(
+    path: Path, classes: list[str] | None = None, n_features: int | None = None
+) -> "Pipeline":
+    """Read a fitted pipeline; a type outside :data:`TRUSTED_TYPES` is refused.
 
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run task1_train.py first")
+    Parameters
+    ----------
+    path : Path
+        The file.
+    classes : list of str, optional
+        The artists that it must know.
+    n_features : int, optional
+        How many features it must take; given with ``classes``.
+
+    Raises
+    ------
+    UserError
+        If it is missing, broken, of another type, or knows others.
+    """
+    import skops.io
+    from sklearn.pipeline import Pipeline
+
+    made_by = "task1_train.py --overwrite"
+    _check_is_file(path, "task1_train.py")
     try:
-        return skops.io.load(path, trusted=TRUSTED_TYPES)
+        model = skops.io.load(path, trusted=TRUSTED_TYPES)
     except Exception as error:  # skops lets errors of zipfile, json and its own through
-        raise UserError(f"{path} cannot be read ({error}): run task1_train.py again") from None
+        raise UserError(f"{path} cannot be read ({_first_line(error)}): run {made_by}") from None
+    if not isinstance(model, Pipeline):
+        raise UserError(f"{path} is no model of task1_train.py: run {made_by}")
+    if classes is not None:
+        known = getattr(model, "classes_", np.empty(0)).tolist()
+        if known != classes or getattr(model, "n_features_in_", None) != n_features:
+            raise UserError(f"{path} is of other artists or features: run {made_by}")
+    return model
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
@@ -486,7 +631,13 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path, made_by: str) -> dict[str, Any]:
-    """Read a ``.pt`` written by :func:`write_checkpoint`, tensors on the CPU."""
+    """Read a ``.pt`` written by :func:`write_checkpoint`, tensors on the CPU.
+
+    Raises
+    ------
+    UserError
+        If it is missing, broken, or lacks what every checkpoint has.
+    """
     import torch
 
     if not path.is_file():
@@ -498,9 +649,15 @@ def read_checkpoint(path: Path, made_by: str) -> dict[str, Any]:
             f"{path} is damaged, or no checkpoint: run {made_by} again, or name another with "
             "--checkpoint"
         ) from None
-    if not isinstance(checkpoint, dict) or not {"kind", "classes", "config"} <= checkpoint.keys():
-        raise UserError(f"{path} is no checkpoint of {made_by}")
+    form = {"kind": str, "classes": [str], "config": dict}
+    if not has_form(checkpoint, form) or not _are_classes(checkpoint["classes"]):
+        raise UserError(f"{path} is no checkpoint of {made_by}: run it again")
     return checkpoint
+
+
+def _are_classes(names: list[str]) -> bool:
+    """Tell whether names are in the one order that all files have them in."""
+    return len(names) > 1 and names == sorted(set(names))
 
 
 @dataclass(frozen=True)
@@ -547,15 +704,14 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
 def read_predictions(path: Path, made_by: str) -> Predictions:
     """Read what :func:`write_predictions` wrote."""
-    value = read_json(path, made_by)
-    try:
-        predictions = Predictions(value["classes"], value["songs"], _score_arrays(value["scores"]))
-        shape = (len(predictions.labels), len(predictions.classes))
-        _ = predictions.albums  # every song must have one
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise UserError(f"{path} is no predictions file: run {made_by} again") from None
-    _check_scores(predictions.scores, shape, path, made_by)
-    return predictions
+    form = {"classes": [str], "songs": SONGS_FORM, "scores": {str: list}}
+    value = read_record(path, made_by, form)
+    classes, songs = value["classes"], value["songs"]
+    known = {song["artist"] for song in songs} <= set(classes)
+    if not known or not songs or not _are_classes(classes):
+        raise UserError(f"{path}: artists and songs do not belong together: run {made_by} again")
+    scores = _score_arrays(value["scores"], (len(songs), len(classes)), path, made_by)
+    return Predictions(classes, songs, scores)
 
 
 @dataclass(frozen=True)
@@ -597,17 +753,18 @@ def write_test_scores(path: Path, test: TestScores) -> None:
 
 def read_test_scores(path: Path, made_by: str) -> TestScores:
     """Read what :func:`write_test_scores` wrote."""
-    keys = {"classes", "songs", "checkpoints", "scores"}
-    value = read_record(path, made_by, keys)
-    try:
-        scores = _score_arrays(value["scores"])
-        shape = (len(value["songs"]), len(value["classes"]))
-        whole = value["checkpoints"].keys() == scores.keys()
-    except (AttributeError, TypeError, ValueError):
-        whole = False
-    if not whole:
-        raise UserError(f"{path} is no file of test scores: run {made_by} again")
-    _check_scores(scores, shape, path, made_by)
+    form = {
+        "classes": [str],
+        "songs": {str: str},
+        "checkpoints": {str: [str]},
+        "scores": {str: list},
+    }
+    value = read_record(path, made_by, form)
+    whole = value["checkpoints"].keys() == value["scores"].keys()
+    if not whole or not _are_classes(value["classes"]):
+        raise UserError(f"{path}: models, artists and scores do not fit: run {made_by} again")
+    shape = (len(value["songs"]), len(value["classes"]))
+    scores = _score_arrays(value["scores"], shape, path, made_by)
     return TestScores(value["classes"], value["songs"], value["checkpoints"], scores)
 
 
@@ -618,16 +775,18 @@ def _plain_scores(scores: dict[str, np.ndarray]) -> dict[str, list[list[float]]]
     }
 
 
-def _score_arrays(scores: dict[str, list[list[float]]]) -> dict[str, np.ndarray]:
-    return {model: np.array(of_model, dtype=float) for model, of_model in scores.items()}
-
-
-def _check_scores(
-    scores: dict[str, np.ndarray], shape: tuple[int, int], path: Path, made_by: str
-) -> None:
+def _score_arrays(
+    scores: dict[str, list[Any]], shape: tuple[int, int], path: Path, made_by: str
+) -> dict[str, np.ndarray]:
+    arrays = {}
     for model, of_model in scores.items():
-        if of_model.shape != shape or not np.isfinite(of_model).all():
+        try:
+            arrays[model] = np.array(of_model, dtype=float)
+        except (TypeError, ValueError, OverflowError):
+            arrays[model] = np.empty(0)
+        if arrays[model].shape != shape or not np.isfinite(arrays[model]).all():
             raise UserError(f"{path}: scores of {model} are not {shape}: run {made_by} again")
+    return arrays
 
 
 @dataclass(frozen=True)

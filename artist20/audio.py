@@ -4,6 +4,8 @@ Decoding is soundfile's (libsndfile: MP3, FLAC, Ogg, WAV, ...), resampling is so
 blocks, so that memory grows with what is asked for and never with the file.
 """
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +13,20 @@ import numpy as np
 import soundfile
 import soxr
 
-from artist20 import UserError
+from artist20 import UserError, printable
 from artist20.artifacts import atomic_path
 
 SAMPLE_RATE = 16_000  # Hz; artist20's own
 BLOCK_SECONDS = 10.0
 MAX_LEVEL = 1e6  # integers written as floats are read; what squares to infinity is refused
 EXTENSIONS = (".mp3", ".flac", ".ogg", ".wav", ".m4a")
+
+STREAMED_WAV = 0xFFFF0000  # bytes of data that stand for "to the end" where a WAV was streamed
+MPEG_RATES = (44_100, 48_000, 32_000)  # Hz, of MPEG-1
+MP3_KBITS = (  # of layer III: of MPEG-2 and 2.5, and of MPEG-1
+    (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+)
 
 # 64 kbit/s at 16 kHz. At the 32 kbit/s of artist20's own songs there is no room for the header that
 # tells a decoder where the music begins: it would come back 1105 samples late.
@@ -41,7 +50,24 @@ class _Sequential(soundfile.SoundFile):
 
 
 class AudioError(UserError):
-    """A file that cannot be decoded, or that holds no sound. The message names it."""
+    """A file that cannot be decoded, or that holds no sound. The message names it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    reason : str
+        What is wrong with it.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)  # as they are: workers send it by pickle
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """Return the file's name and the reason, in one line."""
+        path, reason = self.args
+        return f"{printable(path)} {reason}"
 
 
 def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
@@ -65,11 +91,12 @@ def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarr
         If the file cannot be decoded, holds NaN, infinity or no sample, or samples beyond
         :data:`MAX_LEVEL`.
     """
-    if not path.is_file():
-        raise AudioError(f"{path} is no file")
     n_samples = 0
     try:
-        with _Sequential(path) as file:
+        if not path.is_file():  # a pipe would never end
+            raise AudioError(path, "is no file")
+        path.open("rb").close()  # libsndfile would not say that it may not
+        with _Sequential(os.fsencode(path)) as file:
             resampler = None
             if file.samplerate != sample_rate:
                 resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
@@ -79,9 +106,9 @@ def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarr
                 last = len(block) == 0
                 waveform = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
                 if not np.isfinite(waveform).all():
-                    raise AudioError(f"{path} holds samples that are NaN or infinite")
+                    raise AudioError(path, "holds samples that are NaN or infinite")
                 if np.abs(waveform).max(initial=0) > MAX_LEVEL:
-                    raise AudioError(f"{path} holds samples beyond {MAX_LEVEL:g}; full scale is 1")
+                    raise AudioError(path, f"holds samples beyond {MAX_LEVEL:g}; full scale is 1")
                 if resampler is not None:
                     waveform = resampler.resample_chunk(waveform, last=last)
                 n_samples += len(waveform)
@@ -90,14 +117,21 @@ def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarr
                 if last:
                     break
     except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{path} cannot be decoded: {_reason(error)}") from None
+        where = f" beyond {n_samples / sample_rate:.0f} s" if n_samples else ""
+        raise AudioError(path, f"cannot be decoded{where}: {_reason(error)}") from None
     if n_samples == 0:
-        raise AudioError(f"{path} holds no audio")
+        raise AudioError(path, "holds no audio")
 
 
 def load(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     """Decode a whole file: (n_samples,) float32. Raises as :func:`read_blocks` does."""
-    return np.concatenate(list(read_blocks(path, sample_rate)))
+    waveform = np.empty(0, np.float32)
+    for block in read_blocks(path, sample_rate):
+        first = len(waveform)
+        # In its place: blocks beside the whole would take twice the memory, of hours 1.4 GB.
+        waveform.resize(first + len(block), refcheck=False)
+        waveform[first:] = block
+    return waveform
 
 
 def write(path: Path, waveform: np.ndarray) -> None:
@@ -119,7 +153,7 @@ def write(path: Path, waveform: np.ndarray) -> None:
     coding = MP3_CODING if path.suffix.lower() == ".mp3" else {}
     try:
         with atomic_path(path) as temporary:
-            soundfile.write(temporary, waveform, SAMPLE_RATE, **coding)
+            soundfile.write(os.fsencode(temporary), waveform, SAMPLE_RATE, **coding)
     except soundfile.LibsndfileError as error:
         raise UserError(f"{path} cannot be written ({_reason(error)})") from None
 
@@ -127,6 +161,58 @@ def write(path: Path, waveform: np.ndarray) -> None:
 def duration(path: Path) -> float:
     """Length in seconds, found by decoding the file: headers of MP3s only estimate it."""
     return sum(len(block) for block in read_blocks(path)) / SAMPLE_RATE
+
+
+def missing_seconds(path: Path, decoded: float) -> float:
+    """Tell how much shorter a decoded file is than its header says: it was cut off, or is damaged.
+
+    An MP3 says it in a Xing or Info frame, a WAV in the size of its data; where an MP3 has no such
+    frame, and for Ogg, nothing can be known and the answer is 0. A FLAC that was cut off cannot be
+    decoded at all.
+
+    Parameters
+    ----------
+    path : Path
+        A file that :func:`read_blocks` can read.
+    decoded : float
+        Its :func:`duration`.
+    """
+    with soundfile.SoundFile(os.fsencode(path)) as file:
+        announced = file.frames / file.samplerate
+        if file.format == "MP3" and not re.search(b"Xing|Info", _behind_tag(path)[:4096]):
+            return 0.0  # what libsndfile says is guessed from the file's size
+        sizes = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+    if sizes and int(sizes[1]) < STREAMED_WAV:
+        announced *= int(sizes[1]) / int(sizes[2])
+    return max(0.0, announced - decoded)
+
+
+def ends_within_a_frame(path: Path) -> bool:
+    """Tell whether an MP3's last frame is incomplete, as it is in most that were cut off.
+
+    Frames are followed by the lengths that their headers give (ISO/IEC 11172-3 and 13818-3, layer
+    III). False also where that cannot be done to the end: other formats, free bit rates, garbage.
+    """
+    data, position = _behind_tag(path), 0
+    while position + 4 <= len(data):
+        header = int.from_bytes(data[position : position + 4])
+        version, layer = header >> 19 & 3, header >> 17 & 3
+        bit_rate, rate = header >> 12 & 15, header >> 10 & 3
+        if header >> 21 != 0x7FF or version == 1 or layer != 1 or rate == 3 or bit_rate in (0, 15):
+            return False
+        first = version == 3  # MPEG-1; its halves and quarters of the rate are MPEG-2 and 2.5
+        sample_rate = MPEG_RATES[rate] >> (3 - version if version else 2)
+        length = (144 if first else 72) * 1000 * MP3_KBITS[first][bit_rate - 1] // sample_rate
+        position += length + (header >> 9 & 1)
+    return position > len(data) or data[position:].startswith(b"\xff")
+
+
+def _behind_tag(path: Path) -> bytes:
+    """Read a file from behind its ID3v2 tag, if it has one."""
+    data = path.read_bytes()
+    if not data.startswith(b"ID3"):
+        return data
+    return data[10 + sum(byte << 7 * (3 - i) for i, byte in enumerate(data[6:10])) :]
 
 
 def _reason(error: Exception) -> str:

@@ -129,6 +129,16 @@ def add_workers_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_skip_option(parser: argparse.ArgumentParser) -> None:
+    """Add --skip-unreadable."""
+    parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out songs that cannot be decoded, and record them in the metrics, in place of "
+        "stopping with all their names",
+    )
+
+
 def add_seed_option(parser: argparse.ArgumentParser) -> None:
     """Add --seed."""
     parser.add_argument("--seed", type=seed_int, default=0, help="seed of everything random")
@@ -198,6 +208,7 @@ def add_training_options(parser: argparse.ArgumentParser, recipes: dict[str, Any
     parser.add_argument(
         "--tensorboard", action="store_true", help="write TensorBoard events beside the results"
     )
+    add_skip_option(parser)
     add_precision_option(parser)
     add_seed_option(parser)
     group = parser.add_mutually_exclusive_group()

@@ -16,7 +16,7 @@ import shutil
 import sys
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from artist20 import UserError, audio, cli
-from artist20.artifacts import N_FOLDS, sha256_file, told_when_full, write_json
+from artist20 import UserError, audio, cli, printable
+from artist20.artifacts import N_FOLDS, parse_json, sha256_file, told_when_full, write_json
 
 SPLITS = ("train", "val")
 
@@ -68,14 +68,22 @@ def parse_song(data_dir: Path, path: str) -> Song:
         data folder.
     """
     parts = PurePosixPath(path).parts
-    if ".." in parts or path.startswith("/") or "\\" in path:
+    if ".." in parts or path.startswith("/"):
         raise UserError(f"{path!r} leaves the data folder")
+    if "\\" in path:
+        raise UserError(f"{path!r} has a backslash in it: '/' is what separates folders")
+    if not _is_utf8(path):
+        raise UserError(f"{path!r} is no UTF-8: rename the file")
     if len(parts) != 4 or parts[0] != "train_val":
         raise UserError(f"{path!r} has not the form './train_val/<artist>/<album>/<song>'")
     file = data_dir / path
     if file.exists() and not file.resolve().is_relative_to(data_dir.resolve()):
         raise UserError(f"{path!r} is a link that leaves the data folder")
     return Song(path, parts[-3], parts[-2], file)
+
+
+def _is_utf8(name: str) -> bool:
+    return name == name.encode(errors="ignore").decode()
 
 
 def read_list(data_dir: Path, split: str) -> list[str]:
@@ -88,7 +96,7 @@ def read_list(data_dir: Path, split: str) -> list[str]:
             f"{list_file} is missing: run 'bash get_dataset.sh', or name a folder that holds "
             "train.json, val.json and test/ with --data-dir"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{list_file} is no valid JSON: {error}") from None
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise UserError(f"{list_file} is no JSON list of paths")
@@ -97,7 +105,9 @@ def read_list(data_dir: Path, split: str) -> list[str]:
     return paths
 
 
-def read_split(data_dir: Path, split: str, limit: int | None = None) -> list[Song]:
+def read_split(
+    data_dir: Path, split: str, limit: int | None = None, left_out: Container[str] = ()
+) -> list[Song]:
     """Read the songs of a split, in the list's order.
 
     Parameters
@@ -108,6 +118,8 @@ def read_split(data_dir: Path, split: str, limit: int | None = None) -> list[Son
         Which list.
     limit : int, optional
         Keep this many songs only, see :func:`first_songs`.
+    left_out : container of str
+        Paths of songs to leave out of these, see :func:`find_unreadable`.
 
     Raises
     ------
@@ -131,9 +143,10 @@ def read_split(data_dir: Path, split: str, limit: int | None = None) -> list[Son
     if missing:
         raise UserError(
             f"{data_dir / split}.json: {len(missing)} of {len(songs)} songs are missing, the first "
-            f"is {missing[0].file}; 'python -m artist20.dataset check {data_dir}' names them all"
+            f"is {printable(missing[0].file)}; 'python -m artist20.dataset check {data_dir}' names "
+            "them all"
         )
-    return songs
+    return [song for song in songs if song.path not in left_out]
 
 
 def first_songs(songs: Sequence[Song], limit: int) -> list[Song]:
@@ -153,7 +166,9 @@ def first_songs(songs: Sequence[Song], limit: int) -> list[Song]:
     return [song for song in songs if song.path in kept]
 
 
-def read_train_val(data_dir: Path, limit: int | None = None) -> tuple[list[Song], list[Song]]:
+def read_train_val(
+    data_dir: Path, limit: int | None = None, left_out: Container[str] = ()
+) -> tuple[list[Song], list[Song]]:
     """Read both splits and check that they fit each other.
 
     Raises
@@ -162,8 +177,8 @@ def read_train_val(data_dir: Path, limit: int | None = None) -> tuple[list[Song]
         As :func:`read_split`; also if train holds fewer than two artists, or val one that train
         lacks.
     """
-    train = read_split(data_dir, "train", limit)
-    val = read_split(data_dir, "val", limit)
+    train = read_split(data_dir, "train", limit, left_out)
+    val = read_split(data_dir, "val", limit, left_out)
     listed = f"with --limit {limit}, {data_dir}" if limit else str(data_dir)
     artists = set(class_names(train))
     if len(artists) < 2:
@@ -206,7 +221,7 @@ def album_folds(
 
 
 def read_to_fit(
-    data_dir: Path, fold: int | None, limit: int | None = None
+    data_dir: Path, fold: int | None, limit: int | None = None, left_out: Container[str] = ()
 ) -> tuple[list[Song], list[Song], list[str]]:
     """Read the songs to train on, those to score, and the classes.
 
@@ -219,9 +234,9 @@ def read_to_fit(
         As :func:`read_train_val`; also if there are too few albums for folds.
     """
     if fold is None:
-        train, val = read_train_val(data_dir, limit)
+        train, val = read_train_val(data_dir, limit, left_out)
         return train, val, class_names(train)
-    songs = read_split(data_dir, "train", limit)
+    songs = read_split(data_dir, "train", limit, left_out)
     artists = np.array([song.artist for song in songs])
     albums = np.array([f"{song.artist}/{song.album}" for song in songs])
     most = np.unique(artists, return_counts=True)[1].max()
@@ -286,7 +301,12 @@ def read_test(data_dir: Path, limit: int | None = None) -> dict[str, Path]:
     songs: dict[str, Path] = {}
     for file in files:
         if file.stem in songs:
-            raise UserError(f"{folder} holds {songs[file.stem].name} and {file.name}: keep one")
+            raise UserError(
+                f"{folder} holds {printable(songs[file.stem].name)} and {printable(file.name)}: "
+                "keep one"
+            )
+        if not _is_utf8(file.name):
+            raise UserError(f"{printable(file)}: its name is no UTF-8: rename it")
         songs[file.stem] = file
     return dict(list(songs.items())[:limit])
 
@@ -300,9 +320,9 @@ def describe(data_dir: Path) -> dict[str, object]:
     marker = data_dir / "dataset.json"
     if marker.is_file():
         try:
-            value = json.loads(marker.read_text(encoding="utf-8"))
+            value = parse_json(marker.read_text(encoding="utf-8"))
             return {"name": str(value["name"]), "synthesised": bool(value["synthesised"])}
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        except (ValueError, RecursionError, KeyError, TypeError):
             raise UserError(f"{marker} does not say 'name' and 'synthesised'") from None
     paths = sorted(path for split in SPLITS for path in read_list(data_dir, split))
     digest = hashlib.sha256("\n".join(paths).encode()).hexdigest()
@@ -316,10 +336,66 @@ def label(described: Mapping[str, object]) -> str:
 
 
 def content_keys(songs: Sequence[Song]) -> list[str]:
-    """Hash (SHA-256) every song's file, several at a time: hashing releases the GIL."""
+    """Hash (SHA-256) every song's file, several at a time: hashing releases the GIL.
+
+    A file that may not be read gets a key of its own, under which nothing is ever found or kept:
+    when it is decoded it is named, with all others that cannot be.
+    """
     with ThreadPoolExecutor() as pool:
-        digests = pool.map(sha256_file, (song.file for song in songs))
+        digests = pool.map(content_key, (song.file for song in songs))
         return list(tqdm(digests, "hashing", len(songs), disable=None, leave=False))
+
+
+def content_key(file: Path) -> str:
+    """Hash (SHA-256) a file, see :func:`content_keys`."""
+    try:
+        return sha256_file(file)
+    except OSError:
+        return f"no content: {file}"
+
+
+def find_unreadable(
+    songs: Sequence[Song], keys: Sequence[str], reasons: Mapping[str, str], skip: bool
+) -> dict[str, str]:
+    """Say which songs cannot be decoded, once all have been tried.
+
+    Parameters
+    ----------
+    songs : sequence of Song
+        The songs.
+    keys : sequence of str
+        Their :func:`content_keys`.
+    reasons : mapping of str to str
+        By key what is wrong with them, as :func:`artist20.store.stored_rows` found it.
+    skip : bool
+        Whether they may be left out.
+
+    Returns
+    -------
+    dict of str to str
+        By path what is wrong with each of the songs to leave out.
+
+    Raises
+    ------
+    UserError
+        If there are any that may not be left out: it names them all.
+    """
+    lines = {
+        song.path: (f"{printable(song.file)} {reasons[key]}", reasons[key])
+        for song, key in zip(songs, keys, strict=True)
+        if key in reasons
+    }
+    if lines and not skip:
+        raise UserError(
+            f"{len(lines)} of {len(songs)} songs cannot be read; mend them, take them off the "
+            "lists, or leave them out with --skip-unreadable:\n"
+            + "\n".join(line for line, _ in lines.values())
+        )
+    for line, _ in lines.values():
+        print(f"left out: {line}")
+    if lines:
+        print(f"{len(lines)} of {len(songs)} songs are left out: they cannot be read")
+    return {path: reason for path, (_, reason) in lines.items()}
 
 
 def fingerprint(songs: Sequence[Song], keys: Sequence[str]) -> str:
@@ -339,8 +415,9 @@ def summary(
     val: Sequence[Song],
     keys: Sequence[str],
     limit: int | None,
+    left_out: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return what metrics files say of the data: name, fingerprint, sizes.
+    """Return what metrics files say of the data: name, fingerprint, sizes, what was left out.
 
     Parameters
     ----------
@@ -352,6 +429,8 @@ def summary(
         :func:`content_keys` of the training songs, then of the validation songs.
     limit : int or None
         The script's --limit.
+    left_out : mapping of str to str, optional
+        What :func:`find_unreadable` returned.
     """
     return {
         **describe(data_dir),
@@ -360,26 +439,35 @@ def summary(
         "train": len(train),
         "val": len(val),
         "limit": limit,
+        "unreadable": dict(left_out or {}),
     }
 
 
 # --- check -------------------------------------------------------------------------------------
 
 
-def _try_duration(file: Path) -> tuple[float, str | None]:
-    """Seconds of a file, or 0 and what is wrong with it."""
+CUT_SECONDS = 0.1  # that a file may lack of what its header says: encoders' own padding
+
+
+def _try_duration(file: Path) -> tuple[float, str | None, str | None]:
+    """Seconds of a file, or 0; what is wrong with it; and what may be, but cannot be known."""
     try:
-        if file.stat().st_size == 0:
-            return 0.0, "empty"
-        return audio.duration(file), None
+        seconds = audio.duration(file)
     except audio.AudioError as error:
-        return 0.0, str(error).removeprefix(f"{file} ")
+        return 0.0, error.reason if file.stat().st_size else "empty", None
+    missing = audio.missing_seconds(file, seconds)
+    if missing > CUT_SECONDS:
+        return seconds, f"{missing:.1f} s of what its header announces are missing", None
+    note = "ends in the midst of a frame: it may have been cut off"
+    return seconds, None, note if audio.ends_within_a_frame(file) else None
 
 
 def check(data_dir: Path) -> list[str]:
     """Check a data folder, print a table of what it holds, and return every problem by name.
 
-    Every file is decoded from beginning to end.
+    Every file is decoded from beginning to end, and its length compared with its header's. What
+    may be whole and may not is printed as a note, and is no problem: an MP3 without such a header
+    that ends in the midst of a frame.
 
     Raises
     ------
@@ -425,10 +513,13 @@ def check(data_dir: Path) -> list[str]:
             )
         )
     problems += [
-        f"{file.relative_to(data_dir)}: {problem}"
-        for file, (_, problem) in checked.items()
+        f"{printable(file.relative_to(data_dir))}: {problem}"
+        for file, (_, problem, _) in checked.items()
         if problem
     ]
+    for file, (*_, note) in checked.items():
+        if note:
+            print(f"note: {printable(file.relative_to(data_dir))} {note}")
 
     print(f"{'split':6}{'artists':>9}{'albums':>8}{'songs':>7}{'hours':>8}")
     for split, artists, albums, files in rows:
@@ -475,8 +566,7 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
     for file in tqdm(files, "reading", disable=None, leave=False):
         problem = _unfit(file, music_dir)
         if problem:
-            name = os.fsencode(file).decode(errors="backslashreplace")
-            print(f"left out {name}: {problem}")
+            print(f"left out {printable(file)}: {problem}")
         else:
             tree[file.parts[-3]][file.parts[-2]].append(file)
 
@@ -528,12 +618,12 @@ def _unfit(file: Path, music_dir: Path) -> str | None:
     if len(file.relative_to(music_dir).parts) != 3:
         return "it lies not in artist/album/"
     path = "/".join(file.parts[-3:])
-    if "\\" in path or path != path.encode(errors="ignore").decode():
+    if "\\" in path or not _is_utf8(path):
         return "there is a backslash in its path, or what is no UTF-8"
     try:
         next(audio.read_blocks(file))
     except audio.AudioError as error:
-        return str(error).removeprefix(f"{file} ")
+        return error.reason
     return None
 
 

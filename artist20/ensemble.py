@@ -242,7 +242,7 @@ def _check_folds(member: Member) -> None:
     folds_dir = member.folder
     candidates = member.folder / "candidates.json"
     if candidates.is_file():  # the folds are those of the classifier that they chose
-        folds_dir /= artifacts.read_record(candidates, member.train, {"chosen"})["chosen"]
+        folds_dir /= artifacts.read_record(candidates, member.train, {"chosen": str})["chosen"]
     for file in sorted(folds_dir.glob("fold-*/metrics.json")):
         of_fold, of_all = (
             {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artist20 import UserError, artifacts, audio, cli, dataset, evaluation
+from artist20 import UserError, artifacts, audio, cli, dataset, evaluation, printable
 from artist20.artifacts import TestScores
 from artist20.store import map_songs
 
@@ -112,7 +112,7 @@ def run(
         output = args.output or folder / "test_predictions.json"
         return finish(output, test, folder.name, answers, len(files), problems, started)
     for key, scores in probabilities.items():
-        print(key)
+        print(printable(key))
         for i in evaluation.top_k(scores[None], TOP)[0]:
             print(f"  {scores[i]:6.1%}  {classes[i]}")
     return _left_out(problems)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from artist20 import UserError, audio, augment, fetch
 from artist20.artifacts import sha256_file
 from artist20.evaluation import mean_per_song, window_starts
-from artist20.store import stored_rows
+from artist20.store import check_finite, stored_rows
 
 UNTRAINED = "untrained"
 EMBEDDING_SIZE = 2048
@@ -364,6 +364,33 @@ def cached_views(
     return _cached(parent, "views", files, keys, backbone, settings, cut, workers)
 
 
+def find_undecodable(
+    parent: Path, files: Sequence[Path], keys: Sequence[str], workers: int
+) -> dict[str, str]:
+    """Decode songs, those of earlier runs excepted; return by key what is wrong with bad ones.
+
+    Parameters are those of :func:`cached_windows`.
+    """
+    unreadable: dict[str, str] = {}
+    stored_rows(
+        parent,
+        "decoded",
+        {},
+        "int64",
+        1,
+        dict(zip(keys, files, strict=True)),
+        _count_samples,
+        workers=workers,
+        label="decoding",
+        unreadable=unreadable,
+    )
+    return unreadable
+
+
+def _count_samples(file: Path) -> np.ndarray:
+    return np.array([[sum(len(block) for block in audio.read_blocks(file))]])
+
+
 def _cached(
     parent: Path,
     name: str,
@@ -396,8 +423,10 @@ def _cached(
         songs_at_a_time=SONGS_AT_A_TIME[device.type],
     )
     spans = [index[key] for key in keys]
+    of_songs = np.concatenate([rows[first : first + n_rows] for first, n_rows in spans])
+    check_finite(of_songs, parent)
     return Embeddings(
-        np.concatenate([rows[first : first + n_rows] for first, n_rows in spans]),
+        of_songs,
         np.repeat(np.arange(len(spans)), [n_rows for _, n_rows in spans]),
     )
 

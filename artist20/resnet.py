@@ -106,9 +106,22 @@ def load(path: Path, device: torch.device, precision_option: str) -> TrainedResN
     """
     checkpoint = artifacts.read_checkpoint(path, "task2_train_wo_pretrain.py")
     config = checkpoint["config"]
-    known = {"width", "keep_frequency", "front_end"} <= config.keys()
-    if checkpoint["kind"] != "resnet" or not known or config["front_end"] != spectrogram.FRONT_END:
-        raise UserError(f"{path} is not of this version of task2_train_wo_pretrain.py")
+    form = {
+        "kind": "resnet",
+        "window_frames": int,
+        "trained_on": str,
+        "config": {
+            "width": int,
+            "keep_frequency": bool,
+            "precision": str,
+            "front_end": spectrogram.FRONT_END,
+        },
+    }
+    if not artifacts.has_form(checkpoint, form) or not checkpoint["window_frames"] > 0:
+        raise UserError(
+            f"{path} is not of this version of task2_train_wo_pretrain.py: run that again, or name "
+            "another with --checkpoint"
+        )
     precision = cli.choose_precision(precision_option, device, config["precision"])
     model = ArtistResNet(
         len(checkpoint["classes"]),
@@ -116,12 +129,12 @@ def load(path: Path, device: torch.device, precision_option: str) -> TrainedResN
         width=config["width"],
         keep_frequency=config["keep_frequency"],
     )
-    model.load_state_dict(checkpoint["model"])
+    training.load_weights(model, checkpoint, path, "task2_train_wo_pretrain.py --overwrite")
     model.to(device)
     predict = partial(training.predict, model, precision=precision)
-    # Networks trained before it was kept by itself have it in their settings.
-    trained_on = checkpoint.get("trained_on", config["dataset"])
-    return TrainedResNet(checkpoint["classes"], checkpoint["window_frames"], trained_on, predict)
+    return TrainedResNet(
+        checkpoint["classes"], checkpoint["window_frames"], checkpoint["trained_on"], predict
+    )
 
 
 def _batch_size(n_frames: int) -> int:

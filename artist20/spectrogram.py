@@ -67,11 +67,14 @@ def log_mel(waveform: np.ndarray) -> np.ndarray:
         resolves 0.06 dB or better over the whole range of levels.
     """
     n_frames = 1 + len(waveform) // HOP_LENGTH
-    padded = torch.from_numpy(np.pad(waveform, N_FFT // 2))
     blocks = []
     for start in range(0, n_frames, BLOCK_FRAMES):
         stop = min(start + BLOCK_FRAMES, n_frames)
-        power = _mel_spectrogram()(padded[start * HOP_LENGTH : (stop - 1) * HOP_LENGTH + N_FFT])
+        first = start * HOP_LENGTH - N_FFT // 2
+        last = (stop - 1) * HOP_LENGTH + N_FFT // 2
+        around = (max(0, -first), max(0, last - len(waveform)))
+        block = np.pad(waveform[max(0, first) : last], around)
+        power = _mel_spectrogram()(torch.from_numpy(block))
         blocks.append((10 * power.clamp_min(AMIN).log10()).T.half())
     return torch.cat(blocks).numpy()
 
@@ -147,7 +150,11 @@ class LogMels:
 
 
 def cached_log_mels(
-    parent: Path, files: Sequence[Path], keys: Sequence[str], workers: int
+    parent: Path,
+    files: Sequence[Path],
+    keys: Sequence[str],
+    workers: int,
+    unreadable: dict[str, str] | None = None,
 ) -> LogMels:
     """Compute, or find in the store under ``parent``, the log-mels of songs.
 
@@ -161,6 +168,8 @@ def cached_log_mels(
         Their :func:`artist20.dataset.content_keys`.
     workers : int
         Number of processes.
+    unreadable : dict of str to str, optional
+        See :func:`artist20.store.stored_rows`; these songs are not in the result.
     """
     rows, index = stored_rows(
         parent,
@@ -172,8 +181,9 @@ def cached_log_mels(
         _load_log_mel,
         workers=workers,
         label="log-mels",
+        unreadable=unreadable,
     )
-    return LogMels(rows, [index[key] for key in keys])
+    return LogMels(rows, [index[key] for key in keys if key in index])
 
 
 def random_crops(

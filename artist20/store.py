@@ -21,7 +21,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from artist20 import audio, cli, parallel
+from artist20 import UserError, audio, cli, parallel, printable
 from artist20.artifacts import only_writer, told_when_full
 
 ROWS = "rows.bin"
@@ -81,9 +81,10 @@ class RowStore:
                 try:
                     key, start, rows = json.loads(line)
                     follows = start == self._n_rows and 0 <= rows <= n_stored - start
-                except (ValueError, TypeError):
+                except (ValueError, TypeError, RecursionError):
                     break
-                if not line.endswith(b"\n") or not follows or not isinstance(rows, int):
+                typed = isinstance(key, str) and type(rows) is int
+                if not line.endswith(b"\n") or not follows or not typed:
                     break
                 self._index[key] = (start, rows)
                 self._n_rows = start + rows
@@ -249,7 +250,8 @@ def stored_rows(
     songs_at_a_time : int
         How many songs ``in_main`` is given.
     unreadable : dict of str to str, optional
-        Gets, by key, a line on every song that cannot be decoded, instead of an error at the end.
+        Gets, by key, what is wrong with every song that cannot be decoded, in place of an error at
+        the end.
 
     Returns
     -------
@@ -260,7 +262,7 @@ def stored_rows(
 
     Raises
     ------
-    AudioError
+    UserError
         If songs cannot be decoded, unless ``unreadable`` is given: names them all, after all others
         are done.
     """
@@ -284,7 +286,7 @@ def stored_rows(
         waiting: dict[str, np.ndarray] = {}
         for key, result in zip(mine, results, strict=True):
             if isinstance(result, audio.AudioError):
-                problems[key] = str(result)
+                problems[key] = result.reason
             else:
                 waiting[key] = result
             if waiting and (len(waiting) == songs_at_a_time or key == mine[-1]):
@@ -306,9 +308,10 @@ def stored_rows(
     if unreadable is not None:
         unreadable.update(problems)
     elif problems:
-        raise audio.AudioError(
+        raise UserError(
             f"{len(problems)} song{'s' if len(problems) > 1 else ''} cannot be read; "
-            "mend or take off the lists:\n" + "\n".join(problems.values())
+            "mend or take off the lists:\n"
+            + "\n".join(f"{printable(files[key])} {reason}" for key, reason in problems.items())
         )
     return rows, index
 
@@ -323,6 +326,18 @@ def _absorb_parts(store: RowStore, kind: tuple[dict[str, Any], str, int]) -> Non
                     store.append(key, rows[first : first + n_rows])
         store.commit()
         shutil.rmtree(folder)
+
+
+def check_finite(numbers: np.ndarray, parent: Path) -> None:
+    """Refuse numbers made of a store's rows that are not all finite: these were never stored.
+
+    Raises
+    ------
+    UserError
+        If they are not: names the folder of the stores.
+    """
+    if not np.isfinite(numbers).all():
+        raise UserError(f"{parent} is damaged: delete it and run the same command again")
 
 
 def _map_rows(folder: Path, dtype: str, shape: tuple[int, int]) -> np.ndarray:

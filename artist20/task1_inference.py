@@ -20,7 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from artist20 import UserError, artifacts, classical, cli, evaluation, features, inference
+from artist20 import (
+    UserError,
+    artifacts,
+    classical,
+    cli,
+    dataset,
+    evaluation,
+    features,
+    inference,
+    printable,
+)
 from artist20.classical import Rows
 
 
@@ -81,7 +91,7 @@ def main() -> int:
     folder = artifacts.task1_dir(args.results_dir, args.level)
     metrics = read_metrics(args.results_dir, args.level)
     files, answers = inference.read_test(args)
-    hashes = {key: artifacts.sha256_file(file) for key, file in files.items()}
+    hashes = {key: dataset.content_key(file) for key, file in files.items()}
     unreadable: dict[str, str] = {}
     cache = artifacts.task1_dir(args.results_dir) / "cache"
     units = features.cached_units(
@@ -91,20 +101,25 @@ def main() -> int:
         args.workers,
         unreadable,
     )
-    problems = [f"{key}: {unreadable[of]}" for key, of in hashes.items() if of in unreadable]
+    problems = [
+        f"{printable(key)}: {printable(files[key])} {unreadable[of]}"
+        for key, of in hashes.items()
+        if of in unreadable
+    ]
     songs = {key: of for key, of in hashes.items() if of in units}
     if not songs:
         raise UserError(f"none of the {len(files)} test songs can be read: {problems[0]}")
 
+    made_by = "task1_train.py --overwrite"
+    classes = artifacts.read_predictions(folder / "val_predictions.json", made_by).classes
     rows = make_rows([units[of] for of in songs.values()], metrics["config"])
     checkpoints, scores = {}, {}
     for name, row in metrics["models"].items():
         file = folder / f"{name}.skops"
-        model = artifacts.read_sklearn(file)
+        model = artifacts.read_sklearn(file, classes, rows.X.shape[1])
         logits = classical.logits(name, classical.song_scores(model, rows))
         scores[name] = evaluation.calibrated(logits, row["temperature"])
         checkpoints[name] = [artifacts.sha256_file(file)]
-        classes = model.classes_.tolist()
     chosen = args.model or metrics["best_in_cv"]
     print(
         f"predictions are those of the {artifacts.TITLES[chosen]}, "

@@ -28,6 +28,8 @@ from artist20 import UserError, artifacts, cli, evaluation, parallel
 # What is kept of an epoch in the midst of it: the sums are over its steps so far.
 NEW_EPOCH = {"step": 0, "examples": 0, "loss_sum": 0.0, "seconds": 0.0}
 BEST, LAST = "best.pt", "last.pt"
+HISTORY = ("epoch", "lr", "train_loss", "val_loss", "val_top1", "val_top3", "seconds")
+ANEW = "the same command with --overwrite"
 RESULTS = (
     *(BEST, LAST, "history.csv", "metrics.json"),
     *("val_predictions.json", "test_predictions.json", "test_scores.json"),
@@ -70,7 +72,7 @@ def open_run(
         artifacts.check_same_settings(metrics["settings"], settings, metrics_file)
         return metrics
     elif (folder / LAST).is_file():
-        last = artifacts.read_checkpoint(folder / LAST, script)
+        last = read_last(folder, f"{script} --overwrite")
         artifacts.check_same_settings(last["config"], settings, folder / LAST)
         if not resume:
             raise UserError(
@@ -180,10 +182,13 @@ def fit(
     history: list[dict[str, float]] = []
     state = dict(NEW_EPOCH)
     if (folder / LAST).is_file():
-        last = artifacts.read_checkpoint(folder / LAST, "training")
-        model.load_state_dict(last["model"])
-        optimizer.load_state_dict(last["optimizer"])
-        scheduler.load_state_dict(last["scheduler"])
+        last = read_last(folder, ANEW)
+        load_weights(model, last, folder / LAST, ANEW)
+        try:
+            optimizer.load_state_dict(last["optimizer"])
+            scheduler.load_state_dict(last["scheduler"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise UserError(f"{folder / LAST} is of another optimizer: run {ANEW}") from None
         history, state = last["history"], last["state"]
         within = f", step {state['step']} of {steps_per_epoch}" if state["step"] else ""
         print(f"going on after epoch {len(history)} of {epochs}{within}")
@@ -347,10 +352,50 @@ def _apply(
     return result.float()
 
 
+def read_last(folder: Path, made_by: str) -> dict[str, Any]:
+    """Read ``last.pt``: what :func:`fit` goes on from.
+
+    Raises
+    ------
+    UserError
+        If it is broken, or no such file.
+    """
+    last = artifacts.read_checkpoint(folder / LAST, made_by)
+    form = {
+        "epoch": int,
+        "model": dict,
+        "optimizer": dict,
+        "scheduler": dict,
+        "state": {"step": int, "examples": int, "loss_sum": float, "seconds": float},
+        "history": [dict.fromkeys(HISTORY, float)],
+    }
+    if not artifacts.has_form(last, form) or last["epoch"] != len(last["history"]):
+        raise UserError(f"{folder / LAST} is of no run that can go on: run {made_by}")
+    return last
+
+
+def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: Path, made_by: str) -> None:
+    """Load a checkpoint's weights into the network that it is of.
+
+    Raises
+    ------
+    UserError
+        If they do not fit it, or are not all finite.
+    """
+    weights = checkpoint.get("model")
+    try:
+        finite = all(bool(weight.isfinite().all()) for weight in weights.values())
+        model.load_state_dict(weights)
+    except (AttributeError, TypeError, RuntimeError):
+        raise UserError(f"{path} does not fit the network: run {made_by}") from None
+    if not finite:
+        raise UserError(f"{path} holds weights that are NaN or infinite: run {made_by}")
+
+
 def read_best(folder: Path, model: nn.Module) -> int:
     """Load the weights of ``best.pt`` into a network; return their epoch."""
-    best = artifacts.read_checkpoint(folder / BEST, "training")
-    model.load_state_dict(best["model"])
+    best = artifacts.read_checkpoint(folder / BEST, ANEW)
+    load_weights(model, best, folder / BEST, ANEW)
     return best["epoch"]
 
 
@@ -471,14 +516,19 @@ def pool_folds(folder: Path, name: str, script: str, songs: list[dict[str, str]]
             {
                 **{key: value for key, value in of_fold.items() if key not in ("fold", "dataset")},
                 # A hash over the songs learnt from, of which every fold has its own.
-                "also_train_on": of_fold["also_train_on"] is not None,
+                "also_train_on": of_fold.get("also_train_on") is not None,
                 # Of those learnt from and those held out together.
                 "training_songs": metrics["dataset"]["fingerprint"],
             }
         )
         artifacts.check_same_settings(settings[-1], settings[0], metrics_file)
         part = artifacts.read_predictions(metrics_file.with_name("val_predictions.json"), script)
-        of_songs = part.scores.get(f"{name}_last", part.scores[name])
+        of_songs = part.scores.get(f"{name}_last", part.scores.get(name))
+        if of_songs is None:
+            raise UserError(
+                f"{metrics_file.with_name('val_predictions.json')} has no scores of {name}: run "
+                f"{script} --fold {fold} --overwrite"
+            )
         scores |= {song["path"]: row for song, row in zip(part.songs, of_songs, strict=True)}
         classes.append(part.classes)
     paths = [song["path"] for song in songs]

@@ -18,7 +18,6 @@ that are decoded ahead.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -37,7 +36,7 @@ from torchaudio.models import hdemucs_high
 from torchaudio.pipelines import HDEMUCS_HIGH_MUSDB_PLUS
 
 from artist20 import UserError, audio, cli, dataset, fetch
-from artist20.artifacts import only_writer, sha256_file, write_json
+from artist20.artifacts import only_writer, parse_json, sha256_file, write_json
 from artist20.store import map_songs
 
 UNTRAINED = "untrained"
@@ -203,11 +202,12 @@ def read_finished(output: Path, settings: dict[str, Any]) -> dict[str, str]:
     if not output.exists() or all(path.name.startswith(".") for path in output.iterdir()):
         return {}
     try:
-        record = json.loads((output / "vocals.json").read_text(encoding="utf-8"))
+        record = parse_json((output / "vocals.json").read_text(encoding="utf-8"))
         made, songs = dict(record["settings"]), dict(record["songs"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         raise UserError(
-            f"{output} holds something else than separated vocals: name another folder"
+            f"{output} holds something else than separated vocals, or its vocals.json is damaged: "
+            "name another folder, or delete this one"
         ) from None
     differences = [
         f"{name} {made.get(name)!r} -> {settings.get(name)!r}"

@@ -6,18 +6,33 @@ import os
 # this small a second thread costs more than it gives.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import importlib
 import json
 import shutil
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import HealthCheck, settings
 from scipy.special import softmax
 
-from artist20 import artifacts, evaluation
+from artist20 import artifacts, cli, evaluation
 from artist20.artifacts import FeatureSet, Predictions
+
+# The same few examples in every run: the suite is quick, and fails for its code alone.
+settings.register_profile(
+    "suite",
+    derandomize=True,
+    deadline=None,
+    max_examples=60,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("suite")
 
 SAMPLE_RATE = 16_000
 
@@ -214,7 +229,17 @@ def put_task1(
     cv_top1 = {name: _reached(held_out, name)["top1"] for name in strengths}
     config = {"level": level, "cv": cv, "arrays": {"X_train.npy": "0"}}
     metrics = {
-        "models": {name: {**_reached(val, name), "seconds": 2} for name in strengths},
+        "models": {
+            name: {
+                **_reached(val, name),
+                "cv_top1": top1,
+                "cv_top1_by": {"album": top1, "song": None},
+                "temperature": 1.0,
+                "calibration_error": 0.1,
+                "seconds": 2,
+            }
+            for name, top1 in cv_top1.items()
+        },
         "best_in_cv": max(cv_top1, key=lambda name: cv_top1[name]),
         "config": config | ({"seconds": 5.0, "covariance": False} if level == "segment" else {}),
         "dataset": TOY_DATASET,
@@ -225,3 +250,25 @@ def put_task1(
         {"dataset": TOY_DATASET, "feature_version": 1, "arrays": config["arrays"]},
     )
     return folder
+
+
+# --- scripts -------------------------------------------------------------------------------------
+
+
+def call(monkeypatch: pytest.MonkeyPatch, script: str, *options: object) -> int:
+    """Run a script within this process; return its exit status."""
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, options)])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.run(importlib.import_module(script).main)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return end.value.code or 0
+
+
+def assert_one_line(error: str) -> None:
+    """Check what a script printed to stderr."""
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error

@@ -308,7 +308,11 @@ def test_members_of_other_songs_are_refused(results, run, split):
 def test_members_of_other_artists_are_refused(results, run):
     for split in ("cv", "val"):
         path = results / f"task2/resnet/{split}_predictions.json"
-        change(path, classes=TOY_ARTISTS[::-1])
+        scores = {
+            name: [[*row, 0.0] for row in rows]
+            for name, rows in json.loads(path.read_text())["scores"].items()
+        }
+        change(path, classes=[*TOY_ARTISTS, "nobody"], scores=scores)
         if split == "cv":
             with pytest.raises(UserError, match=r"in .*resnet know different artists"):
                 run()
@@ -467,7 +471,7 @@ def test_test_scores_of_other_songs_are_told(results, run, capsys, what):
     elif what == "contents":
         change(path, songs={**scores["songs"], "003": "another recording"})
     else:
-        change(path, classes=TOY_ARTISTS[::-1])
+        change(path, classes=[f"another {name}" for name in TOY_ARTISTS])
     run()
     different = "artists" if what == "artists" else "test songs"
     assert_no_predictions(results, capsys.readouterr().out, "resnet_strong", different, "--limit")

@@ -461,6 +461,7 @@ def train(tiny_data, tmp_path, untrained, monkeypatch):
             "recipe": "deck",
             "fold": None,
             "also_train_on": None,
+            "skip_unreadable": False,
             "resume": False,
             "overwrite": False,
         }

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ARTISTS, write_song
+from conftest import ARTISTS, assert_one_line, call, write_song
 from PIL import Image
 
-from artist20 import artifacts, audio, cli, comparison, features, fetch, spectrogram
+from artist20 import artifacts, audio, comparison, features, fetch, spectrogram
 from artist20.models import ArtistResNet, EmbeddingMLP
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -116,27 +116,8 @@ def here(study, tmp_path, monkeypatch):
     return tmp_path
 
 
-def call(monkeypatch, script, *options):
-    """Run a script within this process; return its exit status."""
-    monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, options)])
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with pytest.raises(SystemExit) as end:
-            cli.run(importlib.import_module(script).main)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return end.value.code or 0
-
-
 def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def assert_one_line(error):
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert "Traceback" not in error
 
 
 # --- the study ---------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import SMALL_GRIDS, make_songs
+from conftest import SMALL_GRIDS, TOY_DATASET, make_songs
 
 import task1_train
 from artist20 import UserError, artifacts, classical, evaluation, features
@@ -28,7 +28,7 @@ def put_features(folder, train, val):
     artifacts.write_json(
         folder / "preprocessing.json",
         {
-            "dataset": {"name": "toy", "train": 1, "val": 1, "fingerprint": "0"},
+            "dataset": TOY_DATASET,
             "feature_version": 1,
             "arrays": artifacts.feature_hashes(folder),
         },

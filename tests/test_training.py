@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from conftest import ARTISTS, make_waveform
+from conftest import ARTISTS, TOY_DATASET, make_waveform
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
@@ -417,8 +417,9 @@ SETTINGS = {"epochs": 5, "lr": 0.1, "seed": 0}
 
 
 def make_metrics(settings):
-    result = {"top1": 0.5, "top3": 0.5, "epoch": 1, "last": {}, "model": "toy"}
-    return {**result, "pretrained": False, "dataset": {}, "settings": settings}
+    reached = {"top1": 0.5, "top3": 0.5}
+    result = {**reached, "epoch": 1, "last": reached, "model": "resnet", "seconds": 1}
+    return {**result, "pretrained": False, "dataset": TOY_DATASET, "settings": settings}
 
 
 def put_finished(folder):
@@ -427,12 +428,14 @@ def put_finished(folder):
 
 
 def put_unfinished(folder):
-    checkpoint = {"kind": "toy", "classes": [], "config": SETTINGS, "epoch": 2}
+    checkpoint = {"kind": "toy", "classes": ["a", "b"], "config": SETTINGS, "epoch": 2}
+    checkpoint |= {"model": {}, "optimizer": {}, "scheduler": {}, "state": training.NEW_EPOCH}
+    checkpoint["history"] = [dict.fromkeys(training.HISTORY, 1.0)] * 2
     artifacts.write_checkpoint(folder / "last.pt", checkpoint)
 
 
 def open_run(folder, settings=SETTINGS, resume=False, overwrite=False):
-    return training.open_run(folder, settings, "script.py", resume, overwrite)
+    return training.open_run(folder, settings, "task2_train.py", resume, overwrite)
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -1,0 +1,456 @@
+"""Audio files that are broken, hostile or odd: a waveform comes of it, or a line that says why."""
+
+import json
+import os
+import struct
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import ARTISTS, call, write_song
+from hypothesis import given
+from hypothesis import strategies as st
+
+import task1_train
+from artist20 import UserError, artifacts, audio, classical, dataset, panns, printable
+
+RATE = 16_000
+MP3 = "song.mp3"
+
+
+def noise(seconds: float, rate: int = RATE) -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 0.1, int(seconds * rate)).astype("f4")
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory) -> dict[str, bytes]:
+    """Encode three seconds in every format; ``plain`` is an MP3 without a header of its length."""
+    folder = tmp_path_factory.mktemp("songs")
+    encoded = {}
+    for extension in ("mp3", "flac", "ogg", "wav"):
+        audio.write(folder / f"a.{extension}", noise(3))
+        encoded[extension] = (folder / f"a.{extension}").read_bytes()
+    coding = {**audio.MP3_CODING, "compression_level": 0.9}  # 24 kbit/s: no room for it
+    soundfile.write(folder / "plain.mp3", noise(3), RATE, **coding)
+    encoded["plain"] = (folder / "plain.mp3").read_bytes()
+    assert b"Info" in encoded["mp3"][:200]
+    assert b"Info" not in encoded["plain"]
+    return encoded
+
+
+def load_or_reason(file: Path) -> np.ndarray | str:
+    """Load a file, or return the one line that is said of it."""
+    try:
+        waveform = audio.load(file)
+    except audio.AudioError as error:
+        assert str(error) == f"{printable(file)} {error.reason}"
+        assert len(str(error).splitlines()) == 1
+        return error.reason
+    assert np.isfinite(waveform).all()
+    assert waveform.dtype == np.float32
+    return waveform
+
+
+# --- truncated ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["mp3", "plain", "wav", "flac", "ogg"])
+def test_what_can_be_known_of_a_file_that_was_cut_off(tmp_path, songs, kind):
+    """Cut at every tenth: MP3s and WAVs give what is there, and the check tells; see the last."""
+    file = tmp_path / f"a.{'mp3' if kind == 'plain' else kind}"
+    for tenth in range(1, 10):
+        file.write_bytes(songs[kind][: len(songs[kind]) * tenth // 10 + 1])
+        waveform = load_or_reason(file)
+        if kind == "flac" or (kind == "ogg" and tenth == 1):  # its headers alone are that long
+            assert waveform.startswith("cannot be decoded")
+            continue
+        seconds = len(waveform) / RATE
+        assert kind == "ogg" or seconds == pytest.approx(3 * tenth / 10, abs=0.4)
+        missing = audio.missing_seconds(file, seconds)
+        if kind in ("mp3", "wav"):
+            assert missing == pytest.approx(3 - seconds, abs=0.01)
+        else:
+            assert missing == 0  # nothing tells how long it was
+            assert audio.ends_within_a_frame(file) == (kind == "plain")
+    file.write_bytes(songs[kind])
+    assert audio.missing_seconds(file, audio.duration(file)) == 0
+    assert not audio.ends_within_a_frame(file)
+
+
+def test_the_check_names_what_was_cut_off(tiny_copy, songs, capsys):
+    cut, maybe = (tiny_copy / "test" / f"{i:03}.mp3" for i in (1, 2))
+    cut.write_bytes(songs["mp3"][: len(songs["mp3"]) // 2])
+    maybe.write_bytes(songs["plain"][: len(songs["plain"]) // 2 + 1])
+    assert dataset.main(["check", str(tiny_copy)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "note: test/002.mp3 ends in the midst of a frame: it may have been cut off" in lines
+    (problem,) = [line for line in lines if "001" in line]
+    assert problem.startswith("test/001.mp3: 1.")
+    assert problem.endswith("s of what its header announces are missing")
+    assert lines[-1] == "1 problem"
+
+
+def test_a_wav_that_was_streamed_is_no_cut_one(tmp_path, songs):
+    for size in (0, 0x7FFFFFFF, 0xFFFFFFFF):
+        data = bytearray(songs["wav"])
+        position = data.index(b"data") + 4
+        data[position : position + 4] = struct.pack("<I", size)
+        (tmp_path / "a.wav").write_bytes(data)
+        seconds = load_or_reason(tmp_path / "a.wav")
+        if not isinstance(seconds, str):
+            assert audio.missing_seconds(tmp_path / "a.wav", len(seconds) / RATE) == 0 or size == (
+                0x7FFFFFFF
+            )
+
+
+# --- damaged within ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_bytes", [100, 5000])
+@pytest.mark.parametrize("garbage", [b"\0", b"\xff", b"text "])
+def test_garbage_in_the_middle_of_an_mp3(tmp_path, songs, garbage, n_bytes):
+    data, middle = songs["mp3"], len(songs["mp3"]) // 2
+    (tmp_path / MP3).write_bytes(
+        data[:middle] + (garbage * n_bytes)[:n_bytes] + data[middle + n_bytes :]
+    )
+    waveform = load_or_reason(tmp_path / MP3)
+    # A decoder finds the next frame behind a little garbage, and gives up behind much.
+    if n_bytes == 100:
+        assert len(waveform) > 2.8 * RATE
+    else:
+        assert waveform.startswith("cannot be decoded")
+
+
+def test_how_far_a_damaged_file_could_be_decoded_is_said(tmp_path):
+    audio.write(tmp_path / MP3, noise(25))
+    data = (tmp_path / MP3).read_bytes()
+    damage = len(data) * 22 // 25
+    (tmp_path / MP3).write_bytes(data[:damage] + bytes(5000) + data[damage:])
+    assert load_or_reason(tmp_path / MP3).startswith("cannot be decoded beyond 20 s: ")
+
+
+@pytest.mark.parametrize("n_bytes", [100, 10 * 2**20])
+def test_id3_tags_of_any_size_are_passed_over(tmp_path, songs, n_bytes):
+    size = bytes(n_bytes >> shift & 127 for shift in (21, 14, 7, 0))
+    tag = b"ID3\x04\0\0" + size + bytes(n_bytes)
+    for kind in ("mp3", "plain"):
+        (tmp_path / MP3).write_bytes(tag + songs[kind])
+        assert len(load_or_reason(tmp_path / MP3)) == pytest.approx(3 * RATE, abs=2000)
+        assert audio.missing_seconds(tmp_path / MP3, 1.0) == (2 if kind == "mp3" else 0)
+        assert not audio.ends_within_a_frame(tmp_path / MP3)
+        (tmp_path / MP3).write_bytes(tag + songs[kind] + b"TAG" + bytes(125))
+        assert not audio.ends_within_a_frame(tmp_path / MP3)
+    (tmp_path / MP3).write_bytes(tag[:-1])
+    assert "cannot be decoded" in load_or_reason(tmp_path / MP3)
+
+
+@given(st.data())
+def test_mutated_files_are_decoded_or_named(tmp_path_factory, songs, data):
+    kind = data.draw(st.sampled_from(sorted(songs)))
+    changed = bytearray(songs[kind])
+    for _ in range(data.draw(st.integers(1, 8))):
+        start = data.draw(st.integers(0, len(changed) - 1))
+        piece = data.draw(st.binary(max_size=40))
+        changed[start : start + data.draw(st.sampled_from([0, len(piece), 1000]))] = piece
+    file = tmp_path_factory.getbasetemp() / f"mutated.{kind}"
+    file.write_bytes(changed)
+    waveform = load_or_reason(file)
+    if not isinstance(waveform, str):
+        assert audio.missing_seconds(file, len(waveform) / RATE) >= 0
+        audio.ends_within_a_frame(file)
+
+
+# --- odd, but music ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+def test_wavs_of_every_width_are_read(tmp_path, subtype):
+    soundfile.write(tmp_path / "a.wav", noise(0.5), RATE, subtype=subtype)
+    error = np.abs(audio.load(tmp_path / "a.wav") - noise(0.5)).max()
+    assert error < (0.008 if subtype == "PCM_U8" else 1e-4)
+
+
+@pytest.mark.parametrize("level", [np.nan, np.inf, -np.inf, 1e308, 1e7])
+@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+def test_what_is_no_level_is_refused_at_every_width(tmp_path, level, subtype):
+    samples = np.zeros(RATE)
+    samples[-1] = level
+    soundfile.write(tmp_path / "a.wav", samples, RATE, subtype=subtype)
+    assert load_or_reason(tmp_path / "a.wav").startswith("holds samples")
+
+
+@pytest.mark.parametrize("n_channels", [2, 6])
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000])
+def test_every_rate_and_number_of_channels_gives_16_khz_mono(tmp_path, rate, n_channels):
+    time = np.arange(rate) / rate
+    tone = 0.3 * np.sin(2 * np.pi * 1000 * time)
+    soundfile.write(tmp_path / "a.flac", np.repeat(tone[:, None], n_channels, axis=1), rate)
+    waveform = audio.load(tmp_path / "a.flac")
+    assert len(waveform) == pytest.approx(RATE, abs=1)
+    inner = slice(RATE // 10, -RATE // 10)
+    expected = 0.3 * np.sin(2 * np.pi * 1000 * np.arange(len(waveform)) / RATE)
+    np.testing.assert_allclose(waveform[inner], expected[inner], atol=1e-3)
+
+
+@pytest.mark.parametrize("n_samples", [1, 800])  # 0.05 s
+@pytest.mark.parametrize("extension", ["mp3", "flac", "ogg", "wav"])
+def test_very_short_files_are_read(tmp_path, n_samples, extension):
+    soundfile.write(tmp_path / f"a.{extension}", noise(1)[:n_samples], RATE)
+    assert len(audio.load(tmp_path / f"a.{extension}")) == n_samples
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5])
+@pytest.mark.parametrize("extension", ["mp3", "flac", "ogg", "wav"])
+def test_silence_and_a_constant_are_music(tmp_path, level, extension):
+    soundfile.write(tmp_path / f"a.{extension}", np.full(RATE, level), RATE)
+    waveform = audio.load(tmp_path / f"a.{extension}")
+    assert np.median(waveform) == pytest.approx(level, abs=0.05)
+
+
+def test_a_waveform_is_held_once(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(300), RATE)
+    tracemalloc.start()
+    try:
+        waveform = audio.load(tmp_path / "a.wav")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(waveform) == 300 * RATE
+    assert peak < 1.3 * waveform.nbytes
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    """Three hours, of which no more is ever in memory than a few blocks of ten seconds."""
+    file = tmp_path / "long.wav"
+    soundfile.write(file, np.zeros(0), RATE)
+    n_bytes = 3 * 3600 * RATE * 2
+    data = bytearray(file.read_bytes())
+    data[4:8], data[-4:] = struct.pack("<I", n_bytes + 36), struct.pack("<I", n_bytes)
+    file.write_bytes(data)
+    os.truncate(file, len(data) + n_bytes)  # silence that takes no room on the disk
+    tracemalloc.start()
+    try:
+        seconds = audio.duration(file)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert seconds == 3 * 3600
+    assert peak < 10 * 2**20
+
+
+# --- what is no file, and names ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "device", "link to itself", "link to nowhere"])
+def test_what_is_no_file_is_said_to_be_none(tmp_path, kind):
+    path = tmp_path / MP3
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to({"device": "/dev/zero", "link to itself": MP3}.get(kind, "nowhere"))
+    assert load_or_reason(path) == "is no file"
+
+
+def test_a_name_that_is_too_long_is_no_file(tmp_path):
+    assert load_or_reason(tmp_path / ("x" * 300)) == "cannot be decoded: File name too long"
+
+
+def as_nobody(folder: Path, do) -> str:
+    """Let a process without rights work in a folder; return what it says."""
+    if os.getuid() != 0:
+        return do()
+    folder.chmod(0o755)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.chdir(folder)
+            os.setgid(65534)
+            os.setuid(65534)
+            os.write(writing, do().encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(pid, 0)
+    with os.fdopen(reading) as pipe:
+        return pipe.read()
+
+
+def test_a_file_that_may_not_be_read_is_said_to_be_so(tmp_path, monkeypatch, songs):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / MP3).write_bytes(songs["mp3"])
+    (tmp_path / MP3).chmod(0)
+    said = as_nobody(tmp_path, lambda: str(load_or_reason(Path(MP3))))
+    assert said == "cannot be decoded: Permission denied"
+    assert as_nobody(tmp_path, lambda: dataset.content_key(Path(MP3))) == f"no content: {MP3}"
+
+
+NAMES = [
+    "a b.mp3",
+    'it\'s "quoted".mp3',
+    "two\nlines\r.mp3",
+    "\x1b[31mred\x1b[0m.mp3",
+    "😀 ünï.mp3",
+    "--help.mp3",
+    "-.mp3",
+    "x" * 251 + ".mp3",
+    "é" * 125 + "x.mp3",
+    os.fsdecode(b"caf\xe9.mp3"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+def test_names_of_every_kind_are_read_written_and_shown_in_a_line(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / name, Path(name)):
+        audio.write(path, noise(0.1))
+        assert len(audio.load(path)) == 1600
+        path.write_bytes(b"no music")
+        with pytest.raises(audio.AudioError) as caught:
+            audio.load(path)
+        message = str(caught.value)
+        assert message.isprintable()
+        message.encode()
+        assert name[:3].strip() in message or not name.isprintable()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bad_songs(tmp_path) -> tuple[Path, list[str]]:
+    """Data folder of 2 artists x 3 albums x 2 songs; two of training, one of validation are bad.
+
+    Two of them are alike: both must be named.
+    """
+    folder, lists = tmp_path / "data", {"train": [], "val": []}
+    for artist in list(ARTISTS)[:2]:
+        for album in range(4):
+            for song in range(2):
+                path = f"./train_val/{artist}/{album}/{song}.mp3"
+                write_song(folder / path, artist, seed=2 * album + song, seconds=1)
+                lists["val" if album == 3 else "train"].append(path)
+    for split, paths in lists.items():
+        (folder / f"{split}.json").write_text(json.dumps(paths), encoding="utf-8")
+    bad = [lists["train"][1], lists["train"][8], lists["val"][2]]
+    (folder / bad[0]).write_bytes(b"")
+    (folder / bad[1]).write_text("no music")
+    (folder / bad[2]).write_bytes(b"")
+    return folder, bad
+
+
+class Toy(torch.nn.Module):
+    """Stands in for Cnn14, which takes seconds to make."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, waveforms):
+        shape = (len(waveforms), panns.EMBEDDING_SIZE)
+        return {"embedding": waveforms[:, : shape[1]].reshape(shape) * self.scale}
+
+
+def toy_backbone() -> panns.Backbone:
+    network = Toy().requires_grad_(False)
+    return panns.Backbone(network, RATE, "untrained, seed 0", torch.float32)
+
+
+TRAINING = {
+    "task1_preprocessing": [],
+    "task2_train": ["--backbone-weights", "untrained", "--views", 1, "--windows", 1],
+    "task2_train_wo_pretrain": [],
+}
+EPOCH = ["--epochs", 1, "--crop-seconds", 1]
+
+
+@pytest.mark.parametrize("script", TRAINING)
+def test_bad_songs_stop_the_training_or_are_left_out_and_recorded(
+    bad_songs, tmp_path, monkeypatch, capsys, script
+):
+    data, bad = bad_songs
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(panns, "load_backbone", lambda *_: toy_backbone())
+    options = ["--data-dir", data, "--device", "cpu", "--workers", 1, *TRAINING[script]]
+    options += EPOCH if "train" in script else []
+    task = "task1" if script.startswith("task1") else script.removesuffix("_wo_pretrain")[:5]
+    folder = tmp_path / "results" / task
+    kept = folder / "old results"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+
+    assert call(monkeypatch, script, *options, "--overwrite") == 2
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: 3 of 16 songs cannot be read")
+    assert "--skip-unreadable" in first
+    assert [line.split(" cannot")[0] for line in lines] == [str(data / path) for path in bad]
+    written = [
+        path.name for path in folder.rglob("*") if path.is_file() and "cache" not in str(path)
+    ]
+    assert written == ["old results"]
+
+    assert call(monkeypatch, script, *options, "--skip-unreadable") == 0
+    out = capsys.readouterr().out
+    assert "13 of 16 songs are in" in out.replace(
+        "13 of 15", "13 of 16"
+    )  # what was decoded is kept
+    assert "3 of 16 songs are left out: they cannot be read" in out
+    file = next(folder.rglob("preprocessing.json" if task == "task1" else "metrics.json"))
+    recorded = json.loads(file.read_text())["dataset"]
+    assert list(recorded["unreadable"]) == bad
+    assert all(reason.startswith("cannot be") for reason in recorded["unreadable"].values())
+    assert (recorded["train"], recorded["val"]) == (10, 3)
+
+    if task == "task1":
+        monkeypatch.setattr(classical, "GRIDS", {"song": {"knn": [{"n_neighbors": [3]}]}})
+        monkeypatch.setattr(task1_train, "explain", lambda *_: None)
+        assert call(monkeypatch, "task1_train", "--workers", 1) == 0
+        assert json.loads((folder / "metrics.json").read_text())["dataset"] == recorded
+    else:
+        predictions = artifacts.read_predictions(file.with_name("val_predictions.json"), "x")
+        assert len(predictions.songs) == 3
+    # The same songs, mended in no way: the run is known again.
+    assert call(monkeypatch, script, *options, "--skip-unreadable") == 0
+
+
+def test_leaving_out_all_songs_of_an_artist_is_no_training(bad_songs):
+    data, _ = bad_songs
+    train, val = dataset.read_train_val(data)
+    first = [song.path for song in train if song.artist == train[0].artist]
+    with pytest.raises(UserError, match="one artist only"):
+        dataset.read_train_val(data, left_out=first)
+    assert dataset.read_train_val(data, left_out=[train[0].path]) == (train[1:], val)
+
+
+def test_a_song_that_may_not_be_read_is_named_with_the_others(bad_songs, monkeypatch):
+    data, _ = bad_songs
+    songs = dataset.read_split(data, "train")
+
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(dataset, "sha256_file", refuse)
+    keys = dataset.content_keys(songs)
+    assert len(set(keys)) == len(songs)
+    reasons = {key: "cannot be decoded: Permission denied" for key in keys[:2]}
+    with pytest.raises(UserError, match=r"^2 of 12 songs cannot be read") as caught:
+        dataset.find_unreadable(songs, keys, reasons, skip=False)
+    assert len(str(caught.value).splitlines()) == 3
+
+
+# --- inference ---------------------------------------------------------------------------------
+
+
+def test_a_test_song_whose_name_no_json_holds_is_told_before_any_work(tmp_path):
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "two\nlines.mp3").write_bytes(b"")
+    assert list(dataset.read_test(tmp_path)) == ["two\nlines"]
+    (tmp_path / "test" / os.fsdecode(b"caf\xe9.mp3")).write_bytes(b"")
+    with pytest.raises(UserError, match=r"caf\\udce9\.mp3: its name is no UTF-8"):
+        dataset.read_test(tmp_path)
