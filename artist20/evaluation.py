@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 
 N_RESAMPLES = 10_000  # of a bootstrap: its ends vary by half a point between seeds, of 76 songs
 SIGNIFICANCE = 0.05
+CONFIDENCE = 0.95  # of intervals
 
 
 def window_starts(length: int, window: int, most: int | None = None) -> np.ndarray:
@@ -169,7 +170,7 @@ def bootstrap_interval(
     values: np.ndarray,
     groups: np.ndarray | None = None,
     *,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> tuple[float, float]:
     """Find the interval of a mean by the bootstrap (Efron 1979), from its percentiles.
