@@ -251,7 +251,10 @@ def gather(results_dir: Path) -> dict[str, Any]:
         "models": {name: _record(row, results_dir) for name, row in models.items()},
         "pairs": evaluation.compare_all(hits, songs.albums),
         "ablation": {
-            _relative(folder, results_dir): ablation["families"]
+            _relative(folder, results_dir): {
+                "model": ablation["settings"]["model"],
+                "families": ablation["families"],
+            }
             for folder, ablation in ablations.items()
             if ablation
         },
@@ -316,7 +319,7 @@ def _record(row: dict[str, Any], results_dir: Path) -> dict[str, Any]:
         last = evaluation.figures(row["unchosen"], labels, albums)
         record["last"] = last
         record["gap"] = {k: record[k] - last[k] for k in ("top1", "top3")}
-    made_of = ("params", "cv_std", "cv_top1_by", "temperature")  # Task 1
+    made_of = ("params", "cv_top1", "cv_std", "cv_top1_by", "temperature")  # Task 1
     made_of += ("epoch", "parameters", "window_seconds", "pretrained", "settings")  # networks
     made_of += ("members", "best_member_in_cv", "against_best_member")  # the ensemble
     record |= {key: row[key] for key in made_of if key in row}
@@ -366,7 +369,7 @@ def _ablation(folder: Path) -> dict[str, Any] | None:
     file = folder / "ablation.json"
     if not file.is_file():
         return None
-    ablation = artifacts.read_record(file, "task1_train.py", {"families", "complete"})
+    ablation = artifacts.read_record(file, "task1_train.py", {"families", "complete", "settings"})
     return ablation if ablation["complete"] else None
 
 
@@ -440,7 +443,7 @@ def print_table(results: dict[str, Any]) -> None:
         )
         if row["last"]:
             last, gap = row["last"], row["gap"]
-            lower = f"{100 * gap['top1']:+.1f}, {100 * gap['top3']:+.1f} points"
+            lower = f"{points(gap['top1'])}, {points(gap['top3'])} points"
             print(
                 f"{'  at its last epoch':{width}}{last['top1']:8.1%}{last['top3']:20.1%}"
                 f"{'chosen: ' + lower:>32}"
@@ -510,8 +513,8 @@ def print_paired(results: dict[str, Any]) -> None:
     for name, pair in pairs.items():
         alone = f"{pair['only_first']} : {pair['only_second']}"
         print(
-            f"{models[name]['title']:{width}}{100 * pair['difference']:+7.1f}"
-            f"{points(pair['interval']):>17}{alone:>12}{p_text(pair['p_holm']):>8}  "
+            f"{models[name]['title']:{width}}{points(pair['difference']):>7}"
+            f"{points_between(pair['interval']):>17}{alone:>12}{p_text(pair['p_holm']):>8}  "
             f"{pair['verdict']}"
         )
     n_pairs = len(results["pairs"])
@@ -525,7 +528,7 @@ def print_paired(results: dict[str, Any]) -> None:
     beaten = told_apart(results)
     print(f"\nOf all {n_pairs} pairs, {sum(map(len, beaten.values()))} are told apart:")
     for name, others in beaten.items():
-        titles = ", ".join(models[other]["title"] for other in others)
+        titles = "; ".join(models[other]["title"] for other in others)
         print(
             textwrap.fill(
                 f"{models[name]['title']} is better than {titles}", 100, subsequent_indent="    "
@@ -555,10 +558,14 @@ def percents(interval: list[float]) -> str:
     return f"{100 * low:.1f}-{100 * high:.1f}"
 
 
-def points(interval: list[float]) -> str:
+def points(difference: float) -> str:
+    """Write a difference of shares, in points; nothing is ``+0.0``, never ``-0.0``."""
+    return f"{round(100 * difference, 1) + 0.0:+.1f}"
+
+
+def points_between(interval: list[float]) -> str:
     """Write an interval of differences."""
-    low, high = interval
-    return f"{100 * low:+.1f} to {100 * high:+.1f}"
+    return " to ".join(map(points, interval))
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from artist20 import UserError, artifacts, dataset
+from artist20 import UserError, artifacts, comparison, dataset
 
 UNTRAINED = "untrained backbone"
 MARKERS = ("<!-- results -->", "<!-- end of results -->")  # of README's table
@@ -47,13 +47,17 @@ def interval(ends: Sequence[float]) -> str:
 
 def difference(value: float) -> str:
     """Write a difference of shares, in points: ``+3.9``."""
-    return f"{100 * value:+.1f}"
+    return comparison.points(value)
 
 
 def differences(ends: Sequence[float]) -> str:
     """Write an interval of differences, in points: ``-9.7 to +16.9``."""
-    low, high = ends
-    return f"{difference(low)} to {difference(high)}"
+    return comparison.points_between(ends)
+
+
+def confidence(results: dict[str, Any]) -> str:
+    """Write how sure the intervals are: ``95 %``."""
+    return f"{100 * results['bootstrap']['confidence']:g} %"
 
 
 def title(record: dict[str, Any]) -> str:
@@ -86,15 +90,17 @@ def warnings(results: dict[str, Any]) -> list[str]:
     data = results["dataset"]
     sentences = []
     if not dataset.is_artist20(data):
-        sentence = f"**Stand-in data.** Nothing here is measured on artist20 itself, but on \
-{data_label(data)}."
+        sentence = (
+            "**Stand-in data.** Nothing here is measured on artist20 itself, but on "
+            f"{data_label(data)}."
+        )
         if data["synthesised"]:
             sentence += " Its figures say that the code runs, and nothing about music."
         sentences.append(sentence)
     if untrained(results):
         sentences.append(
             f"**Untrained backbone.** {enumerate_names(untrained(results))}: Cnn14 has random "
-            "weights in place of the pretrained ones, so that these figures say nothing about PANNs."
+            "weights in place of the pretrained ones, and these figures say nothing about PANNs."
         )
     return sentences
 
@@ -112,10 +118,10 @@ def stamp(results: dict[str, Any]) -> str:
 
 def songs_line(results: dict[str, Any]) -> str:
     """Say which songs figures are of, and what the intervals are."""
-    data, bootstrap = results["dataset"], results["bootstrap"]
+    data = results["dataset"]
     return (
         f"{data['val']} validation songs of {data['val_albums']} albums by {data['artists']} "
-        f"artists ({data_label(data)}); intervals of {bootstrap['confidence']:.0%} by bootstrap "
+        f"artists ({data_label(data)}); intervals of {confidence(results)} by bootstrap "
         "over albums."
     )
 
