@@ -6,7 +6,7 @@ from typing import Any
 from artist20 import comparison, tables
 from artist20.tables import escape, percent
 
-MOST_LETTERS = 48  # of a name within a sentence
+MOST_LETTERS = 40  # of a name within a sentence
 
 
 def best_of(models: dict[str, Any]) -> str:

@@ -51,11 +51,14 @@ object-fit: contain; }
   section.dense table { font-size: 14px; }
   section.dense th, section.dense td { padding: 2px 7px; line-height: 1.25; }
   section.wide { font-size: 20px; }
-  section.wide table { font-size: 15.5px; }
+  section.wide table { font-size: 16px; }
   section.wide th, section.wide td { padding: 3px 8px; white-space: nowrap; }
+  section.wide td:first-child { white-space: normal; }
   section.names td { max-width: 19em; overflow: hidden; text-overflow: ellipsis; \
 white-space: nowrap; }
-  section.commands td { overflow-wrap: anywhere; }
+  section.wrapped td { overflow-wrap: anywhere; }
+  section.albums td { word-break: break-all; }
+  section.albums td:first-child { white-space: nowrap; }
 ---
 """
 
@@ -326,7 +329,7 @@ def features_slide(results: dict[str, Any]) -> str:
         "Task 1: features",
         f"{total} numbers per song: statistics over time of frame features, and the tempo.",
         table(["features", "family", "what it is"], rows, left=3),
-        look="dense" if len(rows) > MOST_ROWS else "",
+        look="wide",
     )
 
 
@@ -516,7 +519,7 @@ def settings_slide(heading: str, record: dict[str, Any]) -> str:
         heading,
         warning,
         table(["setting", "value", "setting", "value"], cells, left=4),
-        look="dense" if half > MOST_ROWS else "",
+        look="wide",
     )
 
 
@@ -541,7 +544,7 @@ def value(setting: Any) -> str:
     if isinstance(setting, bool):
         return "yes" if setting else "no"
     if isinstance(setting, list):
-        return " to ".join(value(of) for of in setting)
+        return ", ".join(value(of) for of in setting)
     if isinstance(setting, float):
         return f"{setting:g}"
     text = str(setting)
@@ -837,13 +840,15 @@ def albums_slide(results: dict[str, Any]) -> str:
         results,
         table(["model", *(["songs right, album"] * n_named)], rows, left=1 + n_named),
         "Of all models together, their guesses are counted, one of each model per song.",
-        look="dense names",
+        look="dense albums",
     )
 
 
 def named_albums(albums: list[str], counts: dict[str, tuple[int, int]]) -> list[str]:
     """Name albums, with how many of their songs are right before it."""
-    return [f"{counts[album][0]} of {counts[album][1]}: {escape(album)}" for album in albums]
+    return [
+        f"{counts[album][0]} of {counts[album][1]}: {findings.short(album)}" for album in albums
+    ]
 
 
 def findings_slide(results: dict[str, Any]) -> str:
@@ -902,7 +907,7 @@ def reproducibility(results: dict[str, Any]) -> list[str]:
             "Reproducibility: commands",
             table(["results of", "command", "seed", "seconds"], rows, left=2),
             "Absolute paths are cut to their last names.",
-            look="dense commands",
+            look="dense wrapped",
         ),
         slide(
             "Reproducibility: where these numbers are from",

@@ -120,9 +120,8 @@ def songs_line(results: dict[str, Any]) -> str:
     """Say which songs figures are of, and what the intervals are."""
     data = results["dataset"]
     return (
-        f"{data['val']} validation songs of {data['val_albums']} albums by {data['artists']} "
-        f"artists ({data_label(data)}); intervals of {confidence(results)} by bootstrap "
-        "over albums."
+        f"{data['val']} validation songs of {data_label(data)}, {data['val_albums']} albums by "
+        f"{data['artists']} artists; intervals of {confidence(results)} by bootstrap over albums."
     )
 
 
