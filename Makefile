@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: setup lint test demo clean
+.PHONY: setup lint test demo assets clean
 
 setup: .venv/.installed
 
@@ -43,6 +43,14 @@ demo: setup
 	$(PY) task2_gen_report_wo_pretrain.py $(DEMO_FIGURES)
 	@echo
 	@$(PY) -m artist20.comparison $(DEMO_FIGURES)
+	$(PY) -m artist20.slides $(DEMO_FIGURES) --output results/demo/report.md
+
+# What the repository shows of itself: figures, results.json, the deck, the model card and README's
+# table, all of one run of the demo. It replaces what is in assets/.
+assets: demo
+	rm -rf assets
+	cp -r results/demo/assets assets
+	$(PY) -m artist20.slides $(DEMO_RESULTS) --output report.md --readme README.md
 
 clean:
 	rm -rf .venv data/demo results/demo .pytest_cache .ruff_cache

@@ -422,6 +422,42 @@ def read_record(path: Path, made_by: str, form: Any) -> dict[str, Any]:
     return record
 
 
+def results_file(assets_dir: Path) -> Path:
+    """Path of all that is said of the models; see :func:`artist20.comparison.gather`."""
+    return assets_dir / "results.json"
+
+
+def read_results(path: Path, made_by: str) -> dict[str, Any]:
+    """Read a ``results.json`` and check that it says what it must.
+
+    Raises
+    ------
+    UserError
+        If it is missing, broken, or not of this version.
+    """
+    whole = {"command", "dataset", "bootstrap", "significance", "models", "pairs", "ablation"}
+    results = read_record(path, made_by, whole | {"runs", "files"})
+    of_model = {"title", "folder", "untrained_backbone", "top1", "top3", "intervals", "macro_f1"}
+    of_model |= {"course_score", "selected_on", "last", "gap", "cv", "seconds", "artists"}
+    of_model |= {"albums", "worst_albums", "confusions"}
+    of_pair = {"first", "second", "difference", "interval", "p", "p_holm", "verdict"}
+    of_data = {"name", "synthesised", "fingerprint", "artists", "train", "val", "limit"}
+    models, pairs, data = results["models"], results["pairs"], results["dataset"]
+    fit = (
+        isinstance(models, dict)
+        and bool(models)
+        and all(isinstance(row, dict) and of_model <= row.keys() for row in models.values())
+        and isinstance(pairs, list)
+        and all(isinstance(pair, dict) and of_pair <= pair.keys() for pair in pairs)
+        and isinstance(data, dict)
+        and of_data | {"val_albums"} <= data.keys()
+        and all(isinstance(results[key], dict) for key in ("runs", "files", "ablation"))
+    )
+    if not fit:
+        raise UserError(f"{path} is not what {made_by} writes: run it again")
+    return results
+
+
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write an array as ``.npy`` that can be read without pickle."""
     with atomic_path(path) as temporary:

@@ -326,13 +326,22 @@ def describe(data_dir: Path) -> dict[str, object]:
             raise UserError(f"{marker} does not say 'name' and 'synthesised'") from None
     paths = sorted(path for split in SPLITS for path in read_list(data_dir, split))
     digest = hashlib.sha256("\n".join(paths).encode()).hexdigest()
-    name = "artist20" if digest == ARTIST20_LISTS else data_dir.resolve().name
+    name = data_dir.resolve().name
+    if digest == ARTIST20_LISTS:
+        name = "artist20"
+    elif name == "artist20":  # part of it, or another split: not to stand beside its figures
+        name = "artist20, other lists"
     return {"name": name, "synthesised": False}
 
 
 def label(described: Mapping[str, object]) -> str:
     """Name a data set for titles; synthesised songs are said to be."""
     return f"{described['name']}{' (synthesised songs)' if described['synthesised'] else ''}"
+
+
+def is_artist20(data: Mapping[str, Any]) -> bool:
+    """Say whether a :func:`summary` is of artist20 itself and whole, not of a stand-in for it."""
+    return data["name"] == "artist20" and not data["synthesised"] and data["limit"] is None
 
 
 def content_keys(songs: Sequence[Song]) -> list[str]:

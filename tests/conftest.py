@@ -161,6 +161,14 @@ TOY_DATASET = {
 }
 
 
+TOY_PROVENANCE = {
+    "seed": 0,
+    "device": "CPU, 1 threads",
+    "seconds": 10,
+    "versions": {"artist20": "0.1.0", "python": "3.11.7", "torch": "2.11.0"},
+}
+
+
 def toy_scores(labels: np.ndarray, strength: float, seed: int) -> np.ndarray:
     """Draw probabilities; the product of independent models is best with strengths as weights."""
     rng = np.random.default_rng(seed)
@@ -204,7 +212,8 @@ def put_network(results_dir: Path, name: str, strength: float, seed: int, **metr
         "settings": {"lr": 0.1, "fold": None, "dataset": "all"},
         "pretrained": False,
         "dataset": TOY_DATASET,
-        "seconds": 10,
+        "command": f"python train_{name}.py --data-dir /somewhere/toy",
+        **TOY_PROVENANCE,
         **metrics,
     }
     artifacts.write_json(folder / "metrics.json", metrics)
@@ -243,11 +252,14 @@ def put_task1(
         "best_in_cv": max(cv_top1, key=lambda name: cv_top1[name]),
         "config": config | ({"seconds": 5.0, "covariance": False} if level == "segment" else {}),
         "dataset": TOY_DATASET,
+        "command": f"python task1_train.py --level {level}",
+        **TOY_PROVENANCE,
     }
     artifacts.write_json(folder / "metrics.json", metrics)
+    prepared = {"dataset": TOY_DATASET, "feature_version": 1, "arrays": config["arrays"]}
     artifacts.write_json(
         artifacts.task1_dir(results_dir) / "preprocessing.json",
-        {"dataset": TOY_DATASET, "feature_version": 1, "arrays": config["arrays"]},
+        {**prepared, "command": "python task1_preprocessing.py", **TOY_PROVENANCE},
     )
     return folder
 

@@ -1,10 +1,12 @@
 """artist20.comparison: rows and intervals, the paired table, what is left out."""
 
+import itertools
 import json
 import sys
 
 import numpy as np
 import pytest
+import sklearn.metrics
 from conftest import TOY_DATASET, put_network, put_task1
 
 from artist20 import UserError, artifacts, comparison, ensemble, evaluation
@@ -34,10 +36,10 @@ def change(path, **values):
 
 def printed(results, capsys):
     """Print both tables; return their lines."""
-    models = comparison.collect(results)
+    found = comparison.gather(results)
     capsys.readouterr()
-    comparison.print_table(models)
-    comparison.print_paired(models)
+    comparison.print_table(found)
+    comparison.print_paired(found)
     return capsys.readouterr().out.splitlines()
 
 
@@ -124,8 +126,9 @@ def test_figures_of_other_songs_do_not_stand_side_by_side(results):
 
 def test_validation_songs_in_another_order_are_refused(results, capsys):
     path = results / "task2/resnet/val_predictions.json"
-    songs = json.loads(path.read_text())["songs"]
-    change(path, songs=songs[::-1])
+    value = json.loads(path.read_text())
+    scores = {name: rows[::-1] for name, rows in value["scores"].items()}
+    change(path, songs=value["songs"][::-1], scores=scores)
     with pytest.raises(UserError, match="other validation songs"):
         printed(results, capsys)
 
@@ -134,6 +137,14 @@ def test_predictions_without_the_model_are_refused(results):
     path = results / "task2/resnet_strong/val_predictions.json"
     change(path, scores={"panns": json.loads(path.read_text())["scores"]["resnet_strong"]})
     with pytest.raises(UserError, match=r"no scores of resnet_strong: run task2_train_wo_pretrain"):
+        comparison.collect(results)
+
+
+def test_predictions_of_another_run_are_refused(results):
+    change(results / "task2/resnet/metrics.json", top1=0.123)
+    with pytest.raises(
+        UserError, match=r"val_predictions\.json is not of the run in metrics\.json"
+    ):
         comparison.collect(results)
 
 
@@ -158,8 +169,11 @@ def test_the_table_has_intervals_and_says_which_rows_were_chosen(results, monkey
     low, high = row["top1_interval"]
     figures = [f"{row['top1']:.1%}", f"{100 * low:.1f}-{100 * high:.1f}"]
     low, high = row["top3_interval"]
-    figures += [f"{row['top3']:.1%}", f"{100 * low:.1f}-{100 * high:.1f}", f"{row['cv'][0]:.1%}"]
-    assert line.split()[3:-1] == figures
+    figures += [f"{row['top3']:.1%}", f"{100 * low:.1f}-{100 * high:.1f}"]
+    predictions = row["predictions"]
+    f1 = sklearn.metrics.f1_score(predictions.labels, row["scores"].argmax(axis=1), average="macro")
+    figures += [f"{f1:.2f}", f"{row['top1'] + row['top3'] / 2:.3f}", f"{row['cv'][0]:.1%}"]
+    assert line.split()[3:] == figures
     # Only networks whose epoch was chosen have a second line, and are named below.
     before = [lines[i - 1] for i, line in enumerate(lines) if line.startswith("  at its last")]
     assert [line.split("  ")[0] for line in before] == ["PANNs + MLP, untrained backbone", "ResNet"]
@@ -173,6 +187,41 @@ def test_without_chosen_epochs_there_is_no_note_of_them(results, capsys):
     output = "\n".join(printed(results, capsys))
     assert "hosen" not in output
     assert "last epoch" not in output
+
+
+def test_what_choosing_an_epoch_brought_is_printed(results, capsys):
+    file = results / "task2/resnet/val_predictions.json"
+    predictions = artifacts.read_predictions(file, "x")
+    predictions.scores["resnet_last"] = np.roll(predictions.scores["resnet"], 1, axis=1)
+    artifacts.write_predictions(file, predictions)
+    lines = printed(results, capsys)
+    line = lines[next(i for i, line in enumerate(lines) if line.startswith("ResNet ")) + 1]
+    last = [
+        evaluation.top_k_accuracy(predictions.scores["resnet_last"], predictions.labels, k)
+        for k in (1, 3)
+    ]
+    chosen = comparison.collect(results)["resnet"]
+    gap = [100 * (chosen[f"top{k}"] - value) for k, value in zip((1, 3), last, strict=True)]
+    expected = [f"{last[0]:.1%}", f"{last[1]:.1%}", "chosen:", f"{gap[0]:+.1f},", f"{gap[1]:+.1f}"]
+    assert line.split()[4:] == [*expected, "points"]
+
+
+def test_the_hardest_albums_are_named(results, capsys):
+    lines = printed(results, capsys)
+    start = next(i for i, line in enumerate(lines) if line.startswith("Albums that are hardest"))
+    rows = comparison.collect(results)
+    predictions = rows["svm"]["predictions"]
+    right = np.stack(
+        [evaluation.hits(row["scores"], predictions.labels, 1) for row in rows.values()]
+    )
+    shares = {
+        album: right[:, predictions.albums == album].mean() for album in set(predictions.albums)
+    }
+    named = [line.split("  ")[-1] for line in lines[start + 1 : start + 4]]
+    assert [shares[album] for album in named] == sorted(shares.values())[:3]
+    of, songs = lines[start + 1].split("  " + named[0])[0].split(" of ")
+    assert int(of) / int(songs) == pytest.approx(shares[named[0]])
+    assert int(songs) == 4 * len(rows)
 
 
 def paired(lines):
@@ -199,10 +248,13 @@ def test_the_ensemble_is_compared_with_each_model(results, monkeypatch, capsys):
     labels = rows["svm"]["predictions"].labels
     hits = {name: evaluation.hits(row["unchosen"], labels, 1) for name, row in rows.items()}
     others = [name for name in rows if name != "ensemble"]
+    pairs = list(itertools.combinations(rows, 2))  # Holm's correction is over all of them
     corrected = evaluation.holm(
-        np.array([evaluation.mcnemar(hits["ensemble"], hits[name]) for name in others])
+        np.array([evaluation.mcnemar(hits[first], hits[second]) for first, second in pairs])
     )
-    for name, p in zip(others, corrected, strict=True):
+    assert pairs[-1][1] == "ensemble"
+    of_ensemble = [p for pair, p in zip(pairs, corrected, strict=True) if "ensemble" in pair]
+    for name, p in zip(others, of_ensemble, strict=True):
         points, first, second, shown, verdict = table[rows[name]["title"]]
         difference = hits["ensemble"].mean() - hits[name].mean()
         assert points == pytest.approx(100 * difference, abs=0.051)
@@ -223,11 +275,28 @@ def test_without_an_ensemble_the_best_in_cross_validation_is_compared(results, c
     for name in scores.scores:
         scores.scores[name][:] = np.eye(4)[scores.labels]
     artifacts.write_predictions(val, scores)
+    change(results / "task2/resnet/metrics.json", top1=1.0, top3=1.0)
     heading, table = paired(printed(results, capsys))
     assert heading == "ResNet, strong recipe, the best in CV, on these songs, against"
     assert table["ResNet"][1] == 0
     assert table["ResNet"][4] == "worse"
     assert "ResNet, strong recipe" not in table
+
+
+def test_pairs_that_are_told_apart_are_named(results, capsys):
+    found = comparison.gather(results)
+    lines = printed(results, capsys)
+    start = next(i for i, line in enumerate(lines) if line.startswith("Of all 21 pairs"))
+    text = " ".join(line.strip() for line in lines[start:])
+    better = [pair for pair in found["pairs"] if pair["verdict"] != "not told apart"]
+    assert f"{len(better)} are told apart" in text
+    assert len(better) > 3
+    for pair in better:
+        first, second = (found["models"][pair[side]]["title"] for side in ("first", "second"))
+        if pair["verdict"] == "worse":
+            first, second = second, first
+        loser_list = text.split(f"{first} is better than ")[1].split(" is better than ")[0]
+        assert second in loser_list
 
 
 def test_one_model_alone_is_not_compared(tmp_path, capsys):
@@ -243,3 +312,97 @@ def test_the_command_lists_the_files_of_models_alone(results, monkeypatch, capsy
     files = [line for line in capsys.readouterr().out.splitlines() if line.endswith(".json")]
     assert str(results / "task2/resnet/val_predictions.json") in files
     assert not any("fold-1" in file for file in files)
+
+
+# --- results.json ------------------------------------------------------------------------------
+
+
+def run(results, monkeypatch, capsys):
+    arguments = ["--results-dir", str(results), "--assets-dir", str(results / "assets")]
+    monkeypatch.setattr(sys, "argv", ["comparison", *arguments])
+    comparison.main()
+    capsys.readouterr()
+    return results / "assets/results.json"
+
+
+def test_all_that_is_computed_is_in_a_file_with_what_it_is_from(results, monkeypatch, capsys):
+    combine(results, monkeypatch)
+    path = run(results, monkeypatch, capsys)
+    found = artifacts.read_results(path, "x")
+    assert {"command": found["command"], **comparison.gather(results)} == found
+    rows = comparison.collect(results)
+    assert list(found["models"]) == list(rows)
+    assert len(found["pairs"]) == 8 * 7 / 2
+    for name, record in found["models"].items():
+        row = rows[name]
+        labels, guesses = row["predictions"].labels, row["scores"].argmax(axis=1)
+        assert record["top1"] == (labels == guesses).mean()
+        for i, of_artist in enumerate(record["artists"].values()):
+            assert of_artist["songs"] == (labels == i).sum()
+            assert of_artist["right"] == ((labels == i) & (guesses == i)).sum()
+            assert of_artist["guessed"] == (guesses == i).sum()
+        for album, of_album in record["albums"].items():
+            inside = row["predictions"].albums == album
+            assert of_album["right"] == (labels == guesses)[inside].sum()
+            assert of_album["songs"] == inside.sum()
+        shares = {album: of["right"] / of["songs"] for album, of in record["albums"].items()}
+        assert [shares[album] for album in record["worst_albums"]] == sorted(shares.values())[:3]
+    for name in (
+        "task1/metrics.json",
+        "task2/resnet/val_predictions.json",
+        "ensemble/metrics.json",
+    ):
+        assert found["files"][name] == artifacts.sha256_file(results / name)
+    assert "task1/preprocessing.json" in found["files"]
+    # Nothing says on whose machine it was, and a second run writes the same bytes.
+    text = path.read_text()
+    assert str(results.parent) not in text
+    assert "/somewhere" not in text
+    assert found["runs"]["task2/resnet"]["command"] == "python train_resnet.py --data-dir toy"
+    assert run(results, monkeypatch, capsys).read_text() == text
+
+
+def test_absolute_paths_in_commands_are_cut():
+    command = "python -m x --data-dir '/home/me/my music' --results-dir=/r/s --lr 0.1 ../there"
+    expected = "python -m x --data-dir 'my music' --results-dir=s --lr 0.1 ../there"
+    assert comparison.without_folders(command) == expected
+
+
+def test_results_that_are_out_of_date_are_refused(results, monkeypatch, capsys):
+    combine(results, monkeypatch, "--members", "svm", "resnet")
+    path = run(results, monkeypatch, capsys)
+    found = artifacts.read_results(path, "x")
+    comparison.check_up_to_date(found, results, path)
+    with pytest.raises(UserError, match=r"lacks .*ensemble/metrics\.json: run python -m"):
+        models = {name: row for name, row in found["models"].items() if name != "ensemble"}
+        comparison.check_up_to_date({**found, "models": models}, results, path)
+    (results / "task2/panns/metrics.json").rename(results / "kept.json")
+    with pytest.raises(UserError, match=r"made of another .*panns/metrics\.json: run python -m"):
+        comparison.check_up_to_date(found, results, path)
+    found = artifacts.read_results(run(results, monkeypatch, capsys), "x")
+    assert "panns" not in found["models"]
+    (results / "kept.json").rename(results / "task2/panns/metrics.json")
+    with pytest.raises(UserError, match=r"lacks .*panns/metrics\.json: run python -m"):
+        comparison.check_up_to_date(found, results, path)
+
+
+@pytest.mark.parametrize(
+    "change_of",
+    [
+        lambda value: [],
+        lambda value: value | {"models": {}},
+        lambda value: value | {"models": []},
+        lambda value: value | {"models": {"svm": {"title": "SVM"}}},
+        lambda value: value | {"pairs": [{"first": "svm"}]},
+        lambda value: value | {"dataset": {"name": "toy"}},
+        lambda value: {key: of for key, of in value.items() if key != "files"},
+    ],
+)
+def test_a_file_that_is_no_results_is_refused(tmp_path, change_of):
+    put_network(tmp_path, "resnet", 0.9, seed=31)
+    path = tmp_path / "results.json"
+    artifacts.write_json(path, change_of({"command": "x", **comparison.gather(tmp_path)}))
+    with pytest.raises(
+        UserError, match=r"results\.json is not what comparison writes: run it again"
+    ):
+        artifacts.read_results(path, "comparison")

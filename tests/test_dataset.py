@@ -189,6 +189,20 @@ def test_artist20_is_known_by_its_lists(tiny_copy, monkeypatch):
     assert dataset.describe(tiny_copy)["name"] == "tiny"
 
 
+def test_a_folder_that_is_called_artist20_need_not_be_it(tiny_copy):
+    tiny_copy.rename(tiny_copy.with_name("artist20"))
+    described = dataset.describe(tiny_copy.with_name("artist20"))
+    assert described["name"] == "artist20, other lists"
+    assert not dataset.is_artist20({**described, "limit": None})
+
+
+def test_a_part_of_artist20_or_a_synthesised_one_is_not_artist20():
+    whole = {"name": "artist20", "synthesised": False, "limit": None}
+    assert dataset.is_artist20(whole)
+    for change in ({"name": "demo"}, {"synthesised": True}, {"limit": 100}):
+        assert not dataset.is_artist20(whole | change)
+
+
 def test_a_data_folder_may_say_what_it_is(tiny_copy):
     marker = tiny_copy / "dataset.json"
     marker.write_text('{"name": "demo", "synthesised": true}')
