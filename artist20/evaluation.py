@@ -3,6 +3,7 @@
 Pure NumPy and SciPy.
 """
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -198,11 +199,14 @@ def bootstrap_interval(
     if groups is None:
         groups = np.arange(len(values))
     index = np.unique(groups, return_inverse=True)[1]
-    sizes = np.bincount(index)
-    sums = np.bincount(index, values)
+    sizes, sums = np.bincount(index), np.bincount(index, values)
+    # Groups of the same size and sum are alike, and there are few kinds of them: drawing how many
+    # of each kind is the same, and as fast and small with all songs as with a few albums.
+    kinds, counts = np.unique(np.stack([sizes, sums], axis=1), axis=0, return_counts=True)
     rng = np.random.default_rng(seed)
-    times = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), N_RESAMPLES)
-    means = (times @ sums) / (times @ sizes)
+    times = rng.multinomial(len(sizes), counts / len(sizes), N_RESAMPLES)
+    n_songs, total = kinds.T
+    means = (times @ total) / (times @ n_songs)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
@@ -293,12 +297,117 @@ def verdict(p: float, interval: tuple[float, float] | list[float]) -> str:
     return "better" if low > 0 else "worse"
 
 
+def compare_all(hits: dict[str, np.ndarray], albums: np.ndarray) -> list[dict[str, Any]]:
+    """Compare every two models on the same songs.
+
+    Parameters
+    ----------
+    hits : dict of str to np.ndarray
+        By model, (n_songs,) bool.
+    albums : np.ndarray
+        (n_songs,) which album a song is of.
+
+    Returns
+    -------
+    list of dict
+        Per pair, in the models' order, the names ``first`` and ``second``, what :func:`compare`
+        says of them, ``p_holm``, which :func:`holm` has corrected over all pairs, and ``verdict``.
+    """
+    pairs = [
+        {"first": first, "second": second, **compare(hits[first], hits[second], albums)}
+        for first, second in combinations(hits, 2)
+    ]
+    corrected = holm(np.array([pair["p"] for pair in pairs]))
+    for pair, p in zip(pairs, corrected, strict=True):
+        pair |= {"p_holm": float(p), "verdict": verdict(p, pair["interval"])}
+    return pairs
+
+
 def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Count songs by true artist (rows) and best guess (columns): (n_classes, n_classes)."""
     n_classes = scores.shape[1]
     matrix = np.zeros((n_classes, n_classes), dtype=int)
     np.add.at(matrix, (labels, top_k(scores, 1)[:, 0]), 1)
     return matrix
+
+
+def f1_scores(matrix: np.ndarray) -> np.ndarray:
+    """Return each artist's F1, the harmonic mean of precision and recall.
+
+    Parameters
+    ----------
+    matrix : np.ndarray
+        (n_classes, n_classes) of :func:`confusion_matrix`.
+
+    Returns
+    -------
+    np.ndarray
+        (n_classes,); 0 where no song is right, NaN for an artist without songs.
+    """
+    songs, guessed = matrix.sum(axis=1), matrix.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.where(songs > 0, 2 * matrix.diagonal() / (songs + guessed), np.nan)
+
+
+def confusions(matrix: np.ndarray) -> list[tuple[int, int, int]]:
+    """List who is taken for whom, the most frequent first: true class, guessed class, songs."""
+    wrong = matrix - np.diag(matrix.diagonal())
+    true, guessed = np.nonzero(wrong)
+    order = np.argsort(-wrong[true, guessed], kind="stable")
+    return [
+        (int(i), int(j), int(wrong[i, j])) for i, j in zip(true[order], guessed[order], strict=True)
+    ]
+
+
+def figures(scores: np.ndarray, labels: np.ndarray, albums: np.ndarray) -> dict[str, Any]:
+    """Return what a table says of a model.
+
+    Parameters
+    ----------
+    scores : np.ndarray
+        (n_songs, n_classes).
+    labels : np.ndarray
+        (n_songs,) index of the true class.
+    albums : np.ndarray
+        (n_songs,) which album a song is of.
+
+    Returns
+    -------
+    dict
+        ``top1`` and ``top3``; ``intervals`` of both, by :func:`bootstrap_interval` over ``albums``
+        and over ``songs``; ``macro_f1``, the mean of :func:`f1_scores` over the artists that have
+        songs; ``course_score``.
+    """
+    right = {f"top{k}": hits(scores, labels, k) for k in (1, 3)}
+    top1, top3 = (float(of_songs.mean()) for of_songs in right.values())
+    return {
+        "top1": top1,
+        "top3": top3,
+        "intervals": {
+            unit: {name: list(bootstrap_interval(of, groups)) for name, of in right.items()}
+            for unit, groups in (("albums", albums), ("songs", None))
+        },
+        "macro_f1": float(np.nanmean(f1_scores(confusion_matrix(scores, labels)))),
+        "course_score": course_score(top1, top3),
+    }
+
+
+def right_per_group(right: np.ndarray, groups: np.ndarray) -> dict[str, tuple[int, int]]:
+    """Count each group's songs that are right, and all of them.
+
+    Parameters
+    ----------
+    right : np.ndarray
+        (n_songs,) bool, a model's :func:`hits`.
+    groups : np.ndarray
+        (n_songs,) which album, or artist, a song is of.
+    """
+    names, index = np.unique(groups, return_inverse=True)
+    n_right, n_songs = np.bincount(index, right), np.bincount(index)
+    return {
+        str(name): (int(some), int(songs))
+        for name, some, songs in zip(names, n_right, n_songs, strict=True)
+    }
 
 
 def course_score(top1: float, top3: float) -> float:
