@@ -1,57 +1,75 @@
-"""Task 2, model 2, stage 3: draw the ResNet's architecture, its confusion matrix, and all models.
+"""Task 2, model 2, stage 3: draw the ResNet's architecture, training, confusions, and all models.
 
-Reads   RESULTS_DIR/task2/resnet/best.pt, metrics.json, val_predictions.json; for the comparison
-        also metrics.json and val_predictions.json of all other models that have been run
-Writes  ASSETS_DIR/task2_architecture_diagram_resnet.png, task2_confusion_matrix_resnet.png,
-        task2_all_models_comparison.png
+Reads   RESULTS_DIR/task2/resnet/best.pt, history.csv, metrics.json, val_predictions.json; for the
+        comparison also metrics.json and val_predictions.json of all other models that have been run
+Writes  ASSETS_DIR/task2_architecture_diagram_resnet.png   layers, shapes, parameters
+                   task2_confusion_matrix_resnet.png       who is taken for whom
+                   task2_training_resnet.png               loss, accuracy, learning rate by epoch
+        and of all models
+                   task2_all_models_comparison.png         top-1 and top-3
+                   task2_top_k.png                         top-k for k up to 10
+                   task2_per_artist_f1.png                 who is known how well
+                   task2_reliability.png                   how far networks can be believed
+                   task2_confused_pairs.png                who is taken for whom, and which songs
+
+With --recipe strong, the first three from RESULTS_DIR/task2/resnet_strong, to
+task2_architecture_diagram_resnet_strong.png and so on. Beside each picture a .txt has its caption.
+What there are no results for is named, and the exit status is 1.
 
     python task2_gen_report_wo_pretrain.py
 """
 
 import argparse
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
-import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from artist20 import (
+    UserError,
     architecture,
     artifacts,
     cli,
     comparison,
-    dataset,
-    evaluation,
+    comparison_report,
     figures,
+    figures_network,
+    network_report,
     spectrogram,
 )
+from artist20.figures import Drawing
 from artist20.models import ArtistResNet
 
 
-def compare(models: dict[str, dict[str, Any]]) -> Figure:
-    """Draw all models side by side."""
-    data = models["resnet"]["dataset"]
-    last = ", ".join(
-        f"{row['title']} {row['last']['top1']:.1%} / {row['last']['top3']:.1%}"
-        for row in models.values()
-        if comparison.is_chosen(row)
+def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
+    """Draw the network."""
+    metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
+    checkpoint = artifacts.read_checkpoint(folder / "best.pt", made_by)
+    config, n_frames, name = checkpoint["config"], checkpoint["window_frames"], metrics["model"]
+    if not {"width", "keep_frequency"} <= config.keys():
+        raise UserError(f"{folder / 'best.pt'} is of an older version of {made_by}: run it again")
+    network = ArtistResNet(
+        len(checkpoint["classes"]),
+        spectrogram.N_MELS,
+        config["dropout"],
+        width=config["width"],
+        keep_frequency=config["keep_frequency"],
     )
-    return figures.model_comparison(
-        [row["title"] for row in models.values()],
-        [row["top1"] for row in models.values()],
-        [row["top3"] for row in models.values()],
-        title=f"All models on {dataset.label(data)}"
-        + (
-            ""
-            if models.get("panns", {}).get("pretrained", True)
-            else ", PANNs with an untrained backbone"
-        ),
-        n_songs=data["val"],
-        n_classes=data["artists"],
-        note="Whiskers: 95 % intervals, by bootstrap over albums. Some networks' epochs are chosen "
-        f"on these songs. Last epoch, top-1 / top-3: {last}.",
-        top1_interval=np.array([row["top1_interval"] for row in models.values()]),
-        top3_interval=np.array([row["top3_interval"] for row in models.values()]),
+    # On the meta device a forward pass has shapes and computes nothing.
+    rows = architecture.describe(
+        network.to("meta"),
+        torch.zeros(1, n_frames, spectrogram.N_MELS, device="meta"),
+        input_name=f"log-mel, {spectrogram.to_seconds(n_frames):.1f} s",
+    )
+    figure = figures_network.architecture(
+        rows, title=f"{comparison.title(name, metrics)}: the residual CNN, trained from scratch"
+    )
+    yield (
+        f"task2_architecture_diagram_{name}",
+        figure,
+        "The residual CNN, layer by layer, with shapes and parameters. "
+        f"Made by running the network of task2/{folder.name}/best.pt.",
     )
 
 
@@ -60,59 +78,26 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     cli.add_results_option(parser)
     cli.add_assets_option(parser)
+    cli.add_recipe_option(parser)
     return parser.parse_args()
 
 
-def main() -> None:
+def main() -> int:
     """Run the stage."""
     args = parse_args()
-    folder = artifacts.resnet_dir(args.results_dir)
+    folder = artifacts.resnet_dir(args.results_dir, args.recipe)
     made_by = "task2_train_wo_pretrain.py"
-    metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
-    predictions = artifacts.read_predictions(folder / "val_predictions.json", made_by)
-    n_frames = artifacts.read_checkpoint(folder / "best.pt", made_by)["window_frames"]
-    data = metrics["dataset"]
-
-    # On the meta device a forward pass has shapes and computes nothing.
-    rows = architecture.describe(
-        ArtistResNet(len(predictions.classes), spectrogram.N_MELS).to("meta"),
-        torch.zeros(1, n_frames, spectrogram.N_MELS, device="meta"),
-        input_name=f"log-mel, {spectrogram.to_seconds(n_frames):.1f} s",
+    made_by += "" if args.recipe == "deck" else f" --recipe {args.recipe}"
+    parts = (diagram, network_report.confusion_matrix, network_report.training_curves)
+    # All models come last, because they fail where they were not run on the same songs.
+    return figures.save_all(
+        [
+            *(partial(part, folder, made_by) for part in parts),
+            partial(comparison_report.draw, args.results_dir),
+        ],
+        args.assets_dir,
+        args.format,
     )
-    diagram = figures.architecture(rows, title="The residual CNN, trained from scratch")
-    matrix = figures.confusion_matrix(
-        evaluation.confusion_matrix(predictions.scores["resnet"], predictions.labels),
-        predictions.classes,
-        title=f"ResNet on {len(predictions.songs)} validation songs of {dataset.label(data)}: "
-        f"top-1 {metrics['top1']:.1%} (epoch chosen on these songs)",
-    )
-    stage = folder.relative_to(args.results_dir)
-    for name, figure, caption in (
-        (
-            "task2_architecture_diagram_resnet",
-            diagram,
-            "The residual CNN, layer by layer, with shapes and parameters. "
-            f"Made by running the network of {stage}/best.pt.",
-        ),
-        (
-            "task2_confusion_matrix_resnet",
-            matrix,
-            "Who is taken for whom by the ResNet: songs by true artist (rows) and best guess "
-            f"(columns). Made from {stage}/metrics.json and val_predictions.json.",
-        ),
-    ):
-        path = args.assets_dir / f"{name}.{args.format}"
-        figures.save(figure, path, caption)
-        print(f"wrote {path}")
-    # Last, because it fails where the other models were run on other songs.
-    path = args.assets_dir / f"task2_all_models_comparison.{args.format}"
-    figures.save(
-        compare(comparison.collect(args.results_dir)),
-        path,
-        "Top-1 and top-3 accuracy of all models on the validation songs, with 95 % intervals by "
-        "bootstrap over albums. Made from every model's metrics.json and val_predictions.json.",
-    )
-    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

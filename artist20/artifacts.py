@@ -5,6 +5,7 @@ Nothing read here can run code: arrays are loaded without pickle, checkpoints wi
 Every write goes to a temporary name in the same folder and is moved into place when it is whole.
 """
 
+import csv
 import fcntl
 import hashlib
 import json
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 TASK1_LEVELS = ("song", "segment")  # what a row of features is
 RECIPES = ("deck", "strong")  # how Task 2's networks are trained
 N_FOLDS = 5  # of cross-validation by album
+
+# Columns of history.csv, a row per epoch.
+HISTORY = ("epoch", "lr", "train_loss", "val_loss", "val_top1", "val_top3", "seconds")
 
 # Names of models for people.
 TITLES = {
@@ -557,6 +561,27 @@ def _check_scores(
     for model, of_model in scores.items():
         if of_model.shape != shape or not np.isfinite(of_model).all():
             raise UserError(f"{path}: scores of {model} are not {shape}: run {made_by} again")
+
+
+def read_history(path: Path, made_by: str) -> dict[str, np.ndarray]:
+    """Read a network's ``history.csv``: by column, (n_epochs,) values.
+
+    Raises
+    ------
+    UserError
+        If it is missing or broken.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        history = {name: np.array([float(row[name]) for row in rows]) for name in HISTORY}
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run {made_by} first") from None
+    except (KeyError, TypeError, ValueError, csv.Error):
+        rows = []
+    if not rows or not all(np.isfinite(column).all() for column in history.values()):
+        raise UserError(f"{path} is no history of a training: run {made_by} again")
+    return history
 
 
 def write_test_predictions(path: Path, top3: dict[str, list[str]]) -> None:

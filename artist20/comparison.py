@@ -80,11 +80,11 @@ def collect(results_dir: Path) -> dict[str, dict[str, Any]]:
         By model, in the order of the stages, what its metrics say: ``title``, ``top1``, ``top3``,
         ``seconds``, ``dataset``, ...; for networks also ``last``, the last epoch's figures, and
         ``pretrained``. Beside these ``folder``; ``predictions``, its file of the validation songs;
-        ``top1_interval``, ``top3_interval``, of 95 %, by bootstrap over albums; ``unchosen``, the
-        scores of the last epoch if another was chosen on these songs, else of the model; ``cv``,
-        top-1 and top-3 of the training songs, each scored by a model that did not learn from its
-        album, or None. Of Task 1's models of segments, which need not have been run, it is the one
-        that was best in cross-validation.
+        ``scores``, the model's own of these; ``top1_interval``, ``top3_interval``, of 95 %, by
+        bootstrap over albums; ``unchosen``, the scores of the last epoch if another was chosen on
+        these songs, else of the model; ``cv``, top-1 and top-3 of the training songs, each scored
+        by a model that did not learn from its album, or None. Of Task 1's models of segments,
+        which need not have been run, it is the one that was best in cross-validation.
 
     Raises
     ------
@@ -170,6 +170,7 @@ def _row(
         "dataset": metrics["dataset"],
         "folder": folder,
         "predictions": predictions,
+        "scores": scores,
         "unchosen": predictions.scores.get(f"{name}_last", scores),
         **intervals,
         "cv": of_cv,
