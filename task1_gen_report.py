@@ -133,7 +133,7 @@ def reliability(results: Results) -> Iterator[Drawing]:
     figure = figures.reliability(
         results.names,
         [evaluation.reliability(predictions.scores[name], predictions.labels) for name in models],
-        [f"error {row['calibration_error']:.1%}" for row in models.values()],
+        [f"calibration error {row['calibration_error']:.1%}" for row in models.values()],
         title=f"Task 1{results.of_segments}: how far to believe a probability, {results.songs}",
     )
     caption = (

@@ -136,7 +136,10 @@ def _reliability(
     figure = figures.reliability(
         _titles(networks),
         [evaluation.reliability(of_model, labels) for of_model in scores],
-        [f"error {evaluation.calibration_error(of_model, labels):.1%}" for of_model in scores],
+        [
+            f"calibration error {evaluation.calibration_error(of_model, labels):.1%}"
+            for of_model in scores
+        ],
         title=f"How far to believe a network's probability, {songs}",
     )
     caption = (
@@ -166,15 +169,13 @@ def _confused_pairs(models: dict[str, dict[str, Any]], songs: str, flattered: st
                 [(name, int(times[i])) for name, i in zip(names, wrong, strict=True)],
             )
         )
-    models_text = f"{len(models)} model{'s' if len(models) > 1 else ''}"
     figure = figures_confusion.confused_pairs(
         pairs,
-        title=f"Who is taken for whom most often, by {models_text} on {songs}",
-        note=f"Best guesses of {', '.join(_titles(models))}, counted together: one per song and "
-        "model.",
+        title=f"Who is taken for whom most often: best guesses of {len(models)} "
+        f"{'models' if len(models) > 1 else 'model'}, one for each of {songs}",
     )
     caption = (
-        f"The {len(pairs)} most frequent confusions over all models' best guesses, with the songs "
-        f"that are confused.{flattered} {EVERY}"
+        f"The {len(pairs)} most frequent confusions among the best guesses of "
+        f"{', '.join(_titles(models))}, with the songs that are confused.{flattered} {EVERY}"
     )
     return "task2_confused_pairs", figure, caption

@@ -4,6 +4,7 @@ Nothing here loads a model or a file, and nothing touches pyplot's global state.
 figures_confusion.py, what a network is made of in figures_network.py.
 """
 
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -49,10 +50,11 @@ TOP1_COLOUR = "#3B7FBF"
 TOP3_COLOUR = "#B5D5EF"
 INK = "#222222"
 FAINT = "#666666"
-# Colours of Okabe and Ito (2008), which colour-blind readers tell apart; markers for grey prints.
+# Okabe and Ito's colours (2008) but for the yellow, which is lost on white, and three that stay
+# apart from them to colour-blind readers; markers for grey prints.
 SERIES = (
     *(("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#56B4E9", "v")),
-    *(("#D55E00", "P"), ("#F0E442", "X"), ("#999999", "p"), ("#FFFFFF", "h"), ("#000000", "*")),
+    *(("#D55E00", "P"), ("#000000", "X"), ("#999999", "p"), ("#5E3C99", "h"), ("#7F5F00", "*")),
 )
 MOST_ARTISTS = 40  # that a figure has room for
 Drawing = tuple[str, Figure, str]  # name of its file without suffix, figure, caption
@@ -239,7 +241,7 @@ def reliability(
     Figure
         The area of a dot is in proportion to its bin's songs.
     """
-    figure = new_figure(3.1 * len(names) + 0.6, 3.9, title, layout="constrained")
+    figure = new_figure(max(8.0, 3.1 * len(names) + 0.6), 4.1, title, layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, name, (confidence, accuracy, n_songs), note in zip(
         panels, names, bins, notes, strict=True
@@ -247,7 +249,7 @@ def reliability(
         axes.plot([0, 100], [0, 100], color=FAINT, linewidth=1.2, linestyle="--")
         area = 900 * n_songs / n_songs.sum()
         axes.scatter(100 * confidence, 100 * accuracy, area, color=TOP1_COLOUR, edgecolor=INK)
-        axes.set_title(f"{name}\n{note}", fontsize=12, loc="left")
+        axes.set_title(f"{wrapped(name, 28)}\n{note}", fontsize=12, loc="left")
         axes.set(xlim=(0, 100), ylim=(-4, 104), xticks=range(0, 101, 25), aspect="equal")
         axes.set_yticks(range(0, 101, 25))
         axes.grid()
@@ -293,7 +295,11 @@ def ablation(
     values = (
         ("alone: top-1 in CV (%)", 100 * np.asarray(alone), None),
         ("left out: points lost in CV", 100 * (whole - np.asarray(without)), None),
-        ("shuffled: points lost in validation", 100 * np.asarray(lost), 100 * np.asarray(lost_std)),
+        (
+            "shuffled: points lost in validation\n(with standard deviation)",
+            100 * np.asarray(lost),
+            100 * np.asarray(lost_std),
+        ),
     )
     for axes, (label, points, spread) in zip(panels, values, strict=True):
         axes.barh(y, points, 0.7, color=TOP1_COLOUR, xerr=spread, ecolor=INK, capsize=2)
@@ -350,7 +356,7 @@ def top_k(names: Sequence[str], accuracy: np.ndarray, *, title: str, n_classes: 
             markersize=7,
             markeredgecolor=INK,
             linewidth=1.8,
-            label=textwrap.fill(f"{names[row]}: {accuracy[row, 0]:.1%}", 30),
+            label=wrapped(f"{names[row]}: {accuracy[row, 0]:.1%}", 30),
         )
     axes.plot(k, 100 * k / n_classes, color=INK, linestyle="--", linewidth=1.2, label="by chance")
     axes.set_xticks(k)
@@ -359,8 +365,14 @@ def top_k(names: Sequence[str], accuracy: np.ndarray, *, title: str, n_classes: 
     axes.set_xlabel("k: guesses that count")
     axes.set_ylabel("Artist among the k best (% of songs)")
     axes.grid()
-    legend = figure.legend(loc="outside right upper", title="Models by top-1", fontsize=11)
-    legend.get_title().set_fontsize(11)
+    axes.legend(
+        title="Models, by top-1",
+        title_fontsize=11,
+        alignment="left",
+        loc="upper left",
+        bbox_to_anchor=(1, 1),
+        borderaxespad=0,
+    )
     figure.draw_without_rendering()
     return figure
 
@@ -409,13 +421,18 @@ def f1_by_artist(
 
     measure = new_figure(1, 1, "")
     left = MARGIN + 0.1 + max(text_width(measure, label, fontsize=11) for label in labels)
-    columns = [textwrap.fill(name, 13) for name in names]
-    below = 0.25 + 0.2 * max(column.count("\n") + 1 for column in columns)
+    columns = [wrapped(name, 13) for name in names]
+    below = 0.1 + 0.19 * max(column.count("\n") + 1 for column in columns)
     side, cell, gap = 1.2 * len(names), 0.3, 0.1
     figure = new_figure(max(left + side + 1.2, 8.0), below + cell * len(labels) + gap + 0.1, title)
     width, height = figure.get_size_inches()
     bar = figure.add_axes(
-        ((left + side + 0.2) / width, below / height, 0.2 / width, cell * len(labels) / height)
+        (
+            (left + side + 0.2) / width,
+            below / height,
+            0.2 / width,
+            (cell * len(labels) + gap) / height,
+        )
     )
     for rows, bottom in ((slice(0, -1), cell + gap), (slice(-1, None), 0.0)):
         n_rows = len(labels[rows])
@@ -567,7 +584,7 @@ def _reduce_colours(picture: Path) -> None:
 
 def _percent_of_models(axes: Axes, names: Sequence[str], label: str) -> None:
     """Set up the axes of a bar chart: models from left to right, percent upwards."""
-    axes.set_xticks(range(len(names)), [textwrap.fill(name, 14) for name in names])
+    axes.set_xticks(range(len(names)), [wrapped(name, 14) for name in names])
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.set_ylim(0, 108)  # a label above a bar of 100 % needs the rest
@@ -605,6 +622,11 @@ def wrap_text(text: Text, words: str) -> None:
         text.set_text(textwrap.fill(words, characters))
         if text.get_window_extent().width <= room:
             return
+
+
+def wrapped(name: str, characters: int) -> str:
+    """Break a model's name into lines, but not between a number and its unit."""
+    return textwrap.fill(re.sub(r"(\d) s\b", "\\1\N{NO-BREAK SPACE}s", name), characters)
 
 
 def text_width(figure: Figure, words: str, **font: Any) -> float:

@@ -24,7 +24,6 @@ from artist20.figures import (
     heatmap,
     new_figure,
     text_width,
-    wrap_text,
 )
 
 
@@ -77,8 +76,11 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], *, title: s
 
     measure = new_figure(1, 1, "")
     label_size = 11.0 if both else 9.5
-    label = max(text_width(measure, row, fontsize=label_size) for row in rows)
-    label_height = 0.75 * label + 0.1 if both else label
+    label, below = (
+        max(text_width(measure, text, fontsize=label_size) for text in texts)
+        for texts in (rows, names)
+    )
+    label_height = 0.72 * below + 0.15 if both else below
     side = n * cell
     left, bottom = MARGIN + 0.35 + label, MARGIN + 0.35 + label_height
     figure = new_figure(max(left + side + 1.3, 8.0), bottom + side + 0.1, title)
@@ -140,7 +142,7 @@ class Confusion:
 
 
 @rc_context(STYLE)
-def confused_pairs(pairs: Sequence[Confusion], *, title: str, note: str) -> Figure:
+def confused_pairs(pairs: Sequence[Confusion], *, title: str) -> Figure:
     """Draw who is taken for whom most often, with the songs.
 
     Parameters
@@ -149,14 +151,12 @@ def confused_pairs(pairs: Sequence[Confusion], *, title: str, note: str) -> Figu
         Top to bottom; may be empty.
     title : str
         Wrapped to the figure's width.
-    note : str
-        Small print below: what was counted.
 
     Returns
     -------
     Figure
     """
-    pitch, below = 0.62, 0.45
+    pitch, below = 0.62, 0.1
     flow = pitch * max(len(pairs), 1)
     width = 13.0
     figure = new_figure(width, below + flow + 0.35, title)
@@ -164,11 +164,11 @@ def confused_pairs(pairs: Sequence[Confusion], *, title: str, note: str) -> Figu
     axes.set_axis_off()
     # Data units are inches with the origin below the flow.
     axes.set(xlim=(0, width), ylim=(-below, figure.get_figheight() - below))
-    bar_x, bar_width, songs_x = 4.1, 2.0, 7.2
-    most = max((pair.n_wrong / pair.n_guesses for pair in pairs), default=1.0)
+    bar_x, bar_width, songs_x = 4.1, 1.8, 7.4
+    most = max((pair.n_wrong for pair in pairs), default=1)
     for x, heading in (
         (MARGIN, "Artist, and who is guessed"),
-        (bar_x, "Share of the artist's guesses"),
+        (bar_x, "Wrong guesses, of all for the artist"),
         (songs_x, "Songs, and how many models guess so"),
     ):
         axes.text(x, flow + 0.17, heading, va="center", color=FAINT, fontsize=11)
@@ -179,24 +179,22 @@ def confused_pairs(pairs: Sequence[Confusion], *, title: str, note: str) -> Figu
             *(MARGIN, middle + 0.12, artist_name(pair.true)), va="center_baseline", weight="bold"
         )
         axes.text(MARGIN, middle - 0.13, f"→ {artist_name(pair.guessed)}", va="center_baseline")
-        share = pair.n_wrong / pair.n_guesses
-        length = bar_width * share / most
+        length = bar_width * pair.n_wrong / most
         axes.add_patch(Rectangle((bar_x, middle - 0.13), length, 0.26, facecolor=TOP1_COLOUR))
-        axes.text(
-            *(bar_x + length + 0.08, middle, f"{share:.0%}: {pair.n_wrong} of {pair.n_guesses}"),
-            va="center_baseline",
-            fontsize=11,
-        )
-        axes.text(songs_x, middle, _song_list(pair.songs, 62), va="center", fontsize=10.5)
+        share = f"{pair.n_wrong} of {pair.n_guesses}, {pair.n_wrong / pair.n_guesses:.0%}"
+        axes.text(bar_x + length + 0.08, middle, share, va="center_baseline", fontsize=11)
+        axes.text(songs_x, middle, _song_list(pair.songs, 64), va="center", fontsize=10.5)
     if not pairs:
         axes.text(MARGIN, flow / 2, "No song is taken for another artist's.", va="center")
-    wrap_text(figure.text(MARGIN / width, 0.3 / figure.get_figheight(), "", va="top"), note)
     return figure
 
 
 def _song_list(songs: Sequence[tuple[str, int]], characters: int) -> str:
     """List as many songs as fit two lines, and count the others."""
-    names = [f"{textwrap.shorten(name, 44, placeholder=' …')} ({count})" for name, count in songs]
+    names = [
+        f"{textwrap.shorten(name, 44, placeholder=' …')}\N{NO-BREAK SPACE}({count})"
+        for name, count in songs
+    ]
     for shown in range(len(names), 0, -1):
         more = f", and {len(names) - shown} more" if shown < len(names) else ""
         lines = textwrap.wrap(", ".join(names[:shown]) + more, characters)

@@ -65,6 +65,7 @@ def training_curves(folder: Path, made_by: str) -> Iterator[Drawing]:
         f"task2_training_{name}",
         figure,
         f"Loss, accuracy on the validation songs and learning rate of {model}, epoch by epoch; the "
-        "dotted line marks the epoch whose weights were taken. "
+        "dotted line marks the epoch whose weights were taken. The training loss is of crops as "
+        "they were augmented, the other of whole songs. "
         f"Made from task2/{folder.name}/history.csv and metrics.json.",
     )
