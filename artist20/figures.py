@@ -415,9 +415,7 @@ def f1_by_artist(
         order = np.concatenate([order[:half], order[-half:]])
     macro = f1[:, heard].mean(axis=1)
     percent = 100 * np.column_stack([f1[:, order], macro]).T
-    labels = [f"{artist_name(artists[i])} ({n_songs[i]})" for i in order] + [
-        "mean of all: macro-F1"
-    ]
+    labels = [f"{readable(artists[i])} ({n_songs[i]})" for i in order] + ["mean of all: macro-F1"]
 
     measure = new_figure(1, 1, "")
     left = MARGIN + 0.1 + max(text_width(measure, label, fontsize=11) for label in labels)
@@ -490,8 +488,8 @@ def heatmap(
         text.set_color("white" if share > 60 else INK)
 
 
-def artist_name(name: str, most: int = 40) -> str:
-    """Write an artist's name for people; a very long one loses its middle."""
+def readable(name: str, most: int = 40) -> str:
+    """Write an artist's or a song's name for people; a very long one loses its middle."""
     name = name.replace("_", " ")
     if len(name) <= most:
         return name

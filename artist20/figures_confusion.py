@@ -20,7 +20,7 @@ from artist20.figures import (
     MOST_ARTISTS,
     STYLE,
     TOP1_COLOUR,
-    artist_name,
+    readable,
     heatmap,
     new_figure,
     text_width,
@@ -69,9 +69,9 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], *, title: s
         100 * matrix, songs[:, None], out=np.zeros((n, n)), where=songs[:, None] > 0
     )
     both = n <= 24
-    cell = float(np.clip(7.6 / n, 0.46 if both else 0.27, 0.9))  # inches
+    cell = float(np.clip(7.6 / n, 0.46 if both else 0.27, max(0.9, 1.8 / n)))  # inches
     font_size = (11.0 if cell > 0.6 else 9.5) if both else 8.5
-    names = [artist_name(class_names[i]) for i in drawn]
+    names = [readable(class_names[i]) for i in drawn]
     rows = [f"{name} ({count})" for name, count in zip(names, songs, strict=True)]
 
     measure = new_figure(1, 1, "")
@@ -86,11 +86,8 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], *, title: s
     figure = new_figure(max(left + side + 1.3, 8.0), bottom + side + 0.1, title)
     width, height = figure.get_size_inches()
     axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
-    bar_height = max(side, 1.8)
-    bar = figure.add_axes(
-        *[((left + side + 0.25) / width, bottom / height, 0.2 / width, bar_height / height)]
-    )
-    texts = _cell_texts(matrix, percent, both)
+    place = ((left + side + 0.25) / width, bottom / height, 0.2 / width, side / height)
+    bar, texts = figure.add_axes(place), _cell_texts(matrix, percent, both)
     heatmap(percent, texts, axes, bar, "% of the true artist's songs", font_size)
     for i in range(n):
         axes.add_patch(
@@ -156,15 +153,19 @@ def confused_pairs(pairs: Sequence[Confusion], *, title: str) -> Figure:
     -------
     Figure
     """
-    pitch, below = 0.62, 0.1
+    measure = new_figure(1, 1, "")
+    names = [(readable(pair.true), f"→ {readable(pair.guessed)}") for pair in pairs]
+    widths = [text_width(measure, name, weight="bold") for both in names for name in both]
+    pitch, below, bar_width = 0.62, 0.1, 1.8
     flow = pitch * max(len(pairs), 1)
-    width = 13.0
+    bar_x = MARGIN + max([2.6, *widths]) + 0.3
+    songs_x = bar_x + bar_width + 1.6
+    width = songs_x + 5.7
     figure = new_figure(width, below + flow + 0.35, title)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     # Data units are inches with the origin below the flow.
     axes.set(xlim=(0, width), ylim=(-below, figure.get_figheight() - below))
-    bar_x, bar_width, songs_x = 4.1, 1.8, 7.4
     most = max((pair.n_wrong for pair in pairs), default=1)
     for x, heading in (
         (MARGIN, "Artist, and who is guessed"),
@@ -172,13 +173,11 @@ def confused_pairs(pairs: Sequence[Confusion], *, title: str) -> Figure:
         (songs_x, "Songs, and how many models guess so"),
     ):
         axes.text(x, flow + 0.17, heading, va="center", color=FAINT, fontsize=11)
-    for index, pair in enumerate(pairs):
+    for index, (pair, (true, guessed)) in enumerate(zip(pairs, names, strict=True)):
         middle = flow - (index + 0.5) * pitch
         axes.plot([MARGIN, width - MARGIN], [middle + pitch / 2] * 2, color="#E8E8E8", linewidth=1)
-        axes.text(
-            *(MARGIN, middle + 0.12, artist_name(pair.true)), va="center_baseline", weight="bold"
-        )
-        axes.text(MARGIN, middle - 0.13, f"→ {artist_name(pair.guessed)}", va="center_baseline")
+        axes.text(MARGIN, middle + 0.12, true, va="center_baseline", weight="bold")
+        axes.text(MARGIN, middle - 0.13, guessed, va="center_baseline")
         length = bar_width * pair.n_wrong / most
         axes.add_patch(Rectangle((bar_x, middle - 0.13), length, 0.26, facecolor=TOP1_COLOUR))
         share = f"{pair.n_wrong} of {pair.n_guesses}, {pair.n_wrong / pair.n_guesses:.0%}"
@@ -191,10 +190,7 @@ def confused_pairs(pairs: Sequence[Confusion], *, title: str) -> Figure:
 
 def _song_list(songs: Sequence[tuple[str, int]], characters: int) -> str:
     """List as many songs as fit two lines, and count the others."""
-    names = [
-        f"{textwrap.shorten(name, 44, placeholder=' …')}\N{NO-BREAK SPACE}({count})"
-        for name, count in songs
-    ]
+    names = [f"{readable(name)}\N{NO-BREAK SPACE}({count})" for name, count in songs]
     for shown in range(len(names), 0, -1):
         more = f", and {len(names) - shown} more" if shown < len(names) else ""
         lines = textwrap.wrap(", ".join(names[:shown]) + more, characters)
