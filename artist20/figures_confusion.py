@@ -20,9 +20,9 @@ from artist20.figures import (
     MOST_ARTISTS,
     STYLE,
     TOP1_COLOUR,
-    readable,
     heatmap,
     new_figure,
+    readable,
     text_width,
 )
 
