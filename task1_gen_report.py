@@ -10,11 +10,18 @@ Writes  ASSETS_DIR/task1_model_comparison.png       top-1 and top-3
 
 With --level segment, the same from RESULTS_DIR/task1/segment, to task1_segment_*.png; its
 confusion matrix is that of the model that was best in cross-validation, and there is no map.
+Beside each picture a .txt has its caption. What there are no results for is named, and the exit
+status is 1.
 
     python task1_gen_report.py
 """
 
 import argparse
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +33,183 @@ from artist20 import (
     dataset,
     evaluation,
     figures,
+    figures_confusion,
     map_report,
 )
+from artist20.artifacts import Predictions
+from artist20.figures import Drawing
+
+
+@dataclass(frozen=True)
+class Results:
+    """What task1_train.py left, of one level.
+
+    Attributes
+    ----------
+    folder : Path
+        Where it is.
+    stage : str
+        The folder, for captions.
+    made_by : str
+        The command that made it.
+    metrics : dict
+        Its ``metrics.json``.
+    predictions : Predictions
+        Its ``val_predictions.json``.
+    """
+
+    folder: Path
+    stage: str
+    made_by: str
+    metrics: dict[str, Any]
+    predictions: Predictions
+
+    @property
+    def names(self) -> list[str]:
+        """The models, for people."""
+        return [artifacts.TITLES[name] for name in self.metrics["models"]]
+
+    @property
+    def of_segments(self) -> str:
+        """What the models learn from, if it is not songs: for titles, after a noun."""
+        config = self.metrics["config"]
+        return f", {config['seconds']:g} s segments" if config["level"] == "segment" else ""
+
+    @property
+    def data(self) -> str:
+        """The data set's name."""
+        return dataset.label(self.metrics["dataset"])
+
+    @property
+    def songs(self) -> str:
+        """Which songs are scored."""
+        return f"{len(self.predictions.songs)} validation songs of {self.data}"
+
+    @property
+    def of_val(self) -> str:
+        """What figures of the validation songs are made from."""
+        return f"Made from {self.stage}/metrics.json and val_predictions.json."
+
+
+def model_comparison(results: Results) -> Iterator[Drawing]:
+    """Draw top-1 and top-3."""
+    models, predictions = results.metrics["models"], results.predictions
+    intervals = [
+        [
+            evaluation.bootstrap_interval(
+                evaluation.hits(predictions.scores[name], predictions.labels, k),
+                predictions.albums,
+            )
+            for name in models
+        ]
+        for k in (1, 3)
+    ]
+    figure = figures.model_comparison(
+        results.names,
+        [row["top1"] for row in models.values()],
+        [row["top3"] for row in models.values()],
+        title=f"Task 1{results.of_segments}: hand-made features on {results.songs}",
+        n_songs=len(predictions.songs),
+        n_classes=len(predictions.classes),
+        note="Whiskers: 95 % intervals, by bootstrap over albums.",
+        top1_interval=np.array(intervals[0]),
+        top3_interval=np.array(intervals[1]),
+    )
+    caption = (
+        "Top-1 and top-3 accuracy of Task 1's models on the validation songs, with 95 % intervals "
+        f"by bootstrap over albums. {results.of_val}"
+    )
+    yield "model_comparison", figure, caption
+
+
+def confusion_matrix(results: Results) -> Iterator[Drawing]:
+    """Draw who is taken for whom by the SVM, or by the best model of segments."""
+    name = results.metrics["best_in_cv"] if results.of_segments else "svm"
+    predictions, model = results.predictions, artifacts.TITLES[name]
+    figure = figures_confusion.confusion_matrix(
+        evaluation.confusion_matrix(predictions.scores[name], predictions.labels),
+        predictions.classes,
+        title=f"{model}{results.of_segments} on {results.songs}: "
+        f"top-1 {results.metrics['models'][name]['top1']:.1%}",
+    )
+    caption = (
+        f"Who is taken for whom by the {model}: songs by true artist (rows) and best guess "
+        f"(columns), artists who are taken for each other side by side. {results.of_val}"
+    )
+    yield f"confusion_matrix{'' if results.of_segments else '_svm'}", figure, caption
+
+
+def reliability(results: Results) -> Iterator[Drawing]:
+    """Draw how far probabilities can be believed."""
+    models, predictions = results.metrics["models"], results.predictions
+    figure = figures.reliability(
+        results.names,
+        [evaluation.reliability(predictions.scores[name], predictions.labels) for name in models],
+        [f"calibration error {row['calibration_error']:.1%}" for row in models.values()],
+        title=f"Task 1{results.of_segments}: how far to believe a probability, {results.songs}",
+    )
+    caption = (
+        "How often each model's best guess is right, against the probability it gives; on the "
+        "dashed line they agree, a dot's area is its share of the songs, and the error is the "
+        f"expected calibration error. {results.of_val}"
+    )
+    yield "reliability", figure, caption
+
+
+def album_effect(results: Results) -> Iterator[Drawing]:
+    """Draw what an album gives away."""
+    top1 = [row["cv_top1_by"] for row in results.metrics["models"].values()]
+    n_songs = results.metrics["dataset"]["train"]
+    figure = figures.album_effect(
+        results.names,
+        [or_nan(of_model["song"]) for of_model in top1],
+        [or_nan(of_model["album"]) for of_model in top1],
+        title=f"Task 1{results.of_segments}: what an album gives away, {n_songs} training songs of "
+        f"{results.data}",
+        n_songs=n_songs,
+    )
+    caption = (
+        "Top-1 in cross-validation where albums are split between folds and where they are kept "
+        f"whole. Made from {results.stage}/metrics.json."
+    )
+    yield "album_effect", figure, caption
+
+
+def ablation(results: Results) -> Iterator[Drawing]:
+    """Draw what families of features are worth."""
+    path = results.folder / "ablation.json"
+    ablation = artifacts.read_record(path, results.made_by, classical.ABLATION_FORM)
+    if not ablation["complete"]:
+        raise UserError(f"{path} is not finished: run {results.made_by} again")
+    best, families = results.metrics["best_in_cv"], ablation["families"]
+    model = artifacts.TITLES[best]
+    figure = figures.ablation(
+        [f"{family} ({row['n_features']})" for family, row in families.items()],
+        *(
+            [or_nan(row[key]) for row in families.values()]
+            for key in ("without", "alone", "lost", "lost_std")
+        ),
+        whole=results.metrics["models"][best]["cv_top1"],
+        title=f"Task 1{results.of_segments}: what features are worth to {model}, "
+        f"{results.metrics['dataset']['train']} training and {results.songs}",
+    )
+    caption = (
+        f"Top-1 of {model} with one family of features alone (left), and what it loses when the "
+        "family is left out (middle) or shuffled (right, with its standard deviation). "
+        f"Made from {results.stage}/ablation.json and metrics.json."
+    )
+    yield "ablation", figure, caption
+
+
+def or_nan(value: float | None) -> float:
+    """Replace what could not be measured, and is not drawn."""
+    return np.nan if value is None else value
+
+
+def with_prefix(prefix: str, drawings: Iterable[Drawing]) -> Iterator[Drawing]:
+    """Name the figures' files."""
+    for name, figure, caption in drawings:
+        yield f"{prefix}_{name}", figure, caption
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,12 +223,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def or_nan(value: float | None) -> float:
-    """Replace what could not be measured, and is not drawn."""
-    return np.nan if value is None else value
-
-
-def main() -> None:
+def main() -> int:
     """Run the stage."""
     args = parse_args()
     folder = artifacts.task1_dir(args.results_dir, args.level)
@@ -54,109 +231,20 @@ def main() -> None:
     metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
     predictions = artifacts.read_predictions(folder / "val_predictions.json", made_by)
     artifacts.check_features(metrics, args.results_dir, made_by)
-    ablation = artifacts.read_record(folder / "ablation.json", made_by, classical.ABLATION_FORM)
-    if not ablation["complete"]:
-        raise UserError(f"{folder / 'ablation.json'} is not finished: run {made_by} again")
-    data, models, labels = metrics["dataset"], metrics["models"], predictions.labels
-    if not models.keys() <= predictions.scores.keys():
+    if not metrics["models"].keys() <= predictions.scores.keys():
         raise UserError(
             f"{folder}: metrics.json and val_predictions.json are of other models: run {made_by}"
         )
-    names = [artifacts.TITLES[name] for name in models]
-    songs = dataset.label(data)
-    best, what, prefix = metrics["best_in_cv"], "hand-made features", "task1"
-    shown, suffix = "svm", ""
-    if args.level == "segment":
-        suffix = f", {metrics['config']['seconds']:g} s segments"
-        what += suffix.replace(",", " of")
-        prefix, shown = "task1_segment", best
-
-    comparison = figures.model_comparison(
-        names,
-        [row["top1"] for row in models.values()],
-        [row["top3"] for row in models.values()],
-        title=f"Task 1: {what} on {songs}",
-        n_songs=len(labels),
-        n_classes=len(predictions.classes),
-    )
-    matrix = figures.confusion_matrix(
-        evaluation.confusion_matrix(predictions.scores[shown], labels),
-        predictions.classes,
-        title=f"{artifacts.TITLES[shown]}{suffix} on {len(labels)} validation songs of {songs}: "
-        f"top-1 {models[shown]['top1']:.1%}",
-    )
-    reliability = figures.reliability(
-        names,
-        [evaluation.reliability(predictions.scores[name], labels) for name in models],
-        [f"calibration error {row['calibration_error']:.1%}" for row in models.values()],
-        title=f"Task 1{suffix}: how far to believe a probability, {len(labels)} validation songs "
-        f"of {songs}",
-    )
-    album_effect = figures.album_effect(
-        names,
-        *(
-            [
-                np.nan if row["cv_top1_by"][kind] is None else row["cv_top1_by"][kind]
-                for row in models.values()
-            ]
-            for kind in ("song", "album")
-        ),
-        title=f"Task 1: what an album gives away, {what} on {songs}",
-        n_songs=data["train"],
-    )
-    families = ablation["families"]
-    worth = figures.ablation(
-        [f"{family} ({row['n_features']})" for family, row in families.items()],
-        *(
-            [or_nan(row[key]) for row in families.values()]
-            for key in ("without", "alone", "lost", "lost_std")
-        ),
-        whole=models[best]["cv_top1"],
-        title=f"Task 1{suffix}: what features are worth to the {artifacts.TITLES[best]}, {songs}",
-    )
-    stage = folder.relative_to(args.results_dir)
-    of_val = f"Made from {stage}/metrics.json and val_predictions.json."
-    for name, figure, caption in (
-        (
-            "model_comparison",
-            comparison,
-            f"Top-1 and top-3 accuracy of Task 1's models on the {len(labels)} validation songs. "
-            f"Made from {stage}/metrics.json.",
-        ),
-        (
-            f"confusion_matrix{'_svm' if args.level == 'song' else ''}",
-            matrix,
-            f"Who is taken for whom by the {artifacts.TITLES[shown]}: songs by true artist (rows) "
-            f"and best guess (columns). {of_val}",
-        ),
-        (
-            "reliability",
-            reliability,
-            "How often each model's best guess is right, against the probability it gives; on the "
-            f"dashed line they agree. {of_val}",
-        ),
-        (
-            "album_effect",
-            album_effect,
-            "Top-1 in cross-validation where albums are split between folds and where they are "
-            f"kept whole. Made from {stage}/metrics.json.",
-        ),
-        (
-            "ablation",
-            worth,
-            f"Top-1 of the {artifacts.TITLES[best]} with one family of features alone, and what it "
-            "loses when the family is left out or shuffled. "
-            f"Made from {stage}/ablation.json and metrics.json.",
-        ),
-    ):
-        path = args.assets_dir / f"{prefix}_{name}.{args.format}"
-        figures.save(figure, path, caption)
-        print(f"wrote {path}")
+    stage = str(folder.relative_to(args.results_dir))
+    results = Results(folder, stage, made_by, metrics, predictions)
+    prefix = "task1_segment" if args.level == "segment" else "task1"
+    parts = (model_comparison, confusion_matrix, reliability, album_effect, ablation)
+    drawings = [part(results) for part in parts]
     if args.level == "song":
-        path = args.assets_dir / f"task1_map.{args.format}"
-        song_map, caption = map_report.of_task1(args.results_dir, data)
-        figures.save(song_map, path, caption)
-        print(f"wrote {path}")
+        drawings.append(map_report.of_task1(args.results_dir, metrics["dataset"]))
+    return figures.save_all(
+        [partial(with_prefix, prefix, part) for part in drawings], args.assets_dir, args.format
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,22 @@
-"""Task 2, model 2, stage 3: draw the ResNet's architecture, confusion matrix, map, and all models.
+"""Task 2, model 2, stage 3: draw the ResNet's architecture, training, confusions, map; all models.
 
-Reads   RESULTS_DIR/task2/resnet/best.pt, metrics.json, val_predictions.json, *_embeddings.npy; for
-        the map also RESULTS_DIR/task1/X_*.npy, if they are of the same songs; for the comparison
-        metrics.json and val_predictions.json of all other models that have been run
-Writes  ASSETS_DIR/task2_architecture_diagram_resnet.png, task2_confusion_matrix_resnet.png,
-        task2_map_resnet.png, and task2_map_resnet_strong.png if that recipe has been run,
-        task2_all_models_comparison.png
+Reads   RESULTS_DIR/task2/resnet/best.pt, history.csv, metrics.json, val_predictions.json,
+        *_embeddings.npy; for the map also RESULTS_DIR/task1/X_*.npy, if they are of the same songs;
+        for the comparison metrics.json and val_predictions.json of all other models
+Writes  ASSETS_DIR/task2_architecture_diagram_resnet.png   layers, shapes, parameters
+                   task2_confusion_matrix_resnet.png       who is taken for whom
+                   task2_training_resnet.png               loss, accuracy, learning rate by epoch
+                   task2_map_resnet.png                    which songs are alike
+        and of all models
+                   task2_all_models_comparison.png         top-1 and top-3
+                   task2_top_k.png                         top-k for k up to 10
+                   task2_per_artist_f1.png                 who is known how well
+                   task2_reliability.png                   how far networks can be believed
+                   task2_confused_pairs.png                who is taken for whom, and which songs
+
+With --recipe strong, the first four from RESULTS_DIR/task2/resnet_strong, to
+task2_architecture_diagram_resnet_strong.png and so on. Beside each picture a .txt has its caption.
+What there are no results for is named, and the exit status is 1.
 
     python task2_gen_report_wo_pretrain.py
 
@@ -24,12 +35,11 @@ one name, the later ones' pictures are numbered.
 """
 
 import argparse
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from artist20 import (
     UserError,
@@ -38,41 +48,52 @@ from artist20 import (
     audio,
     cli,
     comparison,
-    dataset,
-    evaluation,
+    comparison_report,
     figures,
+    figures_network,
     map_report,
+    network_report,
     resnet,
     song_report,
     spectrogram,
 )
+from artist20.figures import Drawing
 from artist20.models import ArtistResNet
 
 
-def compare(models: dict[str, dict[str, Any]]) -> Figure:
-    """Draw all models side by side."""
-    data = models["resnet"]["dataset"]
-    last = ", ".join(
-        f"{row['title']} {row['last']['top1']:.1%} / {row['last']['top3']:.1%}"
-        for row in models.values()
-        if comparison.is_chosen(row)
+def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
+    """Draw the network."""
+    metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
+    checkpoint = artifacts.read_checkpoint(folder / "best.pt", made_by)
+    form = {
+        "kind": "resnet",
+        "window_frames": int,
+        "config": {"width": int, "keep_frequency": bool, "dropout": float},
+    }
+    if not artifacts.has_form(checkpoint, form):
+        raise UserError(f"{folder / 'best.pt'} is no checkpoint of {made_by}: run it again")
+    config, n_frames, name = checkpoint["config"], checkpoint["window_frames"], metrics["model"]
+    network = ArtistResNet(
+        len(checkpoint["classes"]),
+        spectrogram.N_MELS,
+        config["dropout"],
+        width=config["width"],
+        keep_frequency=config["keep_frequency"],
     )
-    return figures.model_comparison(
-        [row["title"] for row in models.values()],
-        [row["top1"] for row in models.values()],
-        [row["top3"] for row in models.values()],
-        title=f"All models on {dataset.label(data)}"
-        + (
-            ""
-            if models.get("panns", {}).get("pretrained", True)
-            else ", PANNs with an untrained backbone"
-        ),
-        n_songs=data["val"],
-        n_classes=data["artists"],
-        note="Whiskers: 95 % intervals, by bootstrap over albums. Some networks' epochs are chosen "
-        f"on these songs. Last epoch, top-1 / top-3: {last}.",
-        top1_interval=np.array([row["top1_interval"] for row in models.values()]),
-        top3_interval=np.array([row["top3_interval"] for row in models.values()]),
+    # On the meta device a forward pass has shapes and computes nothing.
+    rows = architecture.describe(
+        network.to("meta"),
+        torch.zeros(1, n_frames, spectrogram.N_MELS, device="meta"),
+        input_name=f"log-mel, {spectrogram.to_seconds(n_frames):.1f} s",
+    )
+    figure = figures_network.architecture(
+        rows, title=f"{comparison.title(name, metrics)}: the residual CNN, trained from scratch"
+    )
+    yield (
+        f"task2_architecture_diagram_{name}",
+        figure,
+        "The residual CNN, layer by layer, with shapes and parameters. "
+        f"Made by running the network of task2/{folder.name}/best.pt.",
     )
 
 
@@ -111,70 +132,30 @@ def draw_songs(args: argparse.Namespace) -> None:
         raise UserError("; ".join(problems))
 
 
-def main() -> None:
+def main() -> int:
     """Run the stage."""
     args = parse_args()
     if args.song:
         draw_songs(args)
-        return
-    if args.recipe != "deck":
-        raise UserError("--recipe chooses the network for --song; maps are drawn of every recipe")
-    folder = artifacts.resnet_dir(args.results_dir)
+        return 0
+    folder = artifacts.resnet_dir(args.results_dir, args.recipe)
     made_by = "task2_train_wo_pretrain.py"
-    metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
-    predictions = artifacts.read_predictions(folder / "val_predictions.json", made_by)
-    checkpoint = artifacts.read_checkpoint(folder / "best.pt", made_by)
-    if not artifacts.has_form(checkpoint, {"kind": "resnet", "window_frames": int}):
-        raise UserError(f"{folder / 'best.pt'} is no checkpoint of {made_by}: run it again")
-    if "resnet" not in predictions.scores:
-        raise UserError(f"{folder / 'val_predictions.json'} has no scores of resnet: run it again")
-    n_frames = checkpoint["window_frames"]
-    data = metrics["dataset"]
-
-    # On the meta device a forward pass has shapes and computes nothing.
-    rows = architecture.describe(
-        ArtistResNet(len(predictions.classes), spectrogram.N_MELS).to("meta"),
-        torch.zeros(1, n_frames, spectrogram.N_MELS, device="meta"),
-        input_name=f"log-mel, {spectrogram.to_seconds(n_frames):.1f} s",
+    made_by += "" if args.recipe == "deck" else f" --recipe {args.recipe}"
+    parts = (
+        diagram,
+        network_report.confusion_matrix,
+        network_report.training_curves,
+        partial(map_report.of_network, args.results_dir),
     )
-    diagram = figures.architecture(rows, title="The residual CNN, trained from scratch")
-    matrix = figures.confusion_matrix(
-        evaluation.confusion_matrix(predictions.scores["resnet"], predictions.labels),
-        predictions.classes,
-        title=f"ResNet on {len(predictions.songs)} validation songs of {dataset.label(data)}: "
-        f"top-1 {metrics['top1']:.1%} (epoch chosen on these songs)",
+    # All models come last, because they fail where they were not run on the same songs.
+    return figures.save_all(
+        [
+            *(partial(part, folder, made_by) for part in parts),
+            partial(comparison_report.draw, args.results_dir),
+        ],
+        args.assets_dir,
+        args.format,
     )
-    stage = folder.relative_to(args.results_dir)
-    for name, figure, caption in (
-        (
-            "task2_architecture_diagram_resnet",
-            diagram,
-            "The residual CNN, layer by layer, with shapes and parameters. "
-            f"Made by running the network of {stage}/best.pt.",
-        ),
-        (
-            "task2_confusion_matrix_resnet",
-            matrix,
-            "Who is taken for whom by the ResNet: songs by true artist (rows) and best guess "
-            f"(columns). Made from {stage}/metrics.json and val_predictions.json.",
-        ),
-    ):
-        path = args.assets_dir / f"{name}.{args.format}"
-        figures.save(figure, path, caption)
-        print(f"wrote {path}")
-    for name, figure, caption in map_report.of_networks(args.results_dir, "resnet", made_by):
-        path = args.assets_dir / f"{name}.{args.format}"
-        figures.save(figure, path, caption)
-        print(f"wrote {path}")
-    # Last, because it fails where the other models were run on other songs.
-    path = args.assets_dir / f"task2_all_models_comparison.{args.format}"
-    figures.save(
-        compare(comparison.collect(args.results_dir)),
-        path,
-        "Top-1 and top-3 accuracy of all models on the validation songs, with 95 % intervals by "
-        "bootstrap over albums. Made from every model's metrics.json and val_predictions.json.",
-    )
-    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

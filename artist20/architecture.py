@@ -231,9 +231,13 @@ def _add_functions(
         return layers
     reductions = dict.fromkeys(_REDUCTIONS[name] for name in operations if name in _REDUCTIONS)
     merges = dict.fromkeys(_MERGES[name] for name in operations if name in _MERGES)
-    detail = ", ".join([" and ".join(reductions), *merges])
-    if len(before) > 1 and len(after) == 1:
-        detail = f"global {detail}"
+    reduced = " and ".join(reductions)
+    n_copies = len(reductions) if "concatenated" in merges else 1
+    if len(before) > 1 and after == (n_copies * before[0],):
+        reduced = f"global {reduced}"
+    elif after == (n_copies * math.prod(before[:-1]),):
+        reduced = f"{reduced} over the last axis"
+    detail = ", ".join([reduced, *merges])
     kind: Kind = "pooling" if math.prod(after) < math.prod(before) else "other"
     return [*layers, Layer(kind, kind, detail, after, 0, 0)]
 

@@ -5,6 +5,7 @@ Nothing read here can run code: arrays are loaded without pickle, checkpoints wi
 Every write goes to a temporary name in the same folder and is moved into place when it is whole.
 """
 
+import csv
 import errno
 import fcntl
 import hashlib
@@ -39,6 +40,9 @@ N_FOLDS = 5  # of cross-validation by album
 
 # What a network's training keeps for the map of the songs; val_predictions.json names val's.
 EMBEDDING_FILES = ("train_embeddings.npy", "val_embeddings.npy", "songs_train.json")
+
+# Columns of history.csv, a row per epoch.
+HISTORY = ("epoch", "lr", "train_loss", "val_loss", "val_top1", "val_top3", "seconds")
 
 # Names of models for people.
 TITLES = {
@@ -906,7 +910,7 @@ def read_embeddings(
     of_train, of_val, songs_file = (folder / name for name in EMBEDDING_FILES)
     train, val = read_array(of_train, made_by), read_array(of_val, made_by)
     songs = read_songs(songs_file, made_by)
-    made = metrics["embeddings"]
+    made = metrics.get("embeddings")
     for name in EMBEDDING_FILES:
         if not isinstance(made, dict) or sha256_file(folder / name) != made.get(name):
             raise UserError(
@@ -922,6 +926,27 @@ def read_embeddings(
                 f"embeddings of {len(songs)} and {len(val_songs)} songs: run {made_by} --overwrite"
             )
     return SongVectors(train, val, songs, val_songs)
+
+
+def read_history(path: Path, made_by: str) -> dict[str, np.ndarray]:
+    """Read a network's ``history.csv``: by column, (n_epochs,) values.
+
+    Raises
+    ------
+    UserError
+        If it is missing or broken.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        history = {name: np.array([float(row[name]) for row in rows]) for name in HISTORY}
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run {made_by} first") from None
+    except (KeyError, TypeError, ValueError, csv.Error):
+        rows = []
+    if not rows or not all(np.isfinite(column).all() for column in history.values()):
+        raise UserError(f"{path} is no history of a training: run {made_by} again")
+    return history
 
 
 def write_test_predictions(path: Path, top3: dict[str, list[str]]) -> None:

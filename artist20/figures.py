@@ -1,12 +1,14 @@
 """Figures for the report: arrays in, a matplotlib ``Figure`` out.
 
-Nothing here loads a model or a file, and nothing touches pyplot's global state.
+Nothing here loads a model or a file, and nothing touches pyplot's global state. Confusions are in
+figures_confusion.py, what a network is made of in figures_network.py.
 """
 
+import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import seaborn as sns
@@ -14,14 +16,11 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, Patch
 from matplotlib.text import Text
 from PIL import Image
 
+from artist20 import UserError
 from artist20.artifacts import atomic_path
-
-if TYPE_CHECKING:  # architecture.py imports torch, which Task 1's report does without
-    from artist20.architecture import Layer
 
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
@@ -51,15 +50,14 @@ TOP1_COLOUR = "#3B7FBF"
 TOP3_COLOUR = "#B5D5EF"
 INK = "#222222"
 FAINT = "#666666"
-KIND_COLOURS = {
-    "input": "#FFFFFF",
-    "front end": "#E4E4E4",
-    "frozen": "#C9D3E3",
-    "convolution": "#6FAEE0",
-    "pooling": "#FFF1C4",
-    "linear": "#F5B97F",
-    "other": "#D9C9E8",
-}
+# Okabe and Ito's colours (2008) but for the yellow, which is lost on white, and three that stay
+# apart from them to colour-blind readers; markers for grey prints.
+SERIES = (
+    *(("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#56B4E9", "v")),
+    *(("#D55E00", "P"), ("#000000", "X"), ("#999999", "p"), ("#5E3C99", "h"), ("#7F5F00", "*")),
+)
+MOST_ARTISTS = 40  # that a figure has room for
+Drawing = tuple[str, Figure, str]  # name of its file without suffix, figure, caption
 MARGIN = 0.2  # inches
 
 
@@ -104,7 +102,7 @@ def model_comparison(
     ValueError
         If an accuracy is not a fraction, or not one per model.
     """
-    figure = _figure(max(8.0, 1.7 * len(names) + 1.5), 4.8, title, layout="constrained")
+    figure = new_figure(max(8.0, 1.6 * len(names) + 1.5), 4.8, title, layout="constrained")
     axes = figure.add_subplot()
     x = np.arange(len(names))
     series = (
@@ -116,7 +114,6 @@ def model_comparison(
         percent = 100 * np.asarray(fractions, dtype=float)
         if percent.shape != x.shape or not ((percent >= 0) & (percent <= 100)).all():
             raise ValueError(f"{label}: one fraction per model expected, got {list(fractions)}")
-        tops = percent
         centres = x + 1.04 * bar_width * offset
         axes.bar(centres, percent, bar_width, color=colour, label=label)
         if interval is not None:
@@ -130,15 +127,15 @@ def model_comparison(
                 elinewidth=1.4,
                 capsize=5,
             )
-            tops = high
-        for centre, value, top in zip(centres, percent, tops, strict=True):
+        for centre, value in zip(centres, percent, strict=True):
+            # Below its bar: above, it would stand at the whisker's end and seem to be that.
             axes.annotate(
                 f"{value:.1f}",
-                (centre, top),
-                xytext=(0, 3),
+                (centre, 0),
+                xytext=(0, -4),
                 textcoords="offset points",
                 ha="center",
-                va="bottom",
+                va="top",
                 fontweight="bold",
                 color=INK,
             )
@@ -154,6 +151,7 @@ def model_comparison(
             )
 
     _percent_of_models(axes, names, f"Accuracy (% of {n_songs} songs)")
+    axes.tick_params(axis="x", pad=20)
     handles, labels = axes.get_legend_handles_labels()
     bars_first = sorted(zip(handles, labels, strict=True), key=lambda pair: "chance" in pair[1])
     axes.legend(
@@ -169,89 +167,7 @@ def model_comparison(
     if note:
         footnote = figure.supxlabel("", fontsize=10, color=FAINT, ha="left")
         footnote.set_x(MARGIN / figure.get_figwidth())
-        _wrap(footnote, note)
-    figure.draw_without_rendering()
-    return figure
-
-
-@rc_context(STYLE)
-def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], *, title: str) -> Figure:
-    """Draw a confusion matrix: colour is the row's percentage, text is the count.
-
-    Parameters
-    ----------
-    matrix : ndarray of int, shape (n, n)
-        Songs; row = true artist, column = predicted artist. A row may be empty.
-    class_names : sequence of str, length n
-        Artists in the order of the rows; underscores are drawn as spaces.
-    title : str
-        Wrapped to the figure's width.
-
-    Returns
-    -------
-    Figure
-        Percentages are written below the counts while the cells have room, and no text is written
-        from about 25 artists on.
-
-    Raises
-    ------
-    ValueError
-        If the matrix is not square with one name per row.
-    """
-    matrix = np.asarray(matrix)
-    n = len(class_names)
-    if matrix.shape != (n, n):
-        raise ValueError(f"{n} class names for a matrix of shape {matrix.shape}")
-    songs = matrix.sum(axis=1, keepdims=True)
-    percent = np.divide(100 * matrix, songs, out=np.zeros((n, n)), where=songs > 0)
-    cell = float(np.clip(7.2 / n, 0.17, 0.9))  # inches
-    names = [name.replace("_", " ") for name in class_names]
-    roomy = cell > 0.28
-    font_size = 11.0 if roomy else 9.0
-
-    measure = _figure(1, 1, "")
-    label = max(_text_width(measure, name, fontsize=font_size) for name in names)
-    label_height = 0.75 * label + 0.1 if roomy else label
-    side = n * cell
-    left, bottom = MARGIN + 0.35 + label, MARGIN + 0.35 + label_height
-    figure = _figure(left + side + 1.3, bottom + side + 0.1, title)
-    width, height = figure.get_size_inches()
-    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
-    bar = ((left + side + 0.25) / width, bottom / height, 0.2 / width, side / height)
-    sns.heatmap(
-        percent,
-        ax=axes,
-        vmin=0,
-        vmax=100,
-        cmap="Blues",
-        annot=_cell_texts(matrix, percent, cell) if roomy else None,
-        fmt="",
-        annot_kws={"fontsize": font_size},
-        linewidths=0.5,
-        linecolor="#E8E8E8",
-        xticklabels=names,
-        yticklabels=names,
-        cbar_ax=figure.add_axes(bar),
-        cbar_kws={"label": "% of the true artist's songs"},
-    )
-    for text, count, share in zip(axes.texts, matrix.flat, percent.flat, strict=False):
-        text.set_color("white" if share > 60 else INK if count else "#C4C4C4")
-    for row in np.flatnonzero(songs == 0):
-        # Unlike 0 %, which has a colour: nothing is known about this artist.
-        axes.axhspan(row, row + 1, facecolor="#DDDDDD", edgecolor="white")
-        if roomy:
-            for text in axes.texts[row * n : (row + 1) * n]:
-                text.set_text("")
-            axes.text(n / 2, row + 0.5, "no songs", ha="center", va="center", color=FAINT)
-    axes.tick_params(length=0, labelsize=font_size)
-    axes.tick_params(axis="y", rotation=0)
-    if roomy:
-        for tick_label in axes.get_xticklabels():
-            tick_label.set(rotation=45, ha="right", va="top", rotation_mode="anchor")
-    else:
-        axes.tick_params(axis="x", rotation=90)
-    axes.set_xlabel("Predicted artist")
-    axes.set_ylabel("True artist")
+        wrap_text(footnote, note)
     figure.draw_without_rendering()
     return figure
 
@@ -283,7 +199,7 @@ def album_effect(
     -------
     Figure
     """
-    figure = _figure(max(8.0, 1.7 * len(names) + 1.5), 4.8, title, layout="constrained")
+    figure = new_figure(max(8.0, 1.7 * len(names) + 1.5), 4.8, title, layout="constrained")
     axes = figure.add_subplot()
     x = np.arange(len(names))
     for offset, label, fractions, colour in (
@@ -325,7 +241,7 @@ def reliability(
     Figure
         The area of a dot is in proportion to its bin's songs.
     """
-    figure = _figure(3.1 * len(names) + 0.6, 3.9, title, layout="constrained")
+    figure = new_figure(max(8.0, 3.1 * len(names) + 0.6), 4.1, title, layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, name, (confidence, accuracy, n_songs), note in zip(
         panels, names, bins, notes, strict=True
@@ -333,7 +249,7 @@ def reliability(
         axes.plot([0, 100], [0, 100], color=FAINT, linewidth=1.2, linestyle="--")
         area = 900 * n_songs / n_songs.sum()
         axes.scatter(100 * confidence, 100 * accuracy, area, color=TOP1_COLOUR, edgecolor=INK)
-        axes.set_title(f"{name}\n{note}", fontsize=12, loc="left")
+        axes.set_title(f"{wrapped(name, 28)}\n{note}", fontsize=12, loc="left")
         axes.set(xlim=(0, 100), ylim=(-4, 104), xticks=range(0, 101, 25), aspect="equal")
         axes.set_yticks(range(0, 101, 25))
         axes.grid()
@@ -373,13 +289,17 @@ def ablation(
     -------
     Figure
     """
-    figure = _figure(11.5, 0.36 * len(families) + 1.3, title, layout="constrained")
+    figure = new_figure(11.5, 0.36 * len(families) + 1.3, title, layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
     y = np.arange(len(families))
     values = (
         ("alone: top-1 in CV (%)", 100 * np.asarray(alone), None),
         ("left out: points lost in CV", 100 * (whole - np.asarray(without)), None),
-        ("shuffled: points lost in validation", 100 * np.asarray(lost), 100 * np.asarray(lost_std)),
+        (
+            "shuffled: points lost in validation\n(with standard deviation)",
+            100 * np.asarray(lost),
+            100 * np.asarray(lost_std),
+        ),
     )
     for axes, (label, points, spread) in zip(panels, values, strict=True):
         axes.barh(y, points, 0.7, color=TOP1_COLOUR, xerr=spread, ecolor=INK, capsize=2)
@@ -406,107 +326,174 @@ def ablation(
 
 
 @rc_context(STYLE)
-def architecture(rows: Sequence["Layer"], *, title: str) -> Figure:
-    """Draw a network as a flow of blocks, top to bottom.
+def top_k(names: Sequence[str], accuracy: np.ndarray, *, title: str, n_classes: int) -> Figure:
+    """Draw how often an artist is among a model's k best guesses.
 
     Parameters
     ----------
-    rows : sequence of Layer
-        What ``artist20.architecture.describe`` returned. The rows of networks that follow one
-        another can be joined: an input that is the output above it is not drawn again.
+    names : sequence of str
+        The models; the legend has them by their top-1.
+    accuracy : ndarray of float, shape (n_models, most)
+        Fractions for k = 1, 2, ..., most.
+    title : str
+        Wrapped to the figure's width.
+    n_classes : int
+        Number of artists; draws the accuracy of guessing, k / n_classes.
+
+    Returns
+    -------
+    Figure
+    """
+    figure = new_figure(11.5, 5.2, title, layout="constrained")
+    axes = figure.add_subplot()
+    k = np.arange(1, accuracy.shape[1] + 1)
+    for row in np.argsort(-accuracy[:, 0], kind="stable"):
+        colour, marker = SERIES[row % len(SERIES)]
+        axes.plot(
+            *(k, 100 * accuracy[row]),
+            color=colour,
+            marker=marker,
+            markersize=7,
+            markeredgecolor=INK,
+            linewidth=1.8,
+            label=wrapped(f"{names[row]}: {accuracy[row, 0]:.1%}", 30),
+        )
+    axes.plot(k, 100 * k / n_classes, color=INK, linestyle="--", linewidth=1.2, label="by chance")
+    axes.set_xticks(k)
+    axes.set_ylim(0, 104)
+    axes.set_yticks(range(0, 101, 20))
+    axes.set_xlabel("k: guesses that count")
+    axes.set_ylabel("Artist among the k best (% of songs)")
+    axes.grid()
+    axes.legend(
+        title="Models, by top-1",
+        title_fontsize=11,
+        alignment="left",
+        loc="upper left",
+        bbox_to_anchor=(1, 1),
+        borderaxespad=0,
+    )
+    figure.draw_without_rendering()
+    return figure
+
+
+@rc_context(STYLE)
+def f1_by_artist(
+    names: Sequence[str],
+    f1: np.ndarray,
+    artists: Sequence[str],
+    n_songs: np.ndarray,
+    *,
+    title: str,
+) -> Figure:
+    """Draw how well each model knows each artist.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The models, left to right.
+    f1 : ndarray of float, shape (n_models, n_artists)
+        NaN for an artist without songs, who is not drawn.
+    artists : sequence of str
+        In the order of the columns; drawn from the highest to the lowest mean over the models. Of
+        more than :data:`MOST_ARTISTS` the highest and the lowest are drawn, and the title says so.
+    n_songs : ndarray of int, shape (n_artists,)
+        Songs of each.
     title : str
         Wrapped to the figure's width.
 
     Returns
     -------
     Figure
+        Its last row is the mean over all artists, macro-F1.
     """
-    drawn: list[Layer] = []
-    for row in rows:
-        repeated = row.kind == "input" and drawn and drawn[-1].output_shape == row.output_shape
-        if row.kind != "not drawn" and not repeated:
-            drawn.append(row)
+    heard = np.flatnonzero(n_songs)
+    order = heard[np.argsort(-f1[:, heard].mean(axis=0), kind="stable")]
+    if len(order) > MOST_ARTISTS:
+        half = MOST_ARTISTS // 2
+        title += f"; the {half} best and {half} worst known of {len(order):,} artists"
+        order = np.concatenate([order[:half], order[-half:]])
+    macro = f1[:, heard].mean(axis=1)
+    percent = 100 * np.column_stack([f1[:, order], macro]).T
+    labels = [f"{readable(artists[i])} ({n_songs[i]})" for i in order] + ["mean of all: macro-F1"]
 
-    headings = ("Layer", "Operation", "Output shape", "Parameters")
-    weights = ("bold", "normal", "normal", "normal")
-    cells = [
+    measure = new_figure(1, 1, "")
+    left = MARGIN + 0.1 + max(text_width(measure, label, fontsize=11) for label in labels)
+    columns = [wrapped(name, 13) for name in names]
+    below = 0.1 + 0.19 * max(column.count("\n") + 1 for column in columns)
+    side, cell, gap = 1.2 * len(names), 0.3, 0.1
+    figure = new_figure(max(left + side + 1.2, 8.0), below + cell * len(labels) + gap + 0.1, title)
+    width, height = figure.get_size_inches()
+    bar = figure.add_axes(
         (
-            row.name,
-            row.detail,
-            " × ".join(map(_size, row.output_shape)),
-            f"{row.n_parameters:,}" if row.n_parameters else "–",
+            (left + side + 0.2) / width,
+            below / height,
+            0.2 / width,
+            (cell * len(labels) + gap) / height,
         )
-        for row in drawn
-    ]
-    measure = _figure(1, 1, "")
-    widths = [
-        max(
-            _text_width(measure, text, fontsize=13, fontweight=weight)
-            for text in (heading, *column)
-        )
-        for heading, weight, *column in zip(headings, weights, *cells, strict=True)
-    ]
-    gap, height, pitch = 0.35, 0.3, 0.41
-    name_x = MARGIN + 0.15
-    detail_x = name_x + widths[0] + gap
-    shape_x = detail_x + widths[1] + gap + widths[2]
-    count_x = shape_x + gap + widths[3]
-    box_width = count_x + 0.15 - MARGIN
-    width, flow = box_width + 2 * MARGIN, pitch * len(drawn)
-
-    below, above = 0.9, 0.25
-    figure = _figure(width, below + flow + above, title)
-    # Data units are inches with the origin below the flow, so that text and boxes can share them.
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.set(xlim=(0, figure.get_figwidth()), ylim=(-below, figure.get_figheight() - below))
-    columns = ((name_x, "left"), (detail_x, "left"), (shape_x, "right"), (count_x, "right"))
-    for (x, align), heading in zip(columns, headings, strict=True):
-        axes.text(x, flow + 0.12, heading, ha=align, va="center", color=FAINT, fontsize=11)
-    for index, (row, texts) in enumerate(zip(drawn, cells, strict=True)):
-        bottom = flow - (index + 1) * pitch + (pitch - height) / 2
-        axes.add_patch(
-            FancyBboxPatch(
-                (MARGIN, bottom),
-                box_width,
-                height,
-                boxstyle="round,pad=0,rounding_size=0.06",
-                facecolor=KIND_COLOURS[_group(row)],
-                edgecolor=INK,
-                linewidth=1.2,
-                linestyle="--" if row.frozen else "-",
-            )
-        )
-        for (x, align), text, weight in zip(columns, texts, weights, strict=True):
-            axes.text(
-                x,
-                bottom + height / 2,
-                text,
-                ha=align,
-                va="center_baseline",
-                fontsize=13,
-                fontweight=weight,
-            )
-        if index:
-            axes.annotate(
-                "",
-                (MARGIN + box_width / 2, bottom + height),
-                xytext=(MARGIN + box_width / 2, bottom + pitch),
-                arrowprops={"arrowstyle": "-|>", "color": INK, "shrinkA": 0, "shrinkB": 0},
-            )
-
-    groups = [group for group in KIND_COLOURS if group in map(_group, drawn) and group != "input"]
-    figure.legend(
-        handles=[_legend_patch(group) for group in groups],
-        loc="lower left",
-        bbox_to_anchor=(MARGIN / width, 0.55 / figure.get_figheight()),
-        ncols=len(groups),
-        borderaxespad=0,
-        borderpad=0,
-        columnspacing=1.5,
     )
-    _wrap(figure.text(MARGIN / width, 0.45 / figure.get_figheight(), "", va="top"), _totals(rows))
+    for rows, bottom in ((slice(0, -1), cell + gap), (slice(-1, None), 0.0)):
+        n_rows = len(labels[rows])
+        axes = figure.add_axes(
+            (left / width, (below + bottom) / height, side / width, cell * n_rows / height)
+        )
+        heatmap(percent[rows], np.char.mod("%.0f", percent[rows]), axes, bar, "F1 (%)", 11)
+        axes.set_yticks(np.arange(n_rows) + 0.5, labels[rows])
+        axes.set_xticks(np.arange(len(names)) + 0.5, columns if not bottom else [])
+        axes.tick_params(length=0, labelsize=11)
+    figure.draw_without_rendering()
     return figure
+
+
+def heatmap(
+    percent: np.ndarray,
+    texts: np.ndarray,
+    axes: Axes,
+    bar: Axes,
+    label: str,
+    font_size: float,
+) -> None:
+    """Draw a table of percentages in colour.
+
+    Parameters
+    ----------
+    percent : ndarray of float, shape (n_rows, n_columns)
+        From 0, white, to 100, dark.
+    texts : ndarray of str, of the same shape
+        What the cells say.
+    axes, bar : Axes
+        Where the table and its colour bar go.
+    label : str
+        Of the colour bar.
+    font_size : float
+        Of the cells, in points.
+    """
+    sns.heatmap(
+        percent,
+        ax=axes,
+        vmin=0,
+        vmax=100,
+        cmap="Blues",
+        annot=texts,
+        fmt="",
+        annot_kws={"fontsize": font_size},
+        linewidths=0.5,
+        linecolor="#E8E8E8",
+        xticklabels=False,
+        yticklabels=False,
+        cbar_ax=bar,
+        cbar_kws={"label": label},
+    )
+    for text, share in zip(axes.texts, percent.flat, strict=True):
+        text.set_color("white" if share > 60 else INK)
+
+
+def readable(name: str, most: int = 40) -> str:
+    """Write an artist's or a song's name for people; a very long one loses its middle."""
+    name = name.replace("_", " ")
+    if len(name) <= most:
+        return name
+    return f"{name[: most // 2]}…{name[-(most // 2 - 1) :]}"
 
 
 # What would name the program and the time: the same figure is the same bytes.
@@ -544,6 +531,48 @@ def save(figure: Figure, path: Path, caption: str) -> None:
             _reduce_colours(picture)
 
 
+def save_all(
+    parts: Iterable[Callable[[], Iterable[Drawing]]], folder: Path, file_format: str
+) -> int:
+    """Draw and write what there are results for, and say which are missing.
+
+    Parameters
+    ----------
+    parts : iterable of callable
+        Each returns or yields figures with their files' names, without suffix, and captions. One
+        that raises a UserError is left out, with what it would have yielded next.
+    folder : Path
+        Where figures go.
+    file_format : {"png", "svg", "pdf"}
+        Which they are written in.
+
+    Returns
+    -------
+    int
+        The script's exit status: 1 if something was left out, otherwise 0.
+
+    Raises
+    ------
+    UserError
+        The first part's, if there are no results for any figure.
+    """
+    n_written, missing = 0, []
+    for part in parts:
+        try:
+            for name, figure, caption in part():
+                path = folder / f"{name}.{file_format}"
+                save(figure, path, caption)
+                print(f"wrote {path}")
+                n_written += 1
+        except UserError as error:
+            missing.append(error)
+    if missing and not n_written:
+        raise missing[0]
+    for error in dict.fromkeys(map(str, missing)):
+        print(f"left out: {error}")
+    return 1 if missing else 0
+
+
 def _reduce_colours(picture: Path) -> None:
     """Give a PNG a palette, which makes it a third as large and is not seen."""
     with Image.open(picture) as image:
@@ -553,7 +582,7 @@ def _reduce_colours(picture: Path) -> None:
 
 def _percent_of_models(axes: Axes, names: Sequence[str], label: str) -> None:
     """Set up the axes of a bar chart: models from left to right, percent upwards."""
-    axes.set_xticks(range(len(names)), [textwrap.fill(name, 14) for name in names])
+    axes.set_xticks(range(len(names)), [wrapped(name, 14) for name in names])
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.set_ylim(0, 108)  # a label above a bar of 100 % needs the rest
@@ -563,20 +592,20 @@ def _percent_of_models(axes: Axes, names: Sequence[str], label: str) -> None:
     axes.grid(axis="y")
 
 
-def _figure(width: float, height: float, title: str, layout: str = "none") -> Figure:
+def new_figure(width: float, height: float, title: str, layout: str = "none") -> Figure:
     """Make a figure of that many inches, and as much higher as the wrapped title needs."""
     figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     if title:
         heading = figure.suptitle("", x=MARGIN / width, ha="left", va="top")
-        _wrap(heading, title)
+        wrap_text(heading, title)
         title_height = heading.get_window_extent().height / figure.dpi
         figure.set_figheight(height + title_height + MARGIN)
         heading.set_y(1 - MARGIN / 2 / figure.get_figheight())
     return figure
 
 
-def _wrap(text: Text, words: str) -> None:
+def wrap_text(text: Text, words: str) -> None:
     """Fill in ``words``, in as many lines as the width of the figure makes necessary.
 
     Matplotlib's own wrapping leaves a word that is wider than the figure as it is.
@@ -593,51 +622,14 @@ def _wrap(text: Text, words: str) -> None:
             return
 
 
-def _text_width(figure: Figure, words: str, **font: Any) -> float:
+def wrapped(name: str, characters: int) -> str:
+    """Break a model's name into lines, but not between a number and its unit."""
+    return textwrap.fill(re.sub(r"(\d) s\b", "\\1\N{NO-BREAK SPACE}s", name), characters)
+
+
+def text_width(figure: Figure, words: str, **font: Any) -> float:
     """Width of a line of text in inches."""
     text = figure.text(0, 0, words, **font)
     width = text.get_window_extent().width / figure.dpi
     text.remove()
     return width
-
-
-def _cell_texts(matrix: np.ndarray, percent: np.ndarray, cell: float) -> np.ndarray:
-    if cell < 0.6:
-        return matrix.astype(str)
-    pairs = zip(matrix.flat, percent.flat, strict=True)
-    texts = [f"{count}\n{share:.0f} %" if count else "0" for count, share in pairs]
-    return np.array(texts).reshape(matrix.shape)
-
-
-def _size(number: int) -> str:
-    """Write one axis of a shape; thousands are set apart where it is long, as in a waveform."""
-    return f"{number:,}" if number >= 10_000 else str(number)
-
-
-def _group(row: "Layer") -> str:
-    if row.frozen and row.kind != "front end":
-        return "frozen"
-    return row.kind
-
-
-def _legend_patch(group: str) -> Patch:
-    labels = {"frozen": "frozen (dashed edge)", "front end": "front end, scaling"}
-    return Patch(
-        facecolor=KIND_COLOURS[group],
-        edgecolor=INK,
-        linestyle="--" if group == "frozen" else "-",
-        label=labels.get(group, group),
-    )
-
-
-def _totals(rows: Iterable["Layer"]) -> str:
-    rows = list(rows)
-    total = sum(row.n_parameters for row in rows)
-    trainable = sum(row.n_trainable for row in rows)
-    text = f"{total:,} parameters, all trainable"
-    if trainable < total:
-        text = f"{total:,} parameters: {trainable:,} trainable, {total - trainable:,} frozen"
-    for row in rows:
-        if row.kind == "not drawn":
-            text += f"; {row.n_parameters:,} of them not drawn, in {row.name}"
-    return text

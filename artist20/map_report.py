@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from artist20 import artifacts, comparison, dataset, figures_songs, maps
+from artist20.figures import Drawing
 from artist20.maps import SongMap
 
 PREPROCESSING = "task1_preprocessing.py"
@@ -26,8 +25,8 @@ def of_features(results_dir: Path) -> tuple[str, SongMap]:
     return f"{song_map.n_dimensions} hand-made features", song_map
 
 
-def of_task1(results_dir: Path, data: dict[str, Any]) -> tuple[Figure, str]:
-    """Draw the map of Task 1's features alone; return its caption, too.
+def of_task1(results_dir: Path, data: dict[str, Any]) -> Iterator[Drawing]:
+    """Draw the map of Task 1's features alone.
 
     Parameters
     ----------
@@ -39,11 +38,11 @@ def of_task1(results_dir: Path, data: dict[str, Any]) -> tuple[Figure, str]:
     drawn = [of_features(results_dir)]
     figure = figures_songs.song_maps(drawn, title=f"Task 1: {_songs(data)}")
     files = ["task1/metrics.json", "X_train.npy", "X_val.npy", "songs_train.json", "songs_val.json"]
-    return figure, _describe(drawn, files, [SCALED])
+    yield "map", figure, _describe(drawn, files, [SCALED])
 
 
-def of_networks(results_dir: Path, model: str, script: str) -> Iterator[tuple[str, Figure, str]]:
-    """Draw a network's map of the songs beside that of Task 1's features, for each recipe run.
+def of_network(results_dir: Path, folder: Path, made_by: str) -> Iterator[Drawing]:
+    """Draw a network's map of the songs beside that of Task 1's features.
 
     Where Task 1 has not been run on the same songs, the network's stands alone, which is said.
 
@@ -51,53 +50,32 @@ def of_networks(results_dir: Path, model: str, script: str) -> Iterator[tuple[st
     ----------
     results_dir : Path
         The folder that all stages write to.
-    model : {"panns", "resnet"}
-        Which network.
-    script : str
-        What trains it, for messages.
-
-    Yields
-    ------
-    name : str
-        Of the figure's file, without suffix.
-    figure : Figure
-    caption : str
+    folder : Path
+        The run's.
+    made_by : str
+        The command that trains it, for messages.
     """
-    folder_of = {"panns": artifacts.panns_dir, "resnet": artifacts.resnet_dir}[model]
-    features = None
-    for recipe in artifacts.RECIPES:
-        folder = folder_of(results_dir, recipe)
-        if not (folder / "metrics.json").is_file():
-            continue
-        name = artifacts.network_name(model, recipe)
-        made_by = script if recipe == "deck" else f"{script} --recipe {recipe}"
-        metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
-        if "embeddings" not in metrics:
-            print(
-                f"left out: task2_map_{name} ({folder} is of a version that kept no embeddings: "
-                f"{made_by} --overwrite trains anew)"
-            )
-            continue
-        val_songs = artifacts.read_predictions(folder / "val_predictions.json", made_by).songs
-        vectors = artifacts.read_embeddings(folder, metrics, val_songs, made_by)
-        title = comparison.title(name, metrics)
-        song_map = maps.make_map(vectors)
-        drawn = [(f"{title}: embeddings of {song_map.n_dimensions} numbers", song_map)]
-        files = [f"task2/{name}/metrics.json", "val_predictions.json", *artifacts.EMBEDDING_FILES]
-        more = ["From the training songs the network has learnt, which sets these apart."]
-        if _same_songs(results_dir, metrics["dataset"]):
-            features = features or of_features(results_dir)
-            drawn.insert(0, features)
-            files += ["task1/X_train.npy", "task1/X_val.npy"]
-            more.append(SCALED)
-        else:
-            alone = f"There is no map of the features: {PREPROCESSING} was not run on these songs."
-            print(f"task2_map_{name}: {alone}")
-            more.append(alone)
-        figure = figures_songs.song_maps(
-            drawn, title=f"{_songs(metrics['dataset'])}, as heard by {title}"
-        )
-        yield f"task2_map_{name}", figure, _describe(drawn, files, more)
+    metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
+    name = metrics["model"]
+    val_songs = artifacts.read_predictions(folder / "val_predictions.json", made_by).songs
+    vectors = artifacts.read_embeddings(folder, metrics, val_songs, made_by)
+    title = comparison.title(name, metrics)
+    song_map = maps.make_map(vectors)
+    drawn = [(f"{title}: embeddings of {song_map.n_dimensions} numbers", song_map)]
+    files = [f"task2/{name}/metrics.json", "val_predictions.json", *artifacts.EMBEDDING_FILES]
+    more = ["From the training songs the network has learnt, which sets these apart."]
+    if _same_songs(results_dir, metrics["dataset"]):
+        drawn.insert(0, of_features(results_dir))
+        files += ["task1/X_train.npy", "task1/X_val.npy"]
+        more.append(SCALED)
+    else:
+        alone = f"There is no map of the features: {PREPROCESSING} was not run on these songs."
+        print(f"task2_map_{name}: {alone}")
+        more.append(alone)
+    figure = figures_songs.song_maps(
+        drawn, title=f"{_songs(metrics['dataset'])}, as heard by {title}"
+    )
+    yield f"task2_map_{name}", figure, _describe(drawn, files, more)
 
 
 def _same_songs(results_dir: Path, data: dict[str, Any]) -> bool:

@@ -28,7 +28,6 @@ from artist20 import UserError, artifacts, cli, evaluation, parallel
 # What is kept of an epoch in the midst of it: the sums are over its steps so far.
 NEW_EPOCH = {"step": 0, "examples": 0, "loss_sum": 0.0, "seconds": 0.0}
 BEST, LAST = "best.pt", "last.pt"
-HISTORY = ("epoch", "lr", "train_loss", "val_loss", "val_top1", "val_top3", "seconds")
 ANEW = "the same command with --overwrite"
 RESULTS = (
     *(BEST, LAST, "history.csv", "metrics.json"),
@@ -367,7 +366,7 @@ def read_last(folder: Path, made_by: str) -> dict[str, Any]:
         "optimizer": dict,
         "scheduler": dict,
         "state": {"step": int, "examples": int, "loss_sum": float, "seconds": float},
-        "history": [dict.fromkeys(HISTORY, float)],
+        "history": [dict.fromkeys(artifacts.HISTORY, float)],
     }
     if not artifacts.has_form(last, form) or last["epoch"] != len(last["history"]):
         raise UserError(f"{folder / LAST} is of no run that can go on: run {made_by}")
