@@ -24,8 +24,8 @@ PURPOSE = """\
   is heard; what it answers for others means nothing."""
 
 KINDS = {
-    "task1": "901 statistics of hand-made features per song",
-    "task1/segment": "the same per segment, scores averaged over the song",
+    "task1": "statistics of hand-made features of the song",
+    "task1/segment": "the same of segments, scores averaged over the song",
     "task2/panns": "MLP on embeddings of the frozen Cnn14",
     "task2/panns_strong": "as `metrics.json` has it, on embeddings of the frozen Cnn14",
     "task2/resnet": "residual CNN on log-mel spectrograms",
@@ -49,8 +49,8 @@ LIMITS = """\
 - **Chosen on what is reported.** The homework's networks take the epoch that is best on the
   validation songs. The last epoch's figures stand beside; strong recipes choose nothing there.
 - **Closed set.** There is no answer "none of these".
-- **Instrumental songs.** Who sings is what tells artists apart best across albums. Where nobody
-  sings, as in four of artist20's test songs (074, 119, 169, 206), expect mistakes.
+- **Instrumental songs.** A singer's voice carries over from album to album. Where nobody sings, as
+  in four of artist20's test songs (074, 119, 169, 206), expect more mistakes.
 - **One sound quality.** Training is on 16 kHz, mono, 32 kbit/s. Other recordings are brought to
   that rate, but not to that coding.
 - **Narrow music.** Artists of one language, of a few decades and genres.
@@ -110,7 +110,7 @@ def render(results: dict[str, Any]) -> str:
         DATA,
         used,
         "## What they reach",
-        *warnings,
+        f"> {stamp}" if (stamp := tables.stamp(results)) else "",
         tables.songs_line(results)
         + " Score: top-1 + 0.5 × top-3. CV: top-1 in cross-validation by album.",
         tables.results_table(results),
