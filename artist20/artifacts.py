@@ -8,8 +8,8 @@ Every write goes to a temporary name in the same folder and is moved into place 
 import fcntl
 import hashlib
 import json
-import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -301,7 +301,8 @@ def has_form(value: Any, form: Any) -> bool:
     if isinstance(form, set):
         return isinstance(value, dict) and form <= value.keys()
     if form is float:
-        return type(value) in (int, float) and math.isfinite(value)
+        # Not isfinite(), which fails on integers that no float can hold.
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
     return type(value) is form if isinstance(form, type) else value == form
 
 
@@ -713,8 +714,11 @@ def _score_arrays(
             arrays[model] = np.array(of_model, dtype=float)
         except (TypeError, ValueError, OverflowError):
             arrays[model] = np.empty(0)
-        if arrays[model].shape != shape or not np.isfinite(arrays[model]).all():
-            raise UserError(f"{path}: scores of {model} are not {shape}: run {made_by} again")
+        in_range = (arrays[model] >= 0) & (arrays[model] <= 1)  # which NaN is not
+        if arrays[model].shape != shape or not in_range.all():
+            raise UserError(
+                f"{path}: scores of {model} are not {shape} probabilities: run {made_by} again"
+            )
     return arrays
 
 
