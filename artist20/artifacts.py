@@ -10,7 +10,6 @@ import errno
 import fcntl
 import hashlib
 import json
-import math
 import os
 import platform
 import shutil
@@ -377,7 +376,8 @@ def has_form(value: Any, form: Any) -> bool:
     if isinstance(form, set):
         return isinstance(value, dict) and form <= value.keys()
     if form is float:
-        return type(value) in (int, float) and math.isfinite(value)
+        # Not isfinite(), which fails on integers that no float can hold.
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
     return type(value) is form if isinstance(form, type) else value == form
 
 
@@ -824,8 +824,11 @@ def _score_arrays(
             arrays[model] = np.array(of_model, dtype=float)
         except (TypeError, ValueError, OverflowError):
             arrays[model] = np.empty(0)
-        if arrays[model].shape != shape or not np.isfinite(arrays[model]).all():
-            raise UserError(f"{path}: scores of {model} are not {shape}: run {made_by} again")
+        in_range = (arrays[model] >= 0) & (arrays[model] <= 1)  # which NaN is not
+        if arrays[model].shape != shape or not in_range.all():
+            raise UserError(
+                f"{path}: scores of {model} are not {shape} probabilities: run {made_by} again"
+            )
     return arrays
 
 

@@ -77,7 +77,11 @@ def parse_song(data_dir: Path, path: str) -> Song:
     if len(parts) != 4 or parts[0] != "train_val":
         raise UserError(f"{path!r} has not the form './train_val/<artist>/<album>/<song>'")
     file = data_dir / path
-    if file.exists() and not file.resolve().is_relative_to(data_dir.resolve()):
+    try:
+        leaves = file.exists() and not file.resolve().is_relative_to(data_dir.resolve())
+    except OSError as error:
+        raise UserError(f"{path!r}: {error.strerror}") from None
+    if leaves:
         raise UserError(f"{path!r} is a link that leaves the data folder")
     return Song(path, parts[-3], parts[-2], file)
 

@@ -339,7 +339,7 @@ def make_predictions() -> artifacts.Predictions:
             {"path": "./train_val/u2/War/01.mp3", "artist": "u2", "album": "War"},
             {"path": "./train_val/queen/Jazz/01.mp3", "artist": "queen", "album": "Jazz"},
         ],
-        {"svm": np.array([[1 / 3, -2e-9, 12345678.9], [0, 1, 2]]), "knn": np.eye(2, 3)},
+        {"svm": np.array([[1 / 3, 2e-9, 0.123456789], [0, 1, 0.5]]), "knn": np.eye(2, 3)},
     )
 
 
@@ -368,6 +368,9 @@ def test_predictions_come_back_to_six_digits(tmp_path):
         {"scores": {"svm": [[1, 2, 3], [1, 2]]}},
         {"scores": {"svm": [["a", "b", "c"], [1, 2, 3]]}},
         {"scores": {"svm": [[1, 2, None], [1, 2, 3]]}},
+        {"scores": {"svm": [[0.1, 0.2, 1e308], [0, 0, 1]]}},
+        {"scores": {"svm": [[0.1, 0.2, 10**400], [0, 0, 1]]}},
+        {"classes": ["u2", "queen", "sigur_rós"]},
         {"scores": [[1, 2, 3]]},
     ],
 )
