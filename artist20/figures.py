@@ -50,11 +50,11 @@ TOP1_COLOUR = "#3B7FBF"
 TOP3_COLOUR = "#B5D5EF"
 INK = "#222222"
 FAINT = "#666666"
-# Okabe and Ito's colours (2008) but for the yellow, which is lost on white, and three that stay
-# apart from them to colour-blind readers; markers for grey prints.
+# Okabe and Ito's colours (2008) without the yellow, which is lost on white, and three that are no
+# nearer to them in deuteranopia than they are to each other; markers for grey prints.
 SERIES = (
     *(("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#56B4E9", "v")),
-    *(("#D55E00", "P"), ("#000000", "X"), ("#999999", "p"), ("#5E3C99", "h"), ("#7F5F00", "*")),
+    *(("#D55E00", "P"), ("#000000", "X"), ("#602000", "p"), ("#2020E0", "h"), ("#882255", "*")),
 )
 MOST_ARTISTS = 40  # that a figure has room for
 Drawing = tuple[str, Figure, str]  # name of its file without suffix, figure, caption

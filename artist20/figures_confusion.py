@@ -69,7 +69,7 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], *, title: s
         100 * matrix, songs[:, None], out=np.zeros((n, n)), where=songs[:, None] > 0
     )
     both = n <= 24
-    cell = float(np.clip(7.6 / n, 0.46 if both else 0.27, max(0.9, 1.8 / n)))  # inches
+    cell = float(np.clip(7.6 / n, 0.46 if both else 0.27, max(0.9, 2.4 / n)))  # inches
     font_size = (11.0 if cell > 0.6 else 9.5) if both else 8.5
     names = [readable(class_names[i]) for i in drawn]
     rows = [f"{name} ({count})" for name, count in zip(names, songs, strict=True)]

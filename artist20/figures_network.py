@@ -214,7 +214,8 @@ def training_curves(
     panels[1].set_ylim(0, 104)
     panels[2].set_ylim(bottom=0)
     for axes in panels[:2]:
-        axes.legend(loc="best")
+        # A frame without an edge: the dotted line may run behind the legend.
+        axes.legend(loc="best", frameon=True, edgecolor="none", framealpha=0.9)
     reached = f"{history['val_top1'][at]:.1%} / {history['val_top3'][at]:.1%}"
     note = figure.supxlabel("", fontsize=11, ha="left")
     note.set_x(MARGIN / figure.get_figwidth())
