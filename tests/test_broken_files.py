@@ -73,7 +73,7 @@ def put_checkpoints(folder: Path, model: torch.nn.Module, **more: Any) -> None:
     whole = {"classes": TOY_ARTISTS, "model": dict(model.state_dict()), **more}
     whole["config"] = {**whole["config"], **SETTINGS}
     artifacts.write_checkpoint(folder / "best.pt", {**whole, "epoch": 1})
-    row = dict.fromkeys(training.HISTORY, 1.0)
+    row = dict.fromkeys(artifacts.HISTORY, 1.0)
     last = {"optimizer": {}, "scheduler": {}, "state": training.NEW_EPOCH, "history": [row]}
     artifacts.write_checkpoint(folder / "last.pt", {**whole, **last, "epoch": 1})
 

@@ -430,7 +430,7 @@ def put_finished(folder):
 def put_unfinished(folder):
     checkpoint = {"kind": "toy", "classes": ["a", "b"], "config": SETTINGS, "epoch": 2}
     checkpoint |= {"model": {}, "optimizer": {}, "scheduler": {}, "state": training.NEW_EPOCH}
-    checkpoint["history"] = [dict.fromkeys(training.HISTORY, 1.0)] * 2
+    checkpoint["history"] = [dict.fromkeys(artifacts.HISTORY, 1.0)] * 2
     artifacts.write_checkpoint(folder / "last.pt", checkpoint)
 
 
