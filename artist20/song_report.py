@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from matplotlib.figure import Figure
 
-from artist20 import artifacts, audio, evaluation, figures_songs, spectrogram
+from artist20 import artifacts, audio, evaluation, figures_songs, printable, spectrogram
 from artist20.resnet import TrainedResNet
 
 N_RIVALS = 3
@@ -124,8 +124,3 @@ def picture_names(files: Sequence[Path]) -> list[str]:
         taken.add(name.casefold())
         names.append(f"task2_song_{name}")
     return names
-
-
-def printable(name: str) -> str:
-    """Replace what no font has: control characters, and bytes that are no UTF-8."""
-    return "".join(character if character.isprintable() else "?" for character in name)
