@@ -182,18 +182,22 @@ def confused_pairs(pairs: Sequence[Confusion], *, title: str) -> Figure:
         axes.add_patch(Rectangle((bar_x, middle - 0.13), length, 0.26, facecolor=TOP1_COLOUR))
         share = f"{pair.n_wrong} of {pair.n_guesses}, {pair.n_wrong / pair.n_guesses:.0%}"
         axes.text(bar_x + length + 0.08, middle, share, va="center_baseline", fontsize=11)
-        axes.text(songs_x, middle, _song_list(pair.songs, 64), va="center", fontsize=10.5)
+        axes.text(songs_x, middle, _song_list(pair.songs, 5.5), va="center", fontsize=10.5)
     if not pairs:
         axes.text(MARGIN, flow / 2, "No song is taken for another artist's.", va="center")
     return figure
 
 
-def _song_list(songs: Sequence[tuple[str, int]], characters: int) -> str:
-    """List as many songs as fit two lines, and count the others."""
+def _song_list(songs: Sequence[tuple[str, int]], room: float) -> str:
+    """List as many songs as fit two lines of ``room`` inches, and count the others."""
+    measure = new_figure(1, 1, "")
     names = [f"{readable(name)}\N{NO-BREAK SPACE}({count})" for name, count in songs]
     for shown in range(len(names), 0, -1):
         more = f", and {len(names) - shown} more" if shown < len(names) else ""
-        lines = textwrap.wrap(", ".join(names[:shown]) + more, characters)
+        for characters in range(70, 20, -5):
+            lines = textwrap.wrap(", ".join(names[:shown]) + more, characters)
+            if max(text_width(measure, line, fontsize=10.5) for line in lines) <= room:
+                break
         if len(lines) <= 2:
             break
     return "\n".join(lines)

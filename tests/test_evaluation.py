@@ -1,5 +1,7 @@
 """artist20.evaluation: windows, song scores, accuracy, intervals, tests, the course's grader."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -346,3 +348,39 @@ def test_grade_counts_against_the_number_of_answers():
 
 def test_course_score():
     assert evaluation.course_score(0.7273, 0.8918) == pytest.approx(1.1732)
+
+
+def test_classes_that_are_confused_are_neighbours_whatever_their_order():
+    matrix = np.diag([5] * 7)
+    for i, j, n in ((0, 6, 4), (6, 0, 3), (6, 3, 1), (1, 5, 2), (5, 2, 1)):
+        matrix[i, j] = n
+    order = evaluation.confusion_order(matrix)
+    assert sorted(order) == list(range(7))
+    assert order[-1] == 4  # never confused
+    place = {int(c): i for i, c in enumerate(order)}
+    assert abs(place[0] - place[6]) == abs(place[6] - place[3]) == 1
+    assert abs(place[1] - place[5]) == abs(place[5] - place[2]) == 1
+    shuffled = np.random.default_rng(0).permutation(7)
+    again = shuffled[evaluation.confusion_order(matrix[np.ix_(shuffled, shuffled)])]
+    neighbours = {frozenset(map(int, pair)) for pair in pairwise(again)}
+    assert {
+        frozenset({0, 6}),
+        frozenset({6, 3}),
+        frozenset({1, 5}),
+        frozenset({5, 2}),
+    } <= neighbours
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_classes_without_confusions_keep_their_order(n):
+    for matrix in (np.eye(n, dtype=int), np.zeros((n, n), dtype=int)):
+        assert evaluation.confusion_order(matrix).tolist() == list(range(n))
+    assert evaluation.most_confused(np.eye(n, dtype=int), 3).tolist() == list(range(min(n, 3)))
+
+
+def test_the_classes_of_the_largest_confusions_are_chosen():
+    matrix = np.diag([9] * 6)
+    matrix[5, 1], matrix[2, 4], matrix[0, 1] = 7, 5, 1
+    assert evaluation.most_confused(matrix, 4).tolist() == [1, 2, 4, 5]
+    assert evaluation.most_confused(matrix, 5).tolist() == [0, 1, 2, 4, 5]
+    assert evaluation.most_confused(matrix, 6).tolist() == list(range(6))
