@@ -17,7 +17,7 @@ import argparse
 
 import numpy as np
 
-from artist20 import UserError, artifacts, classical, cli, dataset, evaluation, figures
+from artist20 import UserError, artifacts, cli, dataset, evaluation, figures
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,7 +44,7 @@ def main() -> None:
     metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
     predictions = artifacts.read_predictions(folder / "val_predictions.json", made_by)
     artifacts.check_features(metrics, args.results_dir, made_by)
-    ablation = artifacts.read_record(folder / "ablation.json", made_by, classical.ABLATION_FORM)
+    ablation = artifacts.read_record(folder / "ablation.json", made_by, artifacts.ABLATION_FORM)
     if not ablation["complete"]:
         raise UserError(f"{folder / 'ablation.json'} is not finished: run {made_by} again")
     data, models, labels = metrics["dataset"], metrics["models"], predictions.labels
