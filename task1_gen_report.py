@@ -28,7 +28,6 @@ import numpy as np
 from artist20 import (
     UserError,
     artifacts,
-    classical,
     cli,
     dataset,
     evaluation,
@@ -178,7 +177,7 @@ def album_effect(results: Results) -> Iterator[Drawing]:
 def ablation(results: Results) -> Iterator[Drawing]:
     """Draw what families of features are worth."""
     path = results.folder / "ablation.json"
-    ablation = artifacts.read_record(path, results.made_by, classical.ABLATION_FORM)
+    ablation = artifacts.read_record(path, results.made_by, artifacts.ABLATION_FORM)
     if not ablation["complete"]:
         raise UserError(f"{path} is not finished: run {results.made_by} again")
     best, families = results.metrics["best_in_cv"], ablation["families"]

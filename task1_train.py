@@ -182,7 +182,7 @@ def explain(
     params = settings["params"]
     families = {}
     if file.is_file():
-        before = read_record(file, settings, classical.ABLATION_FORM)
+        before = read_record(file, settings, artifacts.ABLATION_FORM)
         if before["complete"]:
             print(f"{file}: is there already, not measured again")
             return

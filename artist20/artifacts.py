@@ -108,6 +108,16 @@ METRICS_FORMS = {  # by a part of the command that makes them
     "task2_train": NETWORK_FORM,
     "ensemble": ENSEMBLE_FORM,
 }
+ABLATION_FORM = {
+    "complete": bool,
+    "families": {
+        str: {
+            "n_features": int,
+            **dict.fromkeys(("without", "alone"), (float, type(None))),
+            **dict.fromkeys(("lost", "lost_std"), float),
+        }
+    },
+}
 SONGS_FORM = [dict.fromkeys(("path", "artist", "album"), str)]
 
 # What skops meets in our fitted pipelines beyond its own list. Fixed here: a file never says for
@@ -413,7 +423,8 @@ def read_metrics(path: Path, made_by: str) -> dict[str, Any]:
     """
     form = next(form for stage, form in METRICS_FORMS.items() if stage in made_by)
     metrics = read_record(path, made_by, form)
-    if "models" in form and not metrics["best_in_cv"] in metrics["models"].keys() <= TITLES.keys():
+    names = metrics["models"].keys() if "models" in form else set()
+    if not names <= TITLES.keys() or ("models" in form and metrics["best_in_cv"] not in names):
         raise UserError(f"{path} names models that are not in it: run {made_by} again")
     return metrics
 

@@ -38,18 +38,6 @@ TOO_FEW = "too few training songs, albums or artists to cross-validate: preproce
 
 Grid = list[dict[str, list[Any]]]
 
-# Of ablation.json, see artifacts.has_form().
-ABLATION_FORM = {
-    "complete": bool,
-    "families": {
-        str: {
-            "n_features": int,
-            **dict.fromkeys(("without", "alone"), (float, type(None))),
-            **dict.fromkeys(("lost", "lost_std"), float),
-        }
-    },
-}
-
 # At the level of songs: the homework's own, and a linear model beside them.
 GRIDS: dict[str, dict[str, Grid]] = {
     "song": {

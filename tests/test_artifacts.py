@@ -108,6 +108,54 @@ def test_bad_json_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text",
+    ['{"a": 1, "a": 2}', '[{"b": {"a": 1, "a": 1}}]', "[NaN]", '{"a": Infinity}', "-Infinity"],
+)
+def test_json_is_read_more_strictly_than_python_does(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    assert "no valid JSON" in refused(artifacts.read_json, path, STAGE)
+
+
+def test_what_is_no_file_is_not_read(tmp_path):
+    path = tmp_path / "a.json"
+    os.mkfifo(path)  # opening it would wait for ever
+    for read in (artifacts.read_json, artifacts.read_array):
+        assert "is no file" in refused(read, path, STAGE)
+    path.unlink()
+    path.mkdir()
+    assert "is no file" in refused(artifacts.read_json, path, STAGE)
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "expected"),
+    [
+        (1, int, True),
+        (True, int, False),
+        (1, float, True),
+        (True, float, False),
+        (10**400, float, False),
+        (float("nan"), float, False),
+        (None, (str, type(None)), True),
+        ("a", ("b", "a"), True),
+        ("c", ("b", "a"), False),
+        ([1, 2], [int], True),
+        ([1, "2"], [int], False),
+        ([], [int], True),
+        ({"a": 1, "more": 2}, {"a": int}, True),
+        ({"b": 1}, {"a": int}, False),
+        ({"x": 1, "y": "2"}, {str: int}, False),
+        ({"a": {"b": []}}, {"a": {"b": list}}, True),
+        ({"a": 1}, {"a"}, True),
+        ([], {"a"}, False),
+        ([], dict, False),
+    ],
+)
+def test_has_form(value, form, expected):
+    assert artifacts.has_form(value, form) == expected
+
+
+@pytest.mark.parametrize(
     "array",
     [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(["queen", "sigur_rós"]), np.zeros(0)],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ARTISTS, call, write_song
+from conftest import ARTISTS, assert_one_line, call, write_song
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -417,6 +417,14 @@ def test_bad_songs_stop_the_training_or_are_left_out_and_recorded(
         assert len(predictions.songs) == 3
     # The same songs, mended in no way: the run is known again.
     assert call(monkeypatch, script, *options, "--skip-unreadable") == 0
+    # NaN in the cache, which was never put there, does not get into results.
+    for rows in folder.rglob("rows.bin"):
+        rows.write_bytes(b"\xff" * rows.stat().st_size)
+    capsys.readouterr()
+    assert call(monkeypatch, script, *options, "--skip-unreadable", "--overwrite") == 2
+    error = capsys.readouterr().err
+    assert_one_line(error)
+    assert "cache is damaged: delete it and run the same command again" in error
 
 
 def test_leaving_out_all_songs_of_an_artist_is_no_training(bad_songs):

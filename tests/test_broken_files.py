@@ -28,7 +28,7 @@ from conftest import (
     put_task1,
     toy_predictions,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -471,6 +471,7 @@ def test_a_part_of_another_type_is_one_line_at_most(whole, tmp_path_factory, cap
     shutil.copytree(whole, folder / "here")
     original = json.loads((whole / file).read_text(encoding="utf-8"))
 
+    @settings(max_examples=20)
     @given(st.sampled_from(places(original)[1:] or [()]), st.sampled_from([*OTHERS, "delete"]))
     def run(place: tuple, other: Any) -> None:
         value = copy.deepcopy(original)

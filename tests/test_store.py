@@ -149,6 +149,10 @@ GARBAGE = [
     b'["x", %d, -1]\n',
     b'["x", %d, 0.5]\n',
     b'["x", %d, 0.0]\n',
+    b'[["x"], %d, 0]\n',
+    b"[5, %d, 0]\n",
+    b'["x", %d, false]\n',
+    b"[" * 100_000 + b"\n",
     b'["x", %d, 1]\n',  # whole, but of rows that are not there
     b'["x", %d, 0]',  # whole, but not ended
     b"\x00" * 50,
