@@ -39,6 +39,7 @@ from typing import IO, Any
 
 import joblib
 import numpy as np
+import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
@@ -234,7 +235,8 @@ def steady(value: Any) -> Any:
         return {key: steady(each) for key, each in value.items() if key not in VOLATILE}
     if isinstance(value, list | tuple):
         return [steady(each) for each in value]
-    return value
+    # Two equal tensors are not the same bytes in memory.
+    return value.numpy() if torch.is_tensor(value) else value
 
 
 def answers_of(model: Any) -> np.ndarray:
