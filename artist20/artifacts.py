@@ -109,6 +109,7 @@ METRICS_FORMS = {  # by a part of the command that makes them
     "ensemble": ENSEMBLE_FORM,
 }
 ABLATION_FORM = {
+    "settings": {"model": str},
     "complete": bool,
     "families": {
         str: {
@@ -118,6 +119,8 @@ ABLATION_FORM = {
         }
     },
 }
+PROVENANCE_FORM = {"command": str, "device": str, "seconds": float, "versions": {str: str}}
+SEARCH_FORM = {"settings": {"grid": list, "transforms": [str]}, "candidates": list}
 SONGS_FORM = [dict.fromkeys(("path", "artist", "album"), str)]
 
 # What skops meets in our fitted pipelines beyond its own list. Fixed here: a file never says for

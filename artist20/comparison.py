@@ -325,7 +325,7 @@ def _record(row: dict[str, Any], results_dir: Path) -> dict[str, Any]:
     record |= {key: row[key] for key in made_of if key in row}
     search = row["folder"] / f"search_{row['own_name']}.json"
     if "models" in row["metrics"] and search.is_file():
-        value = artifacts.read_record(search, "task1_train.py", {"settings", "candidates"})
+        value = artifacts.read_record(search, "task1_train.py", artifacts.SEARCH_FORM)
         record["search"] = {
             "transforms": value["settings"]["transforms"],
             "grid": value["settings"]["grid"],
@@ -369,15 +369,15 @@ def _ablation(folder: Path) -> dict[str, Any] | None:
     file = folder / "ablation.json"
     if not file.is_file():
         return None
-    ablation = artifacts.read_record(file, "task1_train.py", {"families", "complete", "settings"})
+    ablation = artifacts.read_record(file, "task1_train.py", artifacts.ABLATION_FORM)
     return ablation if ablation["complete"] else None
 
 
 def _provenance(metrics: dict[str, Any], path: Path) -> dict[str, Any]:
-    keys = ("command", "device", "seconds", "versions")
-    if not metrics.keys() >= set(keys):
+    form = artifacts.PROVENANCE_FORM
+    if not artifacts.has_form(metrics, form):
         raise UserError(f"{path} does not say how it was made: run its stage again")
-    of_run = {key: metrics[key] for key in keys} | {"seed": metrics.get("seed")}
+    of_run = {key: metrics[key] for key in form} | {"seed": metrics.get("seed")}
     return of_run | {"command": without_folders(of_run["command"])}
 
 

@@ -77,7 +77,7 @@ def song_maps(maps: Sequence[tuple[str, SongMap]], *, title: str) -> Figure:
     high = side * np.clip(max(tall / wide for wide, tall in shapes), 0.6, 1)
     n_columns = _columns(width, [handle.get_label() for handle in handles])
     bottom = MARGIN + LINE * (2 + -(-len(handles) // n_columns))
-    figure = figures._figure(width, bottom + high + 0.45, title)
+    figure = figures.new_figure(width, bottom + high + 0.45, title)
     height = figure.get_figheight()
     for i, (heading, song_map) in enumerate(maps):
         left = MARGIN + i * (side + GAP)
@@ -152,9 +152,9 @@ def _handle(label: str, marker: str, colour: str, size: float = 7.5, edge: str =
 
 def _columns(width: float, labels: Sequence[str]) -> int:
     """Count the columns of a legend that a figure of that many inches has room for."""
-    measure = figures._figure(1, 1, "")
+    measure = figures.new_figure(1, 1, "")
     widest = max(
-        figures._text_width(measure, label, fontsize=STYLE["legend.fontsize"]) for label in labels
+        figures.text_width(measure, label, fontsize=STYLE["legend.fontsize"]) for label in labels
     )
     return max(1, int((width - 2 * MARGIN) / (widest + 0.55)))
 
@@ -196,7 +196,7 @@ def song_timeline(
     -------
     Figure
     """
-    figure = figures._figure(11, 6, title, layout="constrained")
+    figure = figures.new_figure(11, 6, title, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.15))
     parts = np.array_split(log_mel.astype(np.float32), min(MAX_COLUMNS, len(log_mel)))
     columns = np.array([part.mean(axis=0) for part in parts]).T
