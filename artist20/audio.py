@@ -18,6 +18,8 @@ from artist20.artifacts import atomic_path
 
 SAMPLE_RATE = 16_000  # Hz; artist20's own
 BLOCK_SECONDS = 10.0
+MAX_BLOCK = 2**24  # numbers decoded at a time, of all channels: 10 s of eight at 192 kHz
+RATES = (1_000, 1_000_000)  # Hz; a header that says less or more would ask for all memory
 MAX_LEVEL = 1e6  # integers written as floats are read; what squares to infinity is refused
 EXTENSIONS = (".mp3", ".flac", ".ogg", ".wav", ".m4a")
 
@@ -89,7 +91,7 @@ def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarr
     ------
     AudioError
         If the file cannot be decoded, holds NaN, infinity or no sample, or samples beyond
-        :data:`MAX_LEVEL`.
+        :data:`MAX_LEVEL`, or has a sample rate outside :data:`RATES`.
     """
     n_samples = 0
     try:
@@ -97,10 +99,12 @@ def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarr
             raise AudioError(path, "is no file")
         path.open("rb").close()  # libsndfile would not say that it may not
         with _Sequential(os.fsencode(path)) as file:
+            if not RATES[0] <= file.samplerate <= RATES[1]:
+                raise AudioError(path, f"has a sample rate of {file.samplerate} Hz")
             resampler = None
             if file.samplerate != sample_rate:
                 resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
-            block_size = int(BLOCK_SECONDS * file.samplerate)
+            block_size = min(int(BLOCK_SECONDS * file.samplerate), MAX_BLOCK // file.channels)
             while True:
                 block = file.read(block_size, dtype="float32", always_2d=True)
                 last = len(block) == 0

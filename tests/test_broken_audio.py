@@ -163,6 +163,27 @@ def test_mutated_files_are_decoded_or_named(tmp_path_factory, songs, data):
         audio.ends_within_a_frame(file)
 
 
+@pytest.mark.parametrize("rate", [1, 999, 1_000_001, 2**31 - 1])
+def test_a_header_may_not_ask_for_all_memory(tmp_path, songs, rate):
+    data = bytearray(songs["wav"])
+    data[24:28] = struct.pack("<I", rate)
+    (tmp_path / "a.wav").write_bytes(data)
+    assert load_or_reason(tmp_path / "a.wav") == f"has a sample rate of {rate} Hz"
+
+
+def test_a_thousand_channels_are_read_a_few_samples_at_a_time(tmp_path):
+    samples = np.full((RATE, 1000), 0.25, np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, RATE)
+    tracemalloc.start()
+    try:
+        for block in audio.read_blocks(tmp_path / "a.wav"):
+            assert np.abs(block - 0.25).max() < 1e-4
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * audio.MAX_BLOCK * 4
+
+
 # --- odd, but music ----------------------------------------------------------------------------
 
 
