@@ -17,8 +17,9 @@ lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
+# Two processes of one thread each: more threads than cores take several times as long.
 test: lint
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
 
 # Every stage on synthesised songs, with epochs, views and crops cut to fit ten minutes on two cores.
 # It keeps to data/demo and results/demo. What is there is used again: a second run takes a minute.

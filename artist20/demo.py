@@ -302,7 +302,7 @@ def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def readable(seed: int, artist: int) -> str:
+def artist_name(seed: int, artist: int) -> str:
     """Name an artist, differently from all others of the seed."""
     number = generator(seed, "names").permutation(len(FIRST_NAMES) * len(LAST_NAMES))[artist]
     first, last = divmod(int(number), len(LAST_NAMES))
@@ -653,7 +653,7 @@ def plan(*, artists: int, albums: int, songs: int, seed: int) -> dict[str, list[
     tracks: dict[str, list[Track]] = {"train": [], "val": [], "test": []}
     for artist in range(artists):
         for album in range(albums):
-            folder = f"train_val/{readable(seed, artist)}/{title(seed, artist, album)}"
+            folder = f"train_val/{artist_name(seed, artist)}/{title(seed, artist, album)}"
             split = ("test", "val", "train")[min(2, (albums - 1 - album) // n_held_out)]
             tracks[split] += [
                 Track(
@@ -801,7 +801,7 @@ def build(
     lists = {
         "train.json": [f"./{track.path}" for track in splits["train"]],
         "val.json": [f"./{track.path}" for track in splits["val"]],
-        "answers.json": [readable(seed, track.artist) for track in splits["test"]],
+        "answers.json": [artist_name(seed, track.artist) for track in splits["test"]],
     }
     # In the order of artists, so that neighbours share the tones that are cached.
     tracks = sorted(

@@ -505,7 +505,7 @@ METADATA: dict[str, dict[str, None]] = {
 
 
 def save(figure: Figure, path: Path, caption: str) -> None:
-    """Write a figure and its caption, atomically; the same figure gives the same bytes.
+    """Write a figure and its caption, each atomically; the same figure gives the same bytes.
 
     Parameters
     ----------
@@ -523,12 +523,13 @@ def save(figure: Figure, path: Path, caption: str) -> None:
     """
     if path.suffix not in METADATA:
         raise ValueError(f"{path}: figures are written as {', '.join(METADATA)}")
-    with atomic_path(path) as picture, atomic_path(path.with_suffix(".txt")) as text:
-        text.write_text(f"{caption}\n", encoding="utf-8")
+    with atomic_path(path) as picture:
         with rc_context(STYLE):
             figure.savefig(picture, dpi=150, metadata=METADATA[path.suffix])
         if path.suffix == ".png":
             _reduce_colours(picture)
+    with atomic_path(path.with_suffix(".txt")) as text:
+        text.write_text(f"{caption}\n", encoding="utf-8")
 
 
 def save_all(

@@ -53,7 +53,7 @@ def full_disk():
 def save_figure(path):
     figure = Figure()
     figure.subplots().imshow(NOISE)
-    figures.save(figure, path)
+    figures.save(figure, path, "A caption.")
 
 
 def write_units(path):

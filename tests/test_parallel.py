@@ -236,7 +236,7 @@ def test_the_stages_give_the_same_with_two_processes(tiny_data, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     for name in ("train_embeddings.npy", "val_embeddings.npy"):
         ours, theirs = (np.load(folder / "task2/resnet" / name) for folder in (one, two))
-        np.testing.assert_allclose(ours, theirs, rtol=0.02, atol=0.02 * ours.max())
+        assert np.abs(ours - theirs).mean() < 0.01 * ours.max()
     of_songs = []
     for folder in (one, two):
         (cache,) = folder.glob("task2/panns/cache/views-*")

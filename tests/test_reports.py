@@ -22,6 +22,7 @@ from artist20 import (
     figures,
     figures_confusion,
     figures_network,
+    map_report,
     panns,
 )
 from artist20.models import ArtistResNet
@@ -57,13 +58,17 @@ def change(path, **values):
 def add_task1(results_dir, level="song"):
     """Write what Task 1 leaves, with what its report needs."""
     folder = put_task1(results_dir, {"svm": 0.8, "knn": 0.3}, seed=1, level=level)
-    metrics = artifacts.read_metrics(folder / "metrics.json", "x")
+    metrics = artifacts.read_metrics(folder / "metrics.json", "task1_train.py")
     for i, row in enumerate(metrics["models"].values()):
         row |= {"calibration_error": 0.1 + i, "cv_top1": 0.4}
         row["cv_top1_by"] = {"album": 0.4, "song": None if i else 0.5}
     artifacts.write_json(folder / "metrics.json", metrics)
     family = {"n_features": 8, "without": 0.3, "alone": None, "lost": 0.1, "lost_std": 0.01}
-    ablation = {"complete": True, "families": {"mfcc": family, "mel": {**family, "alone": 0.2}}}
+    ablation = {
+        "settings": {"model": "svm"},
+        "complete": True,
+        "families": {"mfcc": family, "mel": {**family, "alone": 0.2}},
+    }
     artifacts.write_json(folder / "ablation.json", ablation)
 
 
@@ -101,6 +106,9 @@ def run(patch, results_dir, script, *options):
     patch.setattr(
         figures, "save", lambda figure, path, caption: drawn.update({path.stem: (figure, caption)})
     )
+    # Maps are in test_map_report.py.
+    patch.setattr(map_report, "of_task1", lambda *_: [])
+    patch.setattr(map_report, "of_network", lambda *_: [])
     patch.setattr(sys, "argv", [f"{script}.py", "--results-dir", str(results_dir), *options])
     return importlib.import_module(script).main(), drawn
 
@@ -380,7 +388,7 @@ def test_with_one_network_alone_all_is_drawn_but_what_it_lacks(tmp_path, names):
         ("history.csv", None, "training", "history.csv is missing"),
         ("history.csv", "epoch,lr\n1,0.1\n", "training", "no history of a training"),
         ("history.csv", "", "training", "no history of a training"),
-        ("val_predictions.json", "{}", "confusion_matrix", "no predictions file"),
+        ("val_predictions.json", "{}", "confusion_matrix", "is not what"),
     ],
 )
 def test_a_missing_or_broken_file_leaves_its_figures_out(
@@ -412,12 +420,14 @@ def test_a_checkpoint_of_an_older_version_is_left_out(some_results, names):
     artifacts.write_checkpoint(path, checkpoint)
     status, drawn, output = names("task2_gen_report_wo_pretrain")
     assert (status, "task2_architecture_diagram_resnet" in drawn) == (1, False)
-    assert "best.pt is of an older version of task2_train_wo_pretrain.py" in output
+    assert "best.pt is no checkpoint of task2_train_wo_pretrain.py" in output
 
 
 def test_models_of_other_songs_are_not_drawn_together(some_results, names):
     path = some_results / "task2/panns/val_predictions.json"
-    change(path, songs=json.loads(path.read_text())["songs"][::-1])
+    value = json.loads(path.read_text())
+    scores = {name: rows[::-1] for name, rows in value["scores"].items()}
+    change(path, songs=value["songs"][::-1], scores=scores)
     status, drawn, output = names("task2_gen_report_wo_pretrain")
     assert (status, drawn) == (1, OF_RESNET)
     assert "have other validation songs: train again" in output

@@ -280,10 +280,7 @@ def test_no_checkpoint_and_a_recipe_without_songs_are_one_line(folder, call, tmp
     status, _, error = call(report, "--song", "song.wav", "--recipe", "strong")
     assert status == 2
     assert "task2/resnet_strong/best.pt is missing" in error
-    status, _, error = call(report, "--recipe", "strong")
-    assert status == 2
-    assert "--song" in error
     artifacts.write_checkpoint(folder / "best.pt", {"kind": "panns", "classes": [], "config": {}})
     status, _, error = call(report, "--song", "song.wav")
     assert status == 2
-    assert "is not of this version" in error
+    assert "is no checkpoint of" in error
