@@ -16,51 +16,64 @@ a run that was stopped goes on where it was.
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from artist20 import artifacts, cli, dataset, features, parallel, store
+from artist20.dataset import Song
+
+
+def choose_songs(
+    args: argparse.Namespace, folder: Path, keys: dict[Song, str], left_out: dict[str, str]
+) -> tuple[dict[str, list[Song]], dict[str, Any]]:
+    """Return the songs of both splits that are not left out, and what metrics say of them.
+
+    Raises
+    ------
+    UserError
+        If the features in the folder are of other songs, and --overwrite does not say to replace
+        them.
+    """
+    train, val = dataset.read_train_val(args.data_dir, args.limit, left_out)
+    used = [keys[song] for song in (*train, *val)]
+    data = dataset.summary(args.data_dir, train, val, used, args.limit, left_out)
+    made = folder / "preprocessing.json"
+    if made.is_file() and not args.overwrite:
+        before = artifacts.read_metrics(made, "task1_preprocessing.py --overwrite")
+        this, other = (
+            {"dataset": dataset.identity(of), "feature_version": version}
+            for of, version in (
+                (data, features.VERSION),
+                (before["dataset"], before["feature_version"]),
+            )
+        )
+        artifacts.check_same_settings(other, this, made)
+    return {"train": train, "val": val}, data
 
 
 def preprocess(args: argparse.Namespace, folder: Path) -> None:
     """Compute, or take from the cache, the features of both splits, and write them."""
     started = time.monotonic()
     device = parallel.start(cli.choose_device(args.device))
-    splits = dict(
-        zip(dataset.SPLITS, dataset.read_train_val(args.data_dir, args.limit), strict=True)
-    )
-    everything = [song for songs in splits.values() for song in songs]
+    train, val = dataset.read_train_val(args.data_dir, args.limit)
+    everything = [*train, *val]
     hashes = parallel.on_main(lambda: dataset.content_keys(everything))
     keys = dict(zip(everything, hashes, strict=True))
+    if not args.skip_unreadable:
+        choose_songs(args, folder, keys, {})  # refuses, if it does, before any work
     # The one pass that decodes computes, too: to look for bad songs first would take a second one.
     # They are named at its end, before anything is replaced; what was computed is kept.
     reasons: dict[str, str] = {}
     files = {key: song.file for song, key in keys.items()}
     units_of = features.cached_units(folder / "cache", files, device, args.workers, reasons)
     left_out = dataset.find_unreadable(everything, hashes, reasons, args.skip_unreadable)
-    splits = dict(
-        zip(
-            dataset.SPLITS,
-            dataset.read_train_val(args.data_dir, args.limit, left_out),
-            strict=True,
-        )
-    )
-    used = [keys[song] for songs in splits.values() for song in songs]
-    data = dataset.summary(
-        args.data_dir, splits["train"], splits["val"], used, args.limit, left_out
-    )
-    made = folder / "preprocessing.json"
-    this = {"dataset": dataset.identity(data), "feature_version": features.VERSION}
-    if made.is_file() and not args.overwrite:
-        before = artifacts.read_metrics(made, "task1_preprocessing.py --overwrite")
-        other = {
-            "dataset": dataset.identity(before["dataset"]),
-            "feature_version": before["feature_version"],
-        }
-        artifacts.check_same_settings(other, this, made)
-
+    splits, data = choose_songs(args, folder, keys, left_out)
     if not parallel.is_main():
         return
+    for of_song in units_of.values():
+        store.check_finite(of_song, folder / "cache")
+    made = folder / "preprocessing.json"
     with artifacts.only_writer(folder):
         made.unlink(missing_ok=True)  # it is there again when all arrays are
         artifacts.write_json(folder / "feature_names.json", features.FEATURE_NAMES)
@@ -68,8 +81,6 @@ def preprocess(args: argparse.Namespace, folder: Path) -> None:
             units = [units_of[keys[song]] for song in songs]
             X = np.concatenate([features.merge_units(of_song, 1) for of_song in units])
             X = X[:, : len(features.FEATURE_NAMES)]
-            for of_song in (X, *units):
-                store.check_finite(of_song, folder / "cache")
             artifacts.write_features(folder, split, X, units, songs)
             print(f"{split}: {X.shape[0]} songs x {X.shape[1]} features")
         artifacts.write_json(

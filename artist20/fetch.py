@@ -8,6 +8,7 @@ from where it stopped. Exit status: 0 all there; 1 something could not be fetche
 """
 
 import argparse
+import errno
 import lzma
 import re
 import shutil
@@ -333,7 +334,10 @@ def _unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: Path) 
     try:
         with archive.open(info) as source, file.open("xb") as copy:
             shutil.copyfileobj(source, copy)
-    except DAMAGED as error:
+    except (*DAMAGED, OSError) as error:
+        # A place before the file's beginning; all other such errors are the disk's.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise FetchError(
             f"{archive.filename}: {info.filename!r} is damaged ({error}): nothing was unpacked; "
             "delete the archive and download it again"

@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -87,6 +88,7 @@ def read_index(file: Path) -> None:
 def unpack(file: Path) -> None:
     """Unpack an archive, and look for what landed outside."""
     target = file.with_name("target") / "artist20"
+    shutil.rmtree(target.parent, ignore_errors=True)
     before = {path for path in file.parent.rglob("*") if target.parent not in path.parents}
     with contextlib.suppress(fetch.FetchError):
         fetch.unpack(file, target)
@@ -216,6 +218,7 @@ def work(cases: list[tuple[str, int]], seed: int, keep: Path) -> None:
             for path in (file, kept):
                 path.write_bytes(data)
             out.write(f"{kind} {case} ")
+            out.flush()
             signal.alarm(SECONDS)
             try:
                 read(file)

@@ -489,6 +489,16 @@ def test_damaged_entry_is_named_and_the_next_run_works(archive, root, songs, unc
     assert [path.name for path in (root / "artist20/test").iterdir()] == ["001.mp3"]
 
 
+def test_an_archive_that_begins_before_the_file_is_damaged(archive, root):
+    data = bytearray(archive.read_bytes())
+    field = data.rindex(b"PK\x05\x06") + 16  # where the central directory is said to begin
+    struct.pack_into("<I", data, field, struct.unpack_from("<I", data, field)[0] + 1000)
+    archive.write_bytes(data)
+    with pytest.raises(fetch.FetchError, match=r"is damaged \(.*Invalid argument.*again"):
+        fetch.unpack(archive, root / "artist20")
+    assert list(root.iterdir()) == []
+
+
 def test_entry_that_is_there_twice_is_refused(archive, root):
     with zipfile.ZipFile(archive, "a") as file, pytest.warns(UserWarning, match="Duplicate"):
         file.writestr(PREFIX + "train.json", "[]")
