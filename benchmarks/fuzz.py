@@ -6,7 +6,7 @@ another exception, a process that dies, that takes longer than ten seconds, or m
 gigabytes of memory.
 
     python benchmarks/fuzz.py --cases 3000 --seed 0
-    python benchmarks/fuzz.py --only mp3 skops --keep found/
+    python benchmarks/fuzz.py --only mp3 skops --keep results/found
 """
 
 import contextlib
@@ -132,6 +132,7 @@ def make_seeds(folder: Path) -> dict[str, tuple[list[bytes], Callable[[Path], ob
     found["json"] = ([json.dumps(value).encode() for value in texts], read_json)
     for path in paths:
         (folder / "data" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "data" / path).touch()
     found["list"] = ([json.dumps(paths).encode()], read_list)
     lines = "".join(json.dumps([key, 10 * i, 10]) + "\n" for i, key in enumerate("abc"))
     found["index"] = ([lines.encode()], read_index)
@@ -264,7 +265,9 @@ def main() -> int:
     parser = cli.make_parser(__doc__)
     parser.add_argument("--cases", type=cli.positive_int, default=3000, help="of each kind")
     parser.add_argument("--only", nargs="+", choices=KINDS, help="kinds to try (default: all)")
-    parser.add_argument("--keep", type=Path, default=Path("fuzz"), help="folder for what is found")
+    parser.add_argument(
+        "--keep", type=Path, default=Path("results/fuzz"), help="folder for what is found"
+    )
     cli.add_seed_option(parser)
     args = parser.parse_args()
     args.keep.mkdir(parents=True, exist_ok=True)
