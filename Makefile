@@ -30,6 +30,7 @@ DEMO_PANNS := --backbone-weights untrained --epochs 50 --crop-seconds 3 --views 
 DEMO_RESNET := --epochs 16 --crop-seconds 5 --batch-size 16 --lr 0.001
 
 demo: setup
+	@rm -rf results/demo/assets
 	$(PY) -m artist20.demo data/demo
 	$(PY) task1_preprocessing.py $(DEMO)
 	$(PY) task1_train.py $(DEMO_RESULTS)

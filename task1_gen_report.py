@@ -29,6 +29,7 @@ from artist20 import (
     UserError,
     artifacts,
     cli,
+    comparison,
     dataset,
     evaluation,
     figures,
@@ -181,6 +182,8 @@ def ablation(results: Results) -> Iterator[Drawing]:
     if not ablation["complete"]:
         raise UserError(f"{path} is not finished: run {results.made_by} again")
     best, families = results.metrics["best_in_cv"], ablation["families"]
+    if ablation["settings"]["model"] != best:
+        raise UserError(f"{path} is of another model than {best}: run {results.made_by} again")
     model = artifacts.TITLES[best]
     figure = figures.ablation(
         [f"{family} ({row['n_features']})" for family, row in families.items()],
@@ -230,10 +233,8 @@ def main() -> int:
     metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
     predictions = artifacts.read_predictions(folder / "val_predictions.json", made_by)
     artifacts.check_features(metrics, args.results_dir, made_by)
-    if not metrics["models"].keys() <= predictions.scores.keys():
-        raise UserError(
-            f"{folder}: metrics.json and val_predictions.json are of other models: run {made_by}"
-        )
+    for name, row in metrics["models"].items():
+        comparison.check_reached(folder, name, row, predictions, made_by)
     stage = str(folder.relative_to(args.results_dir))
     results = Results(folder, stage, made_by, metrics, predictions)
     prefix = "task1_segment" if args.level == "segment" else "task1"

@@ -27,6 +27,7 @@ from artist20 import (
     artifacts,
     cli,
     comparison,
+    dataset,
     figures,
     figures_network,
     map_report,
@@ -73,7 +74,8 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     )
     figure = figures_network.architecture(
         rows,
-        title=f"{comparison.title(name, metrics)}: frozen Cnn14 and the classifier trained on it",
+        title=f"{comparison.title(name, metrics)}: frozen Cnn14 and the classifier trained on "
+        f"{metrics['dataset']['train']} songs of {dataset.label(metrics['dataset'])}",
     )
     yield (
         f"task2_architecture_diagram{'' if name == 'panns' else f'_{name}'}",

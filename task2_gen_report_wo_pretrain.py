@@ -49,6 +49,7 @@ from artist20 import (
     cli,
     comparison,
     comparison_report,
+    dataset,
     figures,
     figures_network,
     map_report,
@@ -87,7 +88,9 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
         input_name=f"log-mel, {spectrogram.to_seconds(n_frames):.1f} s",
     )
     figure = figures_network.architecture(
-        rows, title=f"{comparison.title(name, metrics)}: the residual CNN, trained from scratch"
+        rows,
+        title=f"{comparison.title(name, metrics)}: the residual CNN, trained from scratch on "
+        f"{metrics['dataset']['train']} songs of {dataset.label(metrics['dataset'])}",
     )
     yield (
         f"task2_architecture_diagram_{name}",
@@ -113,8 +116,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def draw_songs(args: argparse.Namespace) -> None:
-    """Draw where in songs which artist is heard; those that cannot be read are named at the end."""
+def draw_songs(args: argparse.Namespace) -> int:
+    """Draw where in songs which artist is heard; return the exit status.
+
+    Those that cannot be read are named at the end.
+    """
     folder = artifacts.resnet_dir(args.results_dir, args.recipe)
     network = resnet.load(folder / "best.pt", cli.choose_device("auto"), "auto")
     files = list(dict.fromkeys(path.resolve() for path in args.song))
@@ -128,16 +134,18 @@ def draw_songs(args: argparse.Namespace) -> None:
         path = args.assets_dir / f"{name}.{args.format}"
         figures.save(figure, path, caption)
         print(f"wrote {path}")
-    if problems:
+    if len(problems) == len(files):
         raise UserError("; ".join(problems))
+    for problem in problems:
+        print(f"left out: {problem}")
+    return 1 if problems else 0
 
 
 def main() -> int:
     """Run the stage."""
     args = parse_args()
     if args.song:
-        draw_songs(args)
-        return 0
+        return draw_songs(args)
     folder = artifacts.resnet_dir(args.results_dir, args.recipe)
     made_by = "task2_train_wo_pretrain.py"
     made_by += "" if args.recipe == "deck" else f" --recipe {args.recipe}"

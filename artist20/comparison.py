@@ -8,6 +8,7 @@ Writes  ASSETS_DIR/results.json    all that is computed and said of them, and th
 """
 
 import argparse
+import math
 import shlex
 import textwrap
 from collections.abc import Iterator
@@ -158,6 +159,41 @@ def _held_out(folder: Path, script: str) -> Predictions | None:
     return artifacts.read_predictions(file, script) if file.is_file() else None
 
 
+def check_reached(
+    folder: Path, name: str, reached: dict[str, Any], predictions: Predictions, made_by: str
+) -> None:
+    """Refuse ``metrics.json`` and ``val_predictions.json`` that are not of one run.
+
+    Parameters
+    ----------
+    folder : Path
+        Where both are.
+    name : str
+        A model.
+    reached : dict
+        Its ``top1`` and ``top3`` in the metrics.
+    predictions : Predictions
+        What the other file holds.
+    made_by : str
+        The command that makes both.
+
+    Raises
+    ------
+    UserError
+        If there are no scores of the model, or if they give other figures.
+    """
+    file = folder / "val_predictions.json"
+    if name not in predictions.scores:
+        raise UserError(f"{file} has no scores of {name}: run {made_by} --overwrite")
+    for k in (1, 3):
+        found = evaluation.top_k_accuracy(predictions.scores[name], predictions.labels, k)
+        if not math.isclose(reached[f"top{k}"], found, abs_tol=1e-6):
+            raise UserError(
+                f"{folder}: val_predictions.json is not of the run in metrics.json: run {made_by} "
+                "--overwrite"
+            )
+
+
 def _row(
     folder: Path,
     script: str,
@@ -167,16 +203,9 @@ def _row(
     cv: Predictions | None,
 ) -> dict[str, Any]:
     predictions = artifacts.read_predictions(folder / "val_predictions.json", script)
-    if name not in predictions.scores:
-        file = folder / "val_predictions.json"
-        raise UserError(f"{file} has no scores of {name}: run {script} --overwrite")
+    check_reached(folder, name, row, predictions, script)
     scores = predictions.scores[name]
     found = evaluation.figures(scores, predictions.labels, predictions.albums)
-    if not np.allclose([row["top1"], row["top3"]], [found["top1"], found["top3"]]):
-        raise UserError(
-            f"{folder}: val_predictions.json is not of the run in metrics.json: run {script} "
-            "--overwrite"
-        )
     of_cv = None
     if cv and name in cv.scores:
         of_cv = [evaluation.top_k_accuracy(cv.scores[name], cv.labels, k) for k in (1, 3)]
@@ -526,7 +555,7 @@ def print_paired(results: dict[str, Any]) -> None:
     if any(row["last"] for row in models.values()):
         print("Networks whose epoch is chosen on these songs are compared at their last epoch.")
     beaten = told_apart(results)
-    print(f"\nOf all {n_pairs} pairs, {sum(map(len, beaten.values()))} are told apart:")
+    print(f"\nOf all {n_pairs} pairs, told apart: {sum(map(len, beaten.values()))}")
     for name, others in beaten.items():
         titles = "; ".join(models[other]["title"] for other in others)
         print(

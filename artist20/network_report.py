@@ -28,10 +28,7 @@ def confusion_matrix(folder: Path, made_by: str) -> Iterator[Drawing]:
     metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
     predictions = artifacts.read_predictions(folder / "val_predictions.json", made_by)
     name = metrics["model"]
-    if name not in predictions.scores:
-        raise UserError(
-            f"{folder / 'val_predictions.json'} has no scores of {name}: run {made_by} again"
-        )
+    comparison.check_reached(folder, name, metrics, predictions, made_by)
     model = comparison.title(name, metrics)
     figure = figures_confusion.confusion_matrix(
         evaluation.confusion_matrix(predictions.scores[name], predictions.labels),

@@ -462,6 +462,14 @@ def task2(results: dict[str, Any], figures: dict[str, str]) -> list[str]:
             f"Beyond the homework: {escape(models[name]['title'].split(',')[0])}, strong recipe"
         )
         slides.append(settings_slide(heading, models[name]))
+        slides += figure_slides(
+            results,
+            figures,
+            (f"task2_architecture_diagram_{name}", f"{heading}, architecture"),
+            (f"task2_training_{name}", f"{heading}, training"),
+            (f"task2_confusion_matrix_{name}", f"{heading}, confusion matrix"),
+            (f"task2_map_{name}", f"{heading}, a map of the songs"),
+        )
     if strong:
         slides.append(strong_slide(results, strong))
     else:
@@ -488,7 +496,7 @@ def approach_slide(results: dict[str, Any]) -> str:
         ["input", "waveform", "log-mel spectrogram"],
         [
             "network",
-            "Cnn14, pretrained on AudioSet and frozen; an MLP on its embedding",
+            "Cnn14, frozen; an MLP on its embedding",
             "residual CNN, trained from scratch",
         ],
         ["parameters that are trained", of("panns", "parameters"), of("resnet", "parameters")],
@@ -744,7 +752,9 @@ def pairs_slide(results: dict[str, Any]) -> list[str]:
         for other in models:
             points = tables.difference(pairs[other]["difference"]) if other != name else "–"
             verdict = pairs[other]["verdict"] if other != name else "not told apart"
-            cells.append(points if verdict == "not told apart" else f"**{points} {verdict}**")
+            mark = "" if other == name else " ≈"
+            told = verdict != "not told apart"
+            cells.append(f"**{points} {verdict}**" if told else f"{points}{mark}")
         rows.append([f"{number} {tables.title(record)}", *cells])
     n_told = sum(pair["verdict"] != "not told apart" for pair in results["pairs"])
     last = (
@@ -757,8 +767,8 @@ def pairs_slide(results: dict[str, Any]) -> list[str]:
             "Every two models",
             results,
             table(["", *(str(i + 1) for i in range(len(models)))], rows),
-            "How many points of top-1 the model of the row has over that of the column. Those that "
-            "are not called better or worse are not told apart, by McNemar's exact test after "
+            "How many points of top-1 the model of the row has over that of the column: better, "
+            "worse or, with ≈, not told apart, by McNemar's exact test after "
             "Holm's correction over all pairs and by the interval of the difference. Told apart: "
             f"{n_told} of {len(results['pairs'])} pairs.{last}",
             look="small dense" if len(models) > MOST_MODELS else "",

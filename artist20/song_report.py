@@ -56,7 +56,8 @@ def draw(file: Path, network: TrainedResNet, folder: Path) -> tuple[Figure, str]
     ]
     heard_by = artifacts.TITLES[folder.name]
     split = split_of(file, folder)
-    title = f"{printable(file.stem)}, as heard by {heard_by}, trained on {network.trained_on}"
+    name = printable(file.stem).replace("_", " ")
+    title = f"{name}, as heard by {heard_by}, trained on {network.trained_on}"
     figure = figures_songs.song_timeline(
         log_mel,
         spectrogram.mel_hz(),

@@ -442,3 +442,24 @@ def test_task1_without_its_ablation_draws_the_rest(some_results, names, broken):
     status, drawn, output = names("task1_gen_report")
     assert (status, len(drawn), "task1_ablation" in drawn) == (1, 4, False)
     assert f"left out: {path} is {'missing' if broken == 'missing' else 'not finished'}" in output
+
+
+def test_an_ablation_of_another_model_is_left_out(some_results, names):
+    path = some_results / "task1/ablation.json"
+    change(path, settings={"model": "another"})
+    status, drawn, output = names("task1_gen_report")
+    assert (status, "task1_ablation" in drawn) == (1, False)
+    assert f"left out: {path} is of another model" in output
+
+
+def test_metrics_and_predictions_of_two_runs_are_not_drawn_together(some_results, names):
+    path = some_results / "task1/metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["models"]["svm"]["top1"] += 0.1
+    artifacts.write_json(path, metrics)
+    with pytest.raises(UserError, match="is not of the run in"):
+        names("task1_gen_report")
+    change(some_results / "task2/resnet/metrics.json", top1=0.01)
+    status, drawn, output = names("task2_gen_report_wo_pretrain")
+    assert (status, "task2_confusion_matrix_resnet" in drawn) == (1, False)
+    assert "is not of the run in metrics.json" in output

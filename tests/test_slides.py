@@ -309,7 +309,7 @@ def test_every_two_models_are_compared(written, raw):
             difference, _, _, verdict = pairs[name, other]
             points, _, said = cell.partition(" ")
             assert float(points) == pytest.approx(100 * difference, abs=0.051)
-            assert said == ("" if verdict == "not told apart" else verdict)
+            assert said == ("≈" if verdict == "not told apart" else verdict)
             assert "-0.0" not in cell
     told = sum(verdict != "not told apart" for *_, verdict in pairs.values()) // 2
     assert 3 < told < len(pairs) / 2

@@ -267,12 +267,16 @@ def test_files_that_cannot_be_read_are_one_line_and_the_others_are_drawn(
     write_song(song, ARTIST, seed=1, seconds=1)
     bad.write_bytes(b"no music")
     status, out, error = call(report, "--song", bad, tmp_path / "none.mp3", song)
+    assert (status, error) == (1, "")
+    *_, wrote, of_bad, of_none = out.splitlines()
+    assert wrote == "wrote assets/task2_song_song.png"
+    assert of_bad.startswith("left out: ")
+    assert "bad.mp3 cannot be decoded" in of_bad
+    assert "none.mp3 is no file" in of_none
+    status, _, error = call(report, "--song", bad)
     assert status == 2
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    assert "bad.mp3 cannot be decoded" in error
-    assert "none.mp3 is no file" in error
-    assert out.splitlines()[-1] == "wrote assets/task2_song_song.png"
 
 
 def test_no_checkpoint_and_a_recipe_without_songs_are_one_line(folder, call, tmp_path):
