@@ -141,6 +141,14 @@ def collect(results_dir: Path) -> dict[str, dict[str, Any]]:
             f"the models in {results_dir} are of different songs ({sizes}): "
             "train them on the same --data-dir and --limit"
         )
+    first = next(iter(found.values()))
+    songs = first["predictions"]
+    for row in found.values():
+        if (row["predictions"].songs, row["predictions"].classes) != (songs.songs, songs.classes):
+            raise UserError(
+                f"{row['folder']} and {first['folder']} have other validation songs or artists: "
+                "train again"
+            )
     return found
 
 
@@ -254,17 +262,11 @@ def gather(results_dir: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        As :func:`collect` does, or if the models list different validation songs or artists.
+        As :func:`collect` does.
     """
     models = collect(results_dir)
     first = next(iter(models.values()))
     songs = first["predictions"]
-    for row in models.values():
-        if (row["predictions"].songs, row["predictions"].classes) != (songs.songs, songs.classes):
-            raise UserError(
-                f"{row['folder']} and {first['folder']} have other validation songs or artists: "
-                "train again"
-            )
     hits = {name: evaluation.hits(row["unchosen"], songs.labels, 1) for name, row in models.items()}
     runs = {row["folder"]: row["metrics"] for row in models.values()}
     files = [file for folder in runs for file in _files(folder)]

@@ -227,7 +227,7 @@ def work(cases: list[tuple[str, int]], seed: int, keep: Path) -> None:
             except UserError as error:
                 lines = len(str(error).splitlines())
                 outcome = "refused" if lines == 1 else f"{lines} lines"
-            except Exception:
+            except Exception:  # what is looked for: it is noted, counted, and its file kept
                 outcome = " <- ".join(reversed(traceback.format_exc().splitlines()[-3:]))
             signal.alarm(0)
             out.write(outcome.replace("\n", " ") + "\n")
