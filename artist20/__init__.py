@@ -9,6 +9,8 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
+MAX_LINE = 10_000  # characters of an error's line; two paths can have 8,192
+
 
 class UserError(Exception):
     """A mistake of the user's that one line can explain.
@@ -16,6 +18,14 @@ class UserError(Exception):
     Its message names the file and what to do. Scripts print it without a traceback and exit with
     status 2.
     """
+
+    def __str__(self) -> str:
+        """Return the message; of a line that a file's content made endless, both its ends."""
+        half = MAX_LINE // 2
+        return "\n".join(
+            f"{line[:half]} ... {line[-half:]}" if len(line) > MAX_LINE else line
+            for line in super().__str__().split("\n")
+        )
 
 
 def printable(name: str | Path) -> str:

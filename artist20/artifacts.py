@@ -329,8 +329,10 @@ def read_json(path: Path, made_by: str) -> Any:
         return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): mend that") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is no valid JSON ({error}): run {made_by} again") from None
+    except MemoryError:
+        raise UserError(f"{path} does not fit into memory: run {made_by} again") from None
 
 
 def parse_json(text: str) -> Any:
@@ -339,9 +341,7 @@ def parse_json(text: str) -> Any:
     Raises
     ------
     ValueError
-        If it is no such JSON.
-    RecursionError
-        If it is nested too deeply.
+        If it is no such JSON, or nested more deeply than Python can follow.
     """
 
     def only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -354,7 +354,10 @@ def parse_json(text: str) -> Any:
     def refuse(number: str) -> None:
         raise ValueError(f"{number} is no number")
 
-    return json.loads(text, object_pairs_hook=only_once, parse_constant=refuse)
+    try:
+        return json.loads(text, object_pairs_hook=only_once, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _check_is_file(path: Path, made_by: str) -> None:
