@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import librosa
@@ -405,3 +406,16 @@ def test_two_thousand_artists(tmp_path):
     back = artifacts.read_predictions(path, "this test")
     assert back.labels.tolist() == [1999, 1998, 1997]
     assert np.array_equal(evaluation.top_k(back.scores["mlp"], 3), evaluation.top_k(scores, 3))
+
+
+def test_features_are_never_all_in_memory(tmp_path):
+    n_songs, n_features = 2000, 1000
+    song = dataset.Song("./train_val/a/b/c.mp3", "a", "b", Path("c.mp3"))
+    X = (np.full(n_features, i, np.float32) for i in range(n_songs))
+    tracemalloc.start()
+    artifacts.write_features(tmp_path, "val", X, [np.zeros((1, 2))] * n_songs, [song] * n_songs)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    written = artifacts.read_array(tmp_path / "X_val.npy", "this test", mmap_mode="r")
+    assert written[:, 0].tolist() == list(range(n_songs))
+    assert most < written.nbytes / 2
