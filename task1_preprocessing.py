@@ -18,8 +18,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from artist20 import artifacts, cli, dataset, features, parallel, store
 from artist20.dataset import Song
 
@@ -79,10 +77,10 @@ def preprocess(args: argparse.Namespace, folder: Path) -> None:
         artifacts.write_json(folder / "feature_names.json", features.FEATURE_NAMES)
         for split, songs in splits.items():
             units = [units_of[keys[song]] for song in songs]
-            X = np.concatenate([features.merge_units(of_song, 1) for of_song in units])
-            X = X[:, : len(features.FEATURE_NAMES)]
+            n_features = len(features.FEATURE_NAMES)
+            X = (features.merge_units(of_song, 1)[0, :n_features] for of_song in units)
             artifacts.write_features(folder, split, X, units, songs)
-            print(f"{split}: {X.shape[0]} songs x {X.shape[1]} features")
+            print(f"{split}: {len(songs)} songs x {n_features} features")
         artifacts.write_json(
             made,
             {

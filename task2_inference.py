@@ -14,13 +14,14 @@ RESULTS_DIR/task2/panns_strong.
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from artist20 import UserError, artifacts, cli, fetch, inference, panns, training
+from artist20 import UserError, artifacts, audio, cli, fetch, inference, panns, training
 from artist20.models import EmbeddingMLP
 from artist20.panns import Backbone, Embeddings
 
@@ -140,7 +141,8 @@ def main() -> int:
         windows = Embeddings(rows, np.zeros(len(rows), dtype=int))
         return np.stack([score(windows).mean(axis=0) for score in scorers])
 
-    return inference.run(args, folder, paths, classes, score_song, backbone.sample_rate)
+    load = partial(audio.load, sample_rate=backbone.sample_rate)
+    return inference.run(args, folder, paths, classes, score_song, load)
 
 
 if __name__ == "__main__":

@@ -40,11 +40,11 @@ def main() -> int:
         if network.classes != classes:
             raise UserError(f"{path} and {paths[0]} know different artists")
 
-    def score_song(waveform: np.ndarray) -> np.ndarray:
-        log_mel = spectrogram.log_mel(waveform)
+    def score_song(log_mel: np.ndarray) -> np.ndarray:
         return np.stack([network.score(log_mel).mean(axis=0) for network in networks])
 
-    return inference.run(args, folder, paths, classes, score_song)
+    # A log-mel takes a sixteenth of its waveform's memory: it is what workers hand over.
+    return inference.run(args, folder, paths, classes, score_song, spectrogram.load_log_mel)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import platform
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -329,8 +329,10 @@ def read_json(path: Path, made_by: str) -> Any:
         return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): mend that") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is no valid JSON ({error}): run {made_by} again") from None
+    except MemoryError:
+        raise UserError(f"{path} does not fit into memory: run {made_by} again") from None
 
 
 def parse_json(text: str) -> Any:
@@ -339,9 +341,7 @@ def parse_json(text: str) -> Any:
     Raises
     ------
     ValueError
-        If it is no such JSON.
-    RecursionError
-        If it is nested too deeply.
+        If it is no such JSON, or nested more deeply than Python can follow.
     """
 
     def only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -354,7 +354,10 @@ def parse_json(text: str) -> Any:
     def refuse(number: str) -> None:
         raise ValueError(f"{number} is no number")
 
-    return json.loads(text, object_pairs_hook=only_once, parse_constant=refuse)
+    try:
+        return json.loads(text, object_pairs_hook=only_once, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _check_is_file(path: Path, made_by: str) -> None:
@@ -525,9 +528,13 @@ class FeatureSet:
 
 
 def write_features(
-    folder: Path, split: str, X: np.ndarray, units: Sequence[np.ndarray], songs: "Sequence[Song]"
+    folder: Path,
+    split: str,
+    X: Iterable[np.ndarray],
+    units: Sequence[np.ndarray],
+    songs: "Sequence[Song]",
 ) -> None:
-    """Write a split's features.
+    """Write a split's features, song by song: together they may be larger than memory.
 
     Parameters
     ----------
@@ -535,27 +542,32 @@ def write_features(
         Task 1's.
     split : str
         Part of all names.
-    X : np.ndarray
-        (n_songs, n_features), to ``X_<split>.npy``.
+    X : iterable of np.ndarray
+        (n_features,) per song, to ``X_<split>.npy``.
     units : sequence of np.ndarray
-        (n_units, n_columns) per song, one below another to ``units_<split>.npy``; written song by
-        song, because together they may be larger than memory.
+        (n_units, n_columns) per song, one below another to ``units_<split>.npy``.
     songs : sequence of Song
         To ``y_<split>.npy`` and ``songs_<split>.json``.
     """
-    write_array(folder / f"X_{split}.npy", X.astype(np.float32))
+    _write_rows(folder / f"X_{split}.npy", X, len(songs))
     write_array(folder / f"y_{split}.npy", np.array([song.artist for song in songs]))
     n_units = [len(of_song) for of_song in units]
-    # Not memory-mapped: a process that maps a file for which the disk has no space is killed.
-    with atomic_path(folder / f"units_{split}.npy") as temporary, temporary.open("wb") as file:
-        shape = (sum(n_units), units[0].shape[1])
-        header = np.lib.format.header_data_from_array_1_0(np.empty(0, np.float32))
-        np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
-        for of_song in units:
-            file.write(np.ascontiguousarray(of_song, np.float32).tobytes())
+    _write_rows(folder / f"units_{split}.npy", units, sum(n_units))
     unit_songs = np.repeat(np.arange(len(units), dtype=np.int32), n_units)
     write_array(folder / f"unit_songs_{split}.npy", unit_songs)
     write_json(folder / f"songs_{split}.json", [song.record() for song in songs])
+
+
+def _write_rows(path: Path, parts: Iterable[np.ndarray], n_rows: int) -> None:
+    """Write a float32 array of ``n_rows`` rows as ``.npy``, given in parts of one or several."""
+    # Not memory-mapped: a process that maps a file for which the disk has no space is killed.
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        for part in parts:
+            if file.tell() == 0:
+                header = np.lib.format.header_data_from_array_1_0(np.empty(0, np.float32))
+                header["shape"] = (n_rows, part.shape[-1])
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.ascontiguousarray(part, np.float32).tobytes())
 
 
 def feature_hashes(folder: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -366,7 +367,14 @@ def run(
         # A log file shows how far the script is; a name that the terminal's encoding lacks is
         # written with escapes.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
-    status = _status(main, to_go_on)
+    try:
+        status = _status(main, to_go_on)
+    except Exception as error:
+        traceback.print_exc()
+        # They hold the workers, for which Python would wait at its end: for ever, as signals do not
+        # reach them.
+        traceback.clear_frames(error.__traceback__)
+        status = 1
     for number in (signal.SIGINT, signal.SIGTERM):  # all is written: nothing to tell any more
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)

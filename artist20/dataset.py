@@ -9,7 +9,6 @@ A data folder holds ``train.json`` and ``val.json``, JSON lists of
 
 import argparse
 import hashlib
-import json
 import os
 import random
 import shutil
@@ -94,14 +93,16 @@ def read_list(data_dir: Path, split: str) -> list[str]:
     """Read ``train.json`` or ``val.json`` as it stands: a list of paths."""
     list_file = data_dir / f"{split}.json"
     try:
-        paths = json.loads(list_file.read_text(encoding="utf-8-sig"))
+        paths = parse_json(list_file.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{list_file} is missing: run 'bash get_dataset.sh', or name a folder that holds "
             "train.json, val.json and test/ with --data-dir"
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{list_file} is no valid JSON: {error}") from None
+    except MemoryError:
+        raise UserError(f"{list_file} does not fit into memory") from None
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise UserError(f"{list_file} is no JSON list of paths")
     if not paths:
@@ -326,7 +327,7 @@ def describe(data_dir: Path) -> dict[str, object]:
         try:
             value = parse_json(marker.read_text(encoding="utf-8"))
             return {"name": str(value["name"]), "synthesised": bool(value["synthesised"])}
-        except (ValueError, RecursionError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             raise UserError(f"{marker} does not say 'name' and 'synthesised'") from None
     paths = sorted(path for split in SPLITS for path in read_list(data_dir, split))
     digest = hashlib.sha256("\n".join(paths).encode()).hexdigest()

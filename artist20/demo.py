@@ -15,7 +15,6 @@ apart is neither trivial nor hopeless. All names are invented.
 """
 
 import argparse
-import json
 import math
 import multiprocessing
 import os
@@ -33,7 +32,7 @@ import soundfile
 from tqdm import tqdm
 
 from artist20 import UserError, cli
-from artist20.artifacts import atomic_path, write_json
+from artist20.artifacts import atomic_path, parse_json, write_json
 from artist20.synthesis import (
     EQ_CENTRES,
     SAMPLE_RATE,
@@ -715,7 +714,7 @@ def is_complete(directory: Path, settings: dict[str, Any]) -> bool:
     except NotADirectoryError:
         raise UserError(f"{directory} is a file, not a folder: {advice}") from None
     try:
-        marker = json.loads((directory / "dataset.json").read_text(encoding="utf-8"))
+        marker = parse_json((directory / "dataset.json").read_text(encoding="utf-8"))
         made_here = marker["name"] == "demo"
         found, complete = dict(marker["settings"]), bool(marker["complete"])
     except (OSError, ValueError, TypeError, KeyError):

@@ -3,7 +3,6 @@
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +58,7 @@ def run(
     checkpoints: Sequence[Path],
     classes: list[str],
     score_song: Callable[[np.ndarray], np.ndarray],
-    sample_rate: int = audio.SAMPLE_RATE,
+    read_song: Callable[[Path], np.ndarray] = audio.load,
 ) -> int:
     """Name the artists of the test songs, or of the files given with --audio.
 
@@ -74,9 +73,9 @@ def run(
     classes : list of str
         The artists, in the order of the scores.
     score_song : callable
-        Waveform at ``sample_rate`` -> (n_windows, n_classes) probabilities.
-    sample_rate : int
-        In Hz.
+        What ``read_song`` returned -> (n_windows, n_classes) probabilities.
+    read_song : callable
+        File -> array, in worker processes.
 
     Returns
     -------
@@ -94,13 +93,12 @@ def run(
         files, answers = read_test(args)
     probabilities: dict[str, np.ndarray] = {}
     problems = []
-    load = partial(audio.load, sample_rate=sample_rate)
-    results = map_songs(list(files.values()), load, workers=args.workers, label="songs")
-    for key, waveform in zip(files, results, strict=True):
-        if isinstance(waveform, audio.AudioError):
-            problems.append(str(waveform))
+    songs = map_songs(list(files.values()), read_song, workers=args.workers, label="songs")
+    for key, song in zip(files, songs, strict=True):
+        if isinstance(song, audio.AudioError):
+            problems.append(str(song))
         else:
-            probabilities[key] = score_song(waveform).mean(axis=0)
+            probabilities[key] = score_song(song).mean(axis=0)
 
     if not args.audio:
         test = TestScores(

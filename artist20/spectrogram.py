@@ -79,7 +79,8 @@ def log_mel(waveform: np.ndarray) -> np.ndarray:
     return result
 
 
-def _load_log_mel(file: Path) -> np.ndarray:
+def load_log_mel(file: Path) -> np.ndarray:
+    """Decode a file and compute its :func:`log_mel`."""
     return log_mel(audio.load(file))
 
 
@@ -178,7 +179,7 @@ def cached_log_mels(
         "float16",
         N_MELS,
         dict(zip(keys, files, strict=True)),
-        _load_log_mel,
+        load_log_mel,
         workers=workers,
         label="log-mels",
         unreadable=unreadable,

@@ -343,4 +343,5 @@ def check_finite(numbers: np.ndarray, parent: Path) -> None:
 def _map_rows(folder: Path, dtype: str, shape: tuple[int, int]) -> np.ndarray:
     if shape[0] == 0:
         return np.empty(shape, dtype)
-    return np.memmap(folder / ROWS, dtype, "r", shape=shape)
+    # As a plain array: every slice of a memmap would be one, of half a kilobyte.
+    return np.memmap(folder / ROWS, dtype, "r", shape=shape).view(np.ndarray)

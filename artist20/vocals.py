@@ -204,7 +204,7 @@ def read_finished(output: Path, settings: dict[str, Any]) -> dict[str, str]:
     try:
         record = parse_json((output / "vocals.json").read_text(encoding="utf-8"))
         made, songs = dict(record["settings"]), dict(record["songs"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError):
         raise UserError(
             f"{output} holds something else than separated vocals, or its vocals.json is damaged: "
             "name another folder, or delete this one"

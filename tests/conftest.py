@@ -34,6 +34,17 @@ settings.register_profile(
 )
 settings.load_profile("suite")
 
+
+def forbid_network(event: str, args: tuple) -> None:
+    """Let no test reach beyond this machine, nor anything that it runs within this process."""
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        address = args[1] if event == "socket.connect" else args
+        if isinstance(address, tuple) and address[0] not in (None, "localhost", "127.0.0.1", "::1"):
+            raise AssertionError(f"{event} {address}: there must be no need of a network")
+
+
+sys.addaudithook(forbid_network)
+
 SAMPLE_RATE = 16_000
 
 # Lowest fundamental in Hz, and how fast the harmonics fall off. The names have what artist20's

@@ -43,6 +43,7 @@ from artist20 import (
     classical,
     comparison_report,
     dataset,
+    demo,
     evaluation,
     features,
     figures,
@@ -524,9 +525,48 @@ def test_a_part_of_another_type_is_one_line_at_most(whole, tmp_path_factory, cap
     run()
 
 
-@pytest.mark.parametrize(("first", "last"), [("[", "]"), ('{"a":', "}")])
-def test_json_of_great_depth_is_told(tmp_path, first, last):
-    path = tmp_path / "a.json"
-    path.write_text(first * 10**6 + "0" + last * 10**6)
-    with pytest.raises(UserError, match=r"a\.json is no valid JSON.*: run x again"):
-        artifacts.read_json(path, "x")
+# Of 100 MB each, they took up to 19 s and 2.6 GB; nesting half a second.
+HUGE = {
+    "nested lists": "[" * 10**6 + "]" * 10**6,
+    "nested objects": '{"a":' * 10**6 + "0" + "}" * 10**6,
+    "nested, half": "[" * 10**6,
+    "number": "1" * 10**6,
+    "key twice": f'{{"{"k" * 10**6}":0,"{"k" * 10**6}":0}}',
+    "string": f'"{"x" * 10**6}"',
+    "list": "[" + "0," * 10**5 + "0]",
+    "list of lists": "[" + "[]," * 10**5 + "0]",
+    "space": " " * 10**6 + "[]",
+}
+
+
+@pytest.mark.parametrize("of", HUGE)
+def test_huge_json_is_a_line_that_a_terminal_can_show(tmp_path, of):
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("a.json", "train.json", "dataset.json"):
+        (data / name).write_text(HUGE[of])
+    readers = [
+        lambda: artifacts.read_record(data / "a.json", "x", {"classes": [str]}),
+        lambda: dataset.read_list(data, "train"),
+        lambda: dataset.describe(data),
+        lambda: demo.is_complete(data, {}),
+    ]
+    for read in readers:
+        with pytest.raises(UserError, match=r"a\.json|train\.json|data") as caught:
+            read()
+        assert len(str(caught.value)) < 20_000
+        assert "\n" not in str(caught.value)
+
+
+def test_json_beyond_memory_is_told(tmp_path, monkeypatch):
+    (tmp_path / "train.json").write_text("[]")
+
+    def too_much(_text):
+        raise MemoryError
+
+    for module in (artifacts, dataset):
+        monkeypatch.setattr(module, "parse_json", too_much)
+    with pytest.raises(UserError, match=r"train\.json does not fit into memory: run x again"):
+        artifacts.read_json(tmp_path / "train.json", "x")
+    with pytest.raises(UserError, match=r"train\.json does not fit into memory"):
+        dataset.read_list(tmp_path, "train")

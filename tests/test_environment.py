@@ -1,19 +1,28 @@
 """What surrounds a run: full disks, other runs, other encodings, memory that is short."""
 
+import getpass
+import multiprocessing
 import os
+import pwd
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
+import librosa
+import numba.core.caching
 import numpy as np
+import platformdirs
 import pytest
 import torch
 from matplotlib.figure import Figure
 from sklearn.preprocessing import StandardScaler
 
+import artist20
 from artist20 import (
     UserError,
     artifacts,
@@ -223,6 +232,72 @@ def test_no_worker_of_a_killed_check_is_left(tiny_copy, tmp_path):
     wait_for(lambda: not Path("/proc", worker.read_text()).exists())
 
 
+def test_an_error_of_our_own_leaves_no_worker_that_is_waited_for(tmp_path, capsys):
+    files = [tmp_path / f"{i}.mp3" for i in range(20)]
+
+    def treat(file):
+        return 1 / int(file.stem)
+
+    def main():
+        for _ in store.map_songs(files, treat, workers=1, label="songs"):
+            time.sleep(0.01)
+
+    assert status_of(main) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    wait_for(lambda: not multiprocessing.active_children())
+
+
+# --- networks ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["example.org", "192.0.2.1"])  # which is nobody's
+def test_no_test_reaches_a_network(host):
+    """Every stage runs within this process in some test, where that would be an error."""
+    with pytest.raises(AssertionError, match="no need of a network"):
+        socket.create_connection((host, 80), timeout=1)
+
+
+# --- home folders ------------------------------------------------------------------------------
+
+
+def nobody(_uid):
+    raise KeyError("a container's user")
+
+
+@pytest.mark.parametrize("home", ["none", "missing", "no folder", "cache of another user"])
+def test_caches_have_a_place_without_a_home(tmp_path, monkeypatch, capsys, home):
+    (tmp_path / "file").touch()
+    (tmp_path / ".cache").symlink_to("/proc")
+    folders = {"missing": "nobody", "no folder": "file/nobody", "cache of another user": "."}
+    for name in ("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "USER", "LOGNAME", "USERNAME", "LNAME"):
+        monkeypatch.setenv(name, "")  # so that it is as it was afterwards
+        monkeypatch.delenv(name)
+    if home in folders:
+        monkeypatch.setenv("HOME", str(tmp_path / folders[home]))
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+
+    artist20.ensure_caches()
+
+    assert getpass.getuser() == str(os.getuid())
+    cache = Path(platformdirs.user_cache_dir("librosa"))
+    assert cache.parent.is_dir()
+    assert os.environ["MPLCONFIGDIR"] == str(cache.parent)
+    of_numba = numba.core.caching.UserWideCacheLocator.from_function(nobody, librosa.__file__)
+    assert Path(of_numba.get_cache_path()).is_relative_to(cache.parent)
+    assert "cannot be written: libraries make their caches anew" in capsys.readouterr().err
+    assert not (tmp_path / "nobody").exists()
+
+
+def test_a_home_that_is_there_is_left_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before = dict(os.environ)
+    artist20.ensure_caches()
+    assert dict(os.environ) == before
+    assert capsys.readouterr().err == ""
+    assert not list(tmp_path.iterdir())
+
+
 # --- stdout ------------------------------------------------------------------------------------
 
 
@@ -331,3 +406,16 @@ def test_two_thousand_artists(tmp_path):
     back = artifacts.read_predictions(path, "this test")
     assert back.labels.tolist() == [1999, 1998, 1997]
     assert np.array_equal(evaluation.top_k(back.scores["mlp"], 3), evaluation.top_k(scores, 3))
+
+
+def test_features_are_never_all_in_memory(tmp_path):
+    n_songs, n_features = 2000, 1000
+    song = dataset.Song("./train_val/a/b/c.mp3", "a", "b", Path("c.mp3"))
+    X = (np.full(n_features, i, np.float32) for i in range(n_songs))
+    tracemalloc.start()
+    artifacts.write_features(tmp_path, "val", X, [np.zeros((1, 2))] * n_songs, [song] * n_songs)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    written = artifacts.read_array(tmp_path / "X_val.npy", "this test", mmap_mode="r")
+    assert written[:, 0].tolist() == list(range(n_songs))
+    assert most < written.nbytes / 2

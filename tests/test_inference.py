@@ -1,12 +1,13 @@
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from artist20 import UserError, artifacts, cli, inference
+from artist20 import UserError, artifacts, audio, cli, inference, spectrogram
 
 RATE = 16_000
 CLASSES = ["abba", "beatles", "cure", "doors"]
@@ -111,6 +112,18 @@ def test_a_song_is_scored_by_its_windows_mean(data_dir):
     assert written(data_dir)["001"] == ["beatles", "cure", "abba"]
 
 
+def test_workers_hand_over_what_is_asked_for(data_dir):
+    sizes = []
+
+    def score(log_mel):
+        sizes.append(log_mel.nbytes)
+        return np.full((1, 4), 0.25)
+
+    run(data_dir, score=score, read_song=spectrogram.load_log_mel)
+    # A waveform of hours takes 230 MB an hour, and several times that on its way.
+    assert max(sizes) < RATE // 2 * np.dtype(np.float32).itemsize / 8
+
+
 def test_waveforms_come_at_the_rate_asked_for(data_dir):
     lengths = []
 
@@ -118,7 +131,7 @@ def test_waveforms_come_at_the_rate_asked_for(data_dir):
         lengths.append((len(waveform), waveform.dtype))
         return np.full((1, 4), 0.25)
 
-    run(data_dir, score=score, sample_rate=32_000)
+    run(data_dir, score=score, read_song=partial(audio.load, sample_rate=32_000))
     assert lengths == [(RATE // 2, np.float32)] * 4
 
 
