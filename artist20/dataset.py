@@ -518,13 +518,14 @@ def check(data_dir: Path) -> list[str]:
         problems.append(str(error))
 
     files = [file for *_, files in rows for file in files if file.is_file()]
-    with ProcessPoolExecutor(initializer=cli.live_and_die_with_the_parent) as pool:
-        results = pool.map(_try_duration, files, chunksize=8)
-        checked = dict(
-            zip(
-                files, tqdm(results, "decoding", len(files), disable=None, leave=False), strict=True
-            )
-        )
+    pool = ProcessPoolExecutor(initializer=cli.die_with_the_parent)
+    try:
+        with cli.signals_held():
+            results = pool.map(_try_duration, files, chunksize=8)
+        bar = tqdm(results, "decoding", len(files), disable=None, leave=False)
+        checked = dict(zip(files, bar, strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)
     problems += [
         f"{printable(file.relative_to(data_dir))}: {problem}"
         for file, (_, problem, _) in checked.items()

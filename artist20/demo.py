@@ -743,10 +743,13 @@ def write_songs(
         pool = ProcessPoolExecutor(
             workers,
             multiprocessing.get_context("spawn"),
-            initializer=cli.live_and_die_with_the_parent,
+            initializer=cli.die_with_the_parent,
         )
         try:
-            jobs = [pool.submit(write_song, directory, seed, track, seconds) for track in tracks]
+            with cli.signals_held():
+                jobs = [
+                    pool.submit(write_song, directory, seed, track, seconds) for track in tracks
+                ]
             for job in as_completed(jobs):
                 job.result()
                 progress.update()

@@ -223,6 +223,42 @@ def test_no_worker_of_a_killed_check_is_left(tiny_copy, tmp_path):
     wait_for(lambda: not Path("/proc", worker.read_text()).exists())
 
 
+def test_workers_that_are_left_do_not_hold_up_the_end():
+    """They do not heed what Python ends them with."""
+    code = """
+import multiprocessing, signal, time
+def work():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ready.set()
+    time.sleep(100)
+def main():
+    global worker
+    worker.start()
+    ready.wait()
+    raise KeyboardInterrupt
+context = multiprocessing.get_context("fork")
+ready, worker = context.Event(), context.Process(target=work, daemon=True)
+cli.run(main)"""
+    done = shell(code)
+    assert (done.returncode, done.stderr) == (
+        130,
+        b"stopped; run the same command again to go on\n",
+    )
+
+
+def test_a_stop_is_held_and_does_not_reach_new_programs(capfd):
+    code = "import signal; print(len(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), cli.signals_held():
+            signal.raise_signal(signal.SIGINT)
+            subprocess.run([sys.executable, "-Sc", code], check=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capfd.readouterr().out == "2\n"
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 # --- stdout ------------------------------------------------------------------------------------
 
 
