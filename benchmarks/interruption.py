@@ -15,6 +15,7 @@ on a full disk: they must say so in one line with exit status 2, and go on witho
 
     python benchmarks/interruption.py
     python benchmarks/interruption.py --stages task1_train --kills 100 --seed 1
+    python benchmarks/interruption.py --stages task1_train --first 7 --kills 1    # the 7th alone
     python benchmarks/interruption.py --full
 """
 
@@ -33,7 +34,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -57,6 +58,7 @@ from artist20 import (  # noqa: F401
     figures,
     inference,
     panns,
+    slides,
     task1_inference,
     training,
 )
@@ -93,12 +95,13 @@ STAGES: dict[str, tuple[str, list[str], list[str]]] = {
     "task1_inference": ("artist20.task1_inference", COMPUTE, []),
     "ensemble": ("artist20.ensemble", [], []),
     "comparison": ("artist20.comparison", [], []),
+    "slides": ("artist20.slides", [], []),
 }
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 # By a signal: caught, or when all is done. (Zero: it came too late.)
 STATUS = {signal.SIGINT: (130, -2), signal.SIGTERM: (143, -15), signal.SIGKILL: (-9,)}
 VOLATILE = {"seconds", "epochs_seconds", "command"}  # of a run, and not of its result
-PATIENCE = 300.0  # seconds that a run may take
+PATIENCE = 120.0  # seconds that a run may take
 
 
 def serve(requests: IO[str], answers: IO[str]) -> str | None:
@@ -284,13 +287,13 @@ def try_kills(
     seconds: float,
     largest: int,
     args: argparse.Namespace,
-) -> tuple[Counter, Counter]:
-    """Kill a stage so many times; count how that ended, and what should not be."""
-    rng = np.random.default_rng([args.seed, list(STAGES).index(stage)])
+) -> tuple[Counter, dict[str, list[int]]]:
+    """Kill a stage so many times; count how that ended, and list what should not be, by kill."""
     ended: Counter = Counter()
-    problems: Counter = Counter()
+    problems: dict[str, list[int]] = defaultdict(list)
     folder = before.with_name("trial")
-    for _ in range(args.kills):
+    for kill_number in range(args.first, args.first + args.kills):
+        rng = np.random.default_rng([args.seed, list(STAGES).index(stage), kill_number])
         shutil.copytree(before, folder, symlinks=True)
         number, alone = SIGNALS[rng.integers(len(SIGNALS))], bool(rng.integers(2))
         if args.full:
@@ -315,7 +318,8 @@ def try_kills(
         if status and not (stage == "dataset split" and status == 2):
             more.append(f"exit status {status}: {said.strip()[-200:]}")
         more += differences(contents(folder), expected)
-        problems.update([how + each for each in found] + [f"{how}then {each}" for each in more])
+        for problem in (*(how + each for each in found), *(f"{how}then {each}" for each in more)):
+            problems[problem].append(kill_number)
         shutil.rmtree(folder)
     return ended, problems
 
@@ -324,6 +328,7 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.make_parser(__doc__)
     parser.add_argument("--kills", type=cli.positive_int, default=20, help="of every stage")
+    parser.add_argument("--first", type=cli.positive_int, default=1, help="number of the first")
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), help="only these")
     parser.add_argument("--full", action="store_true", help="limit file sizes, instead of killing")
     cli.add_seed_option(parser)
@@ -351,11 +356,11 @@ def main(server: Server) -> int:
                 ended, found = try_kills(server, stage, before, expected, seconds, largest, args)
                 columns = [*(number.name for number in SIGNALS), "full", "finished before"]
                 cells = "".join(f"{ended[name]:5}" for name in columns)
-                what = found.total() or "nothing"
-                print(f"{stage:30}{seconds:8.1f}{cells}{ended['other']:6}  {what}")
-                for problem, times in found.most_common():
-                    print(f"    {times} x {problem}")
-                total.update(kills=ended.total(), found=found.total())
+                n_found = sum(map(len, found.values()))
+                print(f"{stage:30}{seconds:8.1f}{cells}{ended['other']:6}  {n_found or 'nothing'}")
+                for problem, kills in found.items():
+                    print(f"    kill {', '.join(map(str, kills))}: {problem}")
+                total.update(kills=ended.total(), found=n_found)
             shutil.rmtree(before)
             whole.rename(before)
     print(f"{total['kills']} kills, {total['found']} problems")
