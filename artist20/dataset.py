@@ -26,7 +26,15 @@ import numpy as np
 from tqdm import tqdm
 
 from artist20 import UserError, audio, cli, printable
-from artist20.artifacts import N_FOLDS, parse_json, sha256_file, told_when_full, write_json
+from artist20.artifacts import (
+    LOCK,
+    N_FOLDS,
+    only_writer,
+    parse_json,
+    sha256_file,
+    told_when_full,
+    write_json,
+)
 
 SPLITS = ("train", "val")
 
@@ -567,7 +575,7 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
     Raises
     ------
     UserError
-        If ``output`` exists, or fewer than two artists remain.
+        If ``output`` exists, another run is making it, or fewer than two artists remain.
     """
     if output.exists():
         raise UserError(f"{output} exists: name a new folder with --output")
@@ -607,22 +615,30 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
 
     # Made beside its final place and moved there whole: an interrupted run leaves no half data set.
     partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for part in SPLITS:
-        paths = []
-        for file in sorted(songs[part]):
-            path = f"./train_val/{'/'.join(file.parts[-3:])}"
-            _link(file, partial / path)
-            paths.append(path)
-        write_json(partial / f"{part}.json", paths)
-    if with_test:
-        order = sorted(songs["test"])
-        random.Random(seed).shuffle(order)
-        for number, file in enumerate(order, start=1):
-            _link(file, partial / "test" / f"{number:03}{file.suffix.lower()}")
-        answers = [file.parts[-3] for file in order]
-        write_json(partial / "answers.json", answers)
-    partial.rename(output)
+    with only_writer(partial):
+        for left in partial.iterdir():  # of an interrupted run
+            if left.is_dir():
+                shutil.rmtree(left)
+            elif left.name != LOCK:
+                left.unlink()
+        for part in SPLITS:
+            paths = []
+            for file in sorted(songs[part]):
+                path = f"./train_val/{'/'.join(file.parts[-3:])}"
+                _link(file, partial / path)
+                paths.append(path)
+            write_json(partial / f"{part}.json", paths)
+        if with_test:
+            order = sorted(songs["test"])
+            random.Random(seed).shuffle(order)
+            for number, file in enumerate(order, start=1):
+                _link(file, partial / "test" / f"{number:03}{file.suffix.lower()}")
+            answers = [file.parts[-3] for file in order]
+            write_json(partial / "answers.json", answers)
+        if output.exists():  # of a run that ended meanwhile
+            raise UserError(f"{output} exists: name a new folder with --output")
+        partial.rename(output)
+        (output / LOCK).unlink()
     counts = ", ".join(f"{len(files)} {part}" for part, files in songs.items() if files)
     print(f"{output}: {n_artists} artists, {counts} songs")
 
