@@ -175,6 +175,14 @@ class _Songs(Dataset[np.ndarray]):
             return error
 
 
+class _Loader(DataLoader[np.ndarray]):
+    """Starts its workers without a stop between them."""
+
+    def __iter__(self) -> Any:
+        with cli.signals_held():
+            return super().__iter__()
+
+
 def _as_it_is(value: Any) -> Any:
     return value
 
@@ -205,16 +213,14 @@ def map_songs(
     iterable
         In the files' order: what ``treat`` returned, or the ``AudioError`` that it raised.
     """
-    loader = DataLoader(
+    loader = _Loader(
         _Songs(files, treat),
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=min(workers, len(files)),
         worker_init_fn=cli.die_with_the_parent,
     )
-    with cli.signals_held():
-        results = iter(loader)
-    return tqdm(results, label, len(files), disable=parallel.quiet(), unit="song")
+    return tqdm(loader, label, disable=parallel.quiet(), unit="song")
 
 
 def stored_rows(

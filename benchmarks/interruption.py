@@ -227,8 +227,10 @@ def run(
         problems.append(f"{len(left)} processes are left")
         os.killpg(session, signal.SIGKILL)
     said = log.read_text(errors="replace")
-    if "Traceback" in said or "Exception ignored" in said:
-        problems.append("a traceback: " + said.strip().splitlines()[-1])
+    traceback = re.search("Traceback|Exception ignored", said)
+    if traceback:
+        lines = [line.strip() for line in said[traceback.start() :].splitlines()]
+        problems.append(f"a traceback: {' | '.join(lines)}")
     return status, seconds, said, problems
 
 

@@ -361,7 +361,7 @@ def test_a_stop_waits_until_all_workers_have_started(tmp_path, monkeypatch):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            store.map_songs([tmp_path / "song"] * 3, large, workers=2, label="toy")
+            next(iter(store.map_songs([tmp_path / "song"] * 3, large, workers=2, label="toy")))
     finally:
         signal.signal(signal.SIGINT, before)
     assert len(started) == 2
