@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -369,7 +370,10 @@ def run(
         # A log file shows how far the script is; a name that the terminal's encoding lacks is
         # written with escapes.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    hook = sys.unraisablehook
+    sys.unraisablehook = partial(_stop_again, hook)
     status = _status(main, to_go_on)
+    sys.unraisablehook = hook
     for number in STOPS:  # all is written: nothing to tell any more
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
@@ -471,6 +475,16 @@ def _end_after(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
+
+
+def _stop_again(hook: Callable[[Any], object], unraisable: Any) -> None:
+    """Repeat a stop that came where Python drops it: in a destructor, or in a C library's call."""
+    error = unraisable.exc_value
+    if isinstance(error, KeyboardInterrupt):
+        number = error.args[0] if error.args else signal.SIGINT
+        threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+    else:
+        hook(unraisable)
 
 
 def _stdout_is_full() -> bool:
