@@ -481,7 +481,7 @@ def _stop_again(hook: Callable[[Any], object], unraisable: Any) -> None:
     """Repeat a stop that came where Python drops it: in a destructor, or in a C library's call."""
     error = unraisable.exc_value
     if isinstance(error, KeyboardInterrupt):
-        number = error.args[0] if error.args else signal.SIGINT
+        number = signal.SIGTERM if error.args == (signal.SIGTERM,) else signal.SIGINT
         threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
     else:
         hook(unraisable)

@@ -33,7 +33,7 @@ import soundfile
 from tqdm import tqdm
 
 from artist20 import UserError, cli
-from artist20.artifacts import LOCK, atomic_path, only_writer, write_json
+from artist20.artifacts import atomic_path, only_writer, write_json
 from artist20.synthesis import (
     EQ_CENTRES,
     SAMPLE_RATE,
@@ -708,8 +708,8 @@ def is_complete(directory: Path, settings: dict[str, Any]) -> bool:
     """
     advice = "choose another folder or delete it"
     try:
-        # A lock alone is what a run leaves that was stopped at its very beginning.
-        if all(path.name == LOCK for path in directory.iterdir()):
+        # A lock and half a marker are what a run leaves that was stopped at its very beginning.
+        if all(path.name.startswith(".") for path in directory.iterdir()):
             return False
     except FileNotFoundError:
         return False

@@ -35,6 +35,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -199,7 +200,17 @@ def run(
         What should not be.
     """
     program, options, more = STAGES[stage]
+    # What is printed goes through a pipe, to which the limit does not apply.
     log = folder.with_name("log")
+    os.mkfifo(log)
+    reading_end = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    writing_end = os.open(log, os.O_WRONLY)  # held, so that it ends here and not before the start
+    os.set_blocking(reading_end, True)
+    printed: list[bytes] = []
+    reader = threading.Thread(
+        target=lambda: printed.extend(iter(partial(os.read, reading_end, 2**16), b""))
+    )
+    reader.start()
     started = time.perf_counter()
     arguments = [*options, *(more if again else [])]
     session = server.start(program, arguments, str(folder), str(log), limit)
@@ -226,7 +237,11 @@ def run(
     if left:
         problems.append(f"{len(left)} processes are left")
         os.killpg(session, signal.SIGKILL)
-    said = log.read_text(errors="replace")
+    os.close(writing_end)
+    reader.join()
+    os.close(reading_end)
+    log.unlink()
+    said = b"".join(printed).decode(errors="replace")
     traceback = re.search("Traceback|Exception ignored", said)
     if traceback:
         lines = [line.strip() for line in said[traceback.start() :].splitlines()]

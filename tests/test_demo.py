@@ -209,7 +209,13 @@ def test_refuses_a_folder_that_another_run_is_making(tmp_path, capsys):
     with only_writer(tmp_path):
         assert "another run is writing to" in refusal(capsys, str(tmp_path), *OPTIONS)
         assert contents(tmp_path) == {}
+
+
+def test_goes_on_after_a_stop_at_the_very_beginning(tmp_path, made):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".dataset.tmp.json").write_text("{")
     demo.build(tmp_path, **SIZES, workers=1)
+    assert contents(tmp_path) == contents(made)
 
 
 def test_refuses_a_file(tmp_path, capsys):
