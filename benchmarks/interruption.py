@@ -126,6 +126,9 @@ def serve(requests: IO[str], answers: IO[str]) -> str | None:
             with Path(log).open("wb") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
+            # The server's own think that they are what they were.
+            sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+            sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
             os.chdir(folder)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             sys.argv = [program, *options]
