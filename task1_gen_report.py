@@ -16,6 +16,8 @@ status is 1.
     python task1_gen_report.py
 """
 
+from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
+
 import argparse
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,7 +30,6 @@ import numpy as np
 from artist20 import (
     UserError,
     artifacts,
-    cli,
     comparison,
     dataset,
     evaluation,

@@ -13,12 +13,14 @@ a run that was stopped goes on where it was.
     python task1_preprocessing.py --data-dir data/artist20
 """
 
+from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
+
 import argparse
 import time
 from pathlib import Path
 from typing import Any
 
-from artist20 import artifacts, cli, dataset, features, parallel, store
+from artist20 import artifacts, dataset, features, parallel, store
 from artist20.dataset import Song
 
 

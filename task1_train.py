@@ -17,6 +17,8 @@ to RESULTS_DIR/task1/segment.
     python task1_train.py --level segment
 """
 
+from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
+
 import argparse
 import time
 from itertools import product
@@ -25,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from artist20 import UserError, artifacts, classical, cli, dataset, evaluation, features
+from artist20 import UserError, artifacts, classical, dataset, evaluation, features
 from artist20.artifacts import FeatureSet
 from artist20.classical import Rows
 

@@ -14,6 +14,8 @@ What there are no results for is named, and the exit status is 1.
     python task2_gen_report.py
 """
 
+from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
+
 import argparse
 from collections.abc import Iterator
 from functools import partial
@@ -25,7 +27,6 @@ from artist20 import (
     UserError,
     architecture,
     artifacts,
-    cli,
     comparison,
     dataset,
     figures,

@@ -34,6 +34,8 @@ on 150 s. The probabilities of the song as a whole are task2_inference_wo_pretra
 one name, the later ones' pictures are numbered.
 """
 
+from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
+
 import argparse
 from collections.abc import Iterator
 from functools import partial
@@ -46,7 +48,6 @@ from artist20 import (
     architecture,
     artifacts,
     audio,
-    cli,
     comparison,
     comparison_report,
     dataset,

@@ -12,6 +12,8 @@ RESULTS_DIR/task2/panns_strong.
     python task2_inference.py --audio song.mp3 another.flac
 """
 
+from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
+
 import argparse
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from artist20 import UserError, artifacts, audio, cli, fetch, inference, panns, training
+from artist20 import UserError, artifacts, audio, fetch, inference, panns, training
 from artist20.models import EmbeddingMLP
 from artist20.panns import Backbone, Embeddings
 

@@ -13,11 +13,13 @@ RESULTS_DIR/task2/resnet_strong.
     python task2_inference_wo_pretrain.py --recipe strong --checkpoint seed-0/best.pt seed-1/best.pt
 """
 
+from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
+
 import argparse
 
 import numpy as np
 
-from artist20 import UserError, artifacts, cli, inference, resnet, spectrogram
+from artist20 import UserError, artifacts, inference, resnet, spectrogram
 
 
 def parse_args() -> argparse.Namespace:

@@ -32,6 +32,8 @@ On a machine with several GPUs:
     torchrun --nproc-per-node=8 task2_train.py
 """
 
+from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
+
 import argparse
 import dataclasses
 import time
@@ -51,7 +53,6 @@ from artist20 import (
     UserError,
     artifacts,
     augment,
-    cli,
     dataset,
     evaluation,
     fetch,

@@ -23,6 +23,8 @@ On a machine with several GPUs:
     torchrun --nproc-per-node=8 task2_train_wo_pretrain.py
 """
 
+from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
+
 import argparse
 import dataclasses
 import time
@@ -39,7 +41,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from artist20 import (
     artifacts,
     augment,
-    cli,
     dataset,
     evaluation,
     parallel,

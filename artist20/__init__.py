@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from types import TracebackType
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,19 @@ class UserError(Exception):
             f"{line[:half]} ... {line[-half:]}" if len(line) > MAX_LINE else line
             for line in super().__str__().split("\n")
         )
+
+
+def _stopped_early(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Say in one line that Ctrl-C came before :func:`artist20.cli.run`: imports take seconds."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("stopped before it began", file=sys.stderr)
+        sys.exit(130)
+    sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = _stopped_early
 
 
 def printable(name: str | Path) -> str:

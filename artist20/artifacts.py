@@ -264,6 +264,9 @@ def _raise_what_the_system_says(error: BaseException, file: IO[bytes]) -> None:
             os.write(file.fileno(), bytes(2**16))
 
 
+LOCK = ".lock"  # in a folder: who writes to it, or did so last
+
+
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Keep other processes from writing to a folder at the same time.
@@ -277,7 +280,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         If another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / ".lock"
+    lock = folder / LOCK
     with lock.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

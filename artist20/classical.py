@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from sklearn.preprocessing import RobustScaler, StandardScaler
 from sklearn.svm import SVC
 from tqdm import tqdm
 
-from artist20 import UserError, artifacts, dataset, evaluation, features
+from artist20 import UserError, artifacts, cli, dataset, evaluation, features
 from artist20.evaluation import mean_per_song
 
 N_FEATURES = 100  # that the homework's models are given
@@ -368,7 +369,9 @@ def search(
                 classifier = make_classifier(name, seed).set_params(**point)
                 yield delayed(fold_scores)(classifier, n_trees, fit_rows, held_out_rows, classes)
 
-    results = Parallel(n_jobs=workers, return_as="generator")(tasks())
+    resource_tracker.ensure_running()  # its start among the workers' would let signals through
+    with cli.signals_held():
+        results = Parallel(n_jobs=workers, return_as="generator")(tasks())
     quiet = None if label else True  # None: where there is no terminal
     bar = tqdm(results, label, len(grown) * len(folds), disable=quiet, unit="fit")
     done = list(bar)  # in the tasks' order: folds, then points

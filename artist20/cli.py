@@ -14,7 +14,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +26,8 @@ from artist20 import UserError, __version__
 from artist20.artifacts import N_FOLDS, NO_SPACE, RECIPES, DiskFullError
 
 T = TypeVar("T")
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -367,17 +371,21 @@ def run(
         # A log file shows how far the script is; a name that the terminal's encoding lacks is
         # written with escapes.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    hook = sys.unraisablehook
+    sys.unraisablehook = partial(_stop_again, hook)
     try:
         status = _status(main, to_go_on)
     except Exception as error:
         traceback.print_exc()
-        # They hold the workers, for which Python would wait at its end: for ever, as signals do not
-        # reach them.
-        traceback.clear_frames(error.__traceback__)
+        traceback.clear_frames(error.__traceback__)  # they hold workers
         status = 1
-    for number in (signal.SIGINT, signal.SIGTERM):  # all is written: nothing to tell any more
+    sys.unraisablehook = hook
+    for number in STOPS:  # all is written: nothing to tell any more
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+    for worker in multiprocessing.active_children():
+        if worker.daemon:  # Python would wait for ever for what leaves signals to this process
+            worker.kill()
     if "RANK" in os.environ:  # set by torchrun
         from artist20 import parallel
 
@@ -436,15 +444,34 @@ def short_of_gpu_memory(error: Exception) -> str:
     return f"the GPU's memory is short{f' by {asked[1]}' if asked else ''}"
 
 
-def live_and_die_with_the_parent(_worker: int = 0) -> None:
-    """Leave signals to the process that started this one, and end when it has ended.
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until the block ends; keep them from processes started in it.
 
-    To be called in worker processes. A signal to the whole process group must not take the workers
-    from a parent that is about to end them in order; a parent that was killed ends none, and its
-    workers would wait for ever for songs, or for theirs to be taken from them.
+    Workers are to be started so, in the main thread. Stopped in the midst of that, their parent
+    would know of some and end none. A signal to the whole process group, as Ctrl-C is, must not
+    take the workers from a parent that is about to end them in order.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in STOPS}
+    # A new program has none of these handlers, but its signals are blocked where its parent's were.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def die_with_the_parent(_worker: int = 0) -> None:
+    """End when the process that started this one has ended.
+
+    To be called in worker processes: a parent that was killed ends none, and its workers would
+    wait for ever for songs, or for theirs to be taken from them.
+    """
     parent = multiprocessing.parent_process()  # getppid() would not do: it may be gone already
     if parent is not None:
         threading.Thread(target=_end_after, args=(parent.pid,), daemon=True).start()
@@ -454,6 +481,16 @@ def _end_after(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
+
+
+def _stop_again(hook: Callable[[Any], object], unraisable: Any) -> None:
+    """Repeat a stop that came where Python drops it: in a destructor, or in a C library's call."""
+    error = unraisable.exc_value
+    if isinstance(error, KeyboardInterrupt):
+        number = signal.SIGTERM if error.args == (signal.SIGTERM,) else signal.SIGINT
+        threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+    else:
+        hook(unraisable)
 
 
 def _stdout_is_full() -> bool:

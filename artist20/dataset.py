@@ -25,7 +25,15 @@ import numpy as np
 from tqdm import tqdm
 
 from artist20 import UserError, audio, cli, printable
-from artist20.artifacts import N_FOLDS, parse_json, sha256_file, told_when_full, write_json
+from artist20.artifacts import (
+    LOCK,
+    N_FOLDS,
+    only_writer,
+    parse_json,
+    sha256_file,
+    told_when_full,
+    write_json,
+)
 
 SPLITS = ("train", "val")
 
@@ -519,13 +527,14 @@ def check(data_dir: Path) -> list[str]:
         problems.append(str(error))
 
     files = [file for *_, files in rows for file in files if file.is_file()]
-    with ProcessPoolExecutor(initializer=cli.live_and_die_with_the_parent) as pool:
-        results = pool.map(_try_duration, files, chunksize=8)
-        checked = dict(
-            zip(
-                files, tqdm(results, "decoding", len(files), disable=None, leave=False), strict=True
-            )
-        )
+    pool = ProcessPoolExecutor(initializer=cli.die_with_the_parent)
+    try:
+        with cli.signals_held():
+            results = pool.map(_try_duration, files, chunksize=8)
+        bar = tqdm(results, "decoding", len(files), disable=None, leave=False)
+        checked = dict(zip(files, bar, strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)
     problems += [
         f"{printable(file.relative_to(data_dir))}: {problem}"
         for file, (_, problem, _) in checked.items()
@@ -567,7 +576,7 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
     Raises
     ------
     UserError
-        If ``output`` exists, or fewer than two artists remain.
+        If ``output`` exists, another run is making it, or fewer than two artists remain.
     """
     if output.exists():
         raise UserError(f"{output} exists: name a new folder with --output")
@@ -607,22 +616,30 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
 
     # Made beside its final place and moved there whole: an interrupted run leaves no half data set.
     partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for part in SPLITS:
-        paths = []
-        for file in sorted(songs[part]):
-            path = f"./train_val/{'/'.join(file.parts[-3:])}"
-            _link(file, partial / path)
-            paths.append(path)
-        write_json(partial / f"{part}.json", paths)
-    if with_test:
-        order = sorted(songs["test"])
-        random.Random(seed).shuffle(order)
-        for number, file in enumerate(order, start=1):
-            _link(file, partial / "test" / f"{number:03}{file.suffix.lower()}")
-        answers = [file.parts[-3] for file in order]
-        write_json(partial / "answers.json", answers)
-    partial.rename(output)
+    with only_writer(partial):
+        for left in partial.iterdir():  # of an interrupted run
+            if left.is_dir():
+                shutil.rmtree(left)
+            elif left.name != LOCK:
+                left.unlink()
+        for part in SPLITS:
+            paths = []
+            for file in sorted(songs[part]):
+                path = f"./train_val/{'/'.join(file.parts[-3:])}"
+                _link(file, partial / path)
+                paths.append(path)
+            write_json(partial / f"{part}.json", paths)
+        if with_test:
+            order = sorted(songs["test"])
+            random.Random(seed).shuffle(order)
+            for number, file in enumerate(order, start=1):
+                _link(file, partial / "test" / f"{number:03}{file.suffix.lower()}")
+            answers = [file.parts[-3] for file in order]
+            write_json(partial / "answers.json", answers)
+        if output.exists():  # of a run that ended meanwhile
+            raise UserError(f"{output} exists: name a new folder with --output")
+        partial.rename(output)
+        (output / LOCK).unlink()
     counts = ", ".join(f"{len(files)} {part}" for part, files in songs.items() if files)
     print(f"{output}: {n_artists} artists, {counts} songs")
 

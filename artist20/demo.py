@@ -32,7 +32,7 @@ import soundfile
 from tqdm import tqdm
 
 from artist20 import UserError, cli
-from artist20.artifacts import atomic_path, parse_json, write_json
+from artist20.artifacts import atomic_path, only_writer, parse_json, write_json
 from artist20.synthesis import (
     EQ_CENTRES,
     SAMPLE_RATE,
@@ -707,7 +707,8 @@ def is_complete(directory: Path, settings: dict[str, Any]) -> bool:
     """
     advice = "choose another folder or delete it"
     try:
-        if not any(directory.iterdir()):
+        # A lock and half a marker are what a run leaves that was stopped at its very beginning.
+        if all(path.name.startswith(".") for path in directory.iterdir()):
             return False
     except FileNotFoundError:
         return False
@@ -742,10 +743,13 @@ def write_songs(
         pool = ProcessPoolExecutor(
             workers,
             multiprocessing.get_context("spawn"),
-            initializer=cli.live_and_die_with_the_parent,
+            initializer=cli.die_with_the_parent,
         )
         try:
-            jobs = [pool.submit(write_song, directory, seed, track, seconds) for track in tracks]
+            with cli.signals_held():
+                jobs = [
+                    pool.submit(write_song, directory, seed, track, seconds) for track in tracks
+                ]
             for job in as_completed(jobs):
                 job.result()
                 progress.update()
@@ -781,7 +785,8 @@ def build(
     Raises
     ------
     UserError
-        If a size makes no sense, or if the folder holds anything else.
+        If a size makes no sense, if the folder holds anything else, or if another run is writing
+        to it.
     """
     started = time.monotonic()
     workers = (os.cpu_count() or 1) if workers is None else workers
@@ -807,23 +812,24 @@ def build(
         (track for split in splits.values() for track in split),
         key=lambda track: (track.artist, track.album, track.song),
     )
-    complete = is_complete(directory, settings)
-    missing = [track for track in tracks if not (directory / track.path).is_file()]
-    if complete and not missing and all((directory / name).is_file() for name in lists):
+    files = (*lists, *(track.path for track in tracks))
+    if is_complete(directory, settings) and all((directory / name).is_file() for name in files):
         print(f"{directory} is complete already; nothing to do")
         return
 
-    # What a killed run left half-written; test/*.mp3 would match it.
-    for orphan in directory.rglob(".*.tmp.*"):
-        orphan.unlink()
-    # Files are whole once they have their names, and the marker says whose they are: together they
-    # tell a later run what it may keep.
-    marker = {"name": "demo", "synthesised": True, "complete": False, "settings": settings}
-    write_json(directory / "dataset.json", marker)
-    write_songs(directory, seed, missing, seconds, min(workers, max(1, len(missing))))
-    for name, entries in lists.items():
-        write_json(directory / name, entries)
-    write_json(directory / "dataset.json", {**marker, "complete": True})
+    with only_writer(directory):
+        missing = [track for track in tracks if not (directory / track.path).is_file()]
+        # What a killed run left half-written; test/*.mp3 would match it.
+        for orphan in directory.rglob(".*.tmp.*"):
+            orphan.unlink()
+        # Files are whole once they have their names, and the marker says whose they are: together
+        # they tell a later run what it may keep.
+        marker = {"name": "demo", "synthesised": True, "complete": False, "settings": settings}
+        write_json(directory / "dataset.json", marker)
+        write_songs(directory, seed, missing, seconds, min(workers, max(1, len(missing))))
+        for name, entries in lists.items():
+            write_json(directory / name, entries)
+        write_json(directory / "dataset.json", {**marker, "complete": True})
 
     kept = len(tracks) - len(missing)
     print(

@@ -175,6 +175,14 @@ class _Songs(Dataset[np.ndarray]):
             return error
 
 
+class _Loader(DataLoader[np.ndarray]):
+    """Starts its workers without a stop between them."""
+
+    def __iter__(self) -> Any:
+        with cli.signals_held():
+            return super().__iter__()
+
+
 def _as_it_is(value: Any) -> Any:
     return value
 
@@ -205,12 +213,12 @@ def map_songs(
     iterable
         In the files' order: what ``treat`` returned, or the ``AudioError`` that it raised.
     """
-    loader = DataLoader(
+    loader = _Loader(
         _Songs(files, treat),
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=min(workers, len(files)),
-        worker_init_fn=cli.live_and_die_with_the_parent,
+        worker_init_fn=cli.die_with_the_parent,
     )
     return tqdm(loader, label, disable=parallel.quiet(), unit="song")
 
@@ -248,7 +256,9 @@ def stored_rows(
     workers, label
         See :func:`map_songs`.
     songs_at_a_time : int
-        How many songs ``in_main`` is given.
+        How many songs ``in_main`` is given: always the same ones together, whatever is stored
+        already, because what a network makes of a song depends, in its last digits, on the others
+        in the batch.
     unreadable : dict of str to str, optional
         Gets, by key, what is wrong with every song that cannot be decoded, in place of an error at
         the end.
@@ -267,17 +277,21 @@ def stored_rows(
         are done.
     """
     kind = (settings, dtype, width)
+    keys = list(files)
+    groups = [keys[i : i + songs_at_a_time] for i in range(0, len(keys), songs_at_a_time)]
 
-    def look() -> tuple[Path, list[str]]:
+    def look() -> tuple[Path, list[list[str]]]:
         with RowStore(parent, name, *kind) as store:
             _absorb_parts(store, kind)
-            missing = [key for key in files if key not in store]
-        print(f"{label}: {len(files) - len(missing)} of {len(files)} songs are in {store.folder}")
-        return store.folder, missing
+            known = store.index().keys() & files.keys()
+        print(f"{label}: {len(known)} of {len(files)} songs are in {store.folder}")
+        return store.folder, [group for group in groups if not known.issuperset(group)]
 
-    folder, missing = parallel.on_main(look)
+    folder, incomplete = parallel.on_main(look)
     rank = parallel.rank()
-    mine = missing[rank :: parallel.world_size()]
+    my_groups = incomplete[rank :: parallel.world_size()]
+    mine = [key for group in my_groups for key in group]
+    last_of_groups = {group[-1] for group in my_groups}
     alone = parallel.world_size() == 1
     where = (parent, name) if alone else (folder / PARTS, str(rank))
     problems: dict[str, str] = {}
@@ -289,10 +303,11 @@ def stored_rows(
                 problems[key] = result.reason
             else:
                 waiting[key] = result
-            if waiting and (len(waiting) == songs_at_a_time or key == mine[-1]):
+            if waiting and key in last_of_groups:
                 rows = in_main(list(waiting), list(waiting.values()))
                 for done, of_song in zip(waiting, rows, strict=True):
-                    store.append(done, of_song)
+                    if done not in store:
+                        store.append(done, of_song)
                 waiting = {}
         rows, index = store.rows(), store.index()
     problems = {key: line for part in parallel.gather(problems) for key, line in part.items()}

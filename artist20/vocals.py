@@ -6,7 +6,8 @@
 Reads   DATA_DIR/train.json, val.json and the songs they list
 Writes  OUTPUT_DIR/train_val/<artist>/<album>/<song>    the voice alone, under the song's own name,
                                                         16 kHz mono, as long as the song
-        OUTPUT_DIR/vocals.json    the separator and, of each song, the SHA-256 of its file
+        OUTPUT_DIR/vocals.json    the separator
+        OUTPUT_DIR/songs.jsonl    a line per song that is done: its path, the SHA-256 of its file
 
 ``bash get_dataset.sh --vocals`` fetches the weights and does the first of these. A run that was
 stopped goes on where it was; a song whose file has changed is separated anew. Songs that cannot be
@@ -18,6 +19,7 @@ that are decoded ahead.
 """
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -36,7 +38,14 @@ from torchaudio.models import hdemucs_high
 from torchaudio.pipelines import HDEMUCS_HIGH_MUSDB_PLUS
 
 from artist20 import UserError, audio, cli, dataset, fetch
-from artist20.artifacts import only_writer, parse_json, sha256_file, write_json
+from artist20.artifacts import (
+    atomic_path,
+    only_writer,
+    parse_json,
+    sha256_file,
+    told_when_full,
+    write_json,
+)
 from artist20.store import map_songs
 
 UNTRAINED = "untrained"
@@ -52,6 +61,7 @@ FADE_SECONDS = 1.0  # in the middle of an overlap: half a second at every cut is
 # Samples of a step of the network's coarsest layers: a hop of 1024, then a stride of 2. What is
 # moved by another distance is heard on another grid: separate()'s 10 to 31 dB become 2 to 4.
 STRIDE = 2048
+INDEX = "songs.jsonl"
 MIN_SECONDS = 1.0  # the network fails on a few hundred samples; shorter songs are padded
 
 
@@ -203,7 +213,7 @@ def read_finished(output: Path, settings: dict[str, Any]) -> dict[str, str]:
         return {}
     try:
         record = parse_json((output / "vocals.json").read_text(encoding="utf-8"))
-        made, songs = dict(record["settings"]), dict(record["songs"])
+        made = dict(record["settings"])
     except (OSError, ValueError, TypeError, KeyError):
         raise UserError(
             f"{output} holds something else than separated vocals, or its vocals.json is damaged: "
@@ -219,7 +229,20 @@ def read_finished(output: Path, settings: dict[str, Any]) -> dict[str, str]:
             f"{output} holds vocals of other settings ({'; '.join(differences)}): delete it, or "
             "name another folder"
         )
-    return songs
+    finished: dict[str, str] = {}
+    if (output / INDEX).exists():
+        for line in (output / INDEX).read_bytes().splitlines():
+            try:
+                path, key = json.loads(line)
+                finished[path] = key
+            except (ValueError, TypeError, RecursionError):  # a run was killed as it wrote this
+                break
+    return finished
+
+
+def index_line(path: str, key: str) -> str:
+    """Write a finished song's line of :data:`INDEX`."""
+    return json.dumps([path, key]) + "\n"
 
 
 def separate_songs(data_dir: Path, output: Path, separator: Separator) -> int:
@@ -276,15 +299,18 @@ def separate_songs(data_dir: Path, output: Path, separator: Separator) -> int:
             "pretrained": separator.pretrained,
             "command": cli.command(),
             "versions": cli.versions(),
-            "songs": finished,
         }
         write_json(output / "vocals.json", record)
+        index = output / INDEX
+        with atomic_path(index) as temporary:
+            temporary.write_text("".join(index_line(*song) for song in finished.items()))
 
         def finish(song: dataset.Song, vocals: np.ndarray) -> None:
             vocals = soxr.resample(vocals, SEPARATOR_RATE, audio.SAMPLE_RATE)
             audio.write(output / song.path, vocals)
-            finished[song.path] = keys[song]
-            write_json(output / "vocals.json", record)
+            # Appended: to write all of it again would take the longer, the more songs there are.
+            with told_when_full(index), index.open("a") as lines:
+                lines.write(index_line(song.path, keys[song]))
 
         failures = separate_each(missing, separator, finish)
     if failures:

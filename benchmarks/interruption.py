@@ -15,6 +15,7 @@ on a full disk: they must say so in one line with exit status 2, and go on witho
 
     python benchmarks/interruption.py
     python benchmarks/interruption.py --stages task1_train --kills 100 --seed 1
+    python benchmarks/interruption.py --stages task1_train --first 7 --kills 1    # the 7th alone
     python benchmarks/interruption.py --full
 """
 
@@ -33,7 +34,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -57,6 +59,7 @@ from artist20 import (  # noqa: F401
     figures,
     inference,
     panns,
+    slides,
     task1_inference,
     training,
 )
@@ -93,12 +96,13 @@ STAGES: dict[str, tuple[str, list[str], list[str]]] = {
     "task1_inference": ("artist20.task1_inference", COMPUTE, []),
     "ensemble": ("artist20.ensemble", [], []),
     "comparison": ("artist20.comparison", [], []),
+    "slides": ("artist20.slides", [], []),
 }
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 # By a signal: caught, or when all is done. (Zero: it came too late.)
 STATUS = {signal.SIGINT: (130, -2), signal.SIGTERM: (143, -15), signal.SIGKILL: (-9,)}
 VOLATILE = {"seconds", "epochs_seconds", "command"}  # of a run, and not of its result
-PATIENCE = 300.0  # seconds that a run may take
+PATIENCE = 120.0  # seconds that a run may take
 
 
 def serve(requests: IO[str], answers: IO[str]) -> str | None:
@@ -122,6 +126,9 @@ def serve(requests: IO[str], answers: IO[str]) -> str | None:
             with Path(log).open("wb") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
+            # The server's own think that they are what they were.
+            sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+            sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
             os.chdir(folder)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             sys.argv = [program, *options]
@@ -196,7 +203,17 @@ def run(
         What should not be.
     """
     program, options, more = STAGES[stage]
+    # What is printed goes through a pipe, to which the limit does not apply.
     log = folder.with_name("log")
+    os.mkfifo(log)
+    reading_end = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    writing_end = os.open(log, os.O_WRONLY)  # held, so that it ends here and not before the start
+    os.set_blocking(reading_end, True)
+    printed: list[bytes] = []
+    reader = threading.Thread(
+        target=lambda: printed.extend(iter(partial(os.read, reading_end, 2**16), b""))
+    )
+    reader.start()
     started = time.perf_counter()
     arguments = [*options, *(more if again else [])]
     session = server.start(program, arguments, str(folder), str(log), limit)
@@ -223,9 +240,15 @@ def run(
     if left:
         problems.append(f"{len(left)} processes are left")
         os.killpg(session, signal.SIGKILL)
-    said = log.read_text(errors="replace")
-    if "Traceback" in said or "Exception ignored" in said:
-        problems.append("a traceback: " + said.strip().splitlines()[-1])
+    os.close(writing_end)
+    reader.join()
+    os.close(reading_end)
+    log.unlink()
+    said = b"".join(printed).decode(errors="replace")
+    traceback = re.search("Traceback|Exception ignored", said)
+    if traceback:
+        lines = [line.strip() for line in said[traceback.start() :].splitlines()]
+        problems.append(f"a traceback: {' | '.join(lines)}")
     return status, seconds, said, problems
 
 
@@ -284,13 +307,13 @@ def try_kills(
     seconds: float,
     largest: int,
     args: argparse.Namespace,
-) -> tuple[Counter, Counter]:
-    """Kill a stage so many times; count how that ended, and what should not be."""
-    rng = np.random.default_rng([args.seed, list(STAGES).index(stage)])
+) -> tuple[Counter, dict[str, list[int]]]:
+    """Kill a stage so many times; count how that ended, and list what should not be, by kill."""
     ended: Counter = Counter()
-    problems: Counter = Counter()
+    problems: dict[str, list[int]] = defaultdict(list)
     folder = before.with_name("trial")
-    for _ in range(args.kills):
+    for kill_number in range(args.first, args.first + args.kills):
+        rng = np.random.default_rng([args.seed, list(STAGES).index(stage), kill_number])
         shutil.copytree(before, folder, symlinks=True)
         number, alone = SIGNALS[rng.integers(len(SIGNALS))], bool(rng.integers(2))
         if args.full:
@@ -303,7 +326,9 @@ def try_kills(
         else:
             how, good = f"{number.name} to {'one' if alone else 'all'}: ", STATUS[number]
             kill = (rng.uniform(0, seconds), number, alone)
-            status, _, said, found = run(server, stage, folder, kill=kill)
+            status, took, said, found = run(server, stage, folder, kill=kill)
+            if status == 0:  # the first run, from which the moments are drawn, was slower
+                seconds = min(seconds, took)
         if status in (0, *good):
             name = "full" if args.full else number.name
             ended["finished before" if status == 0 else name] += 1
@@ -315,7 +340,8 @@ def try_kills(
         if status and not (stage == "dataset split" and status == 2):
             more.append(f"exit status {status}: {said.strip()[-200:]}")
         more += differences(contents(folder), expected)
-        problems.update([how + each for each in found] + [f"{how}then {each}" for each in more])
+        for problem in (*(how + each for each in found), *(f"{how}then {each}" for each in more)):
+            problems[problem].append(kill_number)
         shutil.rmtree(folder)
     return ended, problems
 
@@ -324,6 +350,7 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.make_parser(__doc__)
     parser.add_argument("--kills", type=cli.positive_int, default=20, help="of every stage")
+    parser.add_argument("--first", type=cli.positive_int, default=1, help="number of the first")
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), help="only these")
     parser.add_argument("--full", action="store_true", help="limit file sizes, instead of killing")
     cli.add_seed_option(parser)
@@ -351,11 +378,11 @@ def main(server: Server) -> int:
                 ended, found = try_kills(server, stage, before, expected, seconds, largest, args)
                 columns = [*(number.name for number in SIGNALS), "full", "finished before"]
                 cells = "".join(f"{ended[name]:5}" for name in columns)
-                what = found.total() or "nothing"
-                print(f"{stage:30}{seconds:8.1f}{cells}{ended['other']:6}  {what}")
-                for problem, times in found.most_common():
-                    print(f"    {times} x {problem}")
-                total.update(kills=ended.total(), found=found.total())
+                n_found = sum(map(len, found.values()))
+                print(f"{stage:30}{seconds:8.1f}{cells}{ended['other']:6}  {n_found or 'nothing'}")
+                for problem, kills in found.items():
+                    print(f"    kill {', '.join(map(str, kills))}: {problem}")
+                total.update(kills=ended.total(), found=n_found)
             shutil.rmtree(before)
             whole.rename(before)
     print(f"{total['kills']} kills, {total['found']} problems")

@@ -14,6 +14,7 @@ import soundfile
 from conftest import ALBUMS, ARTISTS, make_waveform, write_song
 
 from artist20 import UserError, dataset
+from artist20.artifacts import only_writer
 
 
 def read_json(path: Path):
@@ -564,6 +565,16 @@ def test_an_interrupted_split_leaves_no_data_set_and_the_next_one_works(
     assert not (tmp_path / "mine" / "train_val" / "Old").exists()
     assert not (tmp_path / ".mine.partial").exists()
     assert dataset.main(["check", str(tmp_path / "mine")]) == 0
+
+
+def test_split_is_made_by_one_run_at_a_time(music, tmp_path, capsys):
+    with only_writer(tmp_path / ".mine.partial"):
+        half = tmp_path / ".mine.partial" / "train.json"
+        half.write_text("another's")
+        assert split(music, tmp_path / "mine") == 2
+        assert "another run is writing to" in capsys.readouterr().err
+        assert half.read_text() == "another's"
+    assert split(music, tmp_path / "mine") == 0
 
 
 def test_split_links_where_it_can_and_copies_where_not(music, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from artist20 import UserError, demo
+from artist20.artifacts import LOCK, only_writer
 
 SIZES = {"artists": 3, "albums": 3, "songs": 1, "seconds": 2.0}
 OPTIONS = ["--artists", "3", "--albums", "3", "--songs", "1", "--seconds", "2"]
@@ -25,7 +26,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(directory)): path.read_bytes()
         for path in directory.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != LOCK
     }
 
 
@@ -202,6 +203,19 @@ def test_refuses_a_foreign_folder(tmp_path, capsys, name, text):
     assert str(tmp_path) in line
     assert "choose another folder" in line
     assert contents(tmp_path) == {name: text.encode()}
+
+
+def test_refuses_a_folder_that_another_run_is_making(tmp_path, capsys):
+    with only_writer(tmp_path):
+        assert "another run is writing to" in refusal(capsys, str(tmp_path), *OPTIONS)
+        assert contents(tmp_path) == {}
+
+
+def test_goes_on_after_a_stop_at_the_very_beginning(tmp_path, made):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".dataset.tmp.json").write_text("{")
+    demo.build(tmp_path, **SIZES, workers=1)
+    assert contents(tmp_path) == contents(made)
 
 
 def test_refuses_a_file(tmp_path, capsys):

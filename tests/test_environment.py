@@ -298,6 +298,71 @@ def test_a_home_that_is_there_is_left_alone(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_workers_that_are_left_do_not_hold_up_the_end():
+    """They do not heed what Python ends them with."""
+    code = """
+import multiprocessing, signal, time
+def work():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ready.set()
+    time.sleep(100)
+def main():
+    global worker
+    worker.start()
+    ready.wait()
+    raise KeyboardInterrupt
+context = multiprocessing.get_context("fork")
+ready, worker = context.Event(), context.Process(target=work, daemon=True)
+cli.run(main)"""
+    done = shell(code)
+    assert (done.returncode, done.stderr) == (
+        130,
+        b"stopped; run the same command again to go on\n",
+    )
+
+
+def test_a_stop_is_held_and_does_not_reach_new_programs(capfd):
+    code = "import signal; print(len(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), cli.signals_held():
+            signal.raise_signal(signal.SIGINT)
+            subprocess.run([sys.executable, "-Sc", code], check=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capfd.readouterr().out == "2\n"
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_stop_in_a_destructor_is_not_lost():
+    code = """
+import signal, time
+class Caught:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+def main():
+    Caught()
+    time.sleep(60)
+cli.run(main)"""
+    done = shell(code)
+    assert done.returncode == 143
+    assert done.stderr == b"stopped; run the same command again to go on\n"
+
+
+@pytest.mark.parametrize("program", ["task2_train.py", "-m artist20.ensemble"])
+def test_a_stop_while_a_script_is_still_importing_is_one_line(program, tmp_path):
+    # Whichever imports NumPy, it gets a Ctrl-C.
+    (tmp_path / "numpy.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
+    done = subprocess.run(
+        [sys.executable, *program.split()],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (done.returncode, done.stderr) == (130, b"stopped before it began\n")
+
+
 # --- stdout ------------------------------------------------------------------------------------
 
 

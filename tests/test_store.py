@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -261,13 +262,12 @@ def fill(parent: Path, files: dict[str, Path], **options: object) -> list[str]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("songs_at_a_time", [1, 2, 10])
-def test_what_is_missing_alone_is_computed(tmp_path, songs, workers, songs_at_a_time):
-    keys, options = list(songs), {"workers": workers, "songs_at_a_time": songs_at_a_time}
+def test_what_is_missing_alone_is_computed(tmp_path, songs, workers):
+    keys = list(songs)
     first = {key: songs[key] for key in keys[1:3]}
-    assert fill(tmp_path, first, **options) == keys[1:3]
-    assert fill(tmp_path, songs, **options) == [keys[0], *keys[3:]]
-    assert fill(tmp_path, songs, **options) == []
+    assert fill(tmp_path, first, workers=workers) == keys[1:3]
+    assert fill(tmp_path, songs, workers=workers) == [keys[0], *keys[3:]]
+    assert fill(tmp_path, songs, workers=workers) == []
 
 
 def test_songs_are_given_a_few_at_a_time(tmp_path, songs):
@@ -279,6 +279,21 @@ def test_songs_are_given_a_few_at_a_time(tmp_path, songs):
 
     stored(tmp_path, songs, in_main, workers=2, songs_at_a_time=2)
     assert groups == [["key 0", "key 1"], ["key 2", "key 3"], ["key 4"]]
+
+
+@pytest.mark.parametrize("n_stored", range(5))
+def test_songs_are_given_together_whatever_a_stopped_run_has_stored(tmp_path, songs, n_stored):
+    def batch(keys: list[str], rows: list[np.ndarray]) -> list[np.ndarray]:
+        """Give, as a network's last digits do, what depends on the whole batch."""
+        return [one + sum(each.sum() for each in rows) for one in rows]
+
+    whole, whole_index = stored(tmp_path / "whole", songs, batch, songs_at_a_time=2)
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    (index_file,) = tmp_path.glob("stopped/*/index.jsonl")
+    index_file.write_bytes(b"".join(index_file.read_bytes().splitlines(True)[:n_stored]))
+    rows, index = stored(tmp_path / "stopped", songs, batch, songs_at_a_time=2)
+    assert index == whole_index
+    np.testing.assert_array_equal(rows, whole)
 
 
 @pytest.mark.parametrize("songs_at_a_time", [1, 3])
@@ -331,6 +346,26 @@ def large(file: Path) -> np.ndarray:
     """Say which process treats a song, and return more than a pipe holds."""
     (file.parent / f"{os.getpid()}.worker").touch()
     return np.zeros(1_000_000)
+
+
+def test_a_stop_waits_until_all_workers_have_started(tmp_path, monkeypatch):
+    """One that came between them left the first without a parent that ends it."""
+    start, started = BaseProcess.start, []
+
+    def start_and_stop(process: BaseProcess) -> None:
+        start(process)
+        started.append(process)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(BaseProcess, "start", start_and_stop)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            next(iter(store.map_songs([tmp_path / "song"] * 3, large, workers=2, label="toy")))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(started) == 2
+    assert not any(process.is_alive() for process in started)
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path):

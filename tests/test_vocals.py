@@ -193,6 +193,11 @@ def record(output: Path) -> dict:
     return json.loads((output / "vocals.json").read_text(encoding="utf-8"))
 
 
+def finished(output: Path) -> dict[str, str]:
+    """Content keys of the songs that are recorded as done, by their paths."""
+    return dict(json.loads(line) for line in (output / vocals.INDEX).open())
+
+
 def times(output: Path) -> dict[str, int]:
     """When each song was written, by its path as the lists have it."""
     return {
@@ -256,7 +261,9 @@ def test_the_record_says_what_made_the_songs(data, tmp_path):
     vocals.separate_songs(data, tmp_path / "vocals", echo())
     made = record(tmp_path / "vocals")
     assert made["settings"]["weights"] == "an echo" and made["settings"]["chunk_seconds"] == 10.0
-    assert made["songs"] == {path: sha256_file(data / path) for path in listed(data)}
+    assert finished(tmp_path / "vocals") == {
+        path: sha256_file(data / path) for path in listed(data)
+    }
     assert made["pretrained"] is True and made["versions"]["torchaudio"]
     untrained = Separator(Echo(), "untrained, seed 0")
     vocals.separate_songs(data, tmp_path / "other", untrained)
@@ -279,7 +286,7 @@ def test_finished_songs_are_not_touched_again(data, tmp_path):
     after = times(output)
     assert {path for path in after if after[path] != before.get(path)} == {changed, lost}
     assert len(audio.load(output / changed)) == 8000
-    assert record(output)["songs"][changed] == sha256_file(data / changed)
+    assert finished(output)[changed] == sha256_file(data / changed)
 
 
 def test_bad_songs_are_named_after_all_others(data, tmp_path, capsys):
@@ -294,7 +301,7 @@ def test_bad_songs_are_named_after_all_others(data, tmp_path, capsys):
     assert error[0] == "error: 2 of 6 songs could not be separated:"
     assert [str(data / path) in line for path, line in zip((first, second), error[1:], strict=True)]
     # Nor is what their former files gave left under their names.
-    assert set(times(output)) == set(record(output)["songs"]) == set(others)
+    assert set(times(output)) == set(finished(output)) == set(others)
 
     write_song(data / first, next(iter(ARTISTS)), seed=1, seconds=0.3)
     write_song(data / second, next(iter(ARTISTS)), seed=2, seconds=0.3)
@@ -326,22 +333,21 @@ def test_a_stopped_run_keeps_what_is_finished(data, tmp_path, event):
     with pytest.raises(type(event)):
         vocals.separate_songs(data, output, Separator(Stopping(event), "an echo"))
     before = times(output)
-    assert set(before) == set(record(output)["songs"]) == set(listed(data)[:3])
+    assert set(before) == set(finished(output)) == set(listed(data)[:3])
     rest = echo()
     assert vocals.separate_songs(data, output, rest) == 0
     assert len(rest.network.heard) == 3
     assert times(output).items() >= before.items()
-    assert set(record(output)["songs"]) == set(listed(data))
+    assert set(finished(output)) == set(listed(data))
 
 
 def test_a_song_that_is_not_recorded_is_made_again(data, tmp_path):
     """The process may end between a song and its line; it may leave a half-written file, too."""
-    output = tmp_path / "vocals"
+    output, path = tmp_path / "vocals", listed(data)[2]
     vocals.separate_songs(data, output, echo())
-    made = record(output)
-    path = listed(data)[2]
-    del made["songs"][path]
-    (output / "vocals.json").write_text(json.dumps(made), encoding="utf-8")
+    (output / vocals.INDEX).write_text(
+        "".join(vocals.index_line(*song) for song in finished(output).items() if song[0] != path)
+    )
     half = (output / path).with_name(".02-It's.4711.tmp.mp3")
     half.write_bytes((output / path).read_bytes()[:100])
     before = times(output)
@@ -349,7 +355,21 @@ def test_a_song_that_is_not_recorded_is_made_again(data, tmp_path):
     assert vocals.separate_songs(data, output, rest) == 0
     assert len(rest.network.heard) == 1 and not half.exists()
     assert times(output)[path] != before[path]
-    assert set(record(output)["songs"]) == set(listed(data))
+    assert set(finished(output)) == set(listed(data))
+
+
+@pytest.mark.parametrize("kept", [0, 1, -2, -10])
+def test_a_line_that_was_half_written_costs_its_song_alone(data, tmp_path, kept):
+    output = tmp_path / "vocals"
+    vocals.separate_songs(data, output, echo())
+    whole = (output / vocals.INDEX).read_bytes()
+    before = sum(len(line) for line in whole.splitlines(True)[:-1])
+    (output / vocals.INDEX).write_bytes(whole[: before + kept % (len(whole) - before)])
+    for n_heard in (1, 0):
+        rest = echo()
+        assert vocals.separate_songs(data, output, rest) == 0
+        assert len(rest.network.heard) == n_heard
+        assert (output / vocals.INDEX).read_bytes() == whole
 
 
 def test_what_cannot_be_written_ends_the_run(data, tmp_path, monkeypatch):
@@ -359,7 +379,7 @@ def test_what_cannot_be_written_ends_the_run(data, tmp_path, monkeypatch):
     with monkeypatch.context() as context, pytest.raises(UserError, match="cannot be written"):
         context.setattr(audio, "write", full)
         vocals.separate_songs(data, tmp_path / "vocals", echo())
-    assert record(tmp_path / "vocals")["songs"] == {} and not times(tmp_path / "vocals")
+    assert finished(tmp_path / "vocals") == {} and not times(tmp_path / "vocals")
     assert vocals.separate_songs(data, tmp_path / "vocals", echo()) == 0
 
 
@@ -378,7 +398,7 @@ def test_vocals_of_other_weights_or_settings_are_refused(data, tmp_path, monkeyp
     assert times(output) == before
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"settings": {}, "songs": 5}'])
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"settings": 5}'])
 def test_folders_of_something_else_are_left_alone(data, tmp_path, content):
     output = data / "train_val"  # the songs themselves would be overwritten
     if content is not None:
@@ -487,28 +507,28 @@ def test_the_command_goes_on_where_it_was_killed(data, tmp_path):
     output = tmp_path / "vocals"
     first = start(data, output)
     while first.poll() is None and not (
-        (output / "vocals.json").exists() and record(output)["songs"]
+        (output / vocals.INDEX).exists() and (output / vocals.INDEX).read_text()
     ):
         time.sleep(0.01)
     first.send_signal(signal.SIGKILL)
     assert first.communicate() and first.returncode == -signal.SIGKILL
     before = times(output)
-    finished = record(output)["songs"]
-    assert 1 <= len(finished) < len(listed(data))
+    done = finished(output)
+    assert 1 <= len(done) < len(listed(data))
     # Another may have its name already, though not its line. None is half a song.
     whole = {path for path in before if not Path(path).name.startswith(".")}
-    assert set(finished) <= whole
+    assert set(done) <= whole
     for path in whole:
         assert len(audio.load(output / path)) == len(audio.load(data / path))
 
     second = start(data, output)
     told, error = second.communicate()
     assert second.returncode == 0, error
-    assert f"{len(finished)} of 3 songs are in {output}" in told
+    assert f"{len(done)} of 3 songs are in {output}" in told
     assert told.count("UNTRAINED") == 2
     after = times(output)
-    assert set(after) == set(record(output)["songs"]) == set(listed(data))
-    assert {path for path in finished if after[path] != before[path]} == set()
+    assert set(after) == set(finished(output)) == set(listed(data))
+    assert {path for path in done if after[path] != before[path]} == set()
     assert record(output)["pretrained"] is False
     # What the whole network makes of a song is a sound, and another than the song's.
     song, separated = (audio.load(folder / listed(data)[0]) for folder in (data, output))
