@@ -35,6 +35,7 @@ N_COMPONENTS = 100  # that the SVM and k-NN see of a segment
 MIN_FIT_ROWS = 3  # the fewest neighbours of the k-NN's grid, and the PCA needs two
 UNKNOWN = 1e-6  # how far an artist whom a fold's training songs lack is below all others
 FLOOR = 1e-3  # added to probabilities before their logarithm: k-NN's and forests' may be zero
+SVM_STEPS = 1_000_000  # of a pair of artists; more than a hundred times what is needed mostly
 TOO_FEW = "too few training songs, albums or artists to cross-validate: preprocess more songs"
 
 Grid = list[dict[str, list[Any]]]
@@ -187,7 +188,9 @@ def make_classifier(name: str, seed: int) -> ClassifierMixin:
     """Make an unfitted model of :data:`GRIDS`."""
     if name == "svm":
         # Ties between the votes of pairs are broken by the scores that songs are ranked by.
-        return SVC(decision_function_shape="ovr", break_ties=True)
+        # Features far out of scale can keep a linear SVM busy for hours, deaf to every stop:
+        # scikit-learn warns of the models that are ended so.
+        return SVC(decision_function_shape="ovr", break_ties=True, max_iter=SVM_STEPS)
     if name == "random_forest":
         return RandomForestClassifier(random_state=seed)
     if name == "knn":

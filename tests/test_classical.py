@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import SMALL_GRIDS, make_songs
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
@@ -372,3 +373,11 @@ def test_too_few_songs_are_named(n_artists, n_albums, n_songs):
                 make_rows(n_artists=n_artists, n_albums=n_albums, n_songs=n_songs), "album", 0
             )
         )
+
+
+def test_an_svm_ends_on_features_far_out_of_scale():
+    rng = np.random.default_rng(0)
+    X = 1e4 * rng.normal(size=(60, 3))
+    model = classical.make_classifier("svm", 0).set_params(kernel="linear", C=10.0)
+    with pytest.warns(ConvergenceWarning, match="terminated early"):
+        model.fit(X, rng.integers(2, size=60))
