@@ -60,32 +60,21 @@ from artist20 import (
     spectrogram,
 )
 from artist20.figures import Drawing
-from artist20.models import ArtistResNet
 
 
 def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     """Draw the network."""
     metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
     checkpoint = artifacts.read_checkpoint(folder / "best.pt", made_by)
-    form = {
-        "kind": "resnet",
-        "window_frames": int,
-        "config": {"width": int, "keep_frequency": bool, "dropout": float},
-    }
+    form = {"kind": "resnet", "window_frames": int, "config": resnet.CONFIG_FORM}
     if not artifacts.has_form(checkpoint, form):
         raise UserError(f"{folder / 'best.pt'} is no checkpoint of {made_by}: run it again")
     config, n_frames, name = checkpoint["config"], checkpoint["window_frames"], metrics["model"]
-    network = ArtistResNet(
-        len(checkpoint["classes"]),
-        spectrogram.N_MELS,
-        config["dropout"],
-        width=config["width"],
-        keep_frequency=config["keep_frequency"],
-    )
+    network = resnet.make_network(checkpoint)
     # On the meta device a forward pass has shapes and computes nothing.
     rows = architecture.describe(
         network.to("meta"),
-        torch.zeros(1, n_frames, spectrogram.N_MELS, device="meta"),
+        torch.zeros(1, n_frames, config["n_mels"], device="meta"),
         input_name=f"log-mel, {spectrogram.to_seconds(n_frames):.1f} s",
     )
     figure = figures_network.architecture(

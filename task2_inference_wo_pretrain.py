@@ -16,10 +16,12 @@ RESULTS_DIR/task2/resnet_strong.
 from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
 
 import argparse
+from functools import partial
 
 import numpy as np
 
 from artist20 import UserError, artifacts, inference, resnet, spectrogram
+from artist20.spectrogram import FrontEnd
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,11 +44,14 @@ def main() -> int:
         if network.classes != classes:
             raise UserError(f"{path} and {paths[0]} know different artists")
 
-    def score_song(log_mel: np.ndarray) -> np.ndarray:
-        return np.stack([network.score(log_mel).mean(axis=0) for network in networks])
+    def score_song(log_mels: dict[FrontEnd, np.ndarray]) -> np.ndarray:
+        scores = [network.score(log_mels[network.front_end]) for network in networks]
+        return np.stack([of_windows.mean(axis=0) for of_windows in scores])
 
-    # A log-mel takes a sixteenth of its waveform's memory: it is what workers hand over.
-    return inference.run(args, folder, paths, classes, score_song, spectrogram.load_log_mel)
+    # Log-mels take a fraction of their waveform's memory: they are what workers hand over.
+    front_ends = {network.front_end for network in networks}
+    read_song = partial(spectrogram.load_log_mels, front_ends=front_ends)
+    return inference.run(args, folder, paths, classes, score_song, read_song)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ from artist20 import (
     training,
 )
 from artist20.models import ArtistResNet
-from artist20.spectrogram import LogMels
+from artist20.spectrogram import FrontEnd, LogMels
 
 SCRIPT = "task2_train_wo_pretrain.py"
 NOISE_SNR_DB = (15.0, 40.0)
@@ -67,7 +67,9 @@ class Recipe:
         Random crops of every song in an epoch.
     warmup_epochs : int
         Of linearly growing learning rate, before the cosine.
-    width, keep_frequency
+    n_fft, n_mels : int
+        See :class:`artist20.spectrogram.FrontEnd`.
+    width, keep_frequency, bins_per_band, statistics
         See :class:`artist20.models.ArtistResNet`.
     dropout, weight_decay, label_smoothing, mixup_alpha : float
         Regularisation.
@@ -91,8 +93,12 @@ class Recipe:
     crop_seconds: float
     crops_per_song: int
     warmup_epochs: int
+    n_fft: int
+    n_mels: int
     width: int
     keep_frequency: bool
+    bins_per_band: int
+    statistics: bool
     dropout: float
     weight_decay: float
     label_smoothing: float
@@ -107,6 +113,11 @@ class Recipe:
     mask_share: float
     select: bool
 
+    @property
+    def front_end(self) -> FrontEnd:
+        """What log-mels are made with."""
+        return FrontEnd(self.n_fft, self.n_mels)
+
 
 DECK = Recipe(
     epochs=100,
@@ -115,8 +126,12 @@ DECK = Recipe(
     crop_seconds=150,
     crops_per_song=1,
     warmup_epochs=0,
+    n_fft=1024,
+    n_mels=64,
     width=64,
     keep_frequency=False,
+    bins_per_band=1,
+    statistics=False,
     dropout=0.3,
     weight_decay=0.01,
     label_smoothing=0.1,
@@ -139,8 +154,12 @@ STRONG = dataclasses.replace(
     crop_seconds=5,
     crops_per_song=4,
     warmup_epochs=3,
+    n_fft=4096,
+    n_mels=256,
     width=32,
     keep_frequency=True,
+    bins_per_band=4,
+    statistics=True,
     weight_decay=0.05,
     select=False,
 )
@@ -179,10 +198,11 @@ def augmented_batches(
             tempo, pitch = (
                 ratio ** rng.uniform(-1, 1, len(log_mel)) for ratio in (recipe.tempo, recipe.pitch)
             )
-            log_mel = augment.warp_log_mel(log_mel, n_frames, tempo, pitch, spectrogram.mel_hz())
+            mel_hz = spectrogram.mel_hz(recipe.n_mels)
+            log_mel = augment.warp_log_mel(log_mel, n_frames, tempo, pitch, mel_hz)
         if recipe.gain_db or recipe.equalizer_db:
             curves = augment.equalizer_curves(
-                len(log_mel), spectrogram.N_MELS, recipe.gain_db, recipe.equalizer_db, rng
+                len(log_mel), recipe.n_mels, recipe.gain_db, recipe.equalizer_db, rng
             )
             log_mel = log_mel + curves.to(device)[:, None]
         snr_db = rng.uniform(*NOISE_SNR_DB, len(crops))
@@ -198,15 +218,35 @@ def augmented_batches(
 
 
 def make_model(
-    n_classes: int, songs: LogMels, recipe: Recipe, device: torch.device
+    n_classes: int,
+    songs: LogMels,
+    n_frames: int,
+    recipe: Recipe,
+    device: torch.device,
+    rng: np.random.Generator,
 ) -> ArtistResNet:
-    """Make the network, with the training songs' mean and deviation of every mel bin in it."""
+    """Make the network, with the training songs' mean and deviation of all that it standardises."""
     model = ArtistResNet(
-        n_classes, spectrogram.N_MELS, recipe.dropout, recipe.width, recipe.keep_frequency
+        n_classes,
+        recipe.n_mels,
+        recipe.dropout,
+        recipe.width,
+        recipe.keep_frequency,
+        recipe.bins_per_band,
+        recipe.statistics,
     )
     mean, std = songs.mean_and_std()
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
+    if model.statistics is not None:
+        no_labels = np.zeros(len(songs.spans), dtype=int)
+        crops = spectrogram.random_crops(songs, no_labels, n_frames, recipe.batch_size, rng)
+        statistics = torch.cat(
+            [model.statistics.of(model.standardize(x.float())) for x, _ in crops]
+        ).double()
+        model.statistics.standardize.mean.copy_(statistics.mean(dim=0))
+        # All alike where there is one song, or silence.
+        model.statistics.standardize.std.copy_(statistics.std(dim=0, correction=0).clamp_min(1e-3))
     model.to(device, memory_format=torch.channels_last)
     return parallel.synchronize_batch_norm(model)
 
@@ -231,7 +271,7 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
     # second one. They are named at its end, before anything is trained, replaced or removed.
     reasons: dict[str, str] = {}
     files = [song.file for song in songs]
-    spectrogram.cached_log_mels(cache, files, keys, args.workers, reasons)
+    spectrogram.cached_log_mels(cache, files, keys, args.workers, recipe.front_end, reasons)
     left_out = dataset.find_unreadable(songs, keys, reasons, args.skip_unreadable)
     if left_out:
         train_songs, val_songs, classes = dataset.read_to_fit(*of_data, left_out)
@@ -248,7 +288,7 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
         "schedule": "cosine annealing",
         "precision": cli.plain_name(precision),
         "patience": args.patience,
-        "front_end": spectrogram.FRONT_END,
+        "front_end": recipe.front_end.settings(),
         "dataset": dataset.identity(data),
         "also_train_on": dataset.fingerprint(twins, twin_keys) if twins else None,
         "fold": args.fold,
@@ -268,6 +308,7 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
         [song.file for song in (*train_songs, *val_songs, *twins)],
         [*keys, *twin_keys],
         args.workers,
+        recipe.front_end,
     )
     for first, length in everything.spans:
         store.check_finite(everything.rows[first : first + length], cache)
@@ -285,7 +326,8 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
         n_frames = longest
 
     cli.seed_everything(args.seed)
-    model = make_model(len(classes), train_mels, recipe, device)
+    rng = np.random.default_rng(args.seed)
+    model = make_model(len(classes), train_mels, n_frames, recipe, device, rng)
     if args.compile:
         model.compile()
     optimizer = torch.optim.AdamW(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from artist20.models import BasicBlock, Standardize
+from artist20.models import BasicBlock, Standardize, TimeStatistics
 
 Kind = Literal["input", "front end", "convolution", "pooling", "linear", "other", "not drawn"]
 
@@ -41,6 +41,8 @@ class Layer:
         Shape of its output without the batch axis.
     n_parameters, n_trainable : int
         Number of parameters, and how many of them a training step would change.
+    shortcut : bool
+        Whether its input is the output of an earlier row than the one before.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Layer:
     output_shape: tuple[int, ...]
     n_parameters: int
     n_trainable: int
+    shortcut: bool = False
 
     @property
     def frozen(self) -> bool:
@@ -94,7 +97,7 @@ class _Trace(TorchFunctionMode):
             kernel = kwargs["kernel_size"] if "kernel_size" in kwargs else args[1]
             if _size(kernel) != "1×1":
                 self.operations.append(f"{_size(kernel)} {_POOLS[name]}")
-        else:
+        elif name != "__get__":  # an attribute, such as a shape
             self.operations.append(name)
         return func(*args, **kwargs)
 
@@ -214,13 +217,17 @@ def _add_call(layers: list[Layer], call: _Call, counted: set[int]) -> list[Layer
     if kind == "other" and all(layer.kind in ("input", "front end") for layer in layers):
         kind = "front end"
     shape = call.output_shape[1:]
-    return [*layers, Layer(call.name, kind, _detail(call), shape, n_parameters, n_trainable)]
+    shortcut = not call.before and call.input_shape[1:] != last.output_shape
+    sizes = (n_parameters, n_trainable)
+    return [*layers, Layer(call.name, kind, _detail(call), shape, *sizes, shortcut)]
 
 
 def _add_functions(
     layers: list[Layer], operations: list[str], shape: tuple[int, ...]
 ) -> list[Layer]:
     """Account for functions between two modules; ``shape`` is what they leave, with the batch."""
+    if not operations:
+        return layers  # what comes next, if not of this shape, is on a shortcut
     last = layers[-1]
     before, after = last.output_shape, shape[1:]
     if math.prod(after) == math.prod(before):
@@ -266,6 +273,11 @@ def _detail(call: _Call) -> str:
             return f"linear {module.in_features} → {module.out_features}"
         case nn.MaxPool2d():
             return f"{_size(module.kernel_size)} max pool{_stride(module.stride)}"
+        case nn.AvgPool1d():
+            return f"average of {module.kernel_size[0]} neighbours"
+        case TimeStatistics():
+            linear = f"linear {module.output.in_features} → {module.output.out_features}"
+            return f"shortcut: mean, deviation, maximum, minimum over time; {linear}"
         case nn.BatchNorm1d() | nn.BatchNorm2d():
             return "batch norm"
         case nn.Dropout():

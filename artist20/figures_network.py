@@ -119,7 +119,7 @@ def architecture(rows: Sequence["Layer"], *, title: str) -> Figure:
                 fontsize=13,
                 fontweight=weight,
             )
-        if index:
+        if index and not row.shortcut:
             axes.annotate(
                 "",
                 (MARGIN + box_width / 2, bottom + height),

@@ -4,6 +4,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,8 +58,8 @@ def run(
     folder: Path,
     checkpoints: Sequence[Path],
     classes: list[str],
-    score_song: Callable[[np.ndarray], np.ndarray],
-    read_song: Callable[[Path], np.ndarray] = audio.load,
+    score_song: Callable[[Any], np.ndarray],
+    read_song: Callable[[Path], Any] = audio.load,
 ) -> int:
     """Name the artists of the test songs, or of the files given with --audio.
 
@@ -75,7 +76,7 @@ def run(
     score_song : callable
         What ``read_song`` returned -> (n_windows, n_classes) probabilities.
     read_song : callable
-        File -> array, in worker processes.
+        File -> what ``score_song`` takes, in worker processes.
 
     Returns
     -------

@@ -110,6 +110,37 @@ class BasicBlock(nn.Module):
         return F.relu(y + self.shortcut(x))
 
 
+class TimeStatistics(nn.Module):
+    """A linear map of each mel bin's mean, deviation, maximum and minimum over time.
+
+    Parameters
+    ----------
+    n_mels : int
+        Mel bins of the input.
+    n_classes : int
+        Number of artists.
+    dropout : float
+        Probability with which a statistic is dropped while training.
+    """
+
+    def __init__(self, n_mels: int, n_classes: int, dropout: float = 0.5) -> None:
+        super().__init__()
+        # By fixed numbers and not by batch normalisation, which fails on a batch of one.
+        self.standardize = Standardize(4 * n_mels)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(4 * n_mels, n_classes, bias=False)
+        nn.init.zeros_(self.output.weight)  # what there are many of must be learnt to matter
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, frames, n_mels) to (batch, n_classes)."""
+        return self.output(self.dropout(self.standardize(self.of(x))))
+
+    @staticmethod
+    def of(x: Tensor) -> Tensor:
+        """Compute the statistics: (batch, frames, n_mels) -> (batch, 4 * n_mels)."""
+        return torch.cat([x.mean(1), x.std(1, correction=0), x.amax(1), x.amin(1)], dim=1)
+
+
 class ArtistResNet(nn.Module):
     """The residual CNN on log-mel spectrograms, trained from scratch.
 
@@ -128,6 +159,11 @@ class ArtistResNet(nn.Module):
         Channels of the first stage.
     keep_frequency : bool
         Pool over time alone, so that the hidden layer knows at which frequency something was.
+    bins_per_band : int
+        Neighbouring mel bins that are averaged for the convolutions.
+    statistics : bool
+        Ask :class:`TimeStatistics` of all bins, as they are before they are averaged, for a second
+        opinion, on a shortcut around the convolutions.
     """
 
     def __init__(
@@ -137,12 +173,16 @@ class ArtistResNet(nn.Module):
         dropout: float = 0.3,
         width: int = 64,
         keep_frequency: bool = False,
+        bins_per_band: int = 1,
+        statistics: bool = False,
     ) -> None:
         super().__init__()
         narrow, middle, wide = width, 2 * width, 4 * width
         self.keep_frequency = keep_frequency
-        n_bands = -(-n_mels // 16) if keep_frequency else 1  # four strides of 2
+        n_bands = -(-(n_mels // bins_per_band) // 16) if keep_frequency else 1  # 4 strides of 2
         self.standardize = Standardize(n_mels)
+        self.statistics = TimeStatistics(n_mels, n_classes) if statistics else None
+        self.bands = nn.AvgPool1d(bins_per_band) if bins_per_band > 1 else None
         self.stem = nn.Sequential(
             nn.Conv2d(1, narrow, 7, stride=2, padding=3, bias=False),
             nn.BatchNorm2d(narrow),
@@ -158,12 +198,22 @@ class ArtistResNet(nn.Module):
         self.output = nn.Linear(wide, n_classes)
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Map log-mels of shape (batch, frames, n_mels) to logits of shape (batch, n_classes)."""
-        return self.output(self.embed(log_mel))
+        """Map log-mels of shape (batch, frames, n_mels) to logits of shape (batch, n_classes).
+
+        With ``statistics`` there are two of each, (2, batch, n_classes). Either learns by itself,
+        and their probabilities are averaged: added up, one would learn only what the other lacks.
+        """
+        x = self.standardize(log_mel)
+        logits = self.output(self._convolve(x))
+        return logits if self.statistics is None else torch.stack([logits, self.statistics(x)])
 
     def embed(self, log_mel: Tensor) -> Tensor:
         """Map the same to what the last layer is given: (batch, 4 * width)."""
-        x = self.standardize(log_mel).transpose(1, 2).unsqueeze(1)
+        return self._convolve(self.standardize(log_mel))
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        x = x if self.bands is None else self.bands(x)
+        x = x.transpose(1, 2).unsqueeze(1)
         x = self.stage3(self.stage2(self.stage1(self.stem(x))))
         axes = (3,) if self.keep_frequency else (2, 3)
         pooled = torch.cat([x.mean(dim=axes), x.amax(dim=axes)], dim=1)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +12,23 @@ from torch import Tensor
 
 from artist20 import UserError, artifacts, cli, spectrogram, training
 from artist20.models import ArtistResNet
-from artist20.spectrogram import LogMels
+from artist20.spectrogram import FrontEnd, LogMels
 
 BATCH_SECONDS = 2400.0  # audio scored at a time
 # Windows of a curve over a song, which long ones would flatten.
 CURVE_PARTS = 6  # a window is at most this part of the song
 CURVE_HOP_PARTS = 4  # a window begins a quarter of its length after the one before
 CURVE_MIN_SECONDS = 1.0
+
+CONFIG_FORM = {
+    "n_fft": int,
+    "n_mels": int,
+    "dropout": float,
+    "width": int,
+    "keep_frequency": bool,
+    "bins_per_band": int,
+    "statistics": bool,
+}  # what a checkpoint says of the network itself
 
 
 @dataclass(frozen=True)
@@ -32,17 +43,20 @@ class TrainedResNet:
         Length of the windows that it was trained on.
     trained_on : str
         Which songs, for people.
+    front_end : FrontEnd
+        What its log-mels are made with.
     predict : callable
-        (batch, n_frames, N_MELS) log-mels -> (batch, n_classes) probabilities.
+        (batch, n_frames, n_mels) log-mels -> (batch, n_classes) probabilities.
     """
 
     classes: list[str]
     window_frames: int
     trained_on: str
+    front_end: FrontEnd
     predict: Callable[[Tensor], np.ndarray]
 
     def score(self, log_mel: np.ndarray) -> np.ndarray:
-        """Score windows over the whole of a song, (n_frames, N_MELS): (n_windows, n_classes)."""
+        """Score windows over the whole of a song, (n_frames, n_mels): (n_windows, n_classes)."""
         song = LogMels(log_mel, [(0, len(log_mel))])
         n_frames = self.window_frames
         return spectrogram.score_windows(self.predict, song, n_frames, _batch_size(n_frames))[0]
@@ -58,7 +72,7 @@ class TrainedResNet:
         Parameters
         ----------
         log_mel : np.ndarray
-            (n_frames, N_MELS).
+            (n_frames, n_mels).
 
         Returns
         -------
@@ -111,29 +125,45 @@ def load(path: Path, device: torch.device, precision_option: str) -> TrainedResN
         "window_frames": int,
         "trained_on": str,
         "config": {
-            "width": int,
-            "keep_frequency": bool,
+            **CONFIG_FORM,
             "precision": str,
-            "front_end": spectrogram.FRONT_END,
+            "front_end": dict,
         },
     }
-    if not artifacts.has_form(checkpoint, form) or not checkpoint["window_frames"] > 0:
+    if not (
+        artifacts.has_form(checkpoint, form)
+        and checkpoint["window_frames"] > 0
+        and config["front_end"] == front_end_of(config).settings()
+    ):
         raise UserError(
             f"{path} is not of this version of task2_train_wo_pretrain.py: run that again, or name "
             "another with --checkpoint"
         )
     precision = cli.choose_precision(precision_option, device, config["precision"])
-    model = ArtistResNet(
-        len(checkpoint["classes"]),
-        spectrogram.N_MELS,
-        width=config["width"],
-        keep_frequency=config["keep_frequency"],
-    )
+    model = make_network(checkpoint)
     training.load_weights(model, checkpoint, path, "task2_train_wo_pretrain.py --overwrite")
     model.to(device)
     predict = partial(training.predict, model, precision=precision)
     return TrainedResNet(
-        checkpoint["classes"], checkpoint["window_frames"], checkpoint["trained_on"], predict
+        checkpoint["classes"],
+        checkpoint["window_frames"],
+        checkpoint["trained_on"],
+        front_end_of(config),
+        predict,
+    )
+
+
+def front_end_of(config: dict[str, Any]) -> FrontEnd:
+    """Return what a network of these settings has its log-mels made with."""
+    return FrontEnd(config["n_fft"], config["n_mels"])
+
+
+def make_network(checkpoint: dict[str, Any]) -> ArtistResNet:
+    """Make the network of a checkpoint whose config has CONFIG_FORM, without its weights."""
+    config = checkpoint["config"]
+    return ArtistResNet(
+        len(checkpoint["classes"]),
+        **{name: config[name] for name in CONFIG_FORM if name != "n_fft"},
     )
 
 

@@ -41,7 +41,7 @@ def draw(file: Path, network: TrainedResNet, folder: Path) -> tuple[Figure, str]
         If the file cannot be read.
     """
     waveform = audio.load(file)
-    log_mel = spectrogram.log_mel(waveform)
+    log_mel = spectrogram.log_mel(waveform, network.front_end)
     whole = network.score(log_mel).mean(axis=0)
     seconds, probabilities, window_seconds = network.curve(log_mel)
 
@@ -60,7 +60,7 @@ def draw(file: Path, network: TrainedResNet, folder: Path) -> tuple[Figure, str]
     title = f"{name}, as heard by {heard_by}, trained on {network.trained_on}"
     figure = figures_songs.song_timeline(
         log_mel,
-        spectrogram.mel_hz(),
+        spectrogram.mel_hz(network.front_end.n_mels),
         max(len(waveform) / audio.SAMPLE_RATE, spectrogram.to_seconds(1)),
         seconds,
         probabilities[:, columns],

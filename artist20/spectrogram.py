@@ -1,7 +1,8 @@
 """Task 2, model 2: waveform -> log-mel, kept decoded; crops for training, windows for scoring."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,37 @@ from artist20.augment import random_start
 from artist20.evaluation import window_starts
 from artist20.store import stored_rows
 
-N_FFT = 1024  # samples, 64 ms
 HOP_LENGTH = 512  # samples, 32 ms
-N_MELS = 64
 F_MAX = 8000.0  # Hz
 AMIN = 1e-10  # power below which levels in dB are not followed
-BLOCK_FRAMES = 4096  # frames computed at a time, which bounds memory: 131 s
+BLOCK_SAMPLES = 2**22  # in the frames computed at a time, which bounds memory
 
-# What the log-mels in a store and those of inference depend on.
-FRONT_END: dict[str, Any] = {
-    "sample_rate": SAMPLE_RATE,
-    "n_fft": N_FFT,
-    "hop_length": HOP_LENGTH,
-    "n_mels": N_MELS,
-    "f_max": F_MAX,
-    "amin": AMIN,
-}
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """What log-mels are made with, beside what is the same for all.
+
+    Attributes
+    ----------
+    n_fft : int
+        Length of a frame in samples.
+    n_mels : int
+        Number of mel bins, from 0 Hz to F_MAX.
+    """
+
+    n_fft: int = 1024  # 64 ms
+    n_mels: int = 64
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that the log-mels in a store and those of inference depend on."""
+        return {
+            "sample_rate": SAMPLE_RATE,
+            "n_fft": self.n_fft,
+            "hop_length": HOP_LENGTH,
+            "n_mels": self.n_mels,
+            "f_max": F_MAX,
+            "amin": AMIN,
+        }
 
 
 def to_frames(seconds: float) -> int:
@@ -47,51 +63,61 @@ def to_seconds(n_frames: int) -> float:
 
 
 @cache
-def mel_hz() -> np.ndarray:
-    """Return the mel bins' centre frequencies in Hz: (N_MELS,)."""
-    return librosa.mel_frequencies(N_MELS + 2, fmin=0, fmax=F_MAX)[1:-1]
+def mel_hz(n_mels: int) -> np.ndarray:
+    """Return the mel bins' centre frequencies in Hz: (n_mels,)."""
+    return librosa.mel_frequencies(n_mels + 2, fmin=0, fmax=F_MAX)[1:-1]
 
 
-def log_mel(waveform: np.ndarray) -> np.ndarray:
+def log_mel(waveform: np.ndarray, front_end: FrontEnd) -> np.ndarray:
     """Compute the log-mel spectrogram, as librosa's melspectrogram in dB re 1.
 
     Parameters
     ----------
     waveform : np.ndarray
         (n_samples,) float32 at 16 kHz.
+    front_end : FrontEnd
+        What to make it with.
 
     Returns
     -------
     np.ndarray
-        (n_frames, N_MELS) float16 in dB, n_frames = 1 + n_samples // HOP_LENGTH. Half precision
+        (n_frames, n_mels) float16 in dB, n_frames = 1 + n_samples // HOP_LENGTH. Half precision
         resolves 0.06 dB or better over the whole range of levels.
     """
+    n_fft, n_mels = front_end.n_fft, front_end.n_mels
     n_frames = 1 + len(waveform) // HOP_LENGTH
-    result = np.empty((n_frames, N_MELS), np.float16)  # pieces between blocks would split the heap
-    for start in range(0, n_frames, BLOCK_FRAMES):
-        stop = min(start + BLOCK_FRAMES, n_frames)
-        first = start * HOP_LENGTH - N_FFT // 2
-        last = (stop - 1) * HOP_LENGTH + N_FFT // 2
+    n_together = max(1, BLOCK_SAMPLES // n_fft)
+    result = np.empty((n_frames, n_mels), np.float16)  # pieces between blocks would split the heap
+    for start in range(0, n_frames, n_together):
+        stop = min(start + n_together, n_frames)
+        first = start * HOP_LENGTH - n_fft // 2
+        last = (stop - 1) * HOP_LENGTH + n_fft // 2
         around = (max(0, -first), max(0, last - len(waveform)))
         block = np.pad(waveform[max(0, first) : last], around)
-        power = _mel_spectrogram()(torch.from_numpy(block))
+        power = _mel_spectrogram(front_end)(torch.from_numpy(block))
         result[start:stop] = (10 * power.clamp_min(AMIN).log10()).T.half().numpy()
     return result
 
 
-def load_log_mel(file: Path) -> np.ndarray:
+def load_log_mel(file: Path, front_end: FrontEnd) -> np.ndarray:
     """Decode a file and compute its :func:`log_mel`."""
-    return log_mel(audio.load(file))
+    return log_mel(audio.load(file), front_end)
+
+
+def load_log_mels(file: Path, front_ends: Collection[FrontEnd]) -> dict[FrontEnd, np.ndarray]:
+    """Decode a file once and compute its :func:`log_mel` with each of the front ends."""
+    waveform = audio.load(file)
+    return {front_end: log_mel(waveform, front_end) for front_end in front_ends}
 
 
 @cache
-def _mel_spectrogram() -> torchaudio.transforms.MelSpectrogram:
+def _mel_spectrogram(front_end: FrontEnd) -> torchaudio.transforms.MelSpectrogram:
     return torchaudio.transforms.MelSpectrogram(
         SAMPLE_RATE,
-        n_fft=N_FFT,
+        n_fft=front_end.n_fft,
         hop_length=HOP_LENGTH,
         f_max=F_MAX,
-        n_mels=N_MELS,
+        n_mels=front_end.n_mels,
         center=False,
         norm="slaney",
         mel_scale="slaney",
@@ -104,7 +130,7 @@ class LogMels:
     Parameters
     ----------
     rows : np.ndarray or Tensor
-        (n_rows, N_MELS) float16: all frames of the store, or those that :meth:`on` copied.
+        (n_rows, n_mels) float16: all frames of the store, or those that :meth:`on` copied.
     spans : sequence of (int, int)
         First frame and number of frames of each song.
     """
@@ -114,7 +140,7 @@ class LogMels:
         self.spans = list(spans)
 
     def crop(self, song: int, start: int, n_frames: int) -> np.ndarray | Tensor:
-        """Cut (n_frames, N_MELS) out of a song; a shorter song is repeated from its beginning."""
+        """Cut (n_frames, n_mels) out of a song; a shorter song is repeated from its beginning."""
         first, length = self.spans[song]
         if start + n_frames <= length:
             return self.rows[first + start : first + start + n_frames]
@@ -122,15 +148,15 @@ class LogMels:
 
     def near(self, device: torch.device) -> "LogMels":
         """Hold the songs on a GPU if they take at most half of its free memory."""
-        n_rows = sum(length for _, length in self.spans)
-        if device.type != "cuda" or 2 * n_rows * N_MELS * 2 > torch.cuda.mem_get_info(device)[0]:
+        n_bytes = sum(length for _, length in self.spans) * self.rows.shape[1] * 2
+        if device.type != "cuda" or 2 * n_bytes > torch.cuda.mem_get_info(device)[0]:
             return self
         return self.on(device)
 
     def on(self, device: torch.device) -> "LogMels":
         """Copy these songs' frames, and no others', to a device."""
         lengths = np.array([length for _, length in self.spans])
-        rows = torch.empty((lengths.sum(), N_MELS), dtype=torch.float16, device=device)
+        rows = torch.empty((lengths.sum(), self.rows.shape[1]), dtype=torch.float16, device=device)
         starts = np.cumsum(lengths) - lengths
         for (first, length), start in zip(self.spans, starts, strict=True):
             rows[start : start + length] = torch.from_numpy(
@@ -139,8 +165,9 @@ class LogMels:
         return LogMels(rows, list(zip(starts.tolist(), lengths.tolist(), strict=True)))
 
     def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and standard deviation of every mel bin over all frames: 2 x (N_MELS,)."""
-        total, squares, n_frames = np.zeros(N_MELS), np.zeros(N_MELS), 0
+        """Return mean and standard deviation of every mel bin over all frames: 2 x (n_mels,)."""
+        n_mels = self.rows.shape[1]
+        total, squares, n_frames = np.zeros(n_mels), np.zeros(n_mels), 0
         for first, length in self.spans:
             frames = self.rows[first : first + length].astype(np.float64)
             total += frames.sum(axis=0)
@@ -155,6 +182,7 @@ def cached_log_mels(
     files: Sequence[Path],
     keys: Sequence[str],
     workers: int,
+    front_end: FrontEnd,
     unreadable: dict[str, str] | None = None,
 ) -> LogMels:
     """Compute, or find in the store under ``parent``, the log-mels of songs.
@@ -169,17 +197,19 @@ def cached_log_mels(
         Their :func:`artist20.dataset.content_keys`.
     workers : int
         Number of processes.
+    front_end : FrontEnd
+        What to make them with.
     unreadable : dict of str to str, optional
         See :func:`artist20.store.stored_rows`; these songs are not in the result.
     """
     rows, index = stored_rows(
         parent,
         "log_mel",
-        FRONT_END,
+        front_end.settings(),
         "float16",
-        N_MELS,
+        front_end.n_mels,
         dict(zip(keys, files, strict=True)),
-        load_log_mel,
+        partial(load_log_mel, front_end=front_end),
         workers=workers,
         label="log-mels",
         unreadable=unreadable,
@@ -204,7 +234,7 @@ def random_crops(
     Yields
     ------
     log_mel : Tensor
-        (batch, n_frames, N_MELS) float16.
+        (batch, n_frames, n_mels) float16.
     labels : Tensor
         (batch,) class indices.
     """
@@ -236,7 +266,7 @@ def score_windows(
     Parameters
     ----------
     predict : callable
-        (batch, n_frames, N_MELS) float16 -> (batch, n_classes).
+        (batch, n_frames, n_mels) float16 -> (batch, n_classes).
     songs : LogMels
         The songs.
     n_frames : int

@@ -137,7 +137,8 @@ def fit(
     Parameters
     ----------
     model : nn.Module
-        The network, on its device.
+        The network, on its device. It may give several answers, (n_answers, batch, n_classes): each
+        learns by itself.
     optimizer, scheduler
         A plateau scheduler is stepped with the validation loss, others once per epoch.
     batches : callable
@@ -331,8 +332,14 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
 
 
 def predict(model: nn.Module, x: Tensor, precision: torch.dtype) -> np.ndarray:
-    """Return class probabilities of a batch: (batch, n_classes) float32."""
-    return _apply(model, model, x, precision).softmax(dim=1).cpu().numpy()
+    """Return class probabilities of a batch: (batch, n_classes) float32.
+
+    Those of a network with several answers, (n_answers, batch, n_classes), are averaged.
+    """
+    probabilities = _apply(model, model, x, precision).softmax(dim=-1)
+    if probabilities.dim() == 3:
+        probabilities = probabilities.mean(dim=0)
+    return probabilities.cpu().numpy()
 
 
 def embed(model: nn.Module, x: Tensor, precision: torch.dtype) -> np.ndarray:
@@ -581,11 +588,13 @@ def train_epoch(
             mine = parallel.share(n_examples).to(device)
             x, targets = x[mine], targets[mine]
         with autocast(device, precision):
-            logits = model(x)
+            logits = model(x).float()
+        n_answers = len(logits) if logits.dim() == 3 else 1  # every one is to be right by itself
+        targets = targets.expand(logits.shape).reshape(-1, logits.shape[-1])
         loss = F.cross_entropy(
-            logits.float(), targets, reduction="sum", label_smoothing=label_smoothing
+            logits.reshape(targets.shape), targets, reduction="sum", label_smoothing=label_smoothing
         )
-        loss = loss / n_examples
+        loss = loss / (n_answers * n_examples)
         optimizer.zero_grad(set_to_none=True)
         # Averaged over the processes: the sum of their parts of the mean is wanted.
         (loss * parallel.world_size()).backward()

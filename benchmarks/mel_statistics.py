@@ -52,8 +52,8 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.make_parser(__doc__)
     cli.add_data_options(parser)
-    parser.add_argument("--n-fft", type=cli.positive_int, default=spectrogram.N_FFT, help="samples")
-    parser.add_argument("--n-mels", type=cli.positive_int, default=spectrogram.N_MELS, help="bins")
+    parser.add_argument("--n-fft", type=cli.positive_int, default=1024, help="samples")
+    parser.add_argument("--n-mels", type=cli.positive_int, default=64, help="bins")
     return parser.parse_args()
 
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 import task2_train
 import task2_train_wo_pretrain as resnet
 from artist20 import audio, cli, dataset, panns, spectrogram, training
-from artist20.spectrogram import LogMels
+from artist20.spectrogram import FrontEnd, LogMels
 from artist20.store import map_songs
 
 
@@ -55,7 +55,7 @@ def train_epoch(
     training.train_epoch(model, optimizer, batches, 0.1, int, precision, state, [], bar)
 
 
-def straightforward_crop(file: Path, n_frames: int) -> np.ndarray:
+def straightforward_crop(file: Path, n_frames: int, front_end: FrontEnd) -> np.ndarray:
     """Decode a song and compute the log-mel of a crop, as a data set's __getitem__ often does."""
     y, sr = librosa.load(file, sr=audio.SAMPLE_RATE)
     n_samples = n_frames * spectrogram.HOP_LENGTH
@@ -63,9 +63,9 @@ def straightforward_crop(file: Path, n_frames: int) -> np.ndarray:
     power = librosa.feature.melspectrogram(
         y=y[start : start + n_samples],
         sr=sr,
-        n_fft=spectrogram.N_FFT,
+        n_fft=front_end.n_fft,
         hop_length=spectrogram.HOP_LENGTH,
-        n_mels=spectrogram.N_MELS,
+        n_mels=front_end.n_mels,
     )
     return librosa.power_to_db(power).astype(np.float32)
 
@@ -81,11 +81,13 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, cache: Path) 
     classes = dataset.class_names(songs)
     labels = dataset.class_indices(songs, classes)
     keys = dataset.content_keys(songs)
-    mels = spectrogram.cached_log_mels(cache, [song.file for song in songs], keys, args.workers)
+    recipe = dataclasses.replace(resnet.RECIPES["deck"], batch_size=args.batch_size)
+    files = [song.file for song in songs]
+    mels = spectrogram.cached_log_mels(cache, files, keys, args.workers, recipe.front_end)
     longest = max(length for _, length in mels.spans)
     n_frames = min(spectrogram.to_frames(args.crop_seconds), longest)
-    recipe = dataclasses.replace(resnet.RECIPES["deck"], batch_size=args.batch_size)
-    model = resnet.make_model(len(classes), mels, recipe, device)
+    rng = np.random.default_rng(0)
+    model = resnet.make_model(len(classes), mels, n_frames, recipe, device, rng)
     near = mels.near(device)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -109,7 +111,9 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, cache: Path) 
     data = seconds_of(lambda: [None for _ in batches()], device)
     some = songs[: max(8, len(songs) // 8)]
     straight = seconds_of(
-        lambda: [straightforward_crop(song.file, n_frames) for song in some], device, 1
+        lambda: [straightforward_crop(song.file, n_frames, recipe.front_end) for song in some],
+        device,
+        1,
     )
     straight *= len(songs) / len(some)
     print_row("ResNet's data, cached, augmented", data, f"{len(songs)} songs")
@@ -117,11 +121,9 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, cache: Path) 
         "ResNet's data, decoded each epoch", straight, f"{straight / data:.1f} x the row above"
     )
 
-    files = [song.file for song in songs]
-
     def infer() -> None:
         for waveform in map_songs(files, audio.load, workers=args.workers, label="inference"):
-            log_mel = spectrogram.log_mel(waveform)
+            log_mel = spectrogram.log_mel(waveform, recipe.front_end)
             song = LogMels(log_mel, [(0, len(log_mel))])
             predict = lambda x: training.predict(model, x, precision)  # noqa: E731
             spectrogram.score_windows(predict, song, n_frames, 16)

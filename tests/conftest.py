@@ -22,6 +22,7 @@ from scipy.special import softmax
 
 from artist20 import artifacts, cli, evaluation
 from artist20.artifacts import FeatureSet, Predictions
+from artist20.spectrogram import FrontEnd
 
 # The same few examples in every run: the suite is quick, and fails for its code alone.
 settings.register_profile(
@@ -201,6 +202,24 @@ def toy_predictions(split: str, strengths: dict[str, float], seed: int) -> Predi
 def _reached(predictions: Predictions, name: str) -> dict[str, float]:
     scores, labels = predictions.scores[name], predictions.labels
     return {f"top{k}": evaluation.top_k_accuracy(scores, labels, k) for k in (1, 3)}
+
+
+def resnet_config(**settings: Any) -> dict[str, Any]:
+    """What a ResNet's checkpoint says of the network, as the homework has it but for ``settings``.
+
+    The front end is of their n_fft and n_mels.
+    """
+    config = {
+        "n_fft": 1024,
+        "n_mels": 64,
+        "dropout": 0.3,
+        "width": 64,
+        "keep_frequency": False,
+        "bins_per_band": 1,
+        "statistics": False,
+        "precision": "float32",
+    } | settings
+    return config | {"front_end": FrontEnd(config["n_fft"], config["n_mels"]).settings()}
 
 
 def put_network(results_dir: Path, name: str, strength: float, seed: int, **metrics: Any) -> Path:

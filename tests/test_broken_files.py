@@ -26,6 +26,7 @@ from conftest import (
     make_songs,
     put_network,
     put_task1,
+    resnet_config,
     toy_predictions,
 )
 from hypothesis import given, settings
@@ -54,7 +55,6 @@ from artist20 import (
     map_report,
     maps,
     panns,
-    spectrogram,
     training,
     vocals,
 )
@@ -138,14 +138,13 @@ def whole(tmp_path_factory) -> Path:
             "pooled": False,
         },
     )
-    front = {"front_end": spectrogram.FRONT_END, "precision": "float32"}
     put_checkpoints(
         results / "task2/resnet",
-        ArtistResNet(4, spectrogram.N_MELS, width=4),
+        ArtistResNet(4, width=4),
         kind="resnet",
         window_frames=100,
         trained_on="toy",
-        config={"width": 4, "keep_frequency": False, "dropout": 0.0, **front},
+        config=resnet_config(width=4),
     )
     # Features and a model of them, beside the others: their songs are not the toy ones.
     drawn = folder / "drawn"
@@ -244,7 +243,7 @@ def go_on(name: str, script: str) -> None:
     last = artifacts.read_checkpoint(folder / "last.pt", script)
     settings = artifacts.read_checkpoint(folder / "best.pt", script)["config"]
     training.open_run(folder, settings, script, resume=True, overwrite=False)
-    model = ArtistResNet(4, spectrogram.N_MELS, width=4)
+    model = ArtistResNet(4, width=4)
     training.load_weights(model, last, folder / "last.pt", script)
 
 

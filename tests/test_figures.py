@@ -339,6 +339,21 @@ def test_pooling_over_time_alone_is_not_called_global():
     assert rows["pooling"].output_shape == (2 * 256 * 4,)
 
 
+def test_a_shortcut_is_a_row_without_an_arrow_into_it():
+    model = ArtistResNet(7, 64, width=8, bins_per_band=4, statistics=True)
+    rows = describe(model, LOG_MEL)
+    assert sum(row.n_parameters for row in rows) == total(model)
+    assert [row.name for row in rows if row.shortcut] == ["statistics"]
+    by_name = {row.name: row for row in rows}
+    assert by_name["bands"].detail == "average of 4 neighbours"
+    assert by_name["bands"].output_shape == (by_name["standardize"].output_shape[0], 16)
+    assert by_name["statistics"].output_shape == by_name["output"].output_shape == (7,)
+    assert by_name["statistics"].detail.endswith("linear 256 → 7")
+    axes = figures_network.architecture(rows, title="t").axes[0]
+    arrows = [text for text in axes.texts if getattr(text, "arrow_patch", None)]
+    assert len(arrows) == len(rows) - 2  # none into the first row either
+
+
 def test_another_model_gives_other_rows_and_another_picture():
     wider = ArtistResNet(n_classes=20)
     wider.stage3.append(BasicBlock(256, 256, 1))

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from artist20 import UserError, artifacts, audio, cli, inference, spectrogram
+from artist20.spectrogram import FrontEnd
 
 RATE = 16_000
 CLASSES = ["abba", "beatles", "cure", "doors"]
@@ -119,7 +120,7 @@ def test_workers_hand_over_what_is_asked_for(data_dir):
         sizes.append(log_mel.nbytes)
         return np.full((1, 4), 0.25)
 
-    run(data_dir, score=score, read_song=spectrogram.load_log_mel)
+    run(data_dir, score=score, read_song=partial(spectrogram.load_log_mel, front_end=FrontEnd()))
     # A waveform of hours takes 230 MB an hour, and several times that on its way.
     assert max(sizes) < RATE // 2 * np.dtype(np.float32).itemsize / 8
 

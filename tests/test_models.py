@@ -1,7 +1,14 @@
+import numpy as np
 import pytest
 import torch
 
-from artist20.models import ArtistResNet, BasicBlock, EmbeddingMLP, Standardize
+from artist20.models import (
+    ArtistResNet,
+    BasicBlock,
+    EmbeddingMLP,
+    Standardize,
+    TimeStatistics,
+)
 
 
 def n_parameters(model):
@@ -128,6 +135,58 @@ def test_width_scales_the_resnet(width):
     assert model.output.in_features == 4 * width
     assert model(torch.randn(3, 40, 64)).shape == (3, 5)
     assert_gradient_reaches_all(model, torch.randn(6, 40, 64), 5)
+
+
+def test_convolutions_see_bands_of_averaged_bins():
+    torch.manual_seed(0)
+    fine, coarse = ArtistResNet(3, 64, bins_per_band=4).eval(), ArtistResNet(3, 16).eval()
+    coarse.load_state_dict(
+        {**fine.state_dict(), **coarse.standardize.state_dict(prefix="standardize.")}
+    )
+    x = torch.randn(2, 40, 64)
+    bands = x.unflatten(2, (16, 4)).mean(dim=3)
+    torch.testing.assert_close(fine(x), coarse(bands))
+    torch.testing.assert_close(fine.embed(x), coarse.embed(bands))
+
+
+def test_statistics_are_a_second_answer_of_all_bins():
+    torch.manual_seed(0)
+    model = ArtistResNet(5, 64, bins_per_band=4, statistics=True).eval()
+    plain = ArtistResNet(5, 64, bins_per_band=4).eval()
+    plain.load_state_dict(
+        {k: v for k, v in model.state_dict().items() if not k.startswith("statistics.")}
+    )
+    x = torch.randn(3, 40, 64)
+    answers = model(x)
+    assert answers.shape == (2, 3, 5)
+    torch.testing.assert_close(answers[0], plain(x))
+    assert not answers[1].any()  # before it has learnt
+
+    torch.nn.init.normal_(model.statistics.output.weight)
+    for bin_ in range(64):  # each bin has its say, and not only its band
+        changed = x.clone()
+        changed[:, :, bin_] += 1
+        assert not torch.allclose(model(changed)[1], model(x)[1])
+    torch.testing.assert_close(model(x[:, torch.randperm(40)])[1], model(x)[1])
+
+
+def test_time_statistics():
+    x = torch.tensor([[[1.0, 5], [3, 5], [8, 5]]])
+    expected = [4, 5, np.std([1, 3, 8]), 0, 8, 5, 1, 5]  # means, deviations, maxima, minima
+    torch.testing.assert_close(TimeStatistics.of(x), torch.tensor([expected]).float())
+    assert TimeStatistics.of(x[:, :1]).isfinite().all()  # of a single frame, too
+
+
+@pytest.mark.parametrize("n_songs", [1, 6])
+def test_gradient_reaches_both_answers(n_songs):
+    torch.manual_seed(0)
+    model = ArtistResNet(5, 64, width=8, statistics=True).train()
+    answers = model(torch.randn(n_songs, 40, 64))
+    labels = torch.zeros(2 * n_songs, dtype=int)
+    torch.nn.functional.cross_entropy(answers.flatten(0, 1), labels).backward()
+    for parameter in (model.statistics.output.weight, model.stem[0].weight):
+        assert parameter.grad.any()
+        assert parameter.grad.isfinite().all()
 
 
 def test_without_hidden_layers_the_mlp_is_logistic_regression():

@@ -14,6 +14,7 @@ from torch import nn
 
 from artist20 import artifacts, audio, dataset, parallel, spectrogram, training
 from artist20.models import ArtistResNet
+from artist20.spectrogram import FrontEnd
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -193,7 +194,7 @@ def assert_embeddings_are_the_checkpoints(folder, data_dir):
     for split, songs in zip(dataset.SPLITS, dataset.read_train_val(data_dir), strict=True):
         expected = []
         for song in songs:
-            log_mel = spectrogram.log_mel(audio.load(song.file))
+            log_mel = spectrogram.log_mel(audio.load(song.file), FrontEnd())
             windows, _ = spectrogram.score_windows(
                 lambda x: training.embed(model, x, torch.float32),
                 spectrogram.LogMels(log_mel, [(0, len(log_mel))]),

@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conftest import TOY_ARTISTS, put_network, put_task1
+from conftest import TOY_ARTISTS, put_network, put_task1, resnet_config
 from sklearn.metrics import confusion_matrix, f1_score
 
 from artist20 import (
@@ -24,8 +24,8 @@ from artist20 import (
     figures_network,
     map_report,
     panns,
+    resnet,
 )
-from artist20.models import ArtistResNet
 
 NETWORKS = {"panns": 0.7, "resnet": 0.9, "panns_strong": 1.3, "resnet_strong": 2.0}
 OF_ALL = {
@@ -46,8 +46,10 @@ HISTORY = [
 CONFIGS = {
     "panns": {"crop_seconds": 1, "sample_rate": 16000, "hidden": [8], "pooled": False},
     "panns_strong": {"crop_seconds": 1, "sample_rate": 16000, "hidden": [], "pooled": True},
-    "resnet": {"width": 64, "keep_frequency": False},
-    "resnet_strong": {"width": 32, "keep_frequency": True},
+    "resnet": resnet_config(),
+    "resnet_strong": resnet_config(
+        n_fft=4096, n_mels=256, width=32, keep_frequency=True, bins_per_band=4, statistics=True
+    ),
 }
 
 
@@ -346,7 +348,7 @@ def test_diagrams_are_of_the_network_that_was_trained(results, report):
     for recipe, name in zip(artifacts.RECIPES, ("resnet", "resnet_strong"), strict=True):
         drawn = report("task2_gen_report_wo_pretrain", "--recipe", recipe)
         texts = drawn[f"task2_architecture_diagram_{name}"][0].texts
-        network = ArtistResNet(len(TOY_ARTISTS), **CONFIGS[name])
+        network = resnet.make_network({"classes": TOY_ARTISTS, "config": CONFIGS[name]})
         n_parameters = sum(parameter.numel() for parameter in network.parameters())
         assert texts[-1].get_text() == f"{n_parameters:,} parameters, all trainable"
     drawn = report("task2_gen_report", "--recipe", "strong")

@@ -22,6 +22,7 @@ from PIL import Image
 
 from artist20 import artifacts, audio, comparison, features, fetch, spectrogram
 from artist20.models import ArtistResNet, EmbeddingMLP
+from artist20.spectrogram import FrontEnd
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -247,7 +248,9 @@ def test_embeddings_are_the_last_layers_inputs_in_the_songs_order(study, name):
         batches = {"train": [], "val": []}
         for split, songs in files.items():
             for song in songs:
-                log_mel = torch.from_numpy(spectrogram.log_mel(audio.load(song))).float()
+                log_mel = torch.from_numpy(
+                    spectrogram.log_mel(audio.load(song), FrontEnd())
+                ).float()
                 last = len(log_mel) - n
                 starts = [0, last] if last > 0 else [0]  # songs of at most two windows
                 batches[split].append(torch.stack([log_mel[s : s + n] for s in starts]))

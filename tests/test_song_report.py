@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ARTISTS, SAMPLE_RATE, write_song
+from conftest import ARTISTS, SAMPLE_RATE, resnet_config, write_song
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -17,6 +17,7 @@ import task2_gen_report_wo_pretrain as report
 import task2_inference_wo_pretrain as inference
 from artist20 import artifacts, audio, cli, figures_songs, resnet, song_report, spectrogram
 from artist20.models import ArtistResNet
+from artist20.spectrogram import FrontEnd
 
 CLASSES = sorted(ARTISTS)
 ARTIST = CLASSES[1]
@@ -32,10 +33,7 @@ def put_network(folder, width=8, window_seconds=150.0, **more):
         "kind": "resnet",
         "classes": CLASSES,
         "config": {
-            "width": width,
-            "keep_frequency": False,
-            "front_end": spectrogram.FRONT_END,
-            "precision": "float32",
+            **resnet_config(width=width),
             "dataset": "tiny, 2 + 1 songs, 0123",
         },
         "window_frames": spectrogram.to_frames(window_seconds),
@@ -106,7 +104,9 @@ def test_windows_cover_the_song_and_overlap(
         lengths.add(x.shape[1])
         return x[:, :, 0].mean(axis=1, keepdim=True).numpy()
 
-    network = resnet.TrainedResNet(["a"], spectrogram.to_frames(trained_seconds), "", predict)
+    network = resnet.TrainedResNet(
+        ["a"], spectrogram.to_frames(trained_seconds), "", FrontEnd(), predict
+    )
     seconds, probabilities, found = network.curve(log_mel)
     assert found == pytest.approx(window_seconds, abs=0.04)
     assert lengths == {round(found / 0.032)}
@@ -149,7 +149,7 @@ def test_probabilities_are_those_of_inference_and_of_the_windows(
     rivals = [float(share[:-1]) for _, share in found[1:]]
     assert rivals == sorted(rivals, reverse=True)
 
-    x = torch.from_numpy(spectrogram.log_mel(audio.load(song))).float()
+    x = torch.from_numpy(spectrogram.log_mel(audio.load(song), FrontEnd())).float()
     assert np.array_equal(log_mel, x.half())
     n = spectrogram.to_frames(1)
     starts = np.round(seconds / 0.032 - n / 2).astype(int)

@@ -7,9 +7,11 @@ import torch
 from conftest import ARTISTS, make_waveform
 
 from artist20 import audio, spectrogram
-from artist20.spectrogram import HOP_LENGTH, N_FFT, N_MELS, LogMels
+from artist20.spectrogram import HOP_LENGTH, FrontEnd, LogMels
 
 ARTIST = next(iter(ARTISTS))
+N_MELS = 64
+FRONT_END = FrontEnd()
 
 
 def toy_songs(*lengths: int, seed: int = 0) -> LogMels:
@@ -30,9 +32,10 @@ def song_rows(songs: LogMels, song: int) -> np.ndarray:
 # --- log_mel -----------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:n_fft=1024 is too large")
+@pytest.mark.filterwarnings("ignore:n_fft=.* is too large")
 @pytest.mark.parametrize("kind", ["music", "silence", "click", "short"])
-def test_log_mel_is_librosas(kind):
+@pytest.mark.parametrize("n_fft, n_mels", [(1024, 64), (4096, 256)])
+def test_log_mel_is_librosas(kind, n_fft, n_mels):
     waveform = {
         "music": make_waveform(ARTIST, 0, 3.0),
         "silence": np.zeros(16_000, np.float32),
@@ -40,32 +43,31 @@ def test_log_mel_is_librosas(kind):
         "short": make_waveform(ARTIST, 1, 0.02),
     }[kind]
     power = librosa.feature.melspectrogram(
-        y=waveform, sr=16_000, n_fft=1024, hop_length=512, n_mels=64, fmax=8000
+        y=waveform, sr=16_000, n_fft=n_fft, hop_length=512, n_mels=n_mels, fmax=8000
     )
     expected = librosa.power_to_db(power, top_db=None).T
-    result = spectrogram.log_mel(waveform)
+    result = spectrogram.log_mel(waveform, FrontEnd(n_fft, n_mels))
     assert result.dtype == np.float16
-    assert result.shape == (1 + len(waveform) // 512, 64)
+    assert result.shape == (1 + len(waveform) // 512, n_mels)
     # Half a step of half precision below 128 dB is 0.03 dB.
     np.testing.assert_allclose(result.astype(float), expected, rtol=0, atol=0.032)
 
 
 def test_log_mel_blocks_join_without_a_seam(monkeypatch):
     waveform = make_waveform(ARTIST, 2, 10.0)
-    whole = spectrogram.log_mel(waveform)
+    whole = spectrogram.log_mel(waveform, FRONT_END)
     for n_frames in (1, 100, len(whole) - 1, len(whole)):
-        monkeypatch.setattr(spectrogram, "BLOCK_FRAMES", n_frames)
-        np.testing.assert_allclose(
-            spectrogram.log_mel(waveform).astype(float), whole.astype(float), rtol=0, atol=0.032
-        )
+        monkeypatch.setattr(spectrogram, "BLOCK_SAMPLES", n_frames * FRONT_END.n_fft)
+        joined = spectrogram.log_mel(waveform, FRONT_END)
+        np.testing.assert_allclose(joined.astype(float), whole.astype(float), rtol=0, atol=0.032)
 
 
 def test_constants_are_the_front_ends():
-    assert spectrogram.FRONT_END == {
+    assert FrontEnd(2048, 128).settings() == {
         "sample_rate": 16_000,
-        "n_fft": N_FFT,
+        "n_fft": 2048,
         "hop_length": HOP_LENGTH,
-        "n_mels": N_MELS,
+        "n_mels": 128,
         "f_max": spectrogram.F_MAX,
         "amin": spectrogram.AMIN,
     }
@@ -164,22 +166,36 @@ def test_score_windows_does_not_depend_on_the_batch_size(batch_size):
 def test_cached_log_mels_are_in_the_files_order_and_computed_once(tiny_data, tmp_path, monkeypatch):
     first, _, third = sorted(tiny_data.glob("test/*.mp3"))
     files, keys = [third, first, third], ["c", "a", "c"]  # a song may be there twice
-    songs = spectrogram.cached_log_mels(tmp_path, files, keys, workers=1)
+    songs = spectrogram.cached_log_mels(tmp_path, files, keys, 1, FRONT_END)
     for song, file in enumerate(files):
-        expected = spectrogram.log_mel(audio.load(file))
+        expected = spectrogram.log_mel(audio.load(file), FRONT_END)
         np.testing.assert_array_equal(song_rows(songs, song), expected)
 
     monkeypatch.setattr(spectrogram, "log_mel", None)  # would fail in the worker
-    again = spectrogram.cached_log_mels(tmp_path, files[:2], keys[:2], workers=1)
+    again = spectrogram.cached_log_mels(tmp_path, files[:2], keys[:2], 1, FRONT_END)
     assert again.spans == songs.spans[:2]
+
+
+def test_log_mels_of_every_front_end_are_of_one_decoding(tiny_data, monkeypatch):
+    file = next(tiny_data.glob("test/*.mp3"))
+    waveform = audio.load(file)
+    decoded = []
+    monkeypatch.setattr(audio, "load", lambda file: decoded.append(file) or waveform)
+    front_ends = [FRONT_END, FrontEnd(4096, 256)]
+    log_mels = spectrogram.load_log_mels(file, front_ends)
+    assert decoded == [file]
+    assert list(log_mels) == front_ends
+    for front_end in front_ends:
+        expected = spectrogram.log_mel(waveform, front_end)
+        np.testing.assert_array_equal(log_mels[front_end], expected)
 
 
 def test_songs_held_on_a_device_are_cut_alike():
     rng = np.random.default_rng(0)
-    rows = rng.normal(size=(50, spectrogram.N_MELS)).astype(np.float16)
+    rows = rng.normal(size=(50, N_MELS)).astype(np.float16)
     songs = spectrogram.LogMels(rows, [(40, 10), (3, 20), (23, 4)])  # others' rows lie between
     held = songs.on(torch.device("cpu"))
-    assert held.rows.shape == (34, spectrogram.N_MELS)
+    assert held.rows.shape == (34, N_MELS)
     for song in range(3):
         for start in (0, 2):
             for n_frames in (1, 4, 30):

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import math
 import signal
@@ -9,9 +10,12 @@ import torch
 from conftest import ARTISTS, TOY_DATASET, make_waveform
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
+from tqdm import tqdm
 
+import task2_train_wo_pretrain as stage
 from artist20 import UserError, artifacts, augment, spectrogram, training
 from artist20.models import ArtistResNet, EmbeddingMLP
+from artist20.spectrogram import FrontEnd
 
 N_SONGS, N_CLASSES, EPOCHS = 12, 4, 5
 LABELS = np.arange(N_SONGS) % N_CLASSES
@@ -480,7 +484,7 @@ def test_overwrite_removes_the_run_and_nothing_else(tmp_path):
 
 def test_settings_survive_json(tmp_path):
     """What is compared with a metrics file must be what JSON gives back."""
-    settings = {"front_end": spectrogram.FRONT_END, "snr": [15.0, 40.0], "windows": None}
+    settings = {"front_end": FrontEnd().settings(), "snr": [15.0, 40.0], "windows": None}
     artifacts.write_json(tmp_path / "metrics.json", make_metrics(settings))
     assert open_run(tmp_path, settings)
 
@@ -545,6 +549,38 @@ def test_predict_gives_probabilities_without_dropout():
     assert np.abs(training.predict(model, X, torch.float32) - alone).max() < 1e-6
 
 
+class Twice(nn.Module):
+    """A network with two answers."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.other = nn.Linear(10, N_CLASSES), nn.Linear(10, N_CLASSES)
+
+    def forward(self, x):
+        return torch.stack([self.one(x), self.other(x)])
+
+
+def test_several_answers_learn_as_they_would_alone_and_are_averaged():
+    def learn(model, lr):
+        optimizer = torch.optim.SGD(model.parameters(), lr)
+        state = dict(training.NEW_EPOCH)
+        bar = tqdm(disable=True)
+        training.train_epoch(
+            model, optimizer, toy_batches(0), 0.1, int, torch.float32, state, [], bar
+        )
+        return model, state["loss_sum"]
+
+    together, loss = learn(Twice(), 2.0)
+    alone = [learn(each, 1.0) for each in (Twice().one, Twice().other)]  # the mean halves gradients
+    for found, (expected, _) in zip((together.one, together.other), alone, strict=True):
+        torch.testing.assert_close(found.weight, expected.weight)
+    assert loss == pytest.approx(sum(of_one for _, of_one in alone) / 2, rel=1e-5)
+    scores = [training.predict(model, X, torch.float32) for model, _ in alone]
+    found = training.predict(together, X, torch.float32)
+    np.testing.assert_allclose(found, np.mean(scores, axis=0), rtol=1e-4)
+
+
 def test_embed_gives_what_the_last_layer_is_given():
     torch.manual_seed(0)
     for model, x in (
@@ -568,7 +604,9 @@ def test_embed_gives_what_the_last_layer_is_given():
 def test_resnet_overfits_eight_songs(tmp_path):
     artists = list(ARTISTS)
     # Songs of the same artist in different classes: only the songs themselves tell them apart.
-    songs = [spectrogram.log_mel(make_waveform(artists[i % 3], i, 2.0)) for i in range(8)]
+    songs = [
+        spectrogram.log_mel(make_waveform(artists[i % 3], i, 2.0), FrontEnd()) for i in range(8)
+    ]
     labels = np.arange(8) % 4
     starts = np.cumsum([0, *map(len, songs[:-1])])
     mels = spectrogram.LogMels(
@@ -624,3 +662,24 @@ def test_the_rate_grows_then_falls_to_nothing():
     assert all(np.diff(rates[3:]) < 0)
     assert 0 < rates[-1] < 0.2
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
+
+
+def test_the_strong_network_is_standardised_by_the_training_songs():
+    rng = np.random.default_rng(0)
+    recipe = dataclasses.replace(stage.STRONG, n_mels=16, width=4)
+    level = rng.normal(-40, 10, (60, 1, 16))
+    rows = np.concatenate(level + rng.normal(0, 5, (60, 20, 16))).astype(np.float16)
+    songs = spectrogram.LogMels(rows, [(20 * i, 20) for i in range(60)])
+    cpu = torch.device("cpu")
+    model = stage.make_model(4, songs, 20, recipe, cpu, rng)
+    x = model.standardize(torch.from_numpy(rows).float().view(60, 20, 16))
+    statistics = model.statistics.standardize(model.statistics.of(x))
+    assert x.mean(dim=(0, 1)).abs().max() < 1e-3
+    assert statistics.mean(dim=0).abs().max() < 1e-3
+    assert (statistics.std(dim=0, correction=0) - 1).abs().max() < 1e-3
+
+    silence = spectrogram.LogMels(np.full((40, 16), -100, np.float16), [(0, 20), (20, 20)])
+    silent = stage.make_model(4, silence, 20, recipe, cpu, rng)
+    assert silent(torch.full((1, 20, 16), -100.0)).isfinite().all()
+    deck = dataclasses.replace(stage.DECK, n_mels=16, width=4)
+    assert stage.make_model(4, silence, 20, deck, cpu, rng).statistics is None
