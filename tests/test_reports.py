@@ -74,7 +74,8 @@ def add_task1(results_dir, level="song"):
 
 def add_network(results_dir, name):
     """Write what a network's training leaves, with what its report needs."""
-    folder = put_network(results_dir, name, NETWORKS[name], seed=len(name))
+    config = {"dropout": 0.3, **CONFIGS[name]}
+    folder = put_network(results_dir, name, NETWORKS[name], seed=len(name), settings=config)
     with (folder / "history.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [*HISTORY[0], "seconds"])
         writer.writeheader()
@@ -83,7 +84,7 @@ def add_network(results_dir, name):
     checkpoint = {
         "kind": name.removesuffix("_strong"),
         "classes": TOY_ARTISTS,
-        "config": {"dropout": 0.3, **CONFIGS[name]},
+        "config": config,
         "window_frames": 130,
         "model": {"standardize.mean": torch.zeros(n_inputs)},
     }
@@ -421,6 +422,13 @@ def test_a_checkpoint_of_an_older_version_is_left_out(some_results, names):
     status, drawn, output = names("task2_gen_report_wo_pretrain")
     assert (status, "task2_architecture_diagram_resnet" in drawn) == (1, False)
     assert "best.pt is no checkpoint of task2_train_wo_pretrain.py" in output
+
+
+def test_a_checkpoint_of_another_run_is_left_out(some_results, names):
+    change(some_results / "task2/resnet/metrics.json", settings={"dropout": 0.1})
+    status, drawn, output = names("task2_gen_report_wo_pretrain")
+    assert (status, "task2_architecture_diagram_resnet" in drawn) == (1, False)
+    assert "best.pt is not of the run in metrics.json: run task2_train_wo_pretrain.py" in output
 
 
 def test_models_of_other_songs_are_not_drawn_together(some_results, names):
