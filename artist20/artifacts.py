@@ -307,9 +307,9 @@ def sha256_file(path: Path) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON (indented, UTF-8); NaN and infinity are refused."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
 
 
 def read_json(path: Path, made_by: str) -> Any:
