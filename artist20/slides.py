@@ -982,11 +982,15 @@ def main() -> None:
     file = artifacts.results_file(args.assets_dir)
     results = artifacts.read_results(file, comparison.COMMAND)
     comparison.check_up_to_date(results, args.results_dir, file)
-    deck = render(results, find_figures(args.assets_dir, args.output.parent))
+    figures = find_figures(args.assets_dir, args.output.parent)
+    deck = render(results, figures)
     card = args.output.with_name("MODEL_CARD.md")
     for path, text in ((args.output, deck), (card, model_card.render(results))):
         tables.write_text(path, text)
         print(f"wrote {path}")
+    shown = [name for name, url in figures.items() if f"]({url})" in deck]
+    # Which run drew them, a picture does not say.
+    print(f"figures in it, as they lie in {args.assets_dir}: {', '.join(shown) or 'none'}")
     if args.readme:
         tables.put_between_markers(args.readme, tables.for_readme(results))
         print(f"wrote the table in {args.readme}")

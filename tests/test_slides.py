@@ -678,7 +678,7 @@ def test_an_ablation_that_is_not_finished_is_said(tmp_path):
     assert "is not finished" in read_slides(deck)["Task 1: features"]
 
 
-def test_figures_are_shown_where_they_are(tmp_path):
+def test_figures_are_shown_where_they_are(tmp_path, capsys):
     add_search(put_task1(tmp_path / "results", {"svm": 0.8}, seed=1), seed=1)
     assets = tmp_path / "my assets"
     assert run(comparison, "--results-dir", tmp_path / "results", "--assets-dir", assets) == 0
@@ -690,6 +690,9 @@ def test_figures_are_shown_where_they_are(tmp_path):
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", output.read_text(encoding="utf-8"))
     # Of a model that has not been run, none is shown.
     assert pictures == ["../my%20assets/task1_ablation.svg", "../my%20assets/task1_map.png"]
+    named = f"figures in it, as they lie in {assets}: "
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(named)]
+    assert set(line.removeprefix(named).split(", ")) == {"task1_ablation", "task1_map"}
 
 
 def test_of_many_artists_both_ends_are_shown(written):
