@@ -9,9 +9,10 @@ Writes  RESULTS_DIR/task1/{svm,random_forest,knn,logistic_regression}.skops    f
 
 Each model's settings are found by grid search with 5-fold cross-validation on the training songs;
 scaling and feature selection are fitted within each fold. A model that is there already is not
-searched again. With --level segment, models learn from segments of some seconds (how many is
-chosen in cross-validation too), a song's score is the mean over its segments, and all is written
-to RESULTS_DIR/task1/segment.
+searched again. One that the machine has too little memory for is left out, which is said before
+anything else and recorded in metrics.json. With --level segment, models learn from segments of some
+seconds (how many is chosen in cross-validation too), a song's score is the mean over its segments,
+and all is written to RESULTS_DIR/task1/segment.
 
     python task1_train.py
     python task1_train.py --level segment

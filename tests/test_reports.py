@@ -443,6 +443,17 @@ def test_models_of_other_songs_are_not_drawn_together(some_results, names):
         list(comparison_report.draw(some_results))
 
 
+def test_a_model_that_was_left_out_is_named(some_results, names):
+    path = some_results / "task1/metrics.json"
+    models = json.loads(path.read_text())["models"]
+    del models["svm"]
+    change(path, models=models, best_in_cv="knn", left_out={"svm": "it takes about 9 GB"})
+    status, drawn, output = names("task1_gen_report")
+    assert (status, "task1_confusion_matrix_svm" in drawn) == (1, False)
+    assert "task1_model_comparison" in drawn
+    assert "left out: svm (it takes about 9 GB)" in output
+
+
 @pytest.mark.parametrize("broken", ["missing", "unfinished"])
 def test_task1_without_its_ablation_draws_the_rest(some_results, names, broken):
     path = some_results / "task1/ablation.json"
