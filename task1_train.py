@@ -9,9 +9,10 @@ Writes  RESULTS_DIR/task1/{svm,random_forest,knn,logistic_regression}.skops    f
 
 Each model's settings are found by grid search with 5-fold cross-validation on the training songs;
 scaling and feature selection are fitted within each fold. A model that is there already is not
-searched again. With --level segment, models learn from segments of some seconds (how many is
-chosen in cross-validation too), a song's score is the mean over its segments, and all is written
-to RESULTS_DIR/task1/segment.
+searched again. One that the machine has too little memory for is left out, which is said before
+anything else and recorded in metrics.json. With --level segment, models learn from segments of some
+seconds (how many is chosen in cross-validation too), a song's score is the mean over its segments,
+and all is written to RESULTS_DIR/task1/segment.
 
     python task1_train.py
     python task1_train.py --level segment
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.model_selection import ParameterGrid
 
 from artist20 import UserError, artifacts, classical, dataset, evaluation, features
 from artist20.artifacts import FeatureSet
@@ -49,7 +51,11 @@ def read_rows(
 
 
 def choose_segments(
-    folder: Path, train: FeatureSet, settings: dict[str, Any], args: argparse.Namespace
+    folder: Path,
+    train: FeatureSet,
+    settings: dict[str, Any],
+    args: argparse.Namespace,
+    workers: int,
 ) -> dict[str, Any]:
     """Choose the segments' length, and whether covariances help, by cross-validation."""
     search_file = artifacts.task1_dir(args.results_dir, "segment") / "search_segments.json"
@@ -78,7 +84,7 @@ def choose_segments(
             [point],
             cv=args.cv,
             seed=args.seed,
-            workers=args.workers,
+            workers=workers,
             label=f"segments of {seconds:g} s" + (" + covariance" if covariance else ""),
         )
         candidates.append({**found[0], "params": cut})
@@ -87,6 +93,56 @@ def choose_segments(
     for row in candidates:
         print(f"{row['params']}: {row['mean']:.1%} in cross-validation")
     return candidates[0]["params"]
+
+
+def find_room(
+    args: argparse.Namespace, n_songs: int, n_rows: int, n_artists: int
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Find out, before any work begins, which models the machine has the memory for.
+
+    Returns
+    -------
+    workers : dict of str to int
+        By model how many processes can fit it at a time, --workers at most.
+    left_out : dict of str to str
+        By model that there is no room for, why it is left out.
+
+    Raises
+    ------
+    UserError
+        If that is all of them, or the one that chooses the segments.
+    """
+    n_features = len(features.FEATURE_NAMES)
+    if args.level == "segment":
+        n_features += len(features.COVARIANCE_NAMES)
+    folder = artifacts.task1_dir(args.results_dir, args.level)
+    memory = cli.machine_memory()
+    workers, left_out = {}, {}
+    for name, grid in classical.GRIDS[args.level].items():
+        per_process = classical.memory_needed(name, grid, n_rows, n_features, n_artists)
+        scores = 8 * len(ParameterGrid(grid)) * n_songs * n_artists  # of all points, held out
+        most = int((memory - scores) / per_process)
+        is_there = not args.overwrite and (folder / f"search_{name}.json").is_file()
+        if most >= 2 or is_there:  # two: while it is written, a model is in memory twice
+            workers[name] = max(1, min(args.workers, most))
+            if workers[name] < args.workers and not is_there:
+                print(f"{name}: {workers[name]} of {args.workers} processes, for want of memory")
+            continue
+        left_out[name] = (
+            f"it takes about {(2 * per_process + scores) / 1e9:.1f} GB of memory for "
+            f"{n_artists:,} artists and {n_rows:,} {args.level}s, and there are {memory / 1e9:.2g}"
+        )
+        print(
+            f"left out: {name} ({left_out[name]}; the other models run, and where there is more "
+            "memory the same command adds it)"
+        )
+    needed = classical.CHOOSER if args.level == "segment" else None
+    if not workers or needed in left_out:
+        raise UserError(
+            f"{needed or 'every model'} takes too much memory: take fewer artists or songs, a "
+            "machine with more memory, or one of the networks of Task 2"
+        )
+    return workers, left_out
 
 
 def read_record(path: Path, settings: dict[str, Any], form: dict[str, Any]) -> dict[str, Any]:
@@ -98,9 +154,22 @@ def read_record(path: Path, settings: dict[str, Any], form: dict[str, Any]) -> d
 
 
 def search_and_fit(
-    name: str, train: Rows, settings: dict[str, Any], args: argparse.Namespace
+    name: str, train: Rows, settings: dict[str, Any], args: argparse.Namespace, workers: int
 ) -> tuple[Any, dict[str, Any], np.ndarray]:
     """Search and fit one model, or read it if it is there with the same settings.
+
+    Parameters
+    ----------
+    name : str
+        Which model.
+    train : Rows
+        The training songs.
+    settings : dict
+        What the record must agree with.
+    args : argparse.Namespace
+        The options.
+    workers : int
+        Number of processes.
 
     Returns
     -------
@@ -138,7 +207,7 @@ def search_and_fit(
         print(f"{name}: is there already, not searched again")
         return model, record, held_out
     started = time.monotonic()
-    folds = {"seed": args.seed, "workers": args.workers}
+    folds = {"seed": args.seed, "workers": workers}
     candidates, held_out = classical.search(
         name, args.level, train, grid, cv=args.cv, **folds, label=f"search {name}"
     )
@@ -175,6 +244,7 @@ def explain(
     rows: dict[str, Rows],
     settings: dict[str, Any],
     args: argparse.Namespace,
+    workers: int,
 ) -> None:
     """Write ``ablation.json``: what each family of features is worth to the best model.
 
@@ -192,7 +262,7 @@ def explain(
     lost = classical.permutation_importance(
         model, rows["val"], np.unique(rows["train"].y), args.seed
     )
-    folds = {"cv": args.cv, "seed": args.seed, "workers": args.workers}
+    folds = {"cv": args.cv, "seed": args.seed, "workers": workers}
     missing = [family for family in lost if family not in families]
     for family, worth in classical.ablate(
         name, args.level, rows["train"], params, missing, **folds
@@ -232,17 +302,23 @@ def train_models(
     """Fit the models, print their table, write predictions and metrics."""
     made = artifacts.task1_dir(args.results_dir)  # by task1_preprocessing.py
     folder = artifacts.task1_dir(args.results_dir, args.level)
-    names = list(classical.GRIDS[args.level])
+    classes = np.unique(splits["train"].y)
+    labels = np.searchsorted(classes, splits["val"].y)
+    n_songs = n_rows = len(splits["train"].y)
+    print(
+        f"{n_songs} training songs, {len(splits['val'].y)} validation songs, {len(classes)} artists"
+    )
+    if args.level == "segment":  # at most; how many there will be is chosen
+        n_rows = len(artifacts.read_units(made, "train", n_songs, len(features.UNIT_NAMES))[0])
+    workers, left_out = find_room(args, n_songs, n_rows, len(classes))
     if args.overwrite:  # so that the same command without it goes on, should this one be stopped
         for file in ("metrics.json", "val_predictions.json", "cv_predictions.json"):
             (folder / file).unlink(missing_ok=True)
         for file in ("test_predictions.json", "test_scores.json"):
             (folder / file).unlink(missing_ok=True)
-        for file in ("segments", *names):
+        for file in ("segments", *classical.GRIDS[args.level]):
             (folder / f"search_{file}.json").unlink(missing_ok=True)
         (folder / "ablation.json").unlink(missing_ok=True)
-    classes = np.unique(splits["train"].y)
-    labels = np.searchsorted(classes, splits["val"].y)
     used = "X_train.npy" if args.level == "song" else "units_train.npy"
     settings = {
         "dataset": dataset.identity(data),
@@ -251,10 +327,6 @@ def train_models(
         "seed": args.seed,
     }
     cut = {}
-    print(
-        f"{len(splits['train'].y)} training songs, {len(splits['val'].y)} validation songs, "
-        f"{len(classes)} artists"
-    )
     of_songs = read_rows(made, "song", splits, {})["train"]
     unseen = classical.count_unseen(of_songs, args.cv, args.seed)
     if unseen:
@@ -263,14 +335,16 @@ def train_models(
             "held out, their artist has no other"
         )
     if args.level == "segment":
-        cut = choose_segments(made, splits["train"], settings, args)
+        cut = choose_segments(made, splits["train"], settings, args, workers[classical.CHOOSER])
         settings |= cut
     rows = read_rows(made, args.level, splits, cut)
 
     fitted, models, scores, held_out = {}, {}, {}, {}
     print(f"{'model':20}{'top-1':>8}{'top-3':>8}{'CV':>8}  best parameters")
-    for name in names:
-        fitted[name], record, held_out[name] = search_and_fit(name, rows["train"], settings, args)
+    for name in workers:
+        fitted[name], record, held_out[name] = search_and_fit(
+            name, rows["train"], settings, args, workers[name]
+        )
         logits = classical.logits(name, classical.song_scores(fitted[name], rows["val"]))
         scores[name] = evaluation.calibrated(logits, record["temperature"])
         chosen = record["candidates"][0]
@@ -290,7 +364,7 @@ def train_models(
         print(
             f"{name:20}{row['top1']:8.1%}{row['top3']:8.1%}{row['cv_top1']:8.1%}  {row['params']}"
         )
-    best = max(names, key=lambda name: models[name]["cv_top1"])
+    best = max(models, key=lambda name: models[name]["cv_top1"])
     for split, of_split in (("val", scores), ("cv", held_out)):
         songs = splits["val" if split == "val" else "train"].songs
         artifacts.write_predictions(
@@ -299,6 +373,7 @@ def train_models(
         )
     metrics = {
         "models": models,
+        "left_out": left_out,
         "best_in_cv": best,
         "config": {
             "level": args.level,
@@ -312,7 +387,7 @@ def train_models(
     }
     artifacts.write_json(folder / "metrics.json", metrics)
     explained = {**settings, "model": best, "params": models[best]["params"]}
-    explain(best, fitted[best], rows, explained, args)
+    explain(best, fitted[best], rows, explained, args, workers[best])
     report = "task1_gen_report.py" + (" --level segment" if args.level == "segment" else "")
     print(f"wrote {folder} in {time.monotonic() - started:.0f} s; next: python {report}")
 

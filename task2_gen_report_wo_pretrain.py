@@ -69,6 +69,7 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     form = {"kind": "resnet", "window_frames": int, "config": resnet.CONFIG_FORM}
     if not artifacts.has_form(checkpoint, form):
         raise UserError(f"{folder / 'best.pt'} is no checkpoint of {made_by}: run it again")
+    network_report.check_same_run(folder, checkpoint, metrics, made_by)
     config, n_frames, name = checkpoint["config"], checkpoint["window_frames"], metrics["model"]
     network = resnet.make_network(checkpoint)
     # On the meta device a forward pass has shapes and computes nothing.

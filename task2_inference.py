@@ -116,12 +116,15 @@ def main() -> int:
     device = cli.choose_device(args.device)
     folder = artifacts.panns_dir(args.results_dir, args.recipe)
     paths = args.checkpoint or [folder / "best.pt"]
-    checkpoints = [artifacts.read_checkpoint(path, "task2_train.py") for path in paths]
+    checkpoints = [
+        artifacts.read_checkpoint(path, "task2_train.py", inference.ANOTHER_CHECKPOINT)
+        for path in paths
+    ]
     for path, checkpoint in zip(paths, checkpoints, strict=True):
         if not artifacts.has_form(checkpoint, CHECKPOINT_FORM):
             raise UserError(
-                f"{path} is not of this version of task2_train.py: run that again, or name another "
-                "with --checkpoint"
+                f"{path} is not of this version of task2_train.py: run that again"
+                f"{inference.ANOTHER_CHECKPOINT}"
             )
         for shared in ("backbone_weights", "crop_seconds", "windows", "precision"):
             if checkpoint["config"][shared] != checkpoints[0]["config"][shared]:

@@ -38,7 +38,9 @@ def main() -> int:
     device = cli.choose_device(args.device)
     folder = artifacts.resnet_dir(args.results_dir, args.recipe)
     paths = args.checkpoint or [folder / "best.pt"]
-    networks = [resnet.load(path, device, args.precision) for path in paths]
+    networks = [
+        resnet.load(path, device, args.precision, inference.ANOTHER_CHECKPOINT) for path in paths
+    ]
     classes = networks[0].classes
     for path, network in zip(paths, networks, strict=True):
         if network.classes != classes:

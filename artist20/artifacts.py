@@ -307,9 +307,9 @@ def sha256_file(path: Path) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON (indented, UTF-8); NaN and infinity are refused."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
 
 
 def read_json(path: Path, made_by: str) -> Any:
@@ -699,8 +699,17 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
         torch.save(checkpoint, temporary)
 
 
-def read_checkpoint(path: Path, made_by: str) -> dict[str, Any]:
+def read_checkpoint(path: Path, made_by: str, or_else: str = "") -> dict[str, Any]:
     """Read a ``.pt`` written by :func:`write_checkpoint`, tensors on the CPU.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    made_by : str
+        The command that makes it, for the message when it is missing or broken.
+    or_else : str
+        What else helps then, for its end.
 
     Raises
     ------
@@ -710,17 +719,16 @@ def read_checkpoint(path: Path, made_by: str) -> dict[str, Any]:
     import torch
 
     if not path.is_file():
-        raise UserError(f"{path} is missing: run {made_by} first, or name one with --checkpoint")
+        raise UserError(f"{path} is missing: run {made_by} first{or_else}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # torch lets errors of pickle, zipfile and its own through
         raise UserError(
-            f"{path} is damaged, or no checkpoint: run {made_by} again, or name another with "
-            "--checkpoint"
+            f"{path} is damaged, or no checkpoint: run {made_by} again{or_else}"
         ) from None
     form = {"kind": str, "classes": [str], "config": dict}
     if not has_form(checkpoint, form) or not _are_classes(checkpoint["classes"]):
-        raise UserError(f"{path} is no checkpoint of {made_by}: run it again")
+        raise UserError(f"{path} is no checkpoint of {made_by}: run it again{or_else}")
     return checkpoint
 
 

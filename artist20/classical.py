@@ -8,6 +8,7 @@ chosen is chosen by cross-validation on the training songs, scored by song.
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from multiprocessing import resource_tracker
@@ -36,6 +37,7 @@ MIN_FIT_ROWS = 3  # the fewest neighbours of the k-NN's grid, and the PCA needs 
 UNKNOWN = 1e-6  # how far an artist whom a fold's training songs lack is below all others
 FLOOR = 1e-3  # added to probabilities before their logarithm: k-NN's and forests' may be zero
 SVM_STEPS = 1_000_000  # of a pair of artists; more than a hundred times what is needed mostly
+MAX_PAIR_SCORES = 2**26  # of an SVM at a time, 512 MB
 TOO_FEW = "too few training songs, albums or artists to cross-validate: preprocess more songs"
 
 Grid = list[dict[str, list[Any]]]
@@ -199,6 +201,31 @@ def make_classifier(name: str, seed: int) -> ClassifierMixin:
     return LogisticRegression(max_iter=2000)
 
 
+def memory_needed(name: str, grid: Grid, n_rows: int, n_features: int, n_artists: int) -> float:
+    """Estimate how much memory a process takes that fits a model, in bytes.
+
+    Parameters
+    ----------
+    name : str
+        Which model.
+    grid : Grid
+        The points to try.
+    n_rows, n_features, n_artists : int
+        Of what it is fitted on.
+    """
+    numbers = 2 * n_rows * n_features + 3 * n_rows * n_artists
+    if name == "random_forest":
+        # A tree has up to 1.1 nodes per row, and each has a number per artist.
+        n_trees = max(max(part["n_estimators"]) for part in grid)
+        numbers += 1.1 * n_trees * n_rows * n_artists
+    elif name == "logistic_regression":
+        numbers += 25 * n_features * n_artists  # L-BFGS keeps ten steps, and their gradients
+    elif name == "svm":
+        n_pairs = n_artists * (n_artists - 1) // 2
+        numbers += 2 * min(MAX_PAIR_SCORES, n_rows * n_pairs)
+    return 8.0 * numbers
+
+
 def split_folds(rows: Rows, cv: str, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Split the training songs, stratified by artist; with ``cv="album"``, albums stay whole.
 
@@ -258,11 +285,51 @@ def count_unseen(rows: Rows, cv: str, seed: int) -> int:
 
 def row_scores(model: ClassifierMixin | Pipeline, X: np.ndarray) -> np.ndarray:
     """Score rows: (n_rows, n_classes), the SVM's decision function or probabilities."""
-    if isinstance(model[-1] if isinstance(model, Pipeline) else model, SVC):
-        scores = model.decision_function(X)
-        # With two classes scikit-learn gives the second one's score alone.
-        return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
-    return model.predict_proba(X)
+    classifier = model[-1] if isinstance(model, Pipeline) else model
+    if not isinstance(classifier, SVC):
+        return model.predict_proba(X)
+    if isinstance(model, Pipeline):
+        X = model[:-1].transform(X)
+    n_classes = len(classifier.classes_)
+    if n_classes == 2:  # scikit-learn gives the second one's score alone
+        scores = classifier.decision_function(X)
+        return np.stack([-scores, scores], axis=1)
+    # 2,000 artists are two million pairs, and a row has a number for each.
+    n_batches = -(-len(X) * n_classes * (n_classes - 1) // 2 // MAX_PAIR_SCORES)
+    of_pairs = copy(classifier).set_params(decision_function_shape="ovo")
+    return np.concatenate(
+        [
+            _sum_pairs(of_pairs.decision_function(rows), n_classes)
+            for rows in np.array_split(X, n_batches)
+        ]
+    )
+
+
+def _sum_pairs(of_pairs: np.ndarray, n_classes: int) -> np.ndarray:
+    """Sum up what an SVM says of each pair of classes: (n_rows, n_classes).
+
+    A class's score is the number of pairs that it wins, and between -1/3 and 1/3 how clearly: to
+    the last bit scikit-learn's own ``decision_function_shape="ovr"``, which goes through the pairs
+    one by one and takes ten times as long as the SVM itself for some hundreds of artists.
+
+    Parameters
+    ----------
+    of_pairs : np.ndarray
+        (n_rows, n_classes * (n_classes - 1) / 2): above 0 for the first class of (0, 1), (0, 2),
+        ..., (1, 2), ..., else for the second.
+    """
+    votes, sums = np.zeros((2, len(of_pairs), n_classes))
+    end = 0
+    for first in range(n_classes - 1):
+        start, end = end, end + n_classes - 1 - first
+        against = of_pairs[:, start:end]
+        # One after the other, as they are added there; np.sum would round otherwise.
+        sums[:, first] = np.cumsum(np.column_stack([sums[:, first], against]), axis=1)[:, -1]
+        sums[:, first + 1 :] -= against
+        lost = against < 0
+        votes[:, first] += (~lost).sum(axis=1)
+        votes[:, first + 1 :] += lost
+    return votes + sums / (3 * (np.abs(sums) + 1))
 
 
 def song_scores(model: Pipeline, rows: Rows) -> np.ndarray:
@@ -382,20 +449,23 @@ def search(
     for i, point in enumerate(grown):
         of_point = done[i :: len(grown)]
         for j in range(max(1, len(n_trees))):
-            accuracies, pooled = [], np.empty((len(train.y), len(classes)))
-            for (_, held_out), scores in zip(folds, of_point, strict=True):
-                labels = np.searchsorted(classes, train.y[held_out])
-                accuracies.append(evaluation.top_k_accuracy(scores[j], labels, 1))
-                pooled[held_out] = scores[j]
+            of_folds = [scores[j] for scores in of_point]
+            accuracies = [
+                evaluation.top_k_accuracy(scores, np.searchsorted(classes, train.y[held_out]), 1)
+                for (_, held_out), scores in zip(folds, of_folds, strict=True)
+            ]
             row = {
                 "params": {**point, "n_estimators": n_trees[j]} if n_trees else point,
                 "mean": float(np.mean(accuracies)),
                 "std": float(np.std(accuracies)),
                 "folds": accuracies,
             }
-            candidates.append((row, pooled))
+            candidates.append((row, of_folds))
     candidates.sort(key=lambda candidate: -candidate[0]["mean"])
-    return [row for row, _ in candidates], candidates[0][1]
+    held_out_scores = np.empty((len(train.y), len(classes)))
+    for (_, held_out), scores in zip(folds, candidates[0][1], strict=True):
+        held_out_scores[held_out] = scores
+    return [row for row, _ in candidates], held_out_scores
 
 
 def fit_model(name: str, level: str, train: Rows, params: dict[str, Any], seed: int) -> Pipeline:

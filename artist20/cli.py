@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -282,6 +282,14 @@ def choose_precision(name: str, device: Any, trained_in: str | None = None) -> A
         )
         name = "bfloat16" if has_it else "float32"
     return getattr(torch, name)
+
+
+def machine_memory() -> int:
+    """Return how much memory this machine, or the container on it, has in all, in bytes."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # no such file, or "max"
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total
 
 
 def plain_name(precision: Any) -> str:

@@ -46,6 +46,8 @@ def find_runs(results_dir: Path) -> Iterator[tuple[Path, str, dict[str, Any]]]:
         metrics = artifacts.read_metrics(path, script)
         if "models" in metrics:
             artifacts.check_features(metrics, results_dir, script)
+        for name, reason in metrics.get("left_out", {}).items():
+            print(f"left out: {folder.relative_to(results_dir)}/{name} ({reason})")
         yield folder, script, metrics
 
 

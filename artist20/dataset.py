@@ -12,7 +12,6 @@ import hashlib
 import os
 import random
 import shutil
-import sys
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -690,14 +689,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     args = parse_args(argv)
-    try:
-        if args.command == "split":
-            split(args.music_dir, args.output, args.seed, args.test)
-            return 0
-        problems = check(args.data_dir)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.command == "split":
+        split(args.music_dir, args.output, args.seed, args.test)
+        return 0
+    problems = check(args.data_dir)
     for problem in problems:
         print(problem)
     print(f"{len(problems) or 'no'} problem{'s' if len(problems) != 1 else ''}")

@@ -18,7 +18,6 @@ import argparse
 import math
 import multiprocessing
 import os
-import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -857,11 +856,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
     options = vars(parse_args(argv))
-    try:
-        build(options.pop("directory"), **options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    build(options.pop("directory"), **options)
 
 
 if __name__ == "__main__":

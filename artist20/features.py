@@ -85,6 +85,23 @@ TEMPO_MOST = 320.0  # BPM
 def song_units(blocks: Iterable[Tensor]) -> np.ndarray:
     """Compute a song's statistics, unit by unit.
 
+    Of every frame, of which there are 1 + n_samples // HOP_LENGTH:
+
+    - ``mfcc``, ``mfcc_delta``, ``mfcc_delta2``: 20 mel-frequency cepstral coefficients (Davis and
+      Mermelstein 1980) and their first and second derivatives over 9 frames (Savitzky-Golay).
+    - ``mel``: mel spectrogram in dB re 1, cut off 80 dB below the song's loudest bin.
+    - ``chroma``: 12 pitch classes, each frame divided by its largest. Tuning is taken to be
+      A4 = 440 Hz, where librosa would estimate it per song.
+    - ``contrast``: level of the peaks over the valleys in dB in a lowest band and six octaves
+      (Jiang et al. 2002).
+    - ``low_mel``: power in the 12 lowest mel bins, not in dB.
+    - ``centroid``, ``bandwidth``, ``rolloff`` (Hz): first and second moment of the magnitude
+      spectrum, and the frequency below which 85 % of it lie.
+    - ``mel_energy``: power summed over the mel bins.
+    - ``rms``, ``zero_crossing_rate``: per frame of 2048 samples.
+
+    Silent frames have centroid, bandwidth, rolloff, chroma and contrast 0 and -100 dB.
+
     Parameters
     ----------
     blocks : iterable of Tensor
@@ -220,41 +237,6 @@ def _merge(units: np.ndarray) -> np.ndarray:
             (weight * (covariance + between)).sum(axis=0),
         ]
     ).astype(np.float32)
-
-
-def frame_features(blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Compute all features per frame.
-
-    - ``mfcc``, ``mfcc_delta``, ``mfcc_delta2``: 20 mel-frequency cepstral coefficients (Davis and
-      Mermelstein 1980) and their first and second derivatives over 9 frames (Savitzky-Golay).
-    - ``mel``: mel spectrogram in dB re 1, cut off 80 dB below the song's loudest bin.
-    - ``chroma``: 12 pitch classes, each frame divided by its largest. Tuning is taken to be
-      A4 = 440 Hz, where librosa would estimate it per song.
-    - ``contrast``: level of the peaks over the valleys in dB in a lowest band and six octaves
-      (Jiang et al. 2002).
-    - ``low_mel``: power in the 12 lowest mel bins, not in dB.
-    - ``centroid``, ``bandwidth``, ``rolloff`` (Hz): first and second moment of the magnitude
-      spectrum, and the frequency below which 85 % of it lie.
-    - ``mel_energy``: power summed over the mel bins.
-    - ``rms``, ``zero_crossing_rate``: per frame of 2048 samples.
-
-    Silent frames have centroid, bandwidth, rolloff, chroma and contrast 0 and -100 dB.
-
-    Parameters
-    ----------
-    blocks : iterable of Tensor
-        The waveform in pieces of any length: (n_samples,) float32.
-
-    Returns
-    -------
-    frames : Tensor
-        (len(FRAME_FEATURES), n_frames) float32, n_frames = 1 + n_samples // HOP_LENGTH.
-    onset_strength : Tensor
-        (n_frames,) mean rise in dB over the mel bins, as librosa.onset.onset_strength.
-    """
-    raw = [_block_features(block) for block in _padded_blocks(blocks)]
-    frames, rise = _finish(raw, _loudest(raw), 0, _n_frames(raw))
-    return frames, _onset_strength(rise)
 
 
 def tempo(onset_strength: Tensor) -> float:

@@ -25,7 +25,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from artist20 import UserError, cli
-from artist20.artifacts import sha256_file
+from artist20.artifacts import NO_SPACE, sha256_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -314,7 +314,8 @@ def unpack(archive_file: Path, target: Path) -> None:
         if total > min(MAX_UNPACKED, free):
             raise FetchError(
                 f"{archive_file} would unpack to {total:,} bytes: at most {MAX_UNPACKED:,} are "
-                f"expected, and {free:,} are free in {target.parent}"
+                f"expected, and {free:,} are free in {target.parent}; if these are too few, make "
+                "space, then run the same command again"
             )
         shutil.rmtree(partial, ignore_errors=True)
         try:
@@ -526,7 +527,9 @@ def main(argv: list[str] | None = None) -> int:
             fetch_weights(HDEMUCS, root)
             separate_vocals(root)
     except (FetchError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        full = isinstance(error, OSError) and error.errno in NO_SPACE
+        to_go_on = "; make space, then run the same command again" if full else ""
+        print(f"error: {error}{to_go_on}", file=sys.stderr)
         return 1
     return 0
 

@@ -57,6 +57,7 @@ SERIES = (
     *(("#D55E00", "P"), ("#000000", "X"), ("#602000", "p"), ("#2020E0", "h"), ("#882255", "*")),
 )
 MOST_ARTISTS = 40  # that a figure has room for
+MOST_LETTERS = 40  # of a name
 Drawing = tuple[str, Figure, str]  # name of its file without suffix, figure, caption
 MARGIN = 0.2  # inches
 
@@ -412,10 +413,17 @@ def f1_by_artist(
     if len(order) > MOST_ARTISTS:
         half = MOST_ARTISTS // 2
         title += f"; the {half} best and {half} worst known of {len(order):,} artists"
+        mean = f1[:, order].mean(axis=0)
+        as_good, as_bad = (
+            int(np.isclose(mean[half:-half], mean[i]).sum()) for i in (half - 1, -half)
+        )
+        if as_good or as_bad:
+            title += f", without {as_good:,} as good and {as_bad:,} as bad as the last of these"
         order = np.concatenate([order[:half], order[-half:]])
     macro = f1[:, heard].mean(axis=1)
     percent = 100 * np.column_stack([f1[:, order], macro]).T
     labels = [f"{readable(artists[i])} ({n_songs[i]})" for i in order] + ["mean of all: macro-F1"]
+    title += cut_note(artists[i] for i in order)
 
     measure = new_figure(1, 1, "")
     left = MARGIN + 0.1 + max(text_width(measure, label, fontsize=11) for label in labels)
@@ -488,12 +496,18 @@ def heatmap(
         text.set_color("white" if share > 60 else INK)
 
 
-def readable(name: str, most: int = 40) -> str:
+def readable(name: str) -> str:
     """Write an artist's or a song's name for people; a very long one loses its middle."""
     name = name.replace("_", " ")
-    if len(name) <= most:
+    if len(name) <= MOST_LETTERS:
         return name
-    return f"{name[: most // 2]}…{name[-(most // 2 - 1) :]}"
+    return f"{name[: MOST_LETTERS // 2]}…{name[-(MOST_LETTERS // 2 - 1) :]}"
+
+
+def cut_note(names: Iterable[str]) -> str:
+    """Say at a title's end that :func:`readable` cuts names, if it does."""
+    is_cut = any(len(name) > MOST_LETTERS for name in names)
+    return f"; names of more than {MOST_LETTERS} letters lack their middle" if is_cut else ""
 
 
 # What would name the program and the time: the same figure is the same bytes.

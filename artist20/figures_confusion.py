@@ -20,6 +20,7 @@ from artist20.figures import (
     MOST_ARTISTS,
     STYLE,
     TOP1_COLOUR,
+    cut_note,
     heatmap,
     new_figure,
     readable,
@@ -60,7 +61,10 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], *, title: s
     drawn = np.arange(n_all)
     if n_all > MOST_ARTISTS:
         drawn = evaluation.most_confused(matrix, MOST_ARTISTS)
-        title += f"; the {MOST_ARTISTS} of {n_all:,} artists with the largest confusions"
+        title += (
+            f"; the {MOST_ARTISTS} of {n_all:,} artists with the largest confusions, of equal ones "
+            "the first"
+        )
     drawn = drawn[evaluation.confusion_order(matrix[np.ix_(drawn, drawn)])]
     songs = matrix.sum(axis=1)[drawn]
     matrix = matrix[np.ix_(drawn, drawn)]
@@ -72,6 +76,7 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], *, title: s
     cell = float(np.clip(7.6 / n, 0.46 if both else 0.27, max(0.9, 2.4 / n)))  # inches
     font_size = (11.0 if cell > 0.6 else 9.5) if both else 8.5
     names = [readable(class_names[i]) for i in drawn]
+    title += cut_note(class_names[i] for i in drawn)
     rows = [f"{name} ({count})" for name, count in zip(names, songs, strict=True)]
 
     measure = new_figure(1, 1, "")
@@ -161,7 +166,8 @@ def confused_pairs(pairs: Sequence[Confusion], *, title: str) -> Figure:
     bar_x = MARGIN + max([2.6, *widths]) + 0.3
     songs_x = bar_x + bar_width + 1.6
     width = songs_x + 5.7
-    figure = new_figure(width, below + flow + 0.35, title)
+    shown = [name for pair in pairs for name in (pair.true, pair.guessed, *dict(pair.songs))]
+    figure = new_figure(width, below + flow + 0.35, title + cut_note(shown))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     # Data units are inches with the origin below the flow.

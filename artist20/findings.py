@@ -48,6 +48,20 @@ def short(name: str) -> str:
     return escape(name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…")
 
 
+def cut_note(names: Sequence[str]) -> str:
+    """Say that the columns of a table cut names, if they do."""
+    is_cut = any(len(name) > MOST_LETTERS for name in names)
+    return f"Names of more than {MOST_LETTERS} letters may lack their end." if is_cut else ""
+
+
+def ties(left_out: Sequence[float], easy: float, hard: float) -> str:
+    """Say how many are not named who are equal to the last of those who are, if there are any."""
+    as_easy, as_hard = (sum(value == end for value in left_out) for end in (easy, hard))
+    if not as_easy and not as_hard:
+        return ""
+    return f" Not named are {as_easy:,} as easy and {as_hard:,} as hard as the last of these."
+
+
 def artist_sentences(record: dict[str, Any]) -> list[str]:
     """Name a model's easiest and hardest artists, and its most frequent confusion."""
     artists = {name: of for name, of in record["artists"].items() if of["songs"]}
@@ -61,7 +75,11 @@ def artist_sentences(record: dict[str, Any]) -> list[str]:
 
     ranked = sorted(artists, key=share)
     n = max(1, min(3, len(ranked) // 2))
-    ends = [f"Easiest artists: {some(ranked[::-1][:n])}; hardest: {some(ranked[:n])}."]
+    left = [share(name) for name in ranked[n:-n]]
+    ends = [
+        f"Easiest artists: {some(ranked[::-1][:n])}; hardest: {some(ranked[:n])}."
+        + ties(left, share(ranked[-n]), share(ranked[n - 1]))
+    ]
     if not record["confusions"]:
         return [*ends, "No song is taken for another artist's."]
     most = record["confusions"][0]

@@ -13,6 +13,7 @@ from artist20.artifacts import TestScores
 from artist20.store import map_songs
 
 TOP = 3  # artists per song in the course's form
+ANOTHER_CHECKPOINT = ", or name another with --checkpoint"
 
 
 def add_test_options(parser: argparse.ArgumentParser, folder: str) -> None:

@@ -101,7 +101,9 @@ class TrainedResNet:
         return seconds, probabilities, spectrogram.to_seconds(n_frames)
 
 
-def load(path: Path, device: torch.device, precision_option: str) -> TrainedResNet:
+def load(
+    path: Path, device: torch.device, precision_option: str, or_else: str = ""
+) -> TrainedResNet:
     """Load a checkpoint of task2_train_wo_pretrain.py.
 
     Parameters
@@ -112,13 +114,15 @@ def load(path: Path, device: torch.device, precision_option: str) -> TrainedResN
         Where to compute.
     precision_option : str
         See :func:`artist20.cli.choose_precision`.
+    or_else : str
+        See :func:`artist20.artifacts.read_checkpoint`.
 
     Raises
     ------
     UserError
         If it is none, or of another version.
     """
-    checkpoint = artifacts.read_checkpoint(path, "task2_train_wo_pretrain.py")
+    checkpoint = artifacts.read_checkpoint(path, "task2_train_wo_pretrain.py", or_else)
     config = checkpoint["config"]
     form = {
         "kind": "resnet",
@@ -136,8 +140,7 @@ def load(path: Path, device: torch.device, precision_option: str) -> TrainedResN
         and config["front_end"] == front_end_of(config).settings()
     ):
         raise UserError(
-            f"{path} is not of this version of task2_train_wo_pretrain.py: run that again, or name "
-            "another with --checkpoint"
+            f"{path} is not of this version of task2_train_wo_pretrain.py: run that again{or_else}"
         )
     precision = cli.choose_precision(precision_option, device, config["precision"])
     model = make_network(checkpoint)

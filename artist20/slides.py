@@ -826,12 +826,14 @@ def artists_slide(results: dict[str, Any]) -> str:
         ranked = sorted(artists, key=mean_f1)
         half = MOST_ARTISTS // 2
         note = f"The {half} easiest and the {half} hardest of {len(artists)}, by the models' mean."
+        ends = (mean_f1(ranked[-half]), mean_f1(ranked[half - 1]))
+        note += findings.ties([mean_f1(artist) for artist in ranked[half:-half]], *ends)
         artists = [*reversed(ranked[-half:]), *reversed(ranked[:half])]
     return results_slide(
         "Artists: F1 by model",
         results,
         tables.artists_table(results, artists),
-        note,
+        " ".join(filter(None, [note, findings.cut_note(artists)])),
         look="dense names" if len(artists) > MOST_ROWS or len(models) > MOST_MODELS else "names",
     )
 
@@ -849,7 +851,8 @@ def albums_slide(results: dict[str, Any]) -> str:
         "Albums that are hardest",
         results,
         table(["model", *(["songs right, album"] * n_named)], rows, left=1 + n_named),
-        "Of all models together, their guesses are counted, one of each model per song.",
+        "Of all models together, their guesses are counted, one of each model per song. "
+        "Of albums that are equally hard, the larger ones are named.",
         look="dense albums",
     )
 
@@ -979,11 +982,15 @@ def main() -> None:
     file = artifacts.results_file(args.assets_dir)
     results = artifacts.read_results(file, comparison.COMMAND)
     comparison.check_up_to_date(results, args.results_dir, file)
-    deck = render(results, find_figures(args.assets_dir, args.output.parent))
+    figures = find_figures(args.assets_dir, args.output.parent)
+    deck = render(results, figures)
     card = args.output.with_name("MODEL_CARD.md")
     for path, text in ((args.output, deck), (card, model_card.render(results))):
         tables.write_text(path, text)
         print(f"wrote {path}")
+    shown = [name for name, url in figures.items() if f"]({url})" in deck]
+    # Which run drew them, a picture does not say.
+    print(f"figures in it, as they lie in {args.assets_dir}: {', '.join(shown) or 'none'}")
     if args.readme:
         tables.put_between_markers(args.readme, tables.for_readme(results))
         print(f"wrote the table in {args.readme}")

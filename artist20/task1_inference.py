@@ -90,6 +90,9 @@ def main() -> int:
     device = cli.choose_device(args.device)
     folder = artifacts.task1_dir(args.results_dir, args.level)
     metrics = read_metrics(args.results_dir, args.level)
+    chosen = args.model or metrics["best_in_cv"]
+    if chosen not in metrics["models"]:
+        raise UserError(f"--model {chosen}: {folder} has {', '.join(metrics['models'])}")
     files, answers = inference.read_test(args)
     hashes = {key: dataset.content_key(file) for key, file in files.items()}
     unreadable: dict[str, str] = {}
@@ -120,7 +123,6 @@ def main() -> int:
         logits = classical.logits(name, classical.song_scores(model, rows))
         scores[name] = evaluation.calibrated(logits, row["temperature"])
         checkpoints[name] = [artifacts.sha256_file(file)]
-    chosen = args.model or metrics["best_in_cv"]
     print(
         f"predictions are those of the {artifacts.TITLES[chosen]}, "
         f"{metrics['models'][chosen]['cv_top1']:.1%} in cross-validation"

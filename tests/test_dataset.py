@@ -368,11 +368,9 @@ def test_check_names_every_damage_at_once(tiny_copy, capsys):
 
 
 def test_check_without_lists_is_a_users_mistake(tmp_path, capsys):
-    assert dataset.main(["check", str(tmp_path)]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith(f"error: {tmp_path / 'train.json'} is missing")
-    assert len(captured.err.splitlines()) == 1
+    with pytest.raises(UserError, match=r"^[^\n]*train\.json is missing[^\n]*$"):
+        dataset.main(["check", str(tmp_path)])
+    assert capsys.readouterr().out == ""
 
 
 # --- split -------------------------------------------------------------------------------------
@@ -496,15 +494,15 @@ def test_an_artists_albums_do_not_depend_on_the_other_artists(music, tmp_path):
     assert all(a[artist] == b[artist] for artist in b)
 
 
-def test_split_refuses(music, tmp_path, capsys):
+def test_split_refuses(music, tmp_path):
     (tmp_path / "there").mkdir()
-    assert split(music, tmp_path / "there") == 2
-    assert f"error: {tmp_path / 'there'} exists" in capsys.readouterr().err
-    assert split(tmp_path / "nowhere", tmp_path / "mine") == 2
-    assert "nowhere is no folder" in capsys.readouterr().err
+    with pytest.raises(UserError, match="there exists"):
+        split(music, tmp_path / "there")
+    with pytest.raises(UserError, match="nowhere is no folder"):
+        split(tmp_path / "nowhere", tmp_path / "mine")
     shutil.copytree(music / "Sígur Rós", tmp_path / "lonely" / "Sígur Rós")
-    assert split(tmp_path / "lonely", tmp_path / "mine") == 2
-    assert "holds 1 artist" in capsys.readouterr().err
+    with pytest.raises(UserError, match="holds 1 artist"):
+        split(tmp_path / "lonely", tmp_path / "mine")
     assert not (tmp_path / "mine").exists()
 
 
@@ -567,12 +565,12 @@ def test_an_interrupted_split_leaves_no_data_set_and_the_next_one_works(
     assert dataset.main(["check", str(tmp_path / "mine")]) == 0
 
 
-def test_split_is_made_by_one_run_at_a_time(music, tmp_path, capsys):
+def test_split_is_made_by_one_run_at_a_time(music, tmp_path):
     with only_writer(tmp_path / ".mine.partial"):
         half = tmp_path / ".mine.partial" / "train.json"
         half.write_text("another's")
-        assert split(music, tmp_path / "mine") == 2
-        assert "another run is writing to" in capsys.readouterr().err
+        with pytest.raises(UserError, match="another run is writing to"):
+            split(music, tmp_path / "mine")
         assert half.read_text() == "another's"
     assert split(music, tmp_path / "mine") == 0
 

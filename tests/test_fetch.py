@@ -1,6 +1,7 @@
 """get_dataset.sh and artist20.fetch, on archives of the true form and a server on this host."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -457,6 +458,17 @@ def test_full_disk_is_foreseen(archive, root, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 1000))
     with pytest.raises(fetch.FetchError, match="1,000 are free"):
         fetch.unpack(archive, root / "artist20")
+
+
+def test_a_full_disk_is_one_line_that_says_how_to_go_on(archive, root, monkeypatch, capsys):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    assert fetch.main([str(archive), "--root", str(root)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("No space left on device; make space, then run the same command again")
+    assert list(root.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>Too many users</html>", None])

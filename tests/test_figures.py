@@ -253,7 +253,8 @@ def test_of_very_many_artists_those_of_the_largest_confusions_are_drawn():
         matrix[int(name.split()[1])].sum() for name in columns
     ]
     title = figure._suptitle.get_text().replace("\n", " ")
-    assert title == "t; the 40 of 2,000 artists with the largest confusions"
+    expected = "t; the 40 of 2,000 artists with the largest confusions, of equal ones the first"
+    assert title == expected
 
 
 def test_a_name_too_few_is_refused():
@@ -554,7 +555,17 @@ def test_of_very_many_artists_the_best_and_the_worst_known_are_drawn():
     expected = [*range(1999, 1979, -1), *range(19, -1, -1)]
     assert rows == [f"a{i} (4)" for i in expected]
     assert texts_of(figure.axes[2]) == ["50"]  # of all of them
-    assert "the 20 best and 20 worst known of 2,000 artists" in figure._suptitle.get_text()
+    title = " ".join(figure._suptitle.get_text().split())
+    assert title.endswith("the 20 best and 20 worst known of 2,000 artists")
+
+
+def test_who_is_left_out_though_equal_is_counted():
+    values = np.array([[0.9] * 25 + [0.5] * 5 + [0.0] * 30])
+    artists = [f"a{i}{'z' * (i // 59 * 50)}" for i in range(60)]  # one with a long name
+    figure = f1(values=values, songs=np.full(60, 4), artists=artists)
+    title = " ".join(figure._suptitle.get_text().split())
+    assert "of 60 artists, without 5 as good and 10 as bad as the last of these; names of " in title
+    assert "names of more than 40 letters lack their middle" in title
 
 
 # ---- what is missing

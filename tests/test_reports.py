@@ -76,7 +76,8 @@ def add_task1(results_dir, level="song"):
 
 def add_network(results_dir, name):
     """Write what a network's training leaves, with what its report needs."""
-    folder = put_network(results_dir, name, NETWORKS[name], seed=len(name))
+    config = {"dropout": 0.3, **CONFIGS[name]}
+    folder = put_network(results_dir, name, NETWORKS[name], seed=len(name), settings=config)
     with (folder / "history.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [*HISTORY[0], "seconds"])
         writer.writeheader()
@@ -85,7 +86,7 @@ def add_network(results_dir, name):
     checkpoint = {
         "kind": name.removesuffix("_strong"),
         "classes": TOY_ARTISTS,
-        "config": {"dropout": 0.3, **CONFIGS[name]},
+        "config": config,
         "window_frames": 130,
         "model": {"standardize.mean": torch.zeros(n_inputs)},
     }
@@ -425,6 +426,13 @@ def test_a_checkpoint_of_an_older_version_is_left_out(some_results, names):
     assert "best.pt is no checkpoint of task2_train_wo_pretrain.py" in output
 
 
+def test_a_checkpoint_of_another_run_is_left_out(some_results, names):
+    change(some_results / "task2/resnet/metrics.json", settings={"dropout": 0.1})
+    status, drawn, output = names("task2_gen_report_wo_pretrain")
+    assert (status, "task2_architecture_diagram_resnet" in drawn) == (1, False)
+    assert "best.pt is not of the run in metrics.json: run task2_train_wo_pretrain.py" in output
+
+
 def test_models_of_other_songs_are_not_drawn_together(some_results, names):
     path = some_results / "task2/panns/val_predictions.json"
     value = json.loads(path.read_text())
@@ -435,6 +443,17 @@ def test_models_of_other_songs_are_not_drawn_together(some_results, names):
     assert "have other validation songs or artists: train again" in output
     with pytest.raises(UserError, match="other validation songs"):
         list(comparison_report.draw(some_results))
+
+
+def test_a_model_that_was_left_out_is_named(some_results, names):
+    path = some_results / "task1/metrics.json"
+    models = json.loads(path.read_text())["models"]
+    del models["svm"]
+    change(path, models=models, best_in_cv="knn", left_out={"svm": "it takes about 9 GB"})
+    status, drawn, output = names("task1_gen_report")
+    assert (status, "task1_confusion_matrix_svm" in drawn) == (1, False)
+    assert "task1_model_comparison" in drawn
+    assert "left out: svm (it takes about 9 GB)" in output
 
 
 @pytest.mark.parametrize("broken", ["missing", "unfinished"])

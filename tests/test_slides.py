@@ -13,7 +13,17 @@ import scipy.stats
 import sklearn.metrics
 from conftest import TOY_ARTISTS, TOY_DATASET, put_network, put_task1
 
-from artist20 import UserError, artifacts, cli, comparison, ensemble, model_card, slides, tables
+from artist20 import (
+    UserError,
+    artifacts,
+    cli,
+    comparison,
+    ensemble,
+    findings,
+    model_card,
+    slides,
+    tables,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SETTINGS = {
@@ -668,7 +678,7 @@ def test_an_ablation_that_is_not_finished_is_said(tmp_path):
     assert "is not finished" in read_slides(deck)["Task 1: features"]
 
 
-def test_figures_are_shown_where_they_are(tmp_path):
+def test_figures_are_shown_where_they_are(tmp_path, capsys):
     add_search(put_task1(tmp_path / "results", {"svm": 0.8}, seed=1), seed=1)
     assets = tmp_path / "my assets"
     assert run(comparison, "--results-dir", tmp_path / "results", "--assets-dir", assets) == 0
@@ -680,6 +690,9 @@ def test_figures_are_shown_where_they_are(tmp_path):
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", output.read_text(encoding="utf-8"))
     # Of a model that has not been run, none is shown.
     assert pictures == ["../my%20assets/task1_ablation.svg", "../my%20assets/task1_map.png"]
+    named = f"figures in it, as they lie in {assets}: "
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(named)]
+    assert set(line.removeprefix(named).split(", ")) == {"task1_ablation", "task1_map"}
 
 
 def test_of_many_artists_both_ends_are_shown(written):
@@ -691,7 +704,20 @@ def test_of_many_artists_both_ends_are_shown(written):
     page = slides.artists_slide(results | {"models": models})
     _, *rows = read_tables(page)[0]
     assert [row[0] for row in rows] == [f"a{i}" for i in [*range(49, 39, -1), *range(9, -1, -1)]]
-    assert "The 10 easiest and the 10 hardest of 50" in page
+    assert "The 10 easiest and the 10 hardest of 50, by the models' mean.\n" in page + "\n"
+    for row in models.values():  # thirteen more of those who are never right, one with a long name
+        row["artists"] |= {f"a{i}": {"songs": 5, "f1": 0} for i in range(13)}
+        row["artists"]["a49" + "z" * 50] = row["artists"].pop("a49")
+    page = slides.artists_slide(results | {"models": models})
+    assert "Not named are 0 as easy and 3 as hard as the last of these." in page
+    assert "Names of more than 40 letters may lack their end." in page
+
+
+def test_findings_count_the_artists_that_are_equal_to_those_named():
+    artists = {f"a{i}": {"songs": 4, "right": i // 5} for i in range(20)}
+    record = {"artists": artists, "confusions": []}
+    said, _ = findings.artist_sentences(record)
+    assert said.endswith("Not named are 2 as easy and 2 as hard as the last of these.")
 
 
 # --- names ---------------------------------------------------------------------------------------

@@ -284,6 +284,7 @@ def test_no_checkpoint_and_a_recipe_without_songs_are_one_line(folder, call, tmp
     status, _, error = call(report, "--song", "song.wav", "--recipe", "strong")
     assert status == 2
     assert "task2/resnet_strong/best.pt is missing" in error
+    assert "--checkpoint" not in error  # which this script has not
     artifacts.write_checkpoint(folder / "best.pt", {"kind": "panns", "classes": [], "config": {}})
     status, _, error = call(report, "--song", "song.wav")
     assert status == 2
