@@ -9,6 +9,7 @@ import numpy as np
 
 from artist20 import UserError, artifacts, audio, cli, dataset, evaluation, printable
 from artist20.artifacts import TestScores
+from artist20.audio import Waveform
 from artist20.store import map_songs
 
 TOP = 3  # artists per song in the course's form
@@ -57,8 +58,8 @@ def run(
     folder: Path,
     checkpoints: Sequence[Path],
     classes: list[str],
-    score_song: Callable[[np.ndarray], np.ndarray],
-    read_song: Callable[[Path], np.ndarray] = audio.load,
+    score_song: Callable[[Waveform], np.ndarray],
+    read_song: Callable[[Path], Waveform] = audio.open_song,
 ) -> int:
     """Name the artists of the test songs, or of the files given with --audio.
 
@@ -75,7 +76,7 @@ def run(
     score_song : callable
         What ``read_song`` returned -> (n_windows, n_classes) probabilities.
     read_song : callable
-        File -> array, in worker processes.
+        File -> array or LongSong, in worker processes.
 
     Returns
     -------

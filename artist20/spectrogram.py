@@ -52,12 +52,12 @@ def mel_hz() -> np.ndarray:
     return librosa.mel_frequencies(N_MELS + 2, fmin=0, fmax=F_MAX)[1:-1]
 
 
-def log_mel(waveform: np.ndarray) -> np.ndarray:
+def log_mel(waveform: audio.Waveform) -> np.ndarray:
     """Compute the log-mel spectrogram, as librosa's melspectrogram in dB re 1.
 
     Parameters
     ----------
-    waveform : np.ndarray
+    waveform : np.ndarray or LongSong
         (n_samples,) float32 at 16 kHz.
 
     Returns
@@ -81,7 +81,7 @@ def log_mel(waveform: np.ndarray) -> np.ndarray:
 
 def load_log_mel(file: Path) -> np.ndarray:
     """Decode a file and compute its :func:`log_mel`."""
-    return log_mel(audio.load(file))
+    return log_mel(audio.open_song(file))
 
 
 @cache

@@ -1,5 +1,7 @@
 """artist20.spectrogram: log-mels as librosa's, crops, windows, batches."""
 
+import tracemalloc
+
 import librosa
 import numpy as np
 import pytest
@@ -48,6 +50,21 @@ def test_log_mel_is_librosas(kind):
     assert result.shape == (1 + len(waveform) // 512, 64)
     # Half a step of half precision below 128 dB is 0.03 dB.
     np.testing.assert_allclose(result.astype(float), expected, rtol=0, atol=0.032)
+
+
+def test_a_long_song_is_never_all_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "WHOLE_BLOCKS", 2)
+    monkeypatch.setattr(spectrogram, "BLOCK_FRAMES", 500)
+    waveform = np.tile(make_waveform(ARTIST, 0, 3.0), 100)
+    audio.write(tmp_path / "a.wav", waveform)
+    tracemalloc.start()
+    try:
+        log_mel = spectrogram.load_log_mel(tmp_path / "a.wav")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - log_mel.nbytes < waveform.nbytes / 2
+    assert np.array_equal(log_mel, spectrogram.log_mel(audio.load(tmp_path / "a.wav")))
 
 
 def test_log_mel_blocks_join_without_a_seam(monkeypatch):
