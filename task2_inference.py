@@ -140,14 +140,14 @@ def main() -> int:
     ]
     n_samples = round(config["crop_seconds"] * backbone.sample_rate)
 
-    def score_song(waveform: np.ndarray) -> np.ndarray:
-        on_device = torch.from_numpy(waveform).to(device)
-        rows = panns.embed(backbone, panns.cut_windows(on_device, n_samples, config["windows"]))
+    def score_song(waveform: audio.Waveform) -> np.ndarray:
+        cut = panns.cut_windows(waveform, n_samples, config["windows"], device)
+        rows = panns.embed(backbone, cut)
         windows = Embeddings(rows, np.zeros(len(rows), dtype=int))
         return np.stack([score(windows).mean(axis=0) for score in scorers])
 
-    load = partial(audio.load, sample_rate=backbone.sample_rate)
-    return inference.run(args, folder, paths, classes, score_song, load)
+    read_song = partial(audio.open_song, sample_rate=backbone.sample_rate)
+    return inference.run(args, folder, paths, classes, score_song, read_song)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ blocks, so that memory grows with what is asked for and never with the file.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from artist20.artifacts import atomic_path
 
 SAMPLE_RATE = 16_000  # Hz; artist20's own
 BLOCK_SECONDS = 10.0
+WHOLE_BLOCKS = 60  # of songs that are kept as a whole: 38 MB at 16 kHz, where 3 hours take 0.7 GB
 MAX_BLOCK = 2**24  # numbers decoded at a time, of all channels: 10 s of eight at 192 kHz
 RATES = (1_000, 1_000_000)  # Hz; a header that says less or more would ask for all memory
 MAX_LEVEL = 1e6  # integers written as floats are read; what squares to infinity is refused
@@ -129,13 +131,82 @@ def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarr
 
 def load(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     """Decode a whole file: (n_samples,) float32. Raises as :func:`read_blocks` does."""
-    waveform = np.empty(0, np.float32)
-    for block in read_blocks(path, sample_rate):
-        first = len(waveform)
-        # In its place: blocks beside the whole would take twice the memory, of hours 1.4 GB.
-        waveform.resize(first + len(block), refcheck=False)
-        waveform[first:] = block
-    return waveform
+    return _joined(read_blocks(path, sample_rate))
+
+
+class LongSong:
+    """A song that is too long to be kept: its waveform is decoded where slices of it are taken.
+
+    Slices in the order of their beginnings, as windows over the song are, take one pass through
+    the file; a slice that begins before the last one starts another.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    sample_rate : int
+        Rate of the slices in Hz.
+    n_samples : int
+        The song's length at that rate.
+    """
+
+    def __init__(self, path: Path, sample_rate: int, n_samples: int) -> None:
+        self.path = path
+        self.sample_rate = sample_rate
+        self.n_samples = n_samples
+        self._blocks: Iterator[np.ndarray] = iter(())
+        self._first = n_samples  # where the last slice began
+        self._held = np.empty(0, np.float32)  # all that is decoded from there on
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return self.n_samples
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        """Decode a slice in steps of 1: (n_samples,) float32.
+
+        Raises
+        ------
+        AudioError
+            As :func:`read_blocks` does, or if the file has become shorter.
+        """
+        start, stop, _ = part.indices(self.n_samples)
+        if start < self._first:
+            self._blocks = read_blocks(self.path, self.sample_rate)
+            self._first, self._held = 0, self._held[:0]
+        parts, end = [self._held[start - self._first :]], self._first + len(self._held)
+        while end < stop:
+            block = next(self._blocks, None)
+            if block is None:
+                raise AudioError(self.path, "has changed while it was read")
+            end += len(block)
+            if end > start:
+                parts.append(block[-(end - start) :])
+        self._first, self._held = start, np.concatenate(parts)
+        return self._held[: stop - start]
+
+
+Waveform = np.ndarray | LongSong
+
+
+def open_song(path: Path, sample_rate: int = SAMPLE_RATE) -> Waveform:
+    """Decode a whole file, and keep it unless it is long.
+
+    Parameters
+    ----------
+    path, sample_rate
+        See :func:`read_blocks`, which says what is raised, too.
+
+    Returns
+    -------
+    np.ndarray or LongSong
+        (n_samples,) float32, or of songs beyond about ten minutes what has the same length and the
+        same slices.
+    """
+    blocks = read_blocks(path, sample_rate)
+    beginning = _joined(islice(blocks, WHOLE_BLOCKS))
+    n_more = sum(len(block) for block in blocks)
+    return LongSong(path, sample_rate, len(beginning) + n_more) if n_more else beginning
 
 
 def write(path: Path, waveform: np.ndarray) -> None:
@@ -209,6 +280,16 @@ def ends_within_a_frame(path: Path) -> bool:
         length = (144 if first else 72) * 1000 * MP3_KBITS[first][bit_rate - 1] // sample_rate
         position += length + (header >> 9 & 1)
     return position > len(data) or data[position:].startswith(b"\xff")
+
+
+def _joined(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    waveform = np.empty(0, np.float32)
+    for block in blocks:
+        first = len(waveform)
+        # In its place: blocks beside the whole would take twice the memory, of hours 1.4 GB.
+        waveform.resize(first + len(block), refcheck=False)
+        waveform[first:] = block
+    return waveform
 
 
 def _behind_tag(path: Path) -> bytes:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from artist20 import audio
-from artist20.audio import SAMPLE_RATE
+from artist20.audio import SAMPLE_RATE, Waveform
 from artist20.store import stored_rows
 
 N_FFT = 2048  # samples, 128 ms
@@ -170,8 +170,8 @@ def cached_units(
         (n_units, len(UNIT_NAMES)) of every song, memory-mapped; unreadable ones are not among them.
     """
 
-    def on_device(_keys: list[str], waveforms: list[np.ndarray]) -> list[np.ndarray]:
-        return [song_units([torch.from_numpy(x).to(device)]) for x in waveforms]
+    def on_device(_keys: list[str], waveforms: list[Waveform]) -> list[np.ndarray]:
+        return [song_units(_pieces(waveform, device)) for waveform in waveforms]
 
     rows, index = stored_rows(
         parent,
@@ -180,7 +180,7 @@ def cached_units(
         "float32",
         len(UNIT_NAMES),
         files,
-        *((_units_of_file,) if device.type == "cpu" else (audio.load, on_device)),
+        *((_units_of_file,) if device.type == "cpu" else (audio.open_song, on_device)),
         workers=workers,
         label="features",
         unreadable=unreadable,
@@ -195,6 +195,12 @@ def _units_of_file(file: Path) -> np.ndarray:
     A song is decoded as it is computed, so that memory does not hold its waveform.
     """
     return song_units(map(torch.from_numpy, audio.read_blocks(file)))
+
+
+def _pieces(waveform: Waveform, device: torch.device) -> Iterator[Tensor]:
+    size = BLOCK_FRAMES["cuda"] * HOP_LENGTH
+    for first in range(0, len(waveform), size):
+        yield torch.from_numpy(waveform[first : first + size]).to(device)
 
 
 def merge_units(units: np.ndarray, n_segments: int) -> np.ndarray:

@@ -60,7 +60,7 @@ def run(
     checkpoints: Sequence[Path],
     classes: list[str],
     score_song: Callable[[Any], np.ndarray],
-    read_song: Callable[[Path], Any] = audio.load,
+    read_song: Callable[[Path], Any] = audio.open_song,
 ) -> int:
     """Name the artists of the test songs, or of the files given with --audio.
 
@@ -97,10 +97,12 @@ def run(
     problems = []
     songs = map_songs(list(files.values()), read_song, workers=args.workers, label="songs")
     for key, song in zip(files, songs, strict=True):
-        if isinstance(song, audio.AudioError):
-            problems.append(str(song))
-        else:
+        try:
+            if isinstance(song, audio.AudioError):
+                raise song
             probabilities[key] = score_song(song).mean(axis=0)
+        except audio.AudioError as error:  # a long song is read again as it is scored
+            problems.append(str(error))
 
     if not args.audio:
         test = TestScores(

@@ -6,9 +6,10 @@ Networks for Audio Pattern Recognition".
 
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from artist20 import UserError, audio, augment, fetch
 from artist20.artifacts import sha256_file
+from artist20.audio import Waveform
 from artist20.evaluation import mean_per_song, window_starts
 from artist20.store import check_finite, stored_rows
 
@@ -77,6 +79,11 @@ class Backbone:
     def pretrained(self) -> bool:
         """Whether the weights are the published ones."""
         return not self.weights.startswith(UNTRAINED)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes, and takes waveforms."""
+        return next(self.network.parameters()).device
 
 
 def import_cnn14() -> type[nn.Module]:
@@ -169,57 +176,60 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def embed(backbone: Backbone, waveforms: Sequence[Tensor]) -> np.ndarray:
+def embed(backbone: Backbone, waveforms: Iterable[Tensor]) -> np.ndarray:
     """Embed waveforms.
 
     Parameters
     ----------
     backbone : Backbone
         The frozen network.
-    waveforms : sequence of Tensor
+    waveforms : iterable of Tensor
         (n_samples,) float32 each, at the backbone's rate, on its device. Neighbours of equal
-        length are embedded together; those under a second are padded with silence.
+        length are embedded together, and no more are taken at a time; those under a second are
+        padded with silence.
 
     Returns
     -------
     np.ndarray
-        (len(waveforms), EMBEDDING_SIZE) float32.
+        (number of waveforms, EMBEDDING_SIZE) float32.
     """
     shortest = int(MIN_SECONDS * backbone.sample_rate)
-    device_type = next(backbone.network.parameters()).device.type
+    device_type = backbone.device.type
     batch_seconds = MAX_BATCH_SECONDS[device_type]
-    padded = [F.pad(waveform, (0, max(0, shortest - len(waveform)))) for waveform in waveforms]
+    padded = (F.pad(waveform, (0, max(0, shortest - len(waveform)))) for waveform in waveforms)
     embeddings = []
-    first = 0
-    while first < len(padded):
-        length = len(padded[first])
+    for length, equally_long in groupby(padded, len):
         most = max(1, int(batch_seconds * backbone.sample_rate / length))
-        last = first + 1
-        while last < min(first + most, len(padded)) and len(padded[last]) == length:
-            last += 1
-        with torch.autocast(
-            device_type, torch.bfloat16, enabled=backbone.precision == torch.bfloat16
-        ):
-            embedding = backbone.network(torch.stack(padded[first:last]))["embedding"]
-        embeddings.append(embedding.float().cpu())
-        first = last
+        while batch := list(islice(equally_long, most)):
+            with torch.autocast(
+                device_type, torch.bfloat16, enabled=backbone.precision == torch.bfloat16
+            ):
+                embedding = backbone.network(torch.stack(batch))["embedding"]
+            embeddings.append(embedding.float().cpu())
     return torch.cat(embeddings).numpy()
 
 
-def cut_windows(waveform: Tensor, n_samples: int, most: int | None) -> list[Tensor]:
+def cut_windows(
+    waveform: Waveform, n_samples: int, most: int | None, device: torch.device
+) -> Iterator[Tensor]:
     """Cut windows over the whole song, see :func:`artist20.evaluation.window_starts`."""
-    starts = window_starts(len(waveform), n_samples, most)
-    return [waveform[start : start + n_samples] for start in starts]
+    for start in window_starts(len(waveform), n_samples, most):
+        yield torch.from_numpy(waveform[start : start + n_samples]).to(device)
 
 
 def cut_views(
-    waveform: Tensor, n_samples: int, n_views: int, sample_rate: int, seed: Sequence[int]
-) -> list[Tensor]:
+    waveform: Waveform,
+    n_samples: int,
+    n_views: int,
+    sample_rate: int,
+    seed: Sequence[int],
+    device: torch.device,
+) -> Iterator[Tensor]:
     """Cut random crops, half of them stretched in time and half of them with noise added.
 
     Parameters
     ----------
-    waveform : Tensor
+    waveform : np.ndarray or LongSong
         (length,) float32.
     n_samples : int
         Length of a view; those of a shorter song are as long as it is, stretched.
@@ -229,22 +239,23 @@ def cut_views(
         In Hz.
     seed : sequence of int
         Decides everything random.
+    device : torch.device
+        Where to stretch and to add noise.
     """
     rng = np.random.default_rng(list(seed))
-    generator = torch.Generator(waveform.device).manual_seed(int(rng.integers(2**63)))
-    waveform = F.pad(waveform, (0, max(0, sample_rate - len(waveform))))  # a frame to stretch
-    views = []
+    generator = torch.Generator(device).manual_seed(int(rng.integers(2**63)))
+    if len(waveform) < sample_rate:  # less than a frame could not be stretched
+        waveform = np.pad(waveform, (0, sample_rate - len(waveform)))
     for _ in range(n_views):
         rate = rng.uniform(*STRETCH_RATES) if rng.random() < AUGMENT_PROBABILITY else 1.0
         n_source = int(n_samples * rate) + 1
         start = augment.random_start(len(waveform), n_source, rng)
-        view = waveform[start : start + n_source]
+        view = torch.from_numpy(waveform[start : start + n_source]).to(device)
         if rate != 1.0:
             view = augment.time_stretch(view, rate)
         if rng.random() < AUGMENT_PROBABILITY:
             view = augment.add_noise(view, rng.uniform(*NOISE_SNR_DB), generator)
-        views.append(view[:n_samples])
-    return views
+        yield view[:n_samples]
 
 
 @dataclass(frozen=True)
@@ -324,7 +335,7 @@ def cached_windows(
         keys,
         backbone,
         settings,
-        lambda _key, waveform: cut_windows(waveform, n_samples, most),
+        lambda _key, waveform: cut_windows(waveform, n_samples, most, backbone.device),
         workers,
     )
 
@@ -356,10 +367,11 @@ def cached_views(
         "seed": seed,
     }
 
-    def cut(key: str, waveform: Tensor) -> list[Tensor]:
+    def cut(key: str, waveform: Waveform) -> Iterator[Tensor]:
         # Seeded by the song's content: independent of the order in which songs are embedded.
         song_seed = (seed, int(key[:16], 16))
-        return cut_views(waveform, n_samples, n_views, backbone.sample_rate, song_seed)
+        rate, device = backbone.sample_rate, backbone.device
+        return cut_views(waveform, n_samples, n_views, rate, song_seed, device)
 
     return _cached(parent, "views", files, keys, backbone, settings, cut, workers)
 
@@ -398,16 +410,20 @@ def _cached(
     keys: Sequence[str],
     backbone: Backbone,
     settings: dict[str, Any],
-    cut: Callable[[str, Tensor], list[Tensor]],
+    cut: Callable[[str, Waveform], Iterator[Tensor]],
     workers: int,
 ) -> Embeddings:
-    device = next(backbone.network.parameters()).device
+    def embed_songs(song_keys: list[str], waveforms: list[Waveform]) -> list[np.ndarray]:
+        n_clips = [0] * len(song_keys)
 
-    def embed_songs(song_keys: list[str], waveforms: list[np.ndarray]) -> list[np.ndarray]:
-        on_device = (torch.from_numpy(waveform).to(device) for waveform in waveforms)
-        of_songs = [cut(*song) for song in zip(song_keys, on_device, strict=True)]
-        rows = embed(backbone, [clip for of_song in of_songs for clip in of_song])
-        return np.split(rows, np.cumsum([len(of_song) for of_song in of_songs])[:-1])
+        def clips() -> Iterator[Tensor]:
+            for i, (key, waveform) in enumerate(zip(song_keys, waveforms, strict=True)):
+                for clip in cut(key, waveform):
+                    n_clips[i] += 1
+                    yield clip
+
+        rows = embed(backbone, clips())
+        return np.split(rows, np.cumsum(n_clips)[:-1])
 
     rows, index = stored_rows(
         parent,
@@ -416,11 +432,11 @@ def _cached(
         "float32",
         EMBEDDING_SIZE,
         dict(zip(keys, files, strict=True)),
-        partial(audio.load, sample_rate=backbone.sample_rate),
+        partial(audio.open_song, sample_rate=backbone.sample_rate),
         embed_songs,
         workers=workers,
         label=f"embeddings of {name}",
-        songs_at_a_time=SONGS_AT_A_TIME[device.type],
+        songs_at_a_time=SONGS_AT_A_TIME[backbone.device.type],
     )
     spans = [index[key] for key in keys]
     of_songs = np.concatenate([rows[first : first + n_rows] for first, n_rows in spans])

@@ -40,7 +40,7 @@ def draw(file: Path, network: TrainedResNet, folder: Path) -> tuple[Figure, str]
     AudioError
         If the file cannot be read.
     """
-    waveform = audio.load(file)
+    waveform = audio.open_song(file)
     log_mel = spectrogram.log_mel(waveform, network.front_end)
     whole = network.score(log_mel).mean(axis=0)
     seconds, probabilities, window_seconds = network.curve(log_mel)

@@ -68,12 +68,12 @@ def mel_hz(n_mels: int) -> np.ndarray:
     return librosa.mel_frequencies(n_mels + 2, fmin=0, fmax=F_MAX)[1:-1]
 
 
-def log_mel(waveform: np.ndarray, front_end: FrontEnd) -> np.ndarray:
+def log_mel(waveform: audio.Waveform, front_end: FrontEnd) -> np.ndarray:
     """Compute the log-mel spectrogram, as librosa's melspectrogram in dB re 1.
 
     Parameters
     ----------
-    waveform : np.ndarray
+    waveform : np.ndarray or LongSong
         (n_samples,) float32 at 16 kHz.
     front_end : FrontEnd
         What to make it with.
@@ -101,12 +101,12 @@ def log_mel(waveform: np.ndarray, front_end: FrontEnd) -> np.ndarray:
 
 def load_log_mel(file: Path, front_end: FrontEnd) -> np.ndarray:
     """Decode a file and compute its :func:`log_mel`."""
-    return log_mel(audio.load(file), front_end)
+    return log_mel(audio.open_song(file), front_end)
 
 
 def load_log_mels(file: Path, front_ends: Collection[FrontEnd]) -> dict[FrontEnd, np.ndarray]:
     """Decode a file once and compute its :func:`log_mel` with each of the front ends."""
-    waveform = audio.load(file)
+    waveform = audio.open_song(file)
     return {front_end: log_mel(waveform, front_end) for front_end in front_ends}
 
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from artist20 import UserError, audio, cli, parallel, printable
 from artist20.artifacts import only_writer, told_when_full
+from artist20.audio import Waveform
 
 ROWS = "rows.bin"
 PARTS = "parts"  # folder of what processes of one run computed, until it is put together
@@ -192,8 +193,8 @@ def _as_they_are(_keys: list[str], arrays: list[np.ndarray]) -> list[np.ndarray]
 
 
 def map_songs(
-    files: list[Path], treat: Callable[[Path], np.ndarray], *, workers: int, label: str
-) -> Iterable[np.ndarray | audio.AudioError]:
+    files: list[Path], treat: Callable[[Path], Waveform], *, workers: int, label: str
+) -> Iterable[Waveform | audio.AudioError]:
     """Read songs in worker processes, a few ahead of the caller, with a progress bar.
 
     Parameters
@@ -202,7 +203,7 @@ def map_songs(
         Audio files.
     treat : callable
         What to do with each file, in the worker: any function that can be pickled, for instance
-        ``audio.load``.
+        ``audio.open_song``. What it returns is copied several times on its way here.
     workers : int
         Number of processes; each computes with one thread.
     label : str
@@ -230,8 +231,8 @@ def stored_rows(
     dtype: str,
     width: int,
     files: Mapping[str, Path],
-    in_worker: Callable[[Path], np.ndarray],
-    in_main: Callable[[list[str], list[np.ndarray]], list[np.ndarray]] = _as_they_are,
+    in_worker: Callable[[Path], Waveform],
+    in_main: Callable[[list[str], list[Waveform]], list[np.ndarray]] = _as_they_are,
     *,
     workers: int,
     label: str,
@@ -250,9 +251,9 @@ def stored_rows(
     files : mapping of str to Path
         Audio files by key.
     in_worker : callable
-        File -> array, done in the worker processes.
+        File -> array or LongSong, done in the worker processes.
     in_main : callable, optional
-        Keys and those arrays -> rows of each, done in this process: the place for a GPU.
+        Keys and those of several songs -> rows of each, done in this process: the place for a GPU.
     workers, label
         See :func:`map_songs`.
     songs_at_a_time : int
@@ -297,7 +298,7 @@ def stored_rows(
     problems: dict[str, str] = {}
     with RowStore(*where, *kind) as store:
         results = map_songs([files[key] for key in mine], in_worker, workers=workers, label=label)
-        waiting: dict[str, np.ndarray] = {}
+        waiting: dict[str, Waveform] = {}
         for key, result in zip(mine, results, strict=True):
             if isinstance(result, audio.AudioError):
                 problems[key] = result.reason

@@ -1,5 +1,6 @@
 """artist20.audio: decoding, resampling, and what is said of files that cannot be read."""
 
+import pickle
 import resource
 import subprocess
 import sys
@@ -179,3 +180,49 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path, extension):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+# --- long songs --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sample_rate", [RATE, 32_000])
+def test_slices_of_a_long_song_are_those_of_the_whole(tmp_path, monkeypatch, sample_rate):
+    file = tmp_path / "a.mp3"
+    audio.write(file, np.random.default_rng(0).normal(0, 0.1, 65 * RATE).astype("f4"))
+    monkeypatch.setattr(audio, "WHOLE_BLOCKS", 2)
+    whole, song = audio.load(file, sample_rate), audio.open_song(file, sample_rate)
+    assert len(pickle.dumps(song)) < 1000  # between processes
+    assert len(song) == len(whole)
+    for first in (0, 5, 5, 12, 50, 49, 61, 0, 64):
+        for seconds in (0, 1, 15, 99):
+            part = slice(first * sample_rate + 7, (first + seconds) * sample_rate + 7)
+            assert np.array_equal(song[part], whole[part])
+            assert song[part].dtype == np.float32
+
+
+def test_windows_over_a_long_song_take_one_pass(tmp_path, monkeypatch):
+    file = tmp_path / "a.wav"
+    soundfile.write(file, sine(60), RATE)
+    song = audio.LongSong(file, RATE, 60 * RATE)
+    passes, read_blocks = [], audio.read_blocks
+    monkeypatch.setattr(audio, "read_blocks", lambda *a: passes.append(a) or read_blocks(*a))
+    for start in range(0, 50, 7):
+        assert len(song[start * RATE : (start + 10) * RATE]) == 10 * RATE
+    assert len(passes) == 1
+
+
+def test_songs_of_up_to_ten_minutes_are_kept(tmp_path):
+    for seconds, kind in ((599, np.ndarray), (601, audio.LongSong)):
+        soundfile.write(tmp_path / "a.wav", np.zeros(seconds * 1000, "f4"), 1000)
+        song = audio.open_song(tmp_path / "a.wav", 1000)
+        assert isinstance(song, kind)
+        assert len(song) == seconds * 1000
+
+
+def test_a_long_song_that_is_cut_off_meanwhile_is_told(tmp_path):
+    file = tmp_path / "a.wav"
+    soundfile.write(file, sine(30), RATE)
+    song = audio.LongSong(file, RATE, 31 * RATE)
+    assert len(song[: 30 * RATE]) == 30 * RATE
+    with pytest.raises(audio.AudioError, match=r"a\.wav has changed while it was read"):
+        song[29 * RATE :]

@@ -149,6 +149,19 @@ def test_an_unreadable_song_is_named_and_left_out(data_dir, capsys):
     assert "004.mp3" in left_out[1]
 
 
+def test_a_long_song_that_is_lost_meanwhile_is_named_and_left_out(data_dir, monkeypatch, capsys):
+    monkeypatch.setattr(audio, "WHOLE_BLOCKS", 0)
+
+    def score(song):
+        if song.path.stem == "002":
+            song.path.unlink()
+        return score_song(song[: len(song)])
+
+    assert run(data_dir, score=score) == 1
+    assert list(written(data_dir)) == ["001", "003", "010"]
+    assert "002.wav is no file" in capsys.readouterr().out
+
+
 def test_output_is_honoured(data_dir, tmp_path):
     output = tmp_path / "else/where.json"
     assert run(data_dir, "--output", output) == 0

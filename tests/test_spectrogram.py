@@ -1,5 +1,7 @@
 """artist20.spectrogram: log-mels as librosa's, crops, windows, batches."""
 
+import tracemalloc
+
 import librosa
 import numpy as np
 import pytest
@@ -51,6 +53,21 @@ def test_log_mel_is_librosas(kind, n_fft, n_mels):
     assert result.shape == (1 + len(waveform) // 512, n_mels)
     # Half a step of half precision below 128 dB is 0.03 dB.
     np.testing.assert_allclose(result.astype(float), expected, rtol=0, atol=0.032)
+
+
+def test_a_long_song_is_never_all_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "WHOLE_BLOCKS", 2)
+    monkeypatch.setattr(spectrogram, "BLOCK_SAMPLES", 500 * FRONT_END.n_fft)
+    waveform = np.tile(make_waveform(ARTIST, 0, 3.0), 100)
+    audio.write(tmp_path / "a.wav", waveform)
+    tracemalloc.start()
+    try:
+        log_mel = spectrogram.load_log_mel(tmp_path / "a.wav", FRONT_END)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - log_mel.nbytes < waveform.nbytes / 2
+    assert np.array_equal(log_mel, spectrogram.log_mel(audio.load(tmp_path / "a.wav"), FRONT_END))
 
 
 def test_log_mel_blocks_join_without_a_seam(monkeypatch):
@@ -180,7 +197,7 @@ def test_log_mels_of_every_front_end_are_of_one_decoding(tiny_data, monkeypatch)
     file = next(tiny_data.glob("test/*.mp3"))
     waveform = audio.load(file)
     decoded = []
-    monkeypatch.setattr(audio, "load", lambda file: decoded.append(file) or waveform)
+    monkeypatch.setattr(audio, "open_song", lambda file: decoded.append(file) or waveform)
     front_ends = [FRONT_END, FrontEnd(4096, 256)]
     log_mels = spectrogram.load_log_mels(file, front_ends)
     assert decoded == [file]
