@@ -223,22 +223,23 @@ def make_model(
     n_frames: int,
     recipe: Recipe,
     device: torch.device,
-    rng: np.random.Generator,
+    seed: int,
 ) -> ArtistResNet:
     """Make the network, with the training songs' mean and deviation of all that it standardises."""
     model = ArtistResNet(
         n_classes,
-        recipe.n_mels,
-        recipe.dropout,
-        recipe.width,
-        recipe.keep_frequency,
-        recipe.bins_per_band,
-        recipe.statistics,
+        n_mels=recipe.n_mels,
+        dropout=recipe.dropout,
+        width=recipe.width,
+        keep_frequency=recipe.keep_frequency,
+        bins_per_band=recipe.bins_per_band,
+        statistics=recipe.statistics,
     )
     mean, std = songs.mean_and_std()
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
     if model.statistics is not None:
+        rng = np.random.default_rng(seed)
         no_labels = np.zeros(len(songs.spans), dtype=int)
         crops = spectrogram.random_crops(songs, no_labels, n_frames, recipe.batch_size, rng)
         statistics = torch.cat(
@@ -326,8 +327,7 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
         n_frames = longest
 
     cli.seed_everything(args.seed)
-    rng = np.random.default_rng(args.seed)
-    model = make_model(len(classes), train_mels, n_frames, recipe, device, rng)
+    model = make_model(len(classes), train_mels, n_frames, recipe, device, args.seed)
     if args.compile:
         model.compile()
     optimizer = torch.optim.AdamW(

@@ -138,7 +138,10 @@ class TimeStatistics(nn.Module):
     @staticmethod
     def of(x: Tensor) -> Tensor:
         """Compute the statistics: (batch, frames, n_mels) -> (batch, 4 * n_mels)."""
-        return torch.cat([x.mean(1), x.std(1, correction=0), x.amax(1), x.amin(1)], dim=1)
+        mean = x.mean(1)
+        # Not torch.std, which warns where a process's share of a small last batch is empty.
+        deviation = (x - mean[:, None]).square().mean(1).sqrt()
+        return torch.cat([mean, deviation, x.amax(1), x.amin(1)], dim=1)
 
 
 class ArtistResNet(nn.Module):
