@@ -126,7 +126,7 @@ def model_comparison(results: Results) -> Iterator[Drawing]:
 def confusion_matrix(results: Results) -> Iterator[Drawing]:
     """Draw who is taken for whom by the SVM, or by the best model of segments."""
     name = results.metrics["best_in_cv"] if results.of_segments else "svm"
-    if name not in results.metrics["models"]:  # which left_out says
+    if name not in results.metrics["models"]:  # which main() says
         return
     predictions, model = results.predictions, artifacts.TITLES[name]
     figure = figures_confusion.confusion_matrix(
@@ -206,14 +206,6 @@ def ablation(results: Results) -> Iterator[Drawing]:
     yield "ablation", figure, caption
 
 
-def left_out(results: Results) -> Iterator[Drawing]:
-    """Draw nothing, and name the models that there was no memory for."""
-    reasons = results.metrics.get("left_out", {})
-    if reasons:
-        raise UserError("; ".join(f"{name} ({reason})" for name, reason in reasons.items()))
-    yield from ()
-
-
 def or_nan(value: float | None) -> float:
     """Replace what could not be measured, and is not drawn."""
     return np.nan if value is None else value
@@ -249,13 +241,17 @@ def main() -> int:
     stage = str(folder.relative_to(args.results_dir))
     results = Results(folder, stage, made_by, metrics, predictions)
     prefix = "task1_segment" if args.level == "segment" else "task1"
-    parts = (model_comparison, confusion_matrix, reliability, album_effect, ablation, left_out)
+    parts = (model_comparison, confusion_matrix, reliability, album_effect, ablation)
     drawings = [part(results) for part in parts]
     if args.level == "song":
         drawings.append(map_report.of_task1(args.results_dir, metrics["dataset"]))
-    return figures.save_all(
+    status = figures.save_all(
         [partial(with_prefix, prefix, part) for part in drawings], args.assets_dir, args.format
     )
+    for name, reason in metrics["left_out"].items():
+        print(f"left out: {artifacts.TITLES[name]} ({reason})")
+        status = 1
+    return status
 
 
 if __name__ == "__main__":

@@ -130,7 +130,8 @@ def find_room(
             continue
         left_out[name] = (
             f"it takes about {(2 * per_process + scores) / 1e9:.1f} GB of memory for "
-            f"{n_artists:,} artists and {n_rows:,} {args.level}s, and there are {memory / 1e9:.2g}"
+            f"{n_artists:,} artists and {n_rows:,} {args.level}s, and there are "
+            f"{memory / 1e9:.1f} GB"
         )
         print(
             f"left out: {name} ({left_out[name]}; the other models run, and where there is more "

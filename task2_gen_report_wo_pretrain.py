@@ -66,8 +66,7 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     """Draw the network."""
     metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
     checkpoint = artifacts.read_checkpoint(folder / "best.pt", made_by)
-    form = {"kind": "resnet", "window_frames": int, "config": resnet.CONFIG_FORM}
-    if not artifacts.has_form(checkpoint, form):
+    if not resnet.is_possible(checkpoint):
         raise UserError(f"{folder / 'best.pt'} is no checkpoint of {made_by}: run it again")
     network_report.check_same_run(folder, checkpoint, metrics, made_by)
     config, n_frames, name = checkpoint["config"], checkpoint["window_frames"], metrics["model"]

@@ -84,6 +84,7 @@ TASK1_FORM = {
         }
     },
     "best_in_cv": str,
+    "left_out": {str: str},
     "config": (
         {"level": "song", "cv": str, "arrays": {str: str}},
         {"level": "segment", "cv": str, "arrays": {str: str}, "seconds": float, "covariance": bool},
@@ -460,7 +461,7 @@ def read_results(path: Path, made_by: str) -> dict[str, Any]:
         If it is missing, broken, or not of this version.
     """
     whole = {"command", "dataset", "bootstrap", "significance", "models", "pairs", "ablation"}
-    results = read_record(path, made_by, whole | {"runs", "files"})
+    results = read_record(path, made_by, whole | {"left_out", "runs", "files"})
     of_model = {"title", "folder", "untrained_backbone", "top1", "top3", "intervals", "macro_f1"}
     of_model |= {"course_score", "selected_on", "last", "gap", "cv", "seconds", "artists"}
     of_model |= {"albums", "worst_albums", "confusions"}
@@ -476,6 +477,7 @@ def read_results(path: Path, made_by: str) -> dict[str, Any]:
         and isinstance(data, dict)
         and of_data | {"val_albums"} <= data.keys()
         and all(isinstance(results[key], dict) for key in ("runs", "files", "ablation"))
+        and has_form(results["left_out"], {str: str})
     )
     if not fit:
         raise UserError(f"{path} is not what {made_by} writes: run it again")

@@ -23,6 +23,7 @@ WHOLE_BLOCKS = 60  # of songs that are kept as a whole: 38 MB at 16 kHz, where 3
 MAX_BLOCK = 2**24  # numbers decoded at a time, of all channels: 10 s of eight at 192 kHz
 RATES = (1_000, 1_000_000)  # Hz; a header that says less or more would ask for all memory
 MAX_LEVEL = 1e6  # integers written as floats are read; what squares to infinity is refused
+CHANGED = "has changed while it was read"
 EXTENSIONS = (".mp3", ".flac", ".ogg", ".wav", ".m4a")
 
 STREAMED_WAV = 0xFFFF0000  # bytes of data that stand for "to the end" where a WAV was streamed
@@ -148,10 +149,16 @@ class LongSong:
         Rate of the slices in Hz.
     n_samples : int
         The song's length at that rate.
+
+    Raises
+    ------
+    AudioError
+        If the file is gone.
     """
 
     def __init__(self, path: Path, sample_rate: int, n_samples: int) -> None:
         self.path = path
+        self._version = _version(path)
         self.sample_rate = sample_rate
         self.n_samples = n_samples
         self._blocks: Iterator[np.ndarray] = iter(())
@@ -168,22 +175,38 @@ class LongSong:
         Raises
         ------
         AudioError
-            As :func:`read_blocks` does, or if the file has become shorter.
+            As :func:`read_blocks` does, or if the file has become another.
+        ValueError
+            For other steps.
         """
-        start, stop, _ = part.indices(self.n_samples)
+        start, stop, step = part.indices(self.n_samples)
+        if step != 1:
+            raise ValueError("a song is read in steps of 1")
+        stop = max(start, stop)
         if start < self._first:
+            if _version(self.path) != self._version:
+                raise AudioError(self.path, CHANGED)
             self._blocks = read_blocks(self.path, self.sample_rate)
             self._first, self._held = 0, self._held[:0]
         parts, end = [self._held[start - self._first :]], self._first + len(self._held)
         while end < stop:
             block = next(self._blocks, None)
             if block is None:
-                raise AudioError(self.path, "has changed while it was read")
+                raise AudioError(self.path, CHANGED)
             end += len(block)
             if end > start:
                 parts.append(block[-(end - start) :])
         self._first, self._held = start, np.concatenate(parts)
         return self._held[: stop - start]
+
+
+def _version(path: Path) -> tuple[int, int]:
+    """Tell a file from what may replace it: its size, and when it was written."""
+    try:
+        status = path.stat()
+    except OSError:
+        raise AudioError(path, CHANGED) from None
+    return status.st_size, status.st_mtime_ns
 
 
 Waveform = np.ndarray | LongSong

@@ -295,12 +295,12 @@ def row_scores(model: ClassifierMixin | Pipeline, X: np.ndarray) -> np.ndarray:
         scores = classifier.decision_function(X)
         return np.stack([-scores, scores], axis=1)
     # 2,000 artists are two million pairs, and a row has a number for each.
-    n_batches = -(-len(X) * n_classes * (n_classes - 1) // 2 // MAX_PAIR_SCORES)
+    rows_at_a_time = max(1, MAX_PAIR_SCORES // (n_classes * (n_classes - 1) // 2))
     of_pairs = copy(classifier).set_params(decision_function_shape="ovo")
     return np.concatenate(
         [
             _sum_pairs(of_pairs.decision_function(rows), n_classes)
-            for rows in np.array_split(X, n_batches)
+            for rows in np.split(X, range(rows_at_a_time, len(X), rows_at_a_time))
         ]
     )
 

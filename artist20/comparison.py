@@ -46,8 +46,8 @@ def find_runs(results_dir: Path) -> Iterator[tuple[Path, str, dict[str, Any]]]:
         metrics = artifacts.read_metrics(path, script)
         if "models" in metrics:
             artifacts.check_features(metrics, results_dir, script)
-        for name, reason in metrics.get("left_out", {}).items():
-            print(f"left out: {folder.relative_to(results_dir)}/{name} ({reason})")
+            for name, reason in metrics["left_out"].items():
+                print(f"left out: {folder.relative_to(results_dir)}/{name} ({reason})")
         yield folder, script, metrics
 
 
@@ -255,7 +255,8 @@ def gather(results_dir: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        Plain values for JSON: ``dataset``; ``models``, by name what :func:`_record` says; ``pairs``
+        Plain values for JSON: ``dataset``; ``models``, by name what :func:`_record` says;
+        ``left_out``, by title why a model of Task 1 could not be run; ``pairs``
         of :func:`artist20.evaluation.compare_all`, networks whose epoch is chosen on these songs
         as they were after the last one; ``ablation``, of each of Task 1's folders; ``runs``, by
         folder its command, seed, device, seconds and versions; ``files``, by path in the results
@@ -273,6 +274,11 @@ def gather(results_dir: Path) -> dict[str, Any]:
     runs = {row["folder"]: row["metrics"] for row in models.values()}
     files = [file for folder in runs for file in _files(folder)]
     ablations = {folder: _ablation(folder) for folder in runs}
+    left_out = {
+        title(name, metrics): reason
+        for metrics in runs.values()
+        for name, reason in metrics.get("left_out", {}).items()
+    }
     if any("models" in metrics for metrics in runs.values()):
         made = artifacts.task1_dir(results_dir) / "preprocessing.json"
         runs = {made: artifacts.read_metrics(made, "task1_preprocessing.py"), **runs}
@@ -282,6 +288,7 @@ def gather(results_dir: Path) -> dict[str, Any]:
         "bootstrap": {"resamples": evaluation.N_RESAMPLES, "confidence": evaluation.CONFIDENCE},
         "significance": evaluation.SIGNIFICANCE,
         "models": {name: _record(row, results_dir) for name, row in models.items()},
+        "left_out": left_out,
         "pairs": evaluation.compare_all(hits, songs.albums),
         "ablation": {
             _relative(folder, results_dir): {

@@ -29,7 +29,8 @@ KINDS = {
     "task2/panns": "MLP on embeddings of the frozen Cnn14",
     "task2/panns_strong": "as `metrics.json` has it, on embeddings of the frozen Cnn14",
     "task2/resnet": "residual CNN on log-mel spectrograms",
-    "task2/resnet_strong": "narrower residual CNN on short log-mel crops",
+    "task2/resnet_strong": "narrower residual CNN on short log-mel crops, and a linear model of "
+    "their statistics over time",
     "ensemble": "weighted product of the others' probabilities",
 }
 
@@ -115,6 +116,7 @@ def render(results: dict[str, Any]) -> str:
         + " Score: top-1 + 0.5 × top-3. CV: top-1 in cross-validation by album.",
         tables.results_table(results),
         tables.chosen_line(models),
+        tables.left_out_line(results),
         "### By artist: F1",
         tables.artists_table(results, artists),
         f"Hardest albums, for all models together: {tables.enumerate_names(albums)}.",

@@ -20,8 +20,7 @@ CURVE_PARTS = 6  # a window is at most this part of the song
 CURVE_HOP_PARTS = 4  # a window begins a quarter of its length after the one before
 CURVE_MIN_SECONDS = 1.0
 
-CONFIG_FORM = {
-    "n_fft": int,
+NETWORK_FORM = {
     "n_mels": int,
     "dropout": float,
     "width": int,
@@ -29,6 +28,17 @@ CONFIG_FORM = {
     "bins_per_band": int,
     "statistics": bool,
 }  # what a checkpoint says of the network itself
+CHECKPOINT_FORM = {
+    "kind": "resnet",
+    "window_frames": int,
+    "trained_on": str,
+    "config": {**NETWORK_FORM, "n_fft": int, "precision": str, "front_end": dict},
+}
+# Numbers that a file may not go beyond: more would ask for all memory.
+MAX_N_FFT = 2**16
+MAX_N_MELS = 1024
+MAX_WIDTH = 1024
+MAX_WINDOW_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -124,21 +134,7 @@ def load(
     """
     checkpoint = artifacts.read_checkpoint(path, "task2_train_wo_pretrain.py", or_else)
     config = checkpoint["config"]
-    form = {
-        "kind": "resnet",
-        "window_frames": int,
-        "trained_on": str,
-        "config": {
-            **CONFIG_FORM,
-            "precision": str,
-            "front_end": dict,
-        },
-    }
-    if not (
-        artifacts.has_form(checkpoint, form)
-        and checkpoint["window_frames"] > 0
-        and config["front_end"] == front_end_of(config).settings()
-    ):
+    if not is_possible(checkpoint):
         raise UserError(
             f"{path} is not of this version of task2_train_wo_pretrain.py: run that again{or_else}"
         )
@@ -161,13 +157,27 @@ def front_end_of(config: dict[str, Any]) -> FrontEnd:
     return FrontEnd(config["n_fft"], config["n_mels"])
 
 
-def make_network(checkpoint: dict[str, Any]) -> ArtistResNet:
-    """Make the network of a checkpoint whose config has CONFIG_FORM, without its weights."""
+def is_possible(checkpoint: dict[str, Any]) -> bool:
+    """Say whether a checkpoint is a ResNet's of this version, of which a network can be made."""
+    if not artifacts.has_form(checkpoint, CHECKPOINT_FORM):
+        return False
     config = checkpoint["config"]
-    return ArtistResNet(
-        len(checkpoint["classes"]),
-        **{name: config[name] for name in CONFIG_FORM if name != "n_fft"},
+    return (
+        config["n_fft"] in range(2, MAX_N_FFT + 1, 2)
+        and 1 <= config["n_mels"] <= MAX_N_MELS
+        and config["bins_per_band"] >= 1
+        and config["n_mels"] % config["bins_per_band"] == 0
+        and 1 <= config["width"] <= MAX_WIDTH
+        and 0 <= config["dropout"] < 1
+        and 1 <= checkpoint["window_frames"] <= spectrogram.to_frames(MAX_WINDOW_SECONDS)
+        and config["front_end"] == front_end_of(config).settings()
     )
+
+
+def make_network(checkpoint: dict[str, Any]) -> ArtistResNet:
+    """Make the network of a checkpoint that :func:`is_possible`, without its weights."""
+    config = checkpoint["config"]
+    return ArtistResNet(len(checkpoint["classes"]), **{name: config[name] for name in NETWORK_FORM})
 
 
 def _batch_size(n_frames: int) -> int:

@@ -635,6 +635,7 @@ def all_models(results: dict[str, Any], figures: dict[str, str]) -> list[str]:
             tables.results_table(results),
             tables.songs_line(results),
             tables.chosen_line(models),
+            tables.left_out_line(results),
             look="wide",
         ),
         *figure_slides(

@@ -275,7 +275,8 @@ def stored_rows(
     ------
     UserError
         If songs cannot be decoded, unless ``unreadable`` is given: names them all, after all others
-        are done.
+        are done. Also, at once and in any case, if ``in_main`` finds a LongSong changed since it
+        was opened.
     """
     kind = (settings, dtype, width)
     keys = list(files)

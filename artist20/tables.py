@@ -136,6 +136,14 @@ def chosen_line(models: dict[str, Any]) -> str:
     )
 
 
+def left_out_line(results: dict[str, Any]) -> str:
+    """Say which models of Task 1 there was no memory for, or nothing."""
+    return " ".join(
+        f"**{escape(name)}** is left out: {escape(reason)}."
+        for name, reason in results["left_out"].items()
+    )
+
+
 def results_table(results: dict[str, Any], names: Sequence[str] | None = None) -> str:
     """Tabulate models, by default all: accuracy with intervals, macro-F1, the course's score.
 
@@ -189,6 +197,7 @@ def for_readme(results: dict[str, Any]) -> str:
         "training songs.",
         results_table(results),
         chosen_line(results["models"]),
+        left_out_line(results),
     ]
     return "\n\n".join(filter(None, blocks))
 

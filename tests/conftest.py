@@ -280,6 +280,7 @@ def put_task1(
             for name, top1 in cv_top1.items()
         },
         "best_in_cv": max(cv_top1, key=lambda name: cv_top1[name]),
+        "left_out": {},
         "config": config | ({"seconds": 5.0, "covariance": False} if level == "segment" else {}),
         "dataset": TOY_DATASET,
         "command": f"python task1_train.py --level {level}",

@@ -1,5 +1,6 @@
 """artist20.audio: decoding, resampling, and what is said of files that cannot be read."""
 
+import os
 import pickle
 import resource
 import subprocess
@@ -219,10 +220,31 @@ def test_songs_of_up_to_ten_minutes_are_kept(tmp_path):
         assert len(song) == seconds * 1000
 
 
-def test_a_long_song_that_is_cut_off_meanwhile_is_told(tmp_path):
+def test_a_long_song_has_no_steps_and_nothing_backwards(tmp_path):
     file = tmp_path / "a.wav"
     soundfile.write(file, sine(30), RATE)
-    song = audio.LongSong(file, RATE, 31 * RATE)
-    assert len(song[: 30 * RATE]) == 30 * RATE
-    with pytest.raises(audio.AudioError, match=r"a\.wav has changed while it was read"):
-        song[29 * RATE :]
+    song = audio.LongSong(file, RATE, 30 * RATE)
+    assert len(song[20 * RATE : 10 * RATE]) == 0
+    np.testing.assert_array_equal(song[RATE : 2 * RATE], audio.load(file, RATE)[RATE : 2 * RATE])
+    with pytest.raises(ValueError, match="steps of 1"):
+        song[::2]
+
+
+def test_a_long_song_that_becomes_another_meanwhile_is_told(tmp_path):
+    changed = pytest.raises(audio.AudioError, match=r"a\.wav has changed while it was read")
+    file = tmp_path / "a.wav"
+    soundfile.write(file, sine(60), RATE)
+    song = audio.LongSong(file, RATE, 60 * RATE)
+    assert len(song[: 10 * RATE]) == 10 * RATE
+    os.truncate(file, file.stat().st_size // 2)
+    with changed:  # in the midst of a pass
+        song[50 * RATE :]
+
+    soundfile.write(file, sine(60), RATE)
+    song = audio.LongSong(file, RATE, 60 * RATE)
+    soundfile.write(file, sine(60)[::-1], RATE)  # as long as before
+    with changed:
+        song[:RATE]
+    file.unlink()
+    with changed:
+        audio.LongSong(file, RATE, 60 * RATE)

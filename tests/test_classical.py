@@ -293,8 +293,9 @@ def test_an_svms_scores_are_scikit_learns_to_the_last_bit(monkeypatch, n_artists
     if n_artists == 2:
         expected = np.stack([-expected, expected], axis=1)
     assert classical.row_scores(model, train.X).tobytes() == expected.tobytes()
-    monkeypatch.setattr(classical, "MAX_PAIR_SCORES", 500)  # batches of some rows
-    assert classical.row_scores(model, train.X).tobytes() == expected.tobytes()
+    for most in (500, 1):  # batches of some rows, of one row
+        monkeypatch.setattr(classical, "MAX_PAIR_SCORES", most)
+        assert classical.row_scores(model, train.X).tobytes() == expected.tobytes()
     assert model[-1].decision_function_shape == "ovr"  # as it is written to disk
 
 
@@ -306,7 +307,7 @@ def test_the_forests_memory_is_foreseen():
     sizes = (len(train.X), train.X.shape[1], 30)
     of_rows = classical.memory_needed("knn", [], *sizes)
     foreseen = classical.memory_needed("random_forest", grid, *sizes) - of_rows
-    assert taken < foreseen < 4 * taken
+    assert taken < foreseen < 1.5 * taken
 
 
 @pytest.mark.parametrize("n_artists", [2, 3])

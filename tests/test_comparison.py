@@ -106,6 +106,18 @@ def test_what_has_not_been_run_is_left_out_and_said(results, capsys):
     ]
 
 
+def test_a_model_that_memory_is_too_short_for_is_left_out_and_said(results, monkeypatch, capsys):
+    reason = "it takes about 9.0 GB"
+    change(results / "task1/segment/metrics.json", left_out={"random_forest": reason})
+    found = artifacts.read_results(run(results, monkeypatch, capsys), "x")
+    assert found["left_out"] == {"Random forest, 5 s segments": reason}
+    comparison.collect(results)
+    assert f"left out: task1/segment/random_forest ({reason})" in capsys.readouterr().out
+    change(results / "task1/segment/metrics.json", left_out=[])
+    with pytest.raises(UserError, match=r"segment/metrics\.json.*run"):
+        comparison.collect(results)
+
+
 def test_an_ensemble_of_other_predictions_is_left_out_and_said(results, monkeypatch, capsys):
     combine(results, monkeypatch, "--members", "svm", "resnet")
     put_network(results, "resnet_strong", 1.0, seed=99)  # is no member

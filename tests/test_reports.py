@@ -88,6 +88,7 @@ def add_network(results_dir, name):
         "classes": TOY_ARTISTS,
         "config": config,
         "window_frames": 130,
+        "trained_on": "toy",
         "model": {"standardize.mean": torch.zeros(n_inputs)},
     }
     artifacts.write_checkpoint(folder / "best.pt", checkpoint)
@@ -453,7 +454,7 @@ def test_a_model_that_was_left_out_is_named(some_results, names):
     status, drawn, output = names("task1_gen_report")
     assert (status, "task1_confusion_matrix_svm" in drawn) == (1, False)
     assert "task1_model_comparison" in drawn
-    assert "left out: svm (it takes about 9 GB)" in output
+    assert "left out: SVM (it takes about 9 GB)" in output
 
 
 @pytest.mark.parametrize("broken", ["missing", "unfinished"])

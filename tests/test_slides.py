@@ -633,6 +633,18 @@ def test_the_homeworks_figures_stand_beside_those_of_artist20_alone(written):
     )
 
 
+def test_a_model_that_was_left_out_is_named(written):
+    results = artifacts.read_results(written[0] / "assets/results.json", "x")
+    assert tables.left_out_line(results) == ""
+    results["left_out"] = {"Random forest": "it takes about 9.0 GB"}
+    for text in (
+        read_slides(slides.render(results, {}))["All models"],
+        model_card.render(results),
+        tables.for_readme(results),
+    ):
+        assert "**Random forest** is left out: it takes about 9.0 GB." in text
+
+
 # --- what is missing -----------------------------------------------------------------------------
 
 

@@ -79,6 +79,31 @@ def drawn(monkeypatch):
     return kept
 
 
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("n_fft", (-1, 0, 1025, 2**40)),
+        ("n_mels", (0, -1, 10**9)),
+        ("width", (0, -1, 10**7)),
+        ("bins_per_band", (0, -1, 5, 65)),
+        ("dropout", (-0.1, 1.0, 5.0)),
+        ("window_frames", (0, -1, 2**62)),
+    ],
+)
+def test_a_checkpoint_of_no_possible_network_is_a_line(folder, call, name, values):
+    for value in values:
+        if name == "window_frames":
+            put_network(folder, window_frames=value)
+        else:
+            put_network(folder, config=resnet_config(**{"width": 8, name: value}))
+        status, _, error = call(report, "--song", "song.wav")
+        assert (status, error.count("\n")) == (2, 1), value
+        assert "best.pt is not of this version of task2_train_wo_pretrain.py: run that" in error
+
+
 # --- windows -----------------------------------------------------------------------------------
 
 

@@ -247,7 +247,7 @@ def test_a_model_that_memory_is_too_short_for_is_left_out(
     task1_train.train_all(arguments(tmp_path))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")]
     assert line.startswith("left out: random_forest (it takes about ")
-    assert "GB of memory for 3 artists and 48 songs, and there are 1;" in line
+    assert "GB of memory for 3 artists and 48 songs, and there are 1.0 GB;" in line
     metrics = read(folder, "metrics.json")
     assert metrics["left_out"].keys() == {"random_forest"}
     assert list(metrics["models"]) == ["svm", "knn", "logistic_regression"]
