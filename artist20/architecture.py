@@ -274,7 +274,7 @@ def _detail(call: _Call) -> str:
         case nn.MaxPool2d():
             return f"{_size(module.kernel_size)} max pool{_stride(module.stride)}"
         case nn.AvgPool1d():
-            return f"average of {module.kernel_size[0]} neighbours"
+            return f"average of {module.kernel_size[0]} neighbouring bins"
         case TimeStatistics():
             linear = f"linear {module.output.in_features} → {module.output.out_features}"
             return f"shortcut: mean, deviation, maximum, minimum over time; {linear}"

@@ -182,7 +182,8 @@ class ArtistResNet(nn.Module):
         super().__init__()
         narrow, middle, wide = width, 2 * width, 4 * width
         self.keep_frequency = keep_frequency
-        n_bands = -(-(n_mels // bins_per_band) // 16) if keep_frequency else 1  # 4 strides of 2
+        # What four strides of 2 leave of the frequency axis.
+        n_bands = -(-(n_mels // bins_per_band) // 16) if keep_frequency else 1
         self.standardize = Standardize(n_mels)
         self.statistics = TimeStatistics(n_mels, n_classes) if statistics else None
         self.bands = nn.AvgPool1d(bins_per_band) if bins_per_band > 1 else None
@@ -211,7 +212,7 @@ class ArtistResNet(nn.Module):
         return logits if self.statistics is None else torch.stack([logits, self.statistics(x)])
 
     def embed(self, log_mel: Tensor) -> Tensor:
-        """Map the same to what the last layer is given: (batch, 4 * width)."""
+        """Map the same to what the convolutions' last layer is given: (batch, 4 * width)."""
         return self._convolve(self.standardize(log_mel))
 
     def _convolve(self, x: Tensor) -> Tensor:

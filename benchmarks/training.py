@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 
@@ -81,13 +82,12 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, cache: Path) 
     classes = dataset.class_names(songs)
     labels = dataset.class_indices(songs, classes)
     keys = dataset.content_keys(songs)
-    recipe = dataclasses.replace(resnet.RECIPES["deck"], batch_size=args.batch_size)
+    recipe = dataclasses.replace(resnet.RECIPES[args.recipe], batch_size=args.batch_size)
     files = [song.file for song in songs]
     mels = spectrogram.cached_log_mels(cache, files, keys, args.workers, recipe.front_end)
     longest = max(length for _, length in mels.spans)
-    n_frames = min(spectrogram.to_frames(args.crop_seconds), longest)
-    rng = np.random.default_rng(0)
-    model = resnet.make_model(len(classes), mels, n_frames, recipe, device, rng)
+    n_frames = min(spectrogram.to_frames(args.crop_seconds or recipe.crop_seconds), longest)
+    model = resnet.make_model(len(classes), mels, n_frames, recipe, device, 0)
     near = mels.near(device)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -96,7 +96,7 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, cache: Path) 
         )
 
     one = next(iter(batches()))
-    n_steps = len(songs) // args.batch_size
+    n_steps = len(songs) * recipe.crops_per_song // args.batch_size
     precision = cli.choose_precision(args.precision, device)
     steps = seconds_of(lambda: train_epoch(model, repeat(one, n_steps), precision), device)
     epoch = seconds_of(lambda: train_epoch(model, islice(batches(), n_steps), precision), device)
@@ -115,15 +115,15 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, cache: Path) 
         device,
         1,
     )
-    straight *= len(songs) / len(some)
+    straight *= len(songs) * recipe.crops_per_song / len(some)
     print_row("ResNet's data, cached, augmented", data, f"{len(songs)} songs")
     print_row(
         "ResNet's data, decoded each epoch", straight, f"{straight / data:.1f} x the row above"
     )
 
     def infer() -> None:
-        for waveform in map_songs(files, audio.load, workers=args.workers, label="inference"):
-            log_mel = spectrogram.log_mel(waveform, recipe.front_end)
+        load = partial(spectrogram.load_log_mel, front_end=recipe.front_end)
+        for log_mel in map_songs(files, load, workers=args.workers, label="inference"):
             song = LogMels(log_mel, [(0, len(log_mel))])
             predict = lambda x: training.predict(model, x, precision)  # noqa: E731
             spectrogram.score_windows(predict, song, n_frames, 16)
@@ -173,11 +173,14 @@ def parse_args() -> argparse.Namespace:
     cli.add_data_options(parser)
     cli.add_compute_options(parser)
     cli.add_precision_option(parser)
+    cli.add_recipe_option(parser)
     parser.add_argument(
         "--batch-size", type=cli.positive_int, default=32, help="crops per step of the ResNet"
     )
     parser.add_argument(
-        "--crop-seconds", type=cli.positive_float, default=150, help="length of the crops"
+        "--crop-seconds",
+        type=cli.positive_float,
+        help="length of the crops (default: the recipe's)",
     )
     return parser.parse_args()
 

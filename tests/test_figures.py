@@ -346,7 +346,7 @@ def test_a_shortcut_is_a_row_without_an_arrow_into_it():
     assert sum(row.n_parameters for row in rows) == total(model)
     assert [row.name for row in rows if row.shortcut] == ["statistics"]
     by_name = {row.name: row for row in rows}
-    assert by_name["bands"].detail == "average of 4 neighbours"
+    assert by_name["bands"].detail == "average of 4 neighbouring bins"
     assert by_name["bands"].output_shape == (by_name["standardize"].output_shape[0], 16)
     assert by_name["statistics"].output_shape == by_name["output"].output_shape == (7,)
     assert by_name["statistics"].detail.endswith("linear 256 → 7")

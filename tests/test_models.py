@@ -178,15 +178,17 @@ def test_time_statistics():
 
 
 @pytest.mark.parametrize("n_songs", [1, 6])
-def test_gradient_reaches_both_answers(n_songs):
+def test_either_answer_learns_by_itself(n_songs):
     torch.manual_seed(0)
-    model = ArtistResNet(5, 64, width=8, statistics=True).train()
-    answers = model(torch.randn(n_songs, 40, 64))
-    labels = torch.zeros(2 * n_songs, dtype=int)
-    torch.nn.functional.cross_entropy(answers.flatten(0, 1), labels).backward()
-    for parameter in (model.statistics.output.weight, model.stem[0].weight):
-        assert parameter.grad.any()
-        assert parameter.grad.isfinite().all()
+    x, labels = torch.randn(n_songs, 40, 64), torch.zeros(n_songs, dtype=int)
+    for i in range(2):
+        model = ArtistResNet(5, 64, width=8, statistics=True).train()
+        torch.nn.functional.cross_entropy(model(x)[i], labels).backward()
+        weights = (model.stem[0].weight, model.statistics.output.weight)
+        assert weights[i].grad.any()
+        assert weights[i].grad.isfinite().all()
+        other = weights[1 - i].grad
+        assert other is None or not other.any()
 
 
 def test_without_hidden_layers_the_mlp_is_logistic_regression():

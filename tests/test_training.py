@@ -671,7 +671,7 @@ def test_the_strong_network_is_standardised_by_the_training_songs():
     rows = np.concatenate(level + rng.normal(0, 5, (60, 20, 16))).astype(np.float16)
     songs = spectrogram.LogMels(rows, [(20 * i, 20) for i in range(60)])
     cpu = torch.device("cpu")
-    model = stage.make_model(4, songs, 20, recipe, cpu, rng)
+    model = stage.make_model(4, songs, 20, recipe, cpu, 0)
     x = model.standardize(torch.from_numpy(rows).float().view(60, 20, 16))
     statistics = model.statistics.standardize(model.statistics.of(x))
     assert x.mean(dim=(0, 1)).abs().max() < 1e-3
@@ -679,7 +679,7 @@ def test_the_strong_network_is_standardised_by_the_training_songs():
     assert (statistics.std(dim=0, correction=0) - 1).abs().max() < 1e-3
 
     silence = spectrogram.LogMels(np.full((40, 16), -100, np.float16), [(0, 20), (20, 20)])
-    silent = stage.make_model(4, silence, 20, recipe, cpu, rng)
+    silent = stage.make_model(4, silence, 20, recipe, cpu, 0)
     assert silent(torch.full((1, 20, 16), -100.0)).isfinite().all()
     deck = dataclasses.replace(stage.DECK, n_mels=16, width=4)
-    assert stage.make_model(4, silence, 20, deck, cpu, rng).statistics is None
+    assert stage.make_model(4, silence, 20, deck, cpu, 0).statistics is None
