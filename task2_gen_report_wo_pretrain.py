@@ -86,7 +86,8 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
         f"task2_architecture_diagram_{name}",
         figure,
         "The residual CNN, layer by layer, with shapes and parameters. "
-        f"Made by running the network of task2/{folder.name}/best.pt.",
+        + ("The probabilities of both its answers are averaged. " if config["statistics"] else "")
+        + f"Made by running the network of task2/{folder.name}/best.pt.",
     )
 
 
