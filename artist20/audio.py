@@ -232,14 +232,27 @@ def open_song(path: Path, sample_rate: int = SAMPLE_RATE) -> Waveform:
     return LongSong(path, sample_rate, len(beginning) + n_more) if n_more else beginning
 
 
+def resample(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
+    """Bring blocks of (n_samples,) float32 from a rate to :data:`SAMPLE_RATE`."""
+    resampler = soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1, dtype="float32")
+    for block in blocks:
+        yield resampler.resample_chunk(block)
+    yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+
+
 def write(path: Path, waveform: np.ndarray) -> None:
+    """Write a waveform, (n_samples,) float32: see :func:`write_blocks`."""
+    write_blocks(path, [waveform])
+
+
+def write_blocks(path: Path, blocks: Iterable[np.ndarray]) -> None:
     """Write a file in the format that its suffix names, whole or not at all.
 
     Parameters
     ----------
     path : Path
         The file; its folder is made.
-    waveform : np.ndarray
+    blocks : iterable of np.ndarray
         (n_samples,) float32 at :data:`SAMPLE_RATE`, full scale at 1. MP3 and Ogg keep what lies
         beyond; FLAC and WAV, of 16 bits, cut it off.
 
@@ -250,8 +263,12 @@ def write(path: Path, waveform: np.ndarray) -> None:
     """
     coding = MP3_CODING if path.suffix.lower() == ".mp3" else {}
     try:
-        with atomic_path(path) as temporary:
-            soundfile.write(os.fsencode(temporary), waveform, SAMPLE_RATE, **coding)
+        with (
+            atomic_path(path) as temporary,
+            soundfile.SoundFile(os.fsencode(temporary), "w", SAMPLE_RATE, 1, **coding) as file,
+        ):
+            for block in blocks:
+                file.write(block)
     except soundfile.LibsndfileError as error:
         raise UserError(f"{path} cannot be written ({_reason(error)})") from None
 

@@ -13,24 +13,22 @@ Writes  OUTPUT_DIR/train_val/<artist>/<album>/<song>    the voice alone, under t
 stopped goes on where it was; a song whose file has changed is separated anew. Songs that cannot be
 read are named when all others are done, and the exit status is 1.
 
-Device memory is that of one chunk of :data:`CHUNK_SECONDS`, however long a song is. The computer's
-grows with the longest songs, by 70 MB per minute: it holds one in work, one being written and a few
-that are decoded ahead.
+Device memory is that of one chunk of :data:`CHUNK_SECONDS`, however long a song is, and the
+computer's that of a few songs of ten minutes: longer ones are decoded as they are separated.
 """
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -161,8 +159,7 @@ def place_chunks(n_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return starts, stops, np.array([-np.inf, *seams, np.inf])
 
 
-@torch.inference_mode()
-def separate(separator: Separator, waveform: np.ndarray) -> np.ndarray:
+def separate(separator: Separator, waveform: audio.Waveform) -> Iterator[np.ndarray]:
     """Separate a song's vocals, chunk by chunk.
 
     Neighbouring chunks are cross-faded with linear weights that sum to one. A network that hears no
@@ -174,28 +171,46 @@ def separate(separator: Separator, waveform: np.ndarray) -> np.ndarray:
     ----------
     separator : Separator
         The network, on its device.
-    waveform : np.ndarray
+    waveform : np.ndarray or LongSong
         (n_samples,) float32 at :data:`SEPARATOR_RATE`. The network hears it on both its channels.
 
-    Returns
-    -------
+    Yields
+    ------
     np.ndarray
-        (n_samples,) float32, the mean of both channels.
+        float32, the mean of both channels: parts that make up n_samples.
     """
     device = next(separator.network.parameters()).device
     shortest = round(MIN_SECONDS * SEPARATOR_RATE)
     fade = FADE_SECONDS * SEPARATOR_RATE
     starts, stops, seams = place_chunks(len(waveform))
-    vocals = np.zeros_like(waveform)
-    for start, stop, left, right in zip(starts, stops, seams[:-1], seams[1:], strict=True):
+    overlap = np.zeros(0, np.float32)  # what earlier chunks have from where this one begins
+    ends = np.append(starts[1:], len(waveform))  # up to where later chunks add nothing
+    for start, stop, end, left, right in zip(
+        starts, stops, ends, seams[:-1], seams[1:], strict=True
+    ):
         chunk = torch.from_numpy(waveform[start:stop]).to(device)
         padded = F.pad(chunk, (0, max(0, shortest - len(chunk))))
-        sources = separator.network(padded.expand(1, 2, -1))
-        part = sources[0, VOCALS, :, : len(chunk)].mean(dim=0).cpu().numpy()
+        with torch.inference_mode():
+            sources = separator.network(padded.expand(1, 2, -1))
+            part = sources[0, VOCALS, :, : len(chunk)].mean(dim=0).cpu().numpy()
         position = np.arange(start, stop)
         weight = np.clip(np.minimum(position - left, right - position) / fade + 0.5, 0, 1)
-        vocals[start:stop] += weight.astype(np.float32) * part
-    return vocals
+        part = weight.astype(np.float32) * part
+        part[: len(overlap)] += overlap
+        yield part[: end - start]
+        overlap = part[end - start :]
+
+
+def computed_ahead(parts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the same, the next one being computed meanwhile, in a thread.
+
+    Encoding an MP3 takes about as long as a GPU needs to separate it.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, parts, None)
+        while (part := coming.result()) is not None:
+            coming = thread.submit(next, parts, None)
+            yield part
 
 
 def read_finished(output: Path, settings: dict[str, Any]) -> dict[str, str]:
@@ -305,9 +320,8 @@ def separate_songs(data_dir: Path, output: Path, separator: Separator) -> int:
         with atomic_path(index) as temporary:
             temporary.write_text("".join(index_line(*song) for song in finished.items()))
 
-        def finish(song: dataset.Song, vocals: np.ndarray) -> None:
-            vocals = soxr.resample(vocals, SEPARATOR_RATE, audio.SAMPLE_RATE)
-            audio.write(output / song.path, vocals)
+        def finish(song: dataset.Song, vocals: Iterator[np.ndarray]) -> None:
+            audio.write_blocks(output / song.path, audio.resample(vocals, SEPARATOR_RATE))
             # Appended: to write all of it again would take the longer, the more songs there are.
             with told_when_full(index), index.open("a") as lines:
                 lines.write(index_line(song.path, keys[song]))
@@ -326,9 +340,9 @@ def separate_songs(data_dir: Path, output: Path, separator: Separator) -> int:
 def separate_each(
     songs: Sequence[dataset.Song],
     separator: Separator,
-    finish: Callable[[dataset.Song, np.ndarray], None],
+    finish: Callable[[dataset.Song, Iterator[np.ndarray]], None],
 ) -> list[str]:
-    """Separate songs one after another, and hand each to ``finish``, in a thread beside.
+    """Separate songs one after another, and hand each to ``finish``, part by part.
 
     One process decodes, a few songs ahead.
 
@@ -340,27 +354,25 @@ def separate_each(
     failures = []
     waveforms = map_songs(
         [song.file for song in songs],
-        partial(audio.load, sample_rate=SEPARATOR_RATE),
+        partial(audio.open_song, sample_rate=SEPARATOR_RATE),
         workers=1,
         label="vocals",
     )
-    # Encoding an MP3 takes about as long as a GPU needs to separate it.
-    with ThreadPoolExecutor(1) as thread:
-        writing: Future[None] | None = None
-        for song, waveform in zip(songs, waveforms, strict=True):
+    for song, waveform in zip(songs, waveforms, strict=True):
+        try:
             if isinstance(waveform, audio.AudioError):
-                failures.append(str(waveform))
-                continue
-            vocals = separate(separator, waveform)
-            if not np.isfinite(vocals).all():
-                failures.append(f"{song.file}: the separator gives NaN or infinity")
-                continue
-            if writing:
-                writing.result()
-            writing = thread.submit(finish, song, vocals)
-        if writing:
-            writing.result()
+                raise waveform
+            finish(song, computed_ahead(_checked(song, separate(separator, waveform))))
+        except audio.AudioError as error:
+            failures.append(str(error))
     return failures
+
+
+def _checked(song: dataset.Song, vocals: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    for part in vocals:
+        if not np.isfinite(part).all():
+            raise audio.AudioError(song.file, "makes the separator give NaN or infinity")
+        yield part
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,10 @@ def noise(n_samples: int) -> np.ndarray:
     return np.random.default_rng(n_samples).normal(0, 0.1, n_samples).astype(np.float32)
 
 
+def separated(separator: Separator, waveform: np.ndarray) -> np.ndarray:
+    return np.concatenate(list(vocals.separate(separator, waveform)))
+
+
 def at_once(separator: Separator, waveform: np.ndarray) -> np.ndarray:
     """Separate without chunks."""
     with torch.inference_mode():
@@ -117,16 +122,16 @@ def test_chunks_equal_the_whole_where_the_network_hears_half_a_second(n_samples)
     torch.manual_seed(0)
     separator = Separator(Neighbours(SEPARATOR_RATE // 2), "local")
     waveform = noise(n_samples)
-    separated = vocals.separate(separator, waveform)
-    assert separated.dtype == np.float32
-    np.testing.assert_allclose(separated, at_once(separator, waveform), atol=1e-6)
+    found = separated(separator, waveform)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, at_once(separator, waveform), atol=1e-6)
 
 
 def test_chunks_differ_from_the_whole_where_the_network_hears_more():
     torch.manual_seed(0)
     separator = Separator(Neighbours(2 * SEPARATOR_RATE), "less local")
     waveform = noise(LENGTHS[-1])
-    difference = np.abs(vocals.separate(separator, waveform) - at_once(separator, waveform))
+    difference = np.abs(separated(separator, waveform) - at_once(separator, waveform))
     assert difference.max() > 0.01
 
 
@@ -137,7 +142,7 @@ def test_chunks_of_hybrid_demucs_come_near_the_whole(small, monkeypatch):
     whole = at_once(small, waveform)
 
     def error_db() -> float:
-        return level_db(vocals.separate(small, waveform) - whole) - level_db(whole)
+        return level_db(separated(small, waveform) - whole) - level_db(whole)
 
     assert error_db() < -30
     monkeypatch.setattr(vocals, "STRIDE", 1)
@@ -146,7 +151,7 @@ def test_chunks_of_hybrid_demucs_come_near_the_whole(small, monkeypatch):
 
 def test_no_chunk_is_longer_however_long_the_song(monkeypatch):
     separator = echo()
-    vocals.separate(separator, np.zeros(60 * SEPARATOR_RATE, np.float32))
+    separated(separator, np.zeros(60 * SEPARATOR_RATE, np.float32))
     assert (
         len(separator.network.heard) == 8
     )  # 60 s, of which a chunk brings 7.95 s beyond its overlap
@@ -155,13 +160,13 @@ def test_no_chunk_is_longer_however_long_the_song(monkeypatch):
 
 @pytest.mark.parametrize("n_samples", [1, 2, 100, 1024, 50_000])
 def test_short_songs_are_separated(small, n_samples):
-    separated = vocals.separate(small, noise(n_samples))
-    assert separated.shape == (n_samples,)
-    assert np.isfinite(separated).all() and separated.any()
+    found = separated(small, noise(n_samples))
+    assert found.shape == (n_samples,)
+    assert np.isfinite(found).all() and found.any()
 
 
 def test_silence_stays_silence(small):
-    assert not vocals.separate(small, np.zeros(SEPARATOR_RATE, np.float32)).any()
+    assert not separated(small, np.zeros(SEPARATOR_RATE, np.float32)).any()
 
 
 # --- songs -------------------------------------------------------------------------------------
@@ -244,8 +249,37 @@ def test_both_channels_hear_the_song_and_their_mean_is_kept():
             return (waveform * self.gain[:, None])[:, None].expand(-1, len(SOURCES), -1, -1)
 
     waveform = noise(SEPARATOR_RATE)
-    separated = vocals.separate(Separator(Sides(), "sides"), waveform)
-    np.testing.assert_allclose(separated, 2 * waveform, atol=1e-6)
+    found = separated(Separator(Sides(), "sides"), waveform)
+    np.testing.assert_allclose(found, 2 * waveform, atol=1e-6)
+
+
+def test_songs_that_are_too_long_to_be_kept_are_the_same(data, tmp_path, monkeypatch):
+    write_song(data / listed(data)[0], next(iter(ARTISTS)), seed=1, seconds=35.0)
+    kinds, separate = [], vocals.separate
+    monkeypatch.setattr(vocals, "separate", lambda *a: kinds.append(type(a[1])) or separate(*a))
+    for output, blocks in ((tmp_path / "whole", 60), (tmp_path / "decoded again", 1)):
+        monkeypatch.setattr(audio, "WHOLE_BLOCKS", blocks)
+        assert vocals.separate_songs(data, output, echo()) == 0
+    first, second = (
+        [(tmp_path / name / path).read_bytes() for path in listed(data)]
+        for name in ("whole", "decoded again")
+    )
+    assert audio.LongSong in kinds[len(first) :]
+    assert first == second
+
+
+def test_a_long_song_is_written_while_it_is_separated(monkeypatch):
+    """However long it is, a part is computed ahead and no more."""
+    computed = []
+
+    def part(i: int) -> np.ndarray:
+        computed.append(i)
+        return np.full(1, i)
+
+    for i, given in enumerate(vocals.computed_ahead(map(part, range(20)))):
+        assert given == i
+        assert len(computed) <= i + 2
+    assert len(computed) == 20
 
 
 def test_silent_songs_stay_silent_in_their_files(data, tmp_path, small):
@@ -313,7 +347,7 @@ def test_no_number_is_no_song(data, tmp_path, capsys):
     separator = Separator(Stopping(float("nan")), "an echo")
     assert vocals.separate_songs(data, tmp_path / "vocals", separator) == 1
     failed = listed(data)[3]
-    assert f"{data / failed}: the separator gives NaN" in capsys.readouterr().err
+    assert f"{data / failed} makes the separator give NaN or infinity" in capsys.readouterr().err
     assert set(times(tmp_path / "vocals")) == set(listed(data)) - {failed}
 
 
@@ -373,11 +407,12 @@ def test_a_line_that_was_half_written_costs_its_song_alone(data, tmp_path, kept)
 
 
 def test_what_cannot_be_written_ends_the_run(data, tmp_path, monkeypatch):
-    def full(path: Path, waveform: np.ndarray) -> None:
+    def full(path: Path, blocks: Iterator[np.ndarray]) -> None:
+        next(blocks)
         raise UserError(f"{path} cannot be written")
 
     with monkeypatch.context() as context, pytest.raises(UserError, match="cannot be written"):
-        context.setattr(audio, "write", full)
+        context.setattr(audio, "write_blocks", full)
         vocals.separate_songs(data, tmp_path / "vocals", echo())
     assert finished(tmp_path / "vocals") == {} and not times(tmp_path / "vocals")
     assert vocals.separate_songs(data, tmp_path / "vocals", echo()) == 0
