@@ -159,7 +159,7 @@ def test_a_long_song_that_is_lost_meanwhile_is_named_and_left_out(data_dir, monk
 
     assert run(data_dir, score=score) == 1
     assert list(written(data_dir)) == ["001", "003", "010"]
-    assert "002.wav is no file" in capsys.readouterr().out
+    assert "002.wav has changed while it was read" in capsys.readouterr().out
 
 
 def test_output_is_honoured(data_dir, tmp_path):
