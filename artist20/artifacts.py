@@ -433,9 +433,11 @@ def read_metrics(path: Path, made_by: str) -> dict[str, Any]:
     """
     form = next(form for stage, form in METRICS_FORMS.items() if stage in made_by)
     metrics = read_record(path, made_by, form)
-    names = metrics["models"].keys() if "models" in form else set()
-    if not names <= TITLES.keys() or ("models" in form and metrics["best_in_cv"] not in names):
-        raise UserError(f"{path} names models that are not in it: run {made_by} again")
+    if "models" in form:
+        names, left_out = metrics["models"].keys(), metrics["left_out"].keys()
+        known = names | left_out <= TITLES.keys()
+        if not known or names & left_out or metrics["best_in_cv"] not in names:
+            raise UserError(f"{path} names models that are not in it: run {made_by} again")
     return metrics
 
 

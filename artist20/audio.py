@@ -184,8 +184,6 @@ class LongSong:
             raise ValueError("a song is read in steps of 1")
         stop = max(start, stop)
         if start < self._first:
-            if _version(self.path) != self._version:
-                raise AudioError(self.path, CHANGED)
             self._blocks = read_blocks(self.path, self.sample_rate)
             self._first, self._held = 0, self._held[:0]
         parts, end = [self._held[start - self._first :]], self._first + len(self._held)
@@ -196,6 +194,8 @@ class LongSong:
             end += len(block)
             if end > start:
                 parts.append(block[-(end - start) :])
+        if _version(self.path) != self._version:
+            raise AudioError(self.path, CHANGED)
         self._first, self._held = start, np.concatenate(parts)
         return self._held[: stop - start]
 
@@ -233,7 +233,20 @@ def open_song(path: Path, sample_rate: int = SAMPLE_RATE) -> Waveform:
 
 
 def resample(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
-    """Bring blocks of (n_samples,) float32 from a rate to :data:`SAMPLE_RATE`."""
+    """Bring a waveform to :data:`SAMPLE_RATE`, block by block.
+
+    Parameters
+    ----------
+    blocks : iterable of np.ndarray
+        (n_samples,) float32 each.
+    sample_rate : int
+        Their rate in Hz.
+
+    Yields
+    ------
+    np.ndarray
+        (n_samples,) float32, one for every block and one more; a short one may be empty.
+    """
     resampler = soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1, dtype="float32")
     for block in blocks:
         yield resampler.resample_chunk(block)
@@ -259,16 +272,21 @@ def write_blocks(path: Path, blocks: Iterable[np.ndarray]) -> None:
     Raises
     ------
     UserError
-        If it cannot be written.
+        If it cannot be written. What ``blocks`` raises goes through, and leaves no file.
     """
+    if path.suffix[1:].upper() not in soundfile.available_formats():
+        raise UserError(f"{path} cannot be written: there is no writer of {path.suffix} files")
     coding = MP3_CODING if path.suffix.lower() == ".mp3" else {}
     try:
-        with (
-            atomic_path(path) as temporary,
-            soundfile.SoundFile(os.fsencode(temporary), "w", SAMPLE_RATE, 1, **coding) as file,
-        ):
-            for block in blocks:
-                file.write(block)
+        with atomic_path(path) as temporary:
+            with soundfile.SoundFile(os.fsencode(temporary), "w", SAMPLE_RATE, 1, **coding) as file:
+                for block in blocks:
+                    file.write(block)
+            # Whether there was space for what is written at closing, libsndfile does not say.
+            size = temporary.stat().st_size
+            with temporary.open("ab", buffering=0) as end:
+                end.write(bytes(2**16))
+                end.truncate(size)
     except soundfile.LibsndfileError as error:
         raise UserError(f"{path} cannot be written ({_reason(error)})") from None
 

@@ -34,11 +34,11 @@ CHECKPOINT_FORM = {
     "trained_on": str,
     "config": {**NETWORK_FORM, "n_fft": int, "precision": str, "front_end": dict},
 }
-# Numbers that a file may not go beyond: more would ask for all memory.
+# Far beyond any sense: a file that says more would ask for all memory.
 MAX_N_FFT = 2**16
 MAX_N_MELS = 1024
 MAX_WIDTH = 1024
-MAX_WINDOW_SECONDS = 86_400.0
+MAX_WINDOW_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)

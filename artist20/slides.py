@@ -283,6 +283,7 @@ def task1(results: dict[str, Any], figures: dict[str, str]) -> list[str]:
                 results,
                 tables.results_table(results, list(of_songs)),
                 tables.songs_line(results),
+                tables.left_out_line(results),
                 look="wide",
             ),
             *figure_slides(

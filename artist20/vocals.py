@@ -60,6 +60,7 @@ FADE_SECONDS = 1.0  # in the middle of an overlap: half a second at every cut is
 # moved by another distance is heard on another grid: separate()'s 10 to 31 dB become 2 to 4.
 STRIDE = 2048
 INDEX = "songs.jsonl"
+SHORTEST = 2 * SEPARATOR_RATE / audio.SAMPLE_RATE  # samples: of fewer there may be none at 16 kHz
 MIN_SECONDS = 1.0  # the network fails on a few hundred samples; shorter songs are padded
 
 
@@ -177,7 +178,12 @@ def separate(separator: Separator, waveform: audio.Waveform) -> Iterator[np.ndar
     Yields
     ------
     np.ndarray
-        float32, the mean of both channels: parts that make up n_samples.
+        float32, the mean of both channels: parts that make up (n_samples,).
+
+    Raises
+    ------
+    AudioError
+        If a LongSong's file has changed.
     """
     device = next(separator.network.parameters()).device
     shortest = round(MIN_SECONDS * SEPARATOR_RATE)
@@ -204,13 +210,17 @@ def separate(separator: Separator, waveform: audio.Waveform) -> Iterator[np.ndar
 def computed_ahead(parts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     """Yield the same, the next one being computed meanwhile, in a thread.
 
-    Encoding an MP3 takes about as long as a GPU needs to separate it.
+    Encoding an MP3 takes about as long as a GPU needs to separate it. What ``parts`` raises goes
+    through. Who stops in the midst waits for the part in work: a chunk takes a CPU some seconds.
     """
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, parts, None)
-        while (part := coming.result()) is not None:
-            coming = thread.submit(next, parts, None)
-            yield part
+        try:
+            while (part := coming.result()) is not None:
+                coming = thread.submit(next, parts, None)
+                yield part
+        finally:
+            del coming  # an error in it knows this frame, and both the whole song
 
 
 def read_finished(output: Path, settings: dict[str, Any]) -> dict[str, str]:
@@ -362,6 +372,8 @@ def separate_each(
         try:
             if isinstance(waveform, audio.AudioError):
                 raise waveform
+            if len(waveform) < SHORTEST:
+                raise audio.AudioError(song.file, "is too short")
             finish(song, computed_ahead(_checked(song, separate(separator, waveform))))
         except audio.AudioError as error:
             failures.append(str(error))

@@ -4,11 +4,10 @@ In one run on the same songs: an epoch of the ResNet against the same steps on o
 in memory; bfloat16 against float32; the ResNet's data from the cache against decoding with librosa
 for every crop; Cnn14's embeddings; an epoch of the MLP; and inference, decoding included.
 
-    make demo && python benchmarks/training.py --data-dir data/demo --limit 100
+    make demo && python benchmarks/training.py --data-dir data/demo --limit 96
 """
 
 import argparse
-import dataclasses
 import sys
 import tempfile
 import time
@@ -28,7 +27,7 @@ from tqdm import tqdm
 
 import task2_train
 import task2_train_wo_pretrain as resnet
-from artist20 import audio, cli, dataset, panns, spectrogram, training
+from artist20 import UserError, audio, cli, dataset, panns, spectrogram, training
 from artist20.spectrogram import FrontEnd, LogMels
 from artist20.store import map_songs
 
@@ -82,11 +81,11 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, cache: Path) 
     classes = dataset.class_names(songs)
     labels = dataset.class_indices(songs, classes)
     keys = dataset.content_keys(songs)
-    recipe = dataclasses.replace(resnet.RECIPES[args.recipe], batch_size=args.batch_size)
+    recipe = cli.chosen_recipe(args, resnet.RECIPES)
     files = [song.file for song in songs]
     mels = spectrogram.cached_log_mels(cache, files, keys, args.workers, recipe.front_end)
     longest = max(length for _, length in mels.spans)
-    n_frames = min(spectrogram.to_frames(args.crop_seconds or recipe.crop_seconds), longest)
+    n_frames = min(spectrogram.to_frames(recipe.crop_seconds), longest)
     model = resnet.make_model(len(classes), mels, n_frames, recipe, device, 0)
     near = mels.near(device)
 
@@ -96,12 +95,18 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, cache: Path) 
         )
 
     one = next(iter(batches()))
-    n_steps = len(songs) * recipe.crops_per_song // args.batch_size
+    n_steps = len(songs) * recipe.crops_per_song // recipe.batch_size
+    if not n_steps:
+        raise UserError(
+            f"{len(songs)} songs are no batch of {recipe.batch_size}: take more, or less"
+        )
     precision = cli.choose_precision(args.precision, device)
     steps = seconds_of(lambda: train_epoch(model, repeat(one, n_steps), precision), device)
     epoch = seconds_of(lambda: train_epoch(model, islice(batches(), n_steps), precision), device)
     exact = seconds_of(lambda: train_epoch(model, repeat(one, n_steps), torch.float32), device, 1)
-    size = f"{n_steps} steps of {args.batch_size} crops of {spectrogram.to_seconds(n_frames):.0f} s"
+    size = (
+        f"{n_steps} steps of {recipe.batch_size} crops of {spectrogram.to_seconds(n_frames):.0f} s"
+    )
     print_row("ResNet, one batch in memory", steps, f"{size}, {cli.plain_name(precision)}")
     print_row("ResNet, an epoch", epoch, f"{epoch / steps:.2f} x the row above")
     print_row("ResNet, one batch in memory, float32", exact, f"{exact / steps:.2f} x the first row")
@@ -174,9 +179,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_compute_options(parser)
     cli.add_precision_option(parser)
     cli.add_recipe_option(parser)
-    parser.add_argument(
-        "--batch-size", type=cli.positive_int, default=32, help="crops per step of the ResNet"
-    )
+    parser.add_argument("--batch-size", type=cli.positive_int, help="crops per step of the ResNet")
     parser.add_argument(
         "--crop-seconds",
         type=cli.positive_float,

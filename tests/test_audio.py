@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
-from artist20 import UserError, audio
+from artist20 import UserError, artifacts, audio
 
 RATE = 16_000
 
@@ -201,6 +202,46 @@ def test_slices_of_a_long_song_are_those_of_the_whole(tmp_path, monkeypatch, sam
             assert song[part].dtype == np.float32
 
 
+@pytest.mark.parametrize("suffix", ["mp3", "wav", "flac"])
+def test_a_file_is_the_same_in_however_many_blocks_it_is_written(tmp_path, suffix):
+    waveform = sine(3.0)
+    whole, parts = tmp_path / f"whole.{suffix}", tmp_path / f"parts.{suffix}"
+    coding = audio.MP3_CODING if suffix == "mp3" else {}
+    soundfile.write(whole, waveform, RATE, **coding)
+    audio.write_blocks(parts, iter(np.array_split(waveform, [0, 1, 7, 20_000])))
+    assert parts.read_bytes() == whole.read_bytes()
+
+
+def test_resampling_block_by_block_is_that_of_the_whole():
+    waveform = np.random.default_rng(0).normal(0, 0.1, 100_000).astype("f4")
+    found = np.concatenate(list(audio.resample(np.array_split(waveform, 7), 44_100)))
+    expected = soxr.resample(waveform, 44_100, audio.SAMPLE_RATE)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_format_that_cannot_be_written_is_a_line(tmp_path):
+    with pytest.raises(UserError, match=r"a\.m4a cannot be written: there is no writer of .m4a"):
+        audio.write(tmp_path / "a.m4a", sine(1.0))
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "ogg", "flac", "wav"])
+def test_a_disk_that_is_full_at_the_last_moment_is_told(tmp_path, suffix):
+    file = tmp_path / f"a.{suffix}"
+    waveform = np.random.default_rng(0).normal(0, 0.1, 5 * RATE).astype("f4")
+    audio.write(file, waveform)
+    size = file.stat().st_size
+    file.unlink()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for missing in (1, 100, 500, 1500):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, before[1]))
+        try:
+            with pytest.raises(artifacts.DiskFullError, match=f"a.{suffix} cannot be written"):
+                audio.write(file, waveform)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert not list(tmp_path.iterdir())
+
+
 def test_windows_over_a_long_song_take_one_pass(tmp_path, monkeypatch):
     file = tmp_path / "a.wav"
     soundfile.write(file, sine(60), RATE)
@@ -245,6 +286,16 @@ def test_a_long_song_that_becomes_another_meanwhile_is_told(tmp_path):
     soundfile.write(file, sine(60)[::-1], RATE)  # as long as before
     with changed:
         song[:RATE]
+
+    song = audio.LongSong(file, RATE, 60 * RATE)
+    assert len(song[: 10 * RATE]) == 10 * RATE
+    with file.open("r+b") as part:  # in the midst of a pass, and as long as before
+        part.seek(-RATE, os.SEEK_END)
+        part.write(bytes(RATE))
+    os.utime(file, (0, 0))  # whatever the file system's clock
+    with changed:
+        song[50 * RATE :]
+
     file.unlink()
     with changed:
         audio.LongSong(file, RATE, 60 * RATE)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -268,18 +269,37 @@ def test_songs_that_are_too_long_to_be_kept_are_the_same(data, tmp_path, monkeyp
     assert first == second
 
 
-def test_a_long_song_is_written_while_it_is_separated(monkeypatch):
-    """However long it is, a part is computed ahead and no more."""
-    computed = []
+def test_one_part_is_computed_ahead_and_no_more():
+    computed = [threading.Event() for _ in range(20)]
 
     def part(i: int) -> np.ndarray:
-        computed.append(i)
+        computed[i].set()
         return np.full(1, i)
 
     for i, given in enumerate(vocals.computed_ahead(map(part, range(20)))):
         assert given == i
-        assert len(computed) <= i + 2
-    assert len(computed) == 20
+        if i < 19:
+            assert computed[i + 1].wait(30)  # though nobody has asked for it
+        assert not any(event.is_set() for event in computed[i + 2 :])
+
+
+def test_an_error_in_the_midst_of_a_song_leaves_nothing_of_it(data, tmp_path, capsys):
+    first = listed(data)[0]
+    write_song(data / first, next(iter(ARTISTS)), seed=1, seconds=35.0)
+    separator = Separator(Stopping(float("nan")), "an echo")  # in the fourth chunk of five
+    assert vocals.separate_songs(data, tmp_path / "vocals", separator) == 1
+    assert f"{data / first} makes the separator give NaN or infinity" in capsys.readouterr().err
+    rest = set(listed(data)) - {first}
+    assert set(finished(tmp_path / "vocals")) == rest == set(times(tmp_path / "vocals"))
+    assert not list((tmp_path / "vocals").rglob(".*.tmp.*"))
+
+
+def test_a_song_of_which_nothing_would_be_left_is_named(data, tmp_path, capsys):
+    first = listed(data)[0]
+    soundfile.write((data / first).with_suffix(".wav"), np.ones(1), 44_100)
+    (data / first).with_suffix(".wav").replace(data / first)
+    assert vocals.separate_songs(data, tmp_path / "vocals", echo()) == 1
+    assert f"{data / first} is too short" in capsys.readouterr().err
 
 
 def test_silent_songs_stay_silent_in_their_files(data, tmp_path, small):
@@ -361,11 +381,11 @@ def test_missing_songs_are_told_before_any_work(data, tmp_path):
 # --- stops -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("event", [KeyboardInterrupt(), RuntimeError("out of memory")])
-def test_a_stopped_run_keeps_what_is_finished(data, tmp_path, event):
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, RuntimeError])
+def test_a_stopped_run_keeps_what_is_finished(data, tmp_path, kind):
     output = tmp_path / "vocals"
-    with pytest.raises(type(event)):
-        vocals.separate_songs(data, output, Separator(Stopping(event), "an echo"))
+    with pytest.raises(kind):
+        vocals.separate_songs(data, output, Separator(Stopping(kind("stop")), "an echo"))
     before = times(output)
     assert set(before) == set(finished(output)) == set(listed(data)[:3])
     rest = echo()
