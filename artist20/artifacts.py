@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -282,7 +283,8 @@ def only_writer(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / LOCK
-    with lock.open("a+") as file:
+    # Unbuffered: what there is no space for would be written once more, and fail, at closing.
+    with lock.open("ab", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -292,11 +294,8 @@ def only_writer(folder: Path) -> Iterator[None]:
             ) from None
         with told_when_full(lock):
             file.truncate(0)
-            print(
-                f"process {os.getpid()} on {platform.node()}, {Path(sys.argv[0]).name}",
-                file=file,
-                flush=True,
-            )
+            who = f"process {os.getpid()} on {platform.node()}, {Path(sys.argv[0]).name}\n"
+            file.write(os.fsencode(who))
         yield
 
 
@@ -332,7 +331,7 @@ def read_json(path: Path, made_by: str) -> Any:
     try:
         return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): mend that") from None
+        raise _not_permitted(path, error) from None
     except ValueError as error:
         raise UserError(f"{path} is no valid JSON ({error}): run {made_by} again") from None
     except MemoryError:
@@ -369,6 +368,10 @@ def _check_is_file(path: Path, made_by: str) -> None:
     if not path.is_file():
         what = "is no file: move it away, then" if path.exists() else "is missing:"
         raise UserError(f"{path} {what} run {made_by} first")
+
+
+def _not_permitted(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be read ({error.strerror}): mend that")
 
 
 def has_form(value: Any, form: Any) -> bool:
@@ -497,6 +500,8 @@ def read_array(path: Path, made_by: str, mmap_mode: Literal["r"] | None = None) 
     _check_is_file(path, made_by)
     try:
         array = np.load(path, allow_pickle=False, mmap_mode=mmap_mode)
+    except PermissionError as error:
+        raise _not_permitted(path, error) from None
     except Exception as error:  # NumPy lets errors of zipfile, tokenize, ast and its own through
         reason = _first_line(error)
         raise UserError(f"{path} cannot be read ({reason}): run {made_by} again") from None
@@ -684,6 +689,8 @@ def read_sklearn(
     _check_is_file(path, "task1_train.py")
     try:
         model = skops.io.load(path, trusted=TRUSTED_TYPES)
+    except PermissionError as error:
+        raise _not_permitted(path, error) from None
     except Exception as error:  # skops lets errors of zipfile, json and its own through
         raise UserError(f"{path} cannot be read ({_first_line(error)}): run {made_by}") from None
     if not isinstance(model, Pipeline):
@@ -725,7 +732,10 @@ def read_checkpoint(path: Path, made_by: str, or_else: str = "") -> dict[str, An
     if not path.is_file():
         raise UserError(f"{path} is missing: run {made_by} first{or_else}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of a pickle: it is refused
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise _not_permitted(path, error) from None
     except Exception:  # torch lets errors of pickle, zipfile and its own through
         raise UserError(
             f"{path} is damaged, or no checkpoint: run {made_by} again{or_else}"

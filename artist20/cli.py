@@ -30,6 +30,23 @@ T = TypeVar("T")
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
+def _open_standard_streams() -> None:
+    """Put something where a shell has closed stdin, stdout or stderr.
+
+    The next file to be opened would get the number, and all that libraries print.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # as the lowest number that is free
+    if sys.stderr is None:  # which tqdm cannot do without
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+
+
+_open_standard_streams()
+
+
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Keep the description's lines as they are, and show defaults that say something."""
 

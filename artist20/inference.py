@@ -105,6 +105,8 @@ def run(
             problems.append(str(error))
 
     if not args.audio:
+        if not probabilities:
+            raise UserError(f"none of the {len(files)} test songs can be read: {problems[0]}")
         test = TestScores(
             classes,
             {key: artifacts.sha256_file(files[key]) for key in probabilities},

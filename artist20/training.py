@@ -61,7 +61,8 @@ def open_run(
     ------
     UserError
         If the folder holds a run of other settings, or an unfinished one, and neither --resume nor
-        --overwrite says what to do with it.
+        --overwrite says what to do with it; if another process is writing to it, or if a finished
+        run lacks a file that was written before its metrics.
     """
     metrics_file = folder / "metrics.json"
     if overwrite:
@@ -69,8 +70,11 @@ def open_run(
     elif metrics_file.is_file():
         metrics = artifacts.read_metrics(metrics_file, f"{script} --overwrite")
         artifacts.check_same_settings(metrics["settings"], settings, metrics_file)
+        check_whole(folder, metrics, f"{script} --overwrite")
         return metrics
     elif (folder / LAST).is_file():
+        with artifacts.only_writer(folder):  # or it is no unfinished run, but one that goes on
+            pass
         last = read_last(folder, f"{script} --overwrite")
         artifacts.check_same_settings(last["config"], settings, folder / LAST)
         if not resume:
@@ -79,6 +83,21 @@ def open_run(
                 f"{settings['epochs']}): --resume continues it, --overwrite starts again"
             )
     return None
+
+
+def check_whole(folder: Path, metrics: dict[str, Any], anew: str) -> None:
+    """Refuse a finished run of which later stages would find a file missing or damaged.
+
+    Raises
+    ------
+    UserError
+        With ``anew``, the command that trains once more: the same command would find it finished.
+    """
+    artifacts.read_checkpoint(folder / BEST, anew)
+    predictions = artifacts.read_predictions(folder / "val_predictions.json", anew)
+    artifacts.read_history(folder / "history.csv", anew)
+    if "embeddings" in metrics:
+        artifacts.read_embeddings(folder, metrics, predictions.songs, anew)
 
 
 def check_patience(args: argparse.Namespace) -> None:
@@ -192,6 +211,8 @@ def fit(
         history, state = last["history"], last["state"]
         within = f", step {state['step']} of {steps_per_epoch}" if state["step"] else ""
         print(f"going on after epoch {len(history)} of {epochs}{within}")
+        if history and parallel.is_main():  # it may have been stopped before it was written
+            _write_history(folder / "history.csv", history)
 
     def save() -> None:
         if parallel.is_main():

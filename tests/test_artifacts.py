@@ -117,6 +117,20 @@ def test_json_is_read_more_strictly_than_python_does(tmp_path, text):
     assert "no valid JSON" in refused(artifacts.read_json, path, STAGE)
 
 
+def test_what_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "a.x"
+    path.touch()
+    for library, name in ((torch, "load"), (np, "load"), (skops.io, "load"), (Path, "read_text")):
+        monkeypatch.setattr(library, name, refuse)
+    expected = f"{path} cannot be read (Permission denied): mend that"
+    for read in (artifacts.read_checkpoint, artifacts.read_array, artifacts.read_json):
+        assert refused(read, path, STAGE) == expected
+    assert refused(artifacts.read_sklearn, path) == expected
+
+
 def test_what_is_no_file_is_not_read(tmp_path):
     path = tmp_path / "a.json"
     os.mkfifo(path)  # opening it would wait for ever

@@ -189,6 +189,19 @@ def test_writers_of_one_file_take_turns(tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {"a.txt", "a.done", "b.done", "c.done"}
 
 
+def test_a_lock_that_there_is_no_space_for_is_told(tmp_path):
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, most))
+    try:
+        with (
+            pytest.raises(artifacts.DiskFullError, match=r"\.lock cannot be written"),
+            artifacts.only_writer(tmp_path),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
 def test_the_second_run_is_told_of_the_first_and_a_killed_one_holds_nothing(tmp_path):
     holding = tmp_path / "holding"
 

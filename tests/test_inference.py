@@ -149,6 +149,16 @@ def test_an_unreadable_song_is_named_and_left_out(data_dir, capsys):
     assert "004.mp3" in left_out[1]
 
 
+def test_where_no_song_can_be_read_what_was_predicted_before_stays(data_dir):
+    run(data_dir)
+    before = written(data_dir)
+    for song in (data_dir / "test").iterdir():
+        song.write_bytes(b"")
+    with pytest.raises(UserError, match=r"none of the \d test songs can be read: .*001"):
+        run(data_dir)
+    assert written(data_dir) == before
+
+
 def test_a_long_song_that_is_lost_meanwhile_is_named_and_left_out(data_dir, monkeypatch, capsys):
     monkeypatch.setattr(audio, "WHOLE_BLOCKS", 0)
 
@@ -159,7 +169,7 @@ def test_a_long_song_that_is_lost_meanwhile_is_named_and_left_out(data_dir, monk
 
     assert run(data_dir, score=score) == 1
     assert list(written(data_dir)) == ["001", "003", "010"]
-    assert "002.wav has changed while it was read" in capsys.readouterr().out
+    assert "002.wav is no file" in capsys.readouterr().out
 
 
 def test_output_is_honoured(data_dir, tmp_path):

@@ -778,6 +778,18 @@ def test_stdout_may_be_closed(here):
     assert read(here / "results/task2/resnet/metrics.json")["epoch"] == 1
 
 
+def test_all_standard_streams_may_be_closed(tmp_path):
+    """And no file is opened under their numbers, into which libraries would print."""
+    code = "from artist20 import cli; from pathlib import Path; import sys, tqdm\n"
+    code += "list(tqdm.tqdm('ab', disable=None)); print('lost', file=sys.stderr)\n"
+    code += "Path('number').open('w').write(str(Path('other').open('w').fileno()))"
+    for closed in ("2>&-", "<&- >&- 2>&-"):
+        line = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(code)} {closed}"
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        assert subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment).returncode == 0
+        assert int((tmp_path / "number").read_text()) > 2
+
+
 def test_a_reader_that_leaves_early_gets_no_traceback(here):
     reading, writing = os.pipe()
     os.close(reading)

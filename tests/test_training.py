@@ -2,12 +2,13 @@ import csv
 import dataclasses
 import json
 import math
+import shutil
 import signal
 
 import numpy as np
 import pytest
 import torch
-from conftest import ARTISTS, TOY_DATASET, make_waveform
+from conftest import ARTISTS, TOY_DATASET, TOY_SONGS, make_waveform, toy_predictions
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 from tqdm import tqdm
@@ -426,9 +427,17 @@ def make_metrics(settings):
     return {**result, "pretrained": False, "dataset": TOY_DATASET, "settings": settings}
 
 
-def put_finished(folder):
-    artifacts.write_json(folder / "metrics.json", make_metrics(SETTINGS))
+def put_finished(folder, settings=SETTINGS):
     put_unfinished(folder)
+    shutil.copy(folder / "last.pt", folder / "best.pt")
+    row = dict.fromkeys(artifacts.HISTORY, 1.0)
+    training._write_history(folder / "history.csv", [row])
+    predictions = toy_predictions("val", {"resnet": 1.0}, 0)
+    artifacts.write_predictions(folder / "val_predictions.json", predictions)
+    vectors = (np.eye(len(TOY_SONGS[split]), dtype="f4")[:, :3] for split in ("train", "val"))
+    embeddings = artifacts.write_embeddings(folder, *vectors, TOY_SONGS["train"])
+    metrics = {**make_metrics(settings), "embeddings": embeddings}
+    artifacts.write_json(folder / "metrics.json", metrics)
 
 
 def put_unfinished(folder):
@@ -451,6 +460,31 @@ def test_a_new_folder_is_free(tmp_path, resume):
 def test_a_finished_run_of_the_same_settings_is_reused(tmp_path, resume):
     put_finished(tmp_path)
     assert open_run(tmp_path, resume=resume)["top1"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["best.pt", "val_predictions.json", "history.csv", *artifacts.EMBEDDING_FILES],
+)
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_finished_run_with_a_damaged_file_is_to_be_trained_anew(tmp_path, name, damage):
+    """Or what names that file would say to run the stage, and the stage that all is there."""
+    put_finished(tmp_path)
+    path = tmp_path / name
+    path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(UserError, match=rf"{name}.*run task2_train.py --overwrite") as error:
+        open_run(tmp_path)
+    assert "\n" not in str(error.value)
+    assert open_run(tmp_path, overwrite=True) is None
+
+
+def test_a_run_that_goes_on_elsewhere_is_not_called_unfinished(tmp_path):
+    put_unfinished(tmp_path)
+    with (
+        artifacts.only_writer(tmp_path),
+        pytest.raises(UserError, match="another run is writing"),
+    ):
+        open_run(tmp_path)
 
 
 @pytest.mark.parametrize("put", [put_finished, put_unfinished])
@@ -485,7 +519,7 @@ def test_overwrite_removes_the_run_and_nothing_else(tmp_path):
 def test_settings_survive_json(tmp_path):
     """What is compared with a metrics file must be what JSON gives back."""
     settings = {"front_end": FrontEnd().settings(), "snr": [15.0, 40.0], "windows": None}
-    artifacts.write_json(tmp_path / "metrics.json", make_metrics(settings))
+    put_finished(tmp_path, settings)
     assert open_run(tmp_path, settings)
 
 
