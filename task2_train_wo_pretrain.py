@@ -13,7 +13,7 @@ Songs are decoded once, into RESULTS_DIR/task2/resnet/cache. A run that was stop
 crops, many of them; 256 mel bins, of which the convolutions hear fours averaged, while a linear
 model of every bin's statistics over time gives a second answer, the probabilities of both being
 averaged; nothing chosen on the validation songs (benchmarks/RESULTS.md). Its cache takes 16 KB per
-second of music, 4.5 GB for artist20, where the homework's takes 4 KB.
+second of music, about 4.5 GB for artist20, where the homework's takes 4 KB.
 
 With --fold K the training songs alone are used: the albums of the fold are held out and scored,
 into a folder within; once all five are there, RESULTS_DIR/task2/resnet/cv_predictions.json has
