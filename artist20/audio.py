@@ -284,8 +284,9 @@ def write_blocks(path: Path, blocks: Iterable[np.ndarray]) -> None:
                     file.write(block)
             # Whether there was space for what is written at closing, libsndfile does not say.
             size = temporary.stat().st_size
-            with temporary.open("ab", buffering=0) as end:
+            with temporary.open("ab") as end:
                 end.write(bytes(2**16))
+                end.flush()
                 end.truncate(size)
     except soundfile.LibsndfileError as error:
         raise UserError(f"{path} cannot be written ({_reason(error)})") from None

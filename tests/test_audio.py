@@ -232,7 +232,7 @@ def test_a_disk_that_is_full_at_the_last_moment_is_told(tmp_path, suffix):
     size = file.stat().st_size
     file.unlink()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for missing in (1, 100, 500, 1500):
+    for missing in (1, 100, 500, 1500, 5000):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, before[1]))
         try:
             with pytest.raises(artifacts.DiskFullError, match=f"a.{suffix} cannot be written"):
