@@ -577,6 +577,31 @@ def test_inference_needs_a_checkpoint_and_songs_alone(here, tmp_path, monkeypatc
     assert not (here / "results").exists()
 
 
+# What root may do in any folder, and others not.
+OVERRIDE = "-dac_override,-dac_read_search"
+AS_OTHERS = ["setpriv", f"--bounding-set={OVERRIDE}", f"--inh-caps={OVERRIDE}"]
+
+
+@pytest.mark.skipif(os.getuid() == 0 and not shutil.which("setpriv"), reason="root, no setpriv")
+def test_folders_that_may_not_be_written(here, tiny_copy):
+    """Songs are only read; where results cannot go, one line says so."""
+    for folder in (tiny_copy, *(path for path in tiny_copy.rglob("*") if path.is_dir())):
+        folder.chmod(0o555)
+    (here / "locked").mkdir(mode=0o555)
+    of_data = ["--data-dir", tiny_copy, "--workers", 1]
+    for script, options, status in (
+        ("task1_preprocessing", ["--results-dir", "new"], 0),
+        ("task1_preprocessing", ["--results-dir", "locked/new"], 2),
+        ("task2_inference_wo_pretrain", ["--output", "locked/predictions.json"], 2),
+    ):
+        line = [*(AS_OTHERS if os.getuid() == 0 else []), *command(script, *of_data, *options)]
+        done = subprocess.run(line, cwd=here, text=True, capture_output=True)
+        assert done.returncode == status, done.stderr
+        if status:
+            assert_one_line(done.stderr)
+            assert "locked" in done.stderr and "Permission denied" in done.stderr
+
+
 def test_panns_inference_needs_no_training_data_either(here, tmp_path, monkeypatch):
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone/test").symlink_to((tmp_path / "data/test").resolve())
