@@ -20,7 +20,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from artist20 import UserError
-from artist20.artifacts import atomic_path
+from artist20.artifacts import DiskFullError, atomic_path
 
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
@@ -569,7 +569,7 @@ def save_all(
     Raises
     ------
     UserError
-        The first part's, if there are no results for any figure.
+        The first part's, if there are no results for any figure; or if the disk is full.
     """
     n_written, missing = 0, []
     for part in parts:
@@ -579,6 +579,8 @@ def save_all(
                 save(figure, path, caption)
                 print(f"wrote {path}")
                 n_written += 1
+        except DiskFullError:  # what comes next has no space, either
+            raise
         except UserError as error:
             missing.append(error)
     if missing and not n_written:

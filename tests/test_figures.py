@@ -9,7 +9,7 @@ from matplotlib.text import Text
 from PIL import Image
 from torch import nn
 
-from artist20 import UserError, evaluation, figures, figures_confusion, figures_network
+from artist20 import UserError, artifacts, evaluation, figures, figures_confusion, figures_network
 from artist20.architecture import Layer, describe
 from artist20.models import ArtistResNet, BasicBlock, EmbeddingMLP
 
@@ -585,6 +585,17 @@ def test_parts_without_results_are_named_and_the_others_drawn(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == (
         "left out: x.json is missing: run x.py first"
     )
+
+
+def test_a_full_disk_ends_a_report(tmp_path):
+    def drawn():
+        yield "first", comparison(), "c"
+
+    def full():
+        raise artifacts.DiskFullError("there is no space")
+
+    with pytest.raises(artifacts.DiskFullError):
+        figures.save_all([drawn, full, drawn], tmp_path, "svg")
 
 
 def test_no_results_at_all_is_a_mistake(tmp_path):
