@@ -55,7 +55,7 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     }
     if not artifacts.has_form(checkpoint, form):
         raise UserError(f"{folder / 'best.pt'} is no checkpoint of {made_by}: run it again")
-    network_report.check_same_run(folder, checkpoint, metrics, made_by)
+    artifacts.check_same_run(folder, checkpoint, metrics, made_by)
     config, name = checkpoint["config"], metrics["model"]
     # On the meta device a forward pass has shapes and computes nothing.
     seconds, sample_rate = config["crop_seconds"], config["sample_rate"]

@@ -68,7 +68,7 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     checkpoint = artifacts.read_checkpoint(folder / "best.pt", made_by)
     if not resnet.is_possible(checkpoint):
         raise UserError(f"{folder / 'best.pt'} is no checkpoint of {made_by}: run it again")
-    network_report.check_same_run(folder, checkpoint, metrics, made_by)
+    artifacts.check_same_run(folder, checkpoint, metrics, made_by)
     config, n_frames, name = checkpoint["config"], checkpoint["window_frames"], metrics["model"]
     network = resnet.make_network(checkpoint)
     # On the meta device a forward pass has shapes and computes nothing.

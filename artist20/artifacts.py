@@ -331,7 +331,7 @@ def read_json(path: Path, made_by: str) -> Any:
     try:
         return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise _not_permitted(path, error) from None
+        raise _unreadable(path, error) from None
     except ValueError as error:
         raise UserError(f"{path} is no valid JSON ({error}): run {made_by} again") from None
     except MemoryError:
@@ -370,7 +370,7 @@ def _check_is_file(path: Path, made_by: str) -> None:
         raise UserError(f"{path} {what} run {made_by} first")
 
 
-def _not_permitted(path: Path, error: OSError) -> UserError:
+def _unreadable(path: Path, error: OSError) -> UserError:
     return UserError(f"{path} cannot be read ({error.strerror}): mend that")
 
 
@@ -421,6 +421,16 @@ def check_same_settings(made: dict[str, Any], wanted: dict[str, Any], where: Pat
         raise UserError(
             f"{where} is of a run with other settings ({'; '.join(differences)}): "
             "--overwrite replaces it, another --results-dir keeps it"
+        )
+
+
+def check_same_run(
+    folder: Path, checkpoint: dict[str, Any], metrics: dict[str, Any], made_by: str
+) -> None:
+    """Refuse a ``best.pt`` of other settings than ``metrics.json`` has beside it."""
+    if checkpoint["config"] != metrics["settings"]:
+        raise UserError(
+            f"{folder}: best.pt is not of the run in metrics.json: run {made_by} --overwrite"
         )
 
 
@@ -501,7 +511,7 @@ def read_array(path: Path, made_by: str, mmap_mode: Literal["r"] | None = None) 
     try:
         array = np.load(path, allow_pickle=False, mmap_mode=mmap_mode)
     except PermissionError as error:
-        raise _not_permitted(path, error) from None
+        raise _unreadable(path, error) from None
     except Exception as error:  # NumPy lets errors of zipfile, tokenize, ast and its own through
         reason = _first_line(error)
         raise UserError(f"{path} cannot be read ({reason}): run {made_by} again") from None
@@ -690,7 +700,7 @@ def read_sklearn(
     try:
         model = skops.io.load(path, trusted=TRUSTED_TYPES)
     except PermissionError as error:
-        raise _not_permitted(path, error) from None
+        raise _unreadable(path, error) from None
     except Exception as error:  # skops lets errors of zipfile, json and its own through
         raise UserError(f"{path} cannot be read ({_first_line(error)}): run {made_by}") from None
     if not isinstance(model, Pipeline):
@@ -735,7 +745,7 @@ def read_checkpoint(path: Path, made_by: str, or_else: str = "") -> dict[str, An
         with warnings.catch_warnings(action="ignore"):  # of a pickle: it is refused
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
-        raise _not_permitted(path, error) from None
+        raise _unreadable(path, error) from None
     except Exception:  # torch lets errors of pickle, zipfile and its own through
         raise UserError(
             f"{path} is damaged, or no checkpoint: run {made_by} again{or_else}"

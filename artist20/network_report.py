@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from artist20 import (
     UserError,
@@ -14,16 +13,6 @@ from artist20 import (
     figures_network,
 )
 from artist20.figures import Drawing
-
-
-def check_same_run(
-    folder: Path, checkpoint: dict[str, Any], metrics: dict[str, Any], made_by: str
-) -> None:
-    """Refuse a ``best.pt`` of other settings than ``metrics.json`` has beside it."""
-    if checkpoint["config"] != metrics["settings"]:
-        raise UserError(
-            f"{folder}: best.pt is not of the run in metrics.json: run {made_by} --overwrite"
-        )
 
 
 def confusion_matrix(folder: Path, made_by: str) -> Iterator[Drawing]:

@@ -70,7 +70,7 @@ def open_run(
     elif metrics_file.is_file():
         metrics = artifacts.read_metrics(metrics_file, f"{script} --overwrite")
         artifacts.check_same_settings(metrics["settings"], settings, metrics_file)
-        check_whole(folder, metrics, f"{script} --overwrite")
+        check_whole(folder, metrics, script)
         return metrics
     elif (folder / LAST).is_file():
         with artifacts.only_writer(folder):  # or it is no unfinished run, but one that goes on
@@ -85,19 +85,25 @@ def open_run(
     return None
 
 
-def check_whole(folder: Path, metrics: dict[str, Any], anew: str) -> None:
+def check_whole(folder: Path, metrics: dict[str, Any], script: str) -> None:
     """Refuse a finished run of which later stages would find a file missing or damaged.
 
     Raises
     ------
     UserError
-        With ``anew``, the command that trains once more: the same command would find it finished.
+        With --overwrite, without which the script would find the run finished.
     """
-    artifacts.read_checkpoint(folder / BEST, anew)
-    predictions = artifacts.read_predictions(folder / "val_predictions.json", anew)
+    anew = f"{script} --overwrite"
+    best = artifacts.read_checkpoint(folder / BEST, anew)
+    artifacts.check_same_run(folder, best, metrics, script)
+    artifacts.read_predictions(folder / "val_predictions.json", anew)
     artifacts.read_history(folder / "history.csv", anew)
-    if "embeddings" in metrics:
-        artifacts.read_embeddings(folder, metrics, predictions.songs, anew)
+    for path in (folder / name for name in artifacts.EMBEDDING_FILES):
+        if "embeddings" in metrics and not (
+            path.is_file()
+            and artifacts.has_form(metrics["embeddings"], {path.name: artifacts.sha256_file(path)})
+        ):
+            raise UserError(f"{path} is missing, or not of the run in metrics.json: run {anew}")
 
 
 def check_patience(args: argparse.Namespace) -> None:

@@ -98,7 +98,7 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, cache: Path) 
     n_steps = len(songs) * recipe.crops_per_song // recipe.batch_size
     if not n_steps:
         raise UserError(
-            f"{len(songs)} songs are no batch of {recipe.batch_size}: take more, or less"
+            f"{len(songs)} songs are no batch of {recipe.batch_size}: --batch-size takes fewer"
         )
     precision = cli.choose_precision(args.precision, device)
     steps = seconds_of(lambda: train_epoch(model, repeat(one, n_steps), precision), device)

@@ -359,7 +359,7 @@ def test_checkpoints_come_back(tmp_path):
     assert {**result, "state": {}} == {**make_checkpoint(), "state": {}}
 
 
-def test_a_checkpoint_with_code_is_refused_and_not_run(tmp_path):
+def test_a_checkpoint_with_code_is_refused_and_not_run(tmp_path, recwarn):
     path, marker = tmp_path / "a.pt", tmp_path / "marker"
     torch.save({**make_checkpoint(), "extra": Touch(marker)}, path)
     message = refused(artifacts.read_checkpoint, path, STAGE)
@@ -369,6 +369,9 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(tmp_path):
         pickle.dumps({**make_checkpoint(), "state": {}, "extra": Touch(marker)}, protocol=2)
     )
     refused(artifacts.read_checkpoint, path, STAGE)
+    path.write_bytes(pickle.dumps(Touch(marker), protocol=4))  # of which torch warns
+    refused(artifacts.read_checkpoint, path, STAGE)
+    assert not recwarn.list
     assert not marker.exists()
     # The control, on a file made above: read the unsafe way, it does run.
     pickle.loads(path.read_bytes())

@@ -428,7 +428,7 @@ def make_metrics(settings):
 
 
 def put_finished(folder, settings=SETTINGS):
-    put_unfinished(folder)
+    put_unfinished(folder, settings)
     shutil.copy(folder / "last.pt", folder / "best.pt")
     row = dict.fromkeys(artifacts.HISTORY, 1.0)
     training._write_history(folder / "history.csv", [row])
@@ -440,8 +440,8 @@ def put_finished(folder, settings=SETTINGS):
     artifacts.write_json(folder / "metrics.json", metrics)
 
 
-def put_unfinished(folder):
-    checkpoint = {"kind": "toy", "classes": ["a", "b"], "config": SETTINGS, "epoch": 2}
+def put_unfinished(folder, settings=SETTINGS):
+    checkpoint = {"kind": "toy", "classes": ["a", "b"], "config": settings, "epoch": 2}
     checkpoint |= {"model": {}, "optimizer": {}, "scheduler": {}, "state": training.NEW_EPOCH}
     checkpoint["history"] = [dict.fromkeys(artifacts.HISTORY, 1.0)] * 2
     artifacts.write_checkpoint(folder / "last.pt", checkpoint)
@@ -468,7 +468,7 @@ def test_a_finished_run_of_the_same_settings_is_reused(tmp_path, resume):
 )
 @pytest.mark.parametrize("damage", ["missing", "cut"])
 def test_a_finished_run_with_a_damaged_file_is_to_be_trained_anew(tmp_path, name, damage):
-    """Or what names that file would say to run the stage, and the stage that all is there."""
+    """Later stages would say to run this one, and this one that the run is finished."""
     put_finished(tmp_path)
     path = tmp_path / name
     path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:20])
@@ -476,6 +476,14 @@ def test_a_finished_run_with_a_damaged_file_is_to_be_trained_anew(tmp_path, name
         open_run(tmp_path)
     assert "\n" not in str(error.value)
     assert open_run(tmp_path, overwrite=True) is None
+
+
+def test_a_checkpoint_of_another_run_is_no_finished_run(tmp_path):
+    put_finished(tmp_path)
+    best = artifacts.read_checkpoint(tmp_path / "best.pt", "x")
+    artifacts.write_checkpoint(tmp_path / "best.pt", {**best, "config": {"n_mels": 10**9}})
+    with pytest.raises(UserError, match=r"best\.pt is not of the run in .* --overwrite$"):
+        open_run(tmp_path)
 
 
 def test_a_run_that_goes_on_elsewhere_is_not_called_unfinished(tmp_path):
