@@ -104,30 +104,53 @@ def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarr
         with _Sequential(os.fsencode(path)) as file:
             if not RATES[0] <= file.samplerate <= RATES[1]:
                 raise AudioError(path, f"has a sample rate of {file.samplerate} Hz")
-            resampler = None
+            blocks = _decode(path, file)
             if file.samplerate != sample_rate:
-                resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
-            block_size = min(int(BLOCK_SECONDS * file.samplerate), MAX_BLOCK // file.channels)
-            while True:
-                block = file.read(block_size, dtype="float32", always_2d=True)
-                last = len(block) == 0
-                waveform = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
-                if not np.isfinite(waveform).all():
-                    raise AudioError(path, "holds samples that are NaN or infinite")
-                if np.abs(waveform).max(initial=0) > MAX_LEVEL:
-                    raise AudioError(path, f"holds samples beyond {MAX_LEVEL:g}; full scale is 1")
-                if resampler is not None:
-                    waveform = resampler.resample_chunk(waveform, last=last)
+                blocks = resample(blocks, file.samplerate, sample_rate)
+            for waveform in blocks:
                 n_samples += len(waveform)
                 if len(waveform):
                     yield waveform
-                if last:
-                    break
     except (soundfile.LibsndfileError, OSError) as error:
         where = f" beyond {n_samples / sample_rate:.0f} s" if n_samples else ""
         raise AudioError(path, f"cannot be decoded{where}: {_reason(error)}") from None
     if n_samples == 0:
         raise AudioError(path, "holds no audio")
+
+
+def resample(
+    blocks: Iterable[np.ndarray], sample_rate: int, to_rate: int = SAMPLE_RATE
+) -> Iterator[np.ndarray]:
+    """Bring a waveform to another rate, block by block.
+
+    Parameters
+    ----------
+    blocks : iterable of np.ndarray
+        (n_samples,) float32 each.
+    sample_rate, to_rate : int
+        Their rate and that of the result in Hz.
+
+    Yields
+    ------
+    np.ndarray
+        (n_samples,) float32, one for every block and one more; a short one may be empty.
+    """
+    resampler = soxr.ResampleStream(sample_rate, to_rate, 1, dtype="float32")
+    for block in blocks:
+        yield resampler.resample_chunk(block)
+    yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+def _decode(path: Path, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """Yield blocks of the mean over channels: (n_samples,) float32 at the file's own rate."""
+    block_size = min(int(BLOCK_SECONDS * file.samplerate), MAX_BLOCK // file.channels)
+    while len(block := file.read(block_size, dtype="float32", always_2d=True)):
+        waveform = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+        if not np.isfinite(waveform).all():
+            raise AudioError(path, "holds samples that are NaN or infinite")
+        if np.abs(waveform).max() > MAX_LEVEL:
+            raise AudioError(path, f"holds samples beyond {MAX_LEVEL:g}; full scale is 1")
+        yield waveform
 
 
 def load(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -230,27 +253,6 @@ def open_song(path: Path, sample_rate: int = SAMPLE_RATE) -> Waveform:
     beginning = _joined(islice(blocks, WHOLE_BLOCKS))
     n_more = sum(len(block) for block in blocks)
     return LongSong(path, sample_rate, len(beginning) + n_more) if n_more else beginning
-
-
-def resample(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
-    """Bring a waveform to :data:`SAMPLE_RATE`, block by block.
-
-    Parameters
-    ----------
-    blocks : iterable of np.ndarray
-        (n_samples,) float32 each.
-    sample_rate : int
-        Their rate in Hz.
-
-    Yields
-    ------
-    np.ndarray
-        (n_samples,) float32, one for every block and one more; a short one may be empty.
-    """
-    resampler = soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1, dtype="float32")
-    for block in blocks:
-        yield resampler.resample_chunk(block)
-    yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
 
 
 def write(path: Path, waveform: np.ndarray) -> None:

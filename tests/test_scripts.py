@@ -908,6 +908,13 @@ def test_a_stopped_and_killed_run_goes_on_as_if_nothing_had_been(
     assert call(monkeypatch, script, *options, "--results-dir", "whole") == 0
     assert results_of(folder) == results_of(tmp_path / "whole/task2/resnet")
 
+    # Stopped after the last epoch, before what is made of last.pt was written.
+    history = (folder / "history.csv").read_text()
+    (folder / "history.csv").write_text("garbage")
+    (folder / "metrics.json").unlink()
+    assert call(monkeypatch, script, *options, "--resume") == 0
+    assert (folder / "history.csv").read_text() == history
+
 
 def test_overwrite_and_resume_exclude_each_other(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
