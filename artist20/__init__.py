@@ -29,6 +29,13 @@ class UserError(Exception):
         )
 
 
+class Note(UserWarning):
+    """Something odd about a user's file that one line tells; work goes on.
+
+    Scripts print ``note:`` and the message to stderr.
+    """
+
+
 def _stopped_early(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:

@@ -1,20 +1,25 @@
 """File -> mono float32 at a given rate, and back. The only place that decodes.
 
-Decoding is soundfile's (libsndfile: MP3, FLAC, Ogg, WAV, ...), resampling is soxr's. Both work on
-blocks, so that memory grows with what is asked for and never with the file.
+Decoding is FFmpeg's (through PyAV: MP3, AAC, FLAC, Ogg, Opus, WAV, WMA, ...), resampling is soxr's.
+Both work on blocks, so that memory grows with what is asked for and never with the file.
 """
 
+import io
 import os
-import re
+import warnings
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from contextlib import contextmanager
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 
+import av
 import numpy as np
 import soundfile
 import soxr
+from av.container import InputContainer
 
-from artist20 import UserError, printable
+from artist20 import Note, UserError, printable
 from artist20.artifacts import atomic_path
 
 SAMPLE_RATE = 16_000  # Hz; artist20's own
@@ -23,14 +28,19 @@ WHOLE_BLOCKS = 60  # of songs that are kept as a whole: 38 MB at 16 kHz, where 3
 MAX_BLOCK = 2**24  # numbers decoded at a time, of all channels: 10 s of eight at 192 kHz
 RATES = (1_000, 1_000_000)  # Hz; a header that says less or more would ask for all memory
 MAX_LEVEL = 1e6  # integers written as floats are read; what squares to infinity is refused
+SILENCE = 2.0**-15  # highest sample of a silent song: the smallest step of 16 bits
+CANCELLED = 1e-4  # power of the channels' mean relative to theirs: 40 dB below
+MAX_END = 2**13  # bytes that may follow the last frame without being looked at
+ALL_FRAMES = ("mp3", "aac", "flac", "ogg")  # FFmpeg's names of formats with nothing behind them
+SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 CHANGED = "has changed while it was read"
-EXTENSIONS = (".mp3", ".flac", ".ogg", ".wav", ".m4a")
 
-STREAMED_WAV = 0xFFFF0000  # bytes of data that stand for "to the end" where a WAV was streamed
-MPEG_RATES = (44_100, 48_000, 32_000)  # Hz, of MPEG-1
-MP3_KBITS = (  # of layer III: of MPEG-2 and 2.5, and of MPEG-1
-    (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+# Names that promise audio, so that a file of such a name is a song even if it turns out broken.
+# Any other file is a song if FFmpeg finds audio in it.
+SUFFIXES = (
+    *(".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".caf", ".dsf", ".flac"),
+    *(".m4a", ".m4b", ".mka", ".mp2", ".mp3", ".mp4", ".mpc", ".oga", ".ogg", ".opus", ".tta"),
+    *(".wav", ".webm", ".wma", ".wv"),
 )
 
 # 64 kbit/s at 16 kHz. At the 32 kbit/s of artist20's own songs there is no room for the header that
@@ -41,17 +51,6 @@ MP3_CODING = {
     "bitrate_mode": "CONSTANT",
     "compression_level": 0.63,
 }
-
-
-class _Sequential(soundfile.SoundFile):
-    """A file that is only read forwards.
-
-    soundfile seeks after every block that it reads from a seekable file. For MP3 that costs a
-    second decoding of the frames before, and libmpg123 complains about each on stderr.
-    """
-
-    def seekable(self) -> bool:
-        return False
 
 
 class AudioError(UserError):
@@ -75,13 +74,36 @@ class AudioError(UserError):
         return f"{printable(path)} {reason}"
 
 
-def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
-    """Decode a file block by block.
+class AudioNote(Note):
+    """Something odd about a song that was decoded all the same. The message names the file.
 
     Parameters
     ----------
     path : Path
-        Any file that libsndfile reads. Channels are averaged.
+        The file.
+    reason : str
+        What is odd.
+    damaged : bool
+        Whether a part of the song is lost.
+    """
+
+    def __init__(self, path: Path, reason: str, damaged: bool = False) -> None:
+        super().__init__(f"{printable(path)} {reason}")
+        self.reason = reason
+        self.damaged = damaged
+
+
+def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
+    """Decode a file block by block, following changes of rate and channels within it.
+
+    Damaged frames are skipped. Once the file has been read to its end, what is odd about it is
+    said by an :class:`AudioNote`: frames that were skipped, silence throughout, channels whose mean
+    is silence although they are not.
+
+    Parameters
+    ----------
+    path : Path
+        Any file that FFmpeg reads; of several audio streams the best. Channels are averaged.
     sample_rate : int
         Rate of the result in Hz; the file is resampled where its own differs.
 
@@ -98,22 +120,18 @@ def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarr
     """
     n_samples = 0
     try:
-        if not path.is_file():  # a pipe would never end
-            raise AudioError(path, "is no file")
-        path.open("rb").close()  # libsndfile would not say that it may not
-        with _Sequential(os.fsencode(path)) as file:
-            if not RATES[0] <= file.samplerate <= RATES[1]:
-                raise AudioError(path, f"has a sample rate of {file.samplerate} Hz")
-            blocks = _decode(path, file)
-            if file.samplerate != sample_rate:
-                blocks = resample(blocks, file.samplerate, sample_rate)
-            for waveform in blocks:
-                n_samples += len(waveform)
-                if len(waveform):
-                    yield waveform
-    except (soundfile.LibsndfileError, OSError) as error:
+        with _opened(path) as container:
+            for rate, stretch in groupby(_decode(path, container), key=itemgetter(0)):
+                blocks: Iterator[np.ndarray] = (block for _, block in stretch)
+                if rate != sample_rate:
+                    blocks = resample(blocks, rate, sample_rate)
+                for waveform in blocks:
+                    n_samples += len(waveform)
+                    if len(waveform):
+                        yield waveform
+    except (av.FFmpegError, OSError) as error:
         where = f" beyond {n_samples / sample_rate:.0f} s" if n_samples else ""
-        raise AudioError(path, f"cannot be decoded{where}: {_reason(error)}") from None
+        raise AudioError(path, f"cannot be decoded{where}: {error.strerror}") from None
     if n_samples == 0:
         raise AudioError(path, "holds no audio")
 
@@ -141,16 +159,159 @@ def resample(
     yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
 
 
-def _decode(path: Path, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    """Yield blocks of the mean over channels: (n_samples,) float32 at the file's own rate."""
-    block_size = min(int(BLOCK_SECONDS * file.samplerate), MAX_BLOCK // file.channels)
-    while len(block := file.read(block_size, dtype="float32", always_2d=True)):
-        waveform = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
-        if not np.isfinite(waveform).all():
-            raise AudioError(path, "holds samples that are NaN or infinite")
-        if np.abs(waveform).max() > MAX_LEVEL:
-            raise AudioError(path, f"holds samples beyond {MAX_LEVEL:g}; full scale is 1")
-        yield waveform
+class _Source(io.FileIO):
+    """A file as FFmpeg reads it: a place that it lacks is an answer, not an exception."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError:
+            return -1
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[InputContainer]:
+    """Open a regular file, and nothing that it names: a playlist could name any file or host."""
+    if not path.is_file():  # a pipe would never end
+        raise AudioError(path, "is no file")
+    if not path.stat().st_size:
+        raise AudioError(path, "is empty")
+    options = {"protocol_whitelist": "none"}
+    with (
+        _Source(path) as source,
+        av.open(source, metadata_errors="ignore", options=options) as container,
+    ):
+        yield container
+
+
+def _decode(path: Path, container: InputContainer) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the rate and the mean over channels, (n_samples,) float32, of about ten seconds each.
+
+    What is odd about the file is said at its end.
+    """
+    peak = of_mean = of_channels = 0.0  # highest sample; energy of the mean, mean of the energies
+    stretches = groupby(_frames(path, container), key=lambda frame: (frame[0], len(frame[1])))
+    for (rate, n_channels), frames in stretches:
+        if not RATES[0] <= rate <= RATES[1]:
+            raise AudioError(path, f"has a sample rate of {rate} Hz")
+        size = min(int(BLOCK_SECONDS * rate), MAX_BLOCK // n_channels)
+        for block in _blocks((samples for _, samples in frames), size):
+            waveform = block[0] if n_channels == 1 else block.mean(axis=0)
+            if not np.isfinite(waveform).all():
+                raise AudioError(path, "holds samples that are NaN or infinite")
+            highest = float(np.abs(waveform).max())
+            if highest > MAX_LEVEL:
+                raise AudioError(path, f"holds samples beyond {MAX_LEVEL:g}; full scale is 1")
+            peak = max(peak, highest)
+            if n_channels > 1:
+                of_mean += np.vdot(waveform, waveform)
+                of_channels += np.einsum("ij,ij", block, block) / n_channels
+            yield rate, waveform
+    if of_mean < CANCELLED * of_channels:
+        warnings.warn(AudioNote(path, "is nearly silent: its channels cancel out"), stacklevel=1)
+    elif peak < SILENCE:
+        warnings.warn(AudioNote(path, "is silent throughout"), stacklevel=1)
+
+
+def _blocks(frames: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Join frames, (n_channels, n_samples) each, and cut them into blocks of ``size`` samples."""
+    held: list[np.ndarray] = []
+    n_held = 0
+    for samples in frames:
+        held.append(samples)
+        n_held += samples.shape[1]
+        while n_held >= size:
+            block = np.concatenate(held, axis=1)
+            yield block[:, :size]
+            held, n_held = [block[:, size:]], n_held - size
+    if n_held:
+        yield np.concatenate(held, axis=1)
+
+
+def _frames(path: Path, container: InputContainer) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the rate and the samples, (n_channels, n_samples) float32, of every frame.
+
+    Damage is told at the end: frames that could not be decoded although later ones could, and in
+    formats that are nothing but frames a long end without any. Tags may follow the last frame.
+    """
+    stream = container.streams.best("audio")
+    if stream is None:
+        raise AudioError(path, "holds no audio")
+    n_bad = n_damaged = end = 0
+    seconds = first_damage = 0.0
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            n_bad += 1
+            continue
+        if not frames:
+            continue
+        if n_bad and seconds:
+            first_damage = first_damage or seconds
+            n_damaged += n_bad
+        n_bad = 0
+        end = max(end, (packet.pos or 0) + packet.size)
+        for frame in frames:
+            yield frame.sample_rate, _samples(frame)
+            seconds += frame.samples / frame.sample_rate
+    if n_damaged:
+        frames_ = "frame" if n_damaged == 1 else "frames"
+        reason = f"has {n_damaged} damaged {frames_}, the first at {first_damage:.1f} s: skipped"
+        warnings.warn(AudioNote(path, reason, damaged=True), stacklevel=1)
+    n_left = path.stat().st_size - end
+    if seconds and container.format.name in ALL_FRAMES and n_left > MAX_END:
+        with path.open("rb") as file:
+            file.seek(end)
+            is_tag = any(mark in file.read() for mark in (b"APETAGEX", b"LYRICS"))
+        if not is_tag:
+            reason = f"ends in {n_left} bytes without sound, behind {seconds:.1f} s"
+            warnings.warn(AudioNote(path, reason, damaged=True), stacklevel=1)
+
+
+def _samples(frame: av.AudioFrame) -> np.ndarray:
+    """Return a frame's samples as (n_channels, n_samples) float32, full scale at 1."""
+    kind = np.dtype(SAMPLE_TYPES[frame.format.name.removesuffix("p")])
+    n_channels = frame.layout.nb_channels
+    if frame.format.is_planar:
+        planes = [np.frombuffer(plane, kind, frame.samples) for plane in frame.planes]
+        samples = planes[0][None] if n_channels == 1 else np.stack(planes)
+    else:
+        interleaved = np.frombuffer(frame.planes[0], kind, frame.samples * n_channels)
+        samples = interleaved.reshape(-1, n_channels).T
+    if kind.kind == "f":
+        with np.errstate(over="ignore"):  # to infinity, which is refused
+            return samples.astype(np.float32, copy=False)
+    full_scale = np.float32(2 ** (8 * kind.itemsize - 1))
+    return samples.astype(np.float32) / full_scale - np.float32(kind.kind == "u")
+
+
+def is_song(path: Path) -> bool:
+    """Tell whether a file is to be taken for a song: its name promises audio, or it holds some."""
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        with _opened(path) as container:
+            return container.streams.best("audio") is not None
+    except (AudioError, av.FFmpegError, OSError):
+        return False
+
+
+def announced_seconds(path: Path) -> float | None:
+    """Return the length that a file's header announces, or FFmpeg estimates of its size.
+
+    Parameters
+    ----------
+    path : Path
+        A file that :func:`read_blocks` can read.
+
+    Returns
+    -------
+    float or None
+        Seconds; None if the header does not say.
+    """
+    with _opened(path) as container:
+        return container.duration / av.time_base if container.duration else None
 
 
 def load(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -291,56 +452,12 @@ def write_blocks(path: Path, blocks: Iterable[np.ndarray]) -> None:
                 end.flush()
                 end.truncate(size)
     except soundfile.LibsndfileError as error:
-        raise UserError(f"{path} cannot be written ({_reason(error)})") from None
+        raise UserError(f"{path} cannot be written ({error.error_string})") from None
 
 
 def duration(path: Path) -> float:
-    """Length in seconds, found by decoding the file: headers of MP3s only estimate it."""
+    """Length in seconds, found by decoding the file: headers often only estimate it."""
     return sum(len(block) for block in read_blocks(path)) / SAMPLE_RATE
-
-
-def missing_seconds(path: Path, decoded: float) -> float:
-    """Tell how much shorter a decoded file is than its header says: it was cut off, or is damaged.
-
-    An MP3 says it in a Xing or Info frame, a WAV in the size of its data; where an MP3 has no such
-    frame, and for Ogg, nothing can be known and the answer is 0. A FLAC that was cut off cannot be
-    decoded at all.
-
-    Parameters
-    ----------
-    path : Path
-        A file that :func:`read_blocks` can read.
-    decoded : float
-        Its :func:`duration`.
-    """
-    with soundfile.SoundFile(os.fsencode(path)) as file:
-        announced = file.frames / file.samplerate
-        if file.format == "MP3" and not re.search(b"Xing|Info", _behind_tag(path)[:4096]):
-            return 0.0  # what libsndfile says is guessed from the file's size
-        sizes = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
-    if sizes and int(sizes[1]) < STREAMED_WAV:
-        announced *= int(sizes[1]) / int(sizes[2])
-    return max(0.0, announced - decoded)
-
-
-def ends_within_a_frame(path: Path) -> bool:
-    """Tell whether an MP3's last frame is incomplete, as it is in most that were cut off.
-
-    Frames are followed by the lengths that their headers give (ISO/IEC 11172-3 and 13818-3, layer
-    III). False also where that cannot be done to the end: other formats, free bit rates, garbage.
-    """
-    data, position = _behind_tag(path), 0
-    while position + 4 <= len(data):
-        header = int.from_bytes(data[position : position + 4])
-        version, layer = header >> 19 & 3, header >> 17 & 3
-        bit_rate, rate = header >> 12 & 15, header >> 10 & 3
-        if header >> 21 != 0x7FF or version == 1 or layer != 1 or rate == 3 or bit_rate in (0, 15):
-            return False
-        first = version == 3  # MPEG-1; its halves and quarters of the rate are MPEG-2 and 2.5
-        sample_rate = MPEG_RATES[rate] >> (3 - version if version else 2)
-        length = (144 if first else 72) * 1000 * MP3_KBITS[first][bit_rate - 1] // sample_rate
-        position += length + (header >> 9 & 1)
-    return position > len(data) or data[position:].startswith(b"\xff")
 
 
 def _joined(blocks: Iterable[np.ndarray]) -> np.ndarray:
@@ -351,19 +468,3 @@ def _joined(blocks: Iterable[np.ndarray]) -> np.ndarray:
         waveform.resize(first + len(block), refcheck=False)
         waveform[first:] = block
     return waveform
-
-
-def _behind_tag(path: Path) -> bytes:
-    """Read a file from behind its ID3v2 tag, if it has one."""
-    data = path.read_bytes()
-    if not data.startswith(b"ID3"):
-        return data
-    return data[10 + sum(byte << 7 * (3 - i) for i, byte in enumerate(data[6:10])) :]
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, soundfile.LibsndfileError):
-        reason = error.error_string.rstrip(". ")
-        # What libsndfile says of a file named .mp3 that is there, and no MP3.
-        return "Format not recognised" if reason.startswith("File does not exist") else reason
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

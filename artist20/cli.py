@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -22,7 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from artist20 import UserError, __version__
+from artist20 import Note, UserError, __version__
 from artist20.artifacts import N_FOLDS, NO_SPACE, RECIPES, DiskFullError
 
 T = TypeVar("T")
@@ -372,7 +373,7 @@ def versions() -> dict[str, str]:
 
     names = (
         *("numpy", "scipy", "scikit-learn", "skops", "torch", "torchaudio"),
-        *("librosa", "soundfile", "soxr", "panns-inference"),
+        *("librosa", "av", "soxr", "panns-inference"),
     )
     return {
         "artist20": __version__,
@@ -392,6 +393,7 @@ def run(
     with exit status 141.
     """
     signal.signal(signal.SIGTERM, _raise_terminated)
+    show_notes_in_a_line()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A log file shows how far the script is; a name that the terminal's encoding lacks is
         # written with escapes.
@@ -516,6 +518,24 @@ def _stop_again(hook: Callable[[Any], object], unraisable: Any) -> None:
         threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
     else:
         hook(unraisable)
+
+
+def show_notes_in_a_line() -> None:
+    """Print a :class:`~artist20.Note` as one line, where Python names the code that warned."""
+    usual = warnings.formatwarning
+
+    def in_a_line(
+        message: Warning | str,
+        category: type[Warning],
+        file: str,
+        line: int,
+        code: str | None = None,
+    ) -> str:
+        if issubclass(category, Note):
+            return f"note: {message}\n"
+        return usual(message, category, file, line, code)
+
+    warnings.formatwarning = in_a_line
 
 
 def _stdout_is_full() -> bool:

@@ -1,21 +1,14 @@
-"""The artist/album/song layout: read it, check it, split one's own music by album.
-
-    python -m artist20.dataset check data/artist20
-    python -m artist20.dataset split ~/Music --output data/mine --seed 0 --test
+"""The artist/album/song layout: songs, split lists, folds, what a data set is known by.
 
 A data folder holds ``train.json`` and ``val.json``, JSON lists of
 ``"./train_val/<artist>/<album>/<song>.mp3"``, and the unlabelled test songs ``test/001.mp3`` ...
 """
 
-import argparse
 import hashlib
-import os
-import random
-import shutil
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,15 +16,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from artist20 import UserError, audio, cli, printable
+from artist20 import UserError, audio, printable
 from artist20.artifacts import (
-    LOCK,
     N_FOLDS,
-    only_writer,
     parse_json,
     sha256_file,
-    told_when_full,
-    write_json,
 )
 
 SPLITS = ("train", "val")
@@ -78,7 +67,7 @@ def parse_song(data_dir: Path, path: str) -> Song:
         raise UserError(f"{path!r} leaves the data folder")
     if "\\" in path:
         raise UserError(f"{path!r} has a backslash in it: '/' is what separates folders")
-    if not _is_utf8(path):
+    if not is_utf8(path):
         raise UserError(f"{path!r} is no UTF-8: rename the file")
     if len(parts) != 4 or parts[0] != "train_val":
         raise UserError(f"{path!r} has not the form './train_val/<artist>/<album>/<song>'")
@@ -92,7 +81,8 @@ def parse_song(data_dir: Path, path: str) -> Song:
     return Song(path, parts[-3], parts[-2], file)
 
 
-def _is_utf8(name: str) -> bool:
+def is_utf8(name: str) -> bool:
+    """Tell whether a file's name can stand in a list: others have bytes that no text has."""
     return name == name.encode(errors="ignore").decode()
 
 
@@ -155,8 +145,8 @@ def read_split(
     if missing:
         raise UserError(
             f"{data_dir / split}.json: {len(missing)} of {len(songs)} songs are missing, the first "
-            f"is {printable(missing[0].file)}; 'python -m artist20.dataset check {data_dir}' names "
-            "them all"
+            f"is {printable(missing[0].file)}; 'python -m artist20.collection check {data_dir}' "
+            "names them all"
         )
     return [song for song in songs if song.path not in left_out]
 
@@ -302,14 +292,11 @@ def read_test(data_dir: Path, limit: int | None = None) -> dict[str, Path]:
     folder = data_dir / "test"
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: it should hold the test songs 001.mp3, 002.mp3, ...")
-    files = sorted(
-        file
-        for file in folder.iterdir()
-        # Hidden files are other programs' own, such as macOS's ._001.mp3.
-        if file.suffix.lower() in audio.EXTENSIONS and not file.name.startswith(".")
-    )
+    # Hidden files are other programs' own, such as macOS's ._001.mp3.
+    entries = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+    files = [file for file in entries if audio.is_song(file)]
     if not files:
-        raise UserError(f"{folder} holds no audio files ({', '.join(audio.EXTENSIONS)})")
+        raise UserError(f"{folder} holds no audio files")
     songs: dict[str, Path] = {}
     for file in files:
         if file.stem in songs:
@@ -317,7 +304,7 @@ def read_test(data_dir: Path, limit: int | None = None) -> dict[str, Path]:
                 f"{folder} holds {printable(songs[file.stem].name)} and {printable(file.name)}: "
                 "keep one"
             )
-        if not _is_utf8(file.name):
+        if not is_utf8(file.name):
             raise UserError(f"{printable(file)}: its name is no UTF-8: rename it")
         songs[file.stem] = file
     return dict(list(songs.items())[:limit])
@@ -462,242 +449,3 @@ def summary(
         "limit": limit,
         "unreadable": dict(left_out or {}),
     }
-
-
-# --- check -------------------------------------------------------------------------------------
-
-
-CUT_SECONDS = 0.1  # that a file may lack of what its header says: encoders' own padding
-
-
-def _try_duration(file: Path) -> tuple[float, str | None, str | None]:
-    """Seconds of a file, or 0; what is wrong with it; and what may be, but cannot be known."""
-    try:
-        seconds = audio.duration(file)
-    except audio.AudioError as error:
-        return 0.0, error.reason if file.stat().st_size else "empty", None
-    missing = audio.missing_seconds(file, seconds)
-    if missing > CUT_SECONDS:
-        return seconds, f"{missing:.1f} s of what its header announces are missing", None
-    note = "ends in the midst of a frame: it may have been cut off"
-    return seconds, None, note if audio.ends_within_a_frame(file) else None
-
-
-def check(data_dir: Path) -> list[str]:
-    """Check a data folder, print a table of what it holds, and return every problem by name.
-
-    Every file is decoded from beginning to end, and its length compared with its header's. What
-    may be whole and may not is printed as a note, and is no problem: an MP3 without such a header
-    that ends in the midst of a frame.
-
-    Raises
-    ------
-    UserError
-        If a split list is missing or malformed.
-    """
-    problems = []
-    rows: list[tuple[str, set[str], set[tuple[str, str]], list[Path]]] = []
-    for split in SPLITS:
-        songs: dict[Path, Song] = {}
-        for path in read_list(data_dir, split):
-            try:
-                song = parse_song(data_dir, path)
-            except UserError as error:
-                problems.append(f"{split}.json: {error}")
-                continue
-            if song.file in songs:
-                problems.append(f"{split}.json: {path!r} is listed twice")
-            elif not song.file.is_file():
-                problems.append(f"{split}.json: {path!r} is missing")
-            songs[song.file] = song
-        artists = {song.artist for song in songs.values()}
-        albums = {(song.artist, song.album) for song in songs.values()}
-        rows.append((split, artists, albums, [song.file for song in songs.values()]))
-    (_, train_artists, train_albums, train_files), (_, val_artists, val_albums, val_files) = rows
-    problems += [f"val.json: train has no song of {a}" for a in sorted(val_artists - train_artists)]
-    problems += [f"{a}/{b} is in both splits" for a, b in sorted(train_albums & val_albums)]
-    problems += [
-        f"{file.relative_to(data_dir)} is in both splits"
-        for file in sorted(set(train_files) & set(val_files))
-    ]
-    try:
-        rows.append(("test", set(), set(), list(read_test(data_dir).values())))
-    except UserError as error:
-        problems.append(str(error))
-
-    files = [file for *_, files in rows for file in files if file.is_file()]
-    pool = ProcessPoolExecutor(initializer=cli.die_with_the_parent)
-    try:
-        with cli.signals_held():
-            results = pool.map(_try_duration, files, chunksize=8)
-        bar = tqdm(results, "decoding", len(files), disable=None, leave=False)
-        checked = dict(zip(files, bar, strict=True))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    problems += [
-        f"{printable(file.relative_to(data_dir))}: {problem}"
-        for file, (_, problem, _) in checked.items()
-        if problem
-    ]
-    for file, (*_, note) in checked.items():
-        if note:
-            print(f"note: {printable(file.relative_to(data_dir))} {note}")
-
-    print(f"{'split':6}{'artists':>9}{'albums':>8}{'songs':>7}{'hours':>8}")
-    for split, artists, albums, files in rows:
-        hours = sum(checked[file][0] for file in files if file in checked) / 3600
-        known = [str(len(artists)), str(len(albums))] if split != "test" else ["-", "-"]
-        print(f"{split:6}{known[0]:>9}{known[1]:>8}{len(files):7}{hours:8.2f}")
-    return problems
-
-
-# --- split -------------------------------------------------------------------------------------
-
-
-def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
-    """Split an ``artist/album/song`` tree by album, about 4:1:1, into a data folder.
-
-    The songs are hard-linked into ``output`` where the file system allows it, else copied, so that
-    the data folder stands by itself and the music is never touched. Artists with fewer than two
-    albums are left out by name; a test album is set aside from artists with three or more.
-
-    Parameters
-    ----------
-    music_dir : Path
-        The tree; its top folders are the artists.
-    output : Path
-        The data folder to make; it must not exist.
-    seed : int
-        Decides which albums go where.
-    with_test : bool
-        Whether to set test songs aside, in ``test/`` and ``answers.json``.
-
-    Raises
-    ------
-    UserError
-        If ``output`` exists, another run is making it, or fewer than two artists remain.
-    """
-    if output.exists():
-        raise UserError(f"{output} exists: name a new folder with --output")
-    if not music_dir.is_dir():
-        raise UserError(f"{music_dir} is no folder")
-    tree: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    # The second pattern finds what lies too deep or too high, to name it; it follows no links.
-    found = {*music_dir.glob("*/*/*"), *music_dir.rglob("*")}
-    files = sorted(file for file in found if file.suffix.lower() in audio.EXTENSIONS)
-    for file in tqdm(files, "reading", disable=None, leave=False):
-        problem = _unfit(file, music_dir)
-        if problem:
-            print(f"left out {printable(file)}: {problem}")
-        else:
-            tree[file.parts[-3]][file.parts[-2]].append(file)
-
-    songs: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
-    n_artists = 0
-    for artist, albums in sorted(tree.items()):
-        if len(albums) < 2:
-            print(f"left out {artist}: {len(albums)} album, at least 2 are needed")
-            continue
-        n_artists += 1
-        order = sorted(albums)
-        random.Random(f"{seed}/{artist}").shuffle(order)
-        n_held_out = max(1, round(len(order) / 6))
-        n_test = n_held_out if with_test and len(order) >= 3 else 0
-        if with_test and not n_test:
-            print(f"{artist} has 2 albums: none is set aside for the test")
-        for i, album in enumerate(order):
-            part = "test" if i < n_test else "val" if i < n_test + n_held_out else "train"
-            songs[part] += albums[album]
-    if n_artists < 2:
-        raise UserError(
-            f"{music_dir} holds {n_artists} artists with 2 albums or more: 2 are needed"
-        )
-
-    # Made beside its final place and moved there whole: an interrupted run leaves no half data set.
-    partial = output.with_name(f".{output.name}.partial")
-    with only_writer(partial):
-        for left in partial.iterdir():  # of an interrupted run
-            if left.is_dir():
-                shutil.rmtree(left)
-            elif left.name != LOCK:
-                left.unlink()
-        for part in SPLITS:
-            paths = []
-            for file in sorted(songs[part]):
-                path = f"./train_val/{'/'.join(file.parts[-3:])}"
-                _link(file, partial / path)
-                paths.append(path)
-            write_json(partial / f"{part}.json", paths)
-        if with_test:
-            order = sorted(songs["test"])
-            random.Random(seed).shuffle(order)
-            for number, file in enumerate(order, start=1):
-                _link(file, partial / "test" / f"{number:03}{file.suffix.lower()}")
-            answers = [file.parts[-3] for file in order]
-            write_json(partial / "answers.json", answers)
-        if output.exists():  # of a run that ended meanwhile
-            raise UserError(f"{output} exists: name a new folder with --output")
-        partial.rename(output)
-        (output / LOCK).unlink()
-    counts = ", ".join(f"{len(files)} {part}" for part, files in songs.items() if files)
-    print(f"{output}: {n_artists} artists, {counts} songs")
-
-
-def _unfit(file: Path, music_dir: Path) -> str | None:
-    """Say what keeps a file out: a path that no list can hold, or no audio at its beginning."""
-    if len(file.relative_to(music_dir).parts) != 3:
-        return "it lies not in artist/album/"
-    path = "/".join(file.parts[-3:])
-    if "\\" in path or not _is_utf8(path):
-        return "there is a backslash in its path, or what is no UTF-8"
-    try:
-        next(audio.read_blocks(file))
-    except audio.AudioError as error:
-        return error.reason
-    return None
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another file system, or one without hard links
-        with told_when_full(target):
-            shutil.copyfile(source, target)
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m artist20.dataset", description="Check a data folder, or make one by album."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    checker = commands.add_parser(
-        "check", help="list what a data folder holds and every problem; exit status 1 if any"
-    )
-    checker.add_argument("data_dir", type=Path, metavar="DIR")
-    splitter = commands.add_parser(
-        "split", help="make a data folder of an artist/album/song tree, split by album about 4:1:1"
-    )
-    splitter.add_argument("music_dir", type=Path, metavar="MUSIC_DIR")
-    splitter.add_argument("--output", type=Path, required=True, help="data folder to make")
-    splitter.add_argument("--seed", type=int, default=0, help="decides which albums go where")
-    splitter.add_argument("--test", action="store_true", help="set test songs and answers aside")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    args = parse_args(argv)
-    if args.command == "split":
-        split(args.music_dir, args.output, args.seed, args.test)
-        return 0
-    problems = check(args.data_dir)
-    for problem in problems:
-        print(problem)
-    print(f"{len(problems) or 'no'} problem{'s' if len(problems) != 1 else ''}")
-    return 1 if problems else 0
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -356,7 +356,7 @@ def _run_module(module: str, *args: str) -> bool:
 def passes_check(data_dir: Path) -> bool:
     """Check a data folder; its problems are printed."""
     print(f"checking {data_dir}", flush=True)
-    return _run_module("artist20.dataset", "check", str(data_dir))
+    return _run_module("artist20.collection", "check", str(data_dir))
 
 
 def is_there(data_dir: Path) -> bool:

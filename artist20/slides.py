@@ -120,7 +120,7 @@ python task2_train_wo_pretrain.py --recipe strong    # beyond the homework's rec
 python task2_train.py --recipe strong
 python -m artist20.ensemble                          # all models together
 
-python -m artist20.dataset split ~/Music --output data/mine --seed 0 --test
+python -m artist20.collection split ~/Music --output data/mine --seed 0 --test
 python task1_preprocessing.py --data-dir data/mine --results-dir results/mine
 
 python task2_inference_wo_pretrain.py --audio song.mp3

@@ -75,9 +75,9 @@ STAGES: dict[str, tuple[str, list[str], list[str]]] = {
         ["data", "--artists", "3", "--albums", "5", "--songs", "2", "--seconds", "3"],
         [],
     ),
-    "dataset check": ("artist20.dataset", ["check", "data"], []),
+    "dataset check": ("artist20.collection", ["check", "data"], []),
     "dataset split": (
-        "artist20.dataset",
+        "artist20.collection",
         ["split", "data/train_val", "--output", "mine", "--test"],
         [],
     ),

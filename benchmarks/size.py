@@ -83,8 +83,8 @@ def rows(folder: Path) -> dict[str, list[str]]:
     where = ["--data-dir", data, "--results-dir", str(folder / "results"), "--device", "cpu"]
     return {
         music: [*step, music],
-        "dataset split": [python, "-m", "artist20.dataset", *split],
-        "dataset check": [python, "-m", "artist20.dataset", "check", data],
+        "dataset split": [python, "-m", "artist20.collection", *split],
+        "dataset check": [python, "-m", "artist20.collection", "check", data],
         "task1_preprocessing, anew": [python, script, *where],
         "task1_preprocessing, again": [python, script, *where],
         **{name: [*step, name] for name in others},

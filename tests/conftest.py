@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -78,6 +79,18 @@ def write_song(path: Path, artist: str, seed: int, seconds: float | None = None)
     """Write a song as 16 kHz mono, in the format that the suffix names."""
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, make_waveform(artist, seed, seconds), SAMPLE_RATE)
+
+
+def encode(file: Path, codec: str, waveform: np.ndarray, rate: int = SAMPLE_RATE) -> None:
+    """Write a file with one of FFmpeg's encoders, from mono (n_samples,) float32."""
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        kind = stream.codec_context.format.name
+        frame = av.AudioFrame.from_ndarray(waveform[None], format="fltp", layout="mono")
+        frame.sample_rate = rate
+        resampler = av.AudioResampler(kind, "mono", rate, stream.codec_context.frame_size or None)
+        for part in (*resampler.resample(frame), *resampler.resample(None), None):
+            container.mux(stream.encode(part))
 
 
 @pytest.fixture(scope="session")

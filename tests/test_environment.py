@@ -28,6 +28,7 @@ from artist20 import (
     artifacts,
     audio,
     cli,
+    collection,
     dataset,
     evaluation,
     figures,
@@ -132,7 +133,7 @@ def test_a_copied_data_set_on_a_full_disk_names_its_own_file(tmp_path, full_disk
     source.write_bytes(bytes(2 * LIMIT))
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, resource.RLIM_INFINITY))
     with pytest.raises(DiskFullError, match=r"copy\.mp3 cannot be written"):
-        dataset._link(source, tmp_path / "copy.mp3")
+        collection._link(source, tmp_path / "copy.mp3")
 
 
 # --- other runs --------------------------------------------------------------------------------
@@ -231,11 +232,11 @@ def test_no_worker_of_a_killed_check_is_left(tiny_copy, tmp_path):
     def slow(file):
         worker.write_text(str(os.getpid()))
         time.sleep(0.2)
-        return audio.BLOCK_SECONDS
+        return iter(())
 
     def check():
-        audio.duration = slow
-        dataset.check(tiny_copy)
+        audio.read_blocks = slow
+        collection.check(tiny_copy)
 
     assert song.is_file()
     pid = in_a_fork(check)

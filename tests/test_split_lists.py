@@ -10,7 +10,7 @@ from conftest import ALBUMS, ARTISTS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artist20 import UserError, dataset
+from artist20 import UserError, collection, dataset
 
 FIRST = next(iter(ARTISTS))
 
@@ -47,7 +47,7 @@ def refusal(data_dir: Path, paths: list[str], encoding: str = "utf-8") -> str:
 )
 def test_an_entry_that_is_no_song_of_the_folder(tiny_copy, entry, reason):
     assert reason in refusal(tiny_copy, [*read_list(tiny_copy), entry])
-    assert dataset.main(["check", str(tiny_copy)]) == 1
+    assert collection.main(["check", str(tiny_copy)]) == 1
 
 
 def test_duplicates_in_every_spelling(tiny_copy):
