@@ -297,6 +297,15 @@ def is_song(path: Path) -> bool:
         return False
 
 
+def artist_tag(path: Path) -> str | None:
+    """Return the artist that a readable file's own tags name, if they do."""
+    with _opened(path) as container:
+        stream = container.streams.best("audio")
+        tags = {**container.metadata, **(stream.metadata if stream else {})}  # Ogg's are the latter
+        tags = {key.lower(): value for key, value in tags.items()}
+        return tags.get("album_artist") or tags.get("artist")
+
+
 def announced_seconds(path: Path) -> float | None:
     """Return the length that a file's header announces, or FFmpeg estimates of its size.
 

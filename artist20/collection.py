@@ -1,25 +1,92 @@
 """Commands for one's own music: check a data folder, or make one by album.
 
-python -m artist20.collection check data/artist20
-python -m artist20.collection split ~/Music --output data/mine --seed 0 --test
+    python -m artist20.collection check data/artist20
+    python -m artist20.collection split ~/Music --output data/mine --seed 0 --test
+
+Names are compared in NFC, without case and outer spaces. Discs and editions of an album are one
+album, and songs that sound the same, sample by sample, are one song.
 """
 
 import argparse
 import hashlib
 import os
 import random
+import re
 import shutil
+import unicodedata
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import combinations
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from artist20 import UserError, audio, cli, printable
 from artist20.artifacts import LOCK, only_writer, told_when_full, write_json
-from artist20.dataset import SPLITS, Song, is_utf8, parse_song, read_list, read_test
+from artist20.dataset import (
+    SPLITS,
+    Song,
+    describe,
+    find_files,
+    is_utf8,
+    parse_song,
+    read_list,
+    read_test,
+)
+
+T = TypeVar("T")
+
+# What stands behind an album's name on its discs and editions: "Wall (Disc 1)", "Wall_CD2", "Jazz
+# [Deluxe Edition]". Editions are in brackets: "Remastered" may be an album's name.
+DISC = re.compile(
+    r"[\s_,:([-]*(?<![a-z])(?:cd|dis[ck])[\s_.#-]*(?:\d{1,2}|[ivx]+|one|two|three|four)[\s_)\]]*$",
+    re.IGNORECASE,
+)
+EDITION = re.compile(
+    r"[\s_-]*[([][^()[\]]*"
+    r"(?:deluxe|remaster|expanded|anniversary|bonus|special|limited|reissue|edition)"
+    r"[^()[\]]*[)\]][\s_]*$",
+    re.IGNORECASE,
+)
+NO_ARTIST = re.compile(
+    r"various(?: artists)?|va|compilations?|soundtracks?|unknown(?: artist)?", re.IGNORECASE
+)
+SEVERAL = re.compile(r"(?<![a-z])(?:feat|ft|featuring|vs)(?![a-z])", re.IGNORECASE)
+
+
+def spelling_key(name: str) -> str:
+    """Return what all spellings of a name share: NFC, no case, no outer spaces."""
+    return unicodedata.normalize("NFC", _tidy(name).casefold())
+
+
+def main_album(name: str) -> str:
+    """Return an album's name without the disc or edition behind it: "Wall" of "Wall (Disc 1)"."""
+    shorter = EDITION.sub("", DISC.sub("", name))
+    return main_album(shorter) if shorter and shorter != name else name
+
+
+def _tidy(name: str) -> str:
+    """Return a name in NFC, without outer spaces unless it is nothing else."""
+    name = unicodedata.normalize("NFC", name)
+    return name.strip() or name
+
+
+def _map_files(function: Callable[[Path], T], files: Sequence[Path], label: str) -> list[T]:
+    """Call a function with every file, in as many processes as there are cores."""
+    pool = ProcessPoolExecutor(initializer=cli.die_with_the_parent)
+    try:
+        with cli.signals_held():
+            results = pool.map(function, files, chunksize=8)
+        return list(tqdm(results, label, len(files), disable=None, leave=False))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+# --- check -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -63,79 +130,163 @@ def examine(file: Path) -> Examined:
     return Examined(seconds, sound.hexdigest(), problems, notes)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What a data folder lists as one of its splits, or holds as its test songs."""
+
+    split: str
+    files: list[Path]
+    artists: set[str]
+    albums: set[tuple[str, str]]
+
+
 def check(data_dir: Path) -> list[str]:
     """Check a data folder, print a table of what it holds, and return every problem by name.
 
-    Every file is decoded from beginning to end. What is odd about it, but need not be wrong, is
-    printed as a note: a length other than its header's, silence.
+    Every file is decoded from beginning to end. What is odd, but need not be wrong, is printed as a
+    note: a length other than its header's, silence, editions of one album in both splits.
 
     Raises
     ------
     UserError
         If a split list is missing or malformed.
     """
-    problems = []
-    rows: list[tuple[str, set[str], set[tuple[str, str]], list[Path]]] = []
-    for split in SPLITS:
-        songs: dict[Path, Song] = {}
-        for path in read_list(data_dir, split):
-            try:
-                song = parse_song(data_dir, path)
-            except UserError as error:
-                problems.append(f"{split}.json: {error}")
-                continue
-            if song.file in songs:
-                problems.append(f"{split}.json: {path!r} is listed twice")
-            elif not song.file.is_file():
-                problems.append(f"{split}.json: {path!r} is missing")
-            songs[song.file] = song
-        artists = {song.artist for song in songs.values()}
-        albums = {(song.artist, song.album) for song in songs.values()}
-        rows.append((split, artists, albums, [song.file for song in songs.values()]))
-    (_, train_artists, train_albums, train_files), (_, val_artists, val_albums, val_files) = rows
-    problems += [f"val.json: train has no song of {a}" for a in sorted(val_artists - train_artists)]
-    problems += [f"{a}/{b} is in both splits" for a, b in sorted(train_albums & val_albums)]
+    problems: list[str] = []
+    train, val = (_listed(data_dir, split, problems) for split in SPLITS)
+    problems += [f"val.json: train has no song of {a}" for a in sorted(val.artists - train.artists)]
+    problems += [f"{a}/{b} is in both splits" for a, b in sorted(train.albums & val.albums)]
     problems += [
         f"{file.relative_to(data_dir)} is in both splits"
-        for file in sorted(set(train_files) & set(val_files))
+        for file in sorted(set(train.files) & set(val.files))
     ]
+    notes = _compare_names(train, val, problems)
+    parts = [train, val]
     try:
-        rows.append(("test", set(), set(), list(read_test(data_dir).values())))
+        parts.append(_Part("test", list(read_test(data_dir).values()), set(), set()))
     except UserError as error:
         problems.append(str(error))
 
-    files = [file for *_, files in rows for file in files if file.is_file()]
-    pool = ProcessPoolExecutor(initializer=cli.die_with_the_parent)
-    try:
-        with cli.signals_held():
-            results = pool.map(examine, files, chunksize=8)
-        bar = tqdm(results, "decoding", len(files), disable=None, leave=False)
-        checked = dict(zip(files, bar, strict=True))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    files = [file for part in parts for file in part.files if file.is_file()]
+    checked = dict(zip(files, _map_files(examine, files, "decoding"), strict=True))
     for file, examined in checked.items():
         name = printable(file.relative_to(data_dir))
         problems += [f"{name} {problem}" for problem in examined.problems]
-        for note in examined.notes:
-            print(f"note: {name} {note}")
+        notes += [f"{name} {note}" for note in examined.notes]
+    across, within = _same_recordings(data_dir, parts, checked)
+    # artist20's split is the published one: what it has in both is told, and cannot be mended.
+    if describe(data_dir)["name"] == "artist20":
+        notes += across
+    else:
+        problems += across
+    for note in (*notes, *within):
+        print(f"note: {note}")
 
     print(f"{'split':6}{'artists':>9}{'albums':>8}{'songs':>7}{'hours':>8}")
-    for split, artists, albums, files in rows:
-        hours = sum(checked[file].seconds for file in files if file in checked) / 3600
-        known = [str(len(artists)), str(len(albums))] if split != "test" else ["-", "-"]
-        print(f"{split:6}{known[0]:>9}{known[1]:>8}{len(files):7}{hours:8.2f}")
+    for part in parts:
+        hours = sum(checked[file].seconds for file in part.files if file in checked) / 3600
+        known = [len(part.artists), len(part.albums)] if part.split != "test" else ["-", "-"]
+        print(f"{part.split:6}{known[0]:>9}{known[1]:>8}{len(part.files):7}{hours:8.2f}")
     return problems
 
 
+def _listed(data_dir: Path, split: str, problems: list[str]) -> _Part:
+    """Read a split list, and add what is wrong with its entries to ``problems``."""
+    songs: dict[Path, Song] = {}
+    missing = []
+    for path in read_list(data_dir, split):
+        try:
+            song = parse_song(data_dir, path)
+        except UserError as error:
+            problems.append(f"{split}.json: {error}")
+            continue
+        if song.file in songs:
+            problems.append(f"{split}.json: {path!r} is listed twice")
+        elif not song.file.is_file():
+            missing.append(song)
+        songs[song.file] = song
+    there = {_nfc(file) for file in (data_dir / "train_val").rglob("*")} if missing else set()
+    for song in missing:
+        normalised = ", but for its Unicode form: rename it" if _nfc(song.file) in there else ""
+        problems.append(f"{split}.json: {song.path!r} is missing{normalised}")
+    return _Part(
+        split,
+        list(songs),
+        {song.artist for song in songs.values()},
+        {(song.artist, song.album) for song in songs.values()},
+    )
+
+
+def _nfc(file: Path) -> str:
+    return unicodedata.normalize("NFC", str(file))
+
+
+def _compare_names(train: _Part, val: _Part, problems: list[str]) -> list[str]:
+    """Add artists of two spellings and divided albums to ``problems``; return notes."""
+    spellings = defaultdict(set)
+    for artist in train.artists | val.artists:
+        spellings[spelling_key(artist)].add(artist)
+    for names in spellings.values():
+        if len(names) > 1:
+            problems.append(f"{_quoted(names)} are spellings of one artist: use one of them")
+    notes = []
+    of_val = defaultdict(list)
+    for artist, album in val.albums:
+        of_val[spelling_key(artist), spelling_key(main_album(album))].append(album)
+    for artist, album in sorted(train.albums):
+        for other in of_val[spelling_key(artist), spelling_key(main_album(album))]:
+            line = f"{artist}: {album!r} in train and {other!r} in val are"
+            if spelling_key(DISC.sub("", album)) != spelling_key(DISC.sub("", other)):
+                notes.append(f"{line} editions of one album")
+            elif album != other:
+                problems.append(f"{line} one album")
+    return notes
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return " and ".join(map(repr, sorted(names)))
+
+
+def _same_recordings(
+    data_dir: Path, parts: Sequence[_Part], checked: dict[Path, Examined]
+) -> tuple[list[str], list[str]]:
+    """List the pairs of songs that sound the same: those in two parts, and those in one."""
+    same = defaultdict(list)
+    for part in parts:
+        for file in part.files:
+            if file in checked and checked[file].sound:
+                same[checked[file].sound].append((part.split, file))
+    across, within = [], []
+    for group in same.values():
+        for (split, file), (other_split, other) in combinations(group, 2):
+            names = [printable(path.relative_to(data_dir)) for path in (file, other)]
+            line = f"{names[0]} and {names[1]} are the same recording"
+            if split == other_split:
+                within.append(line)
+            elif file != other:  # a song in both lists is a problem of its own
+                across.append(f"{line}, in {split} and {other_split}")
+    return across, within
+
+
 # --- split -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A song of somebody's music, and what it is to be called in the data folder."""
+
+    file: Path
+    artist: str
+    album: str
+    name: str
 
 
 def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
     """Split an ``artist/album/song`` tree by album, about 4:1:1, into a data folder.
 
     The songs are hard-linked into ``output`` where the file system allows it, else copied, so that
-    the data folder stands by itself and the music is never touched. Artists with fewer than two
-    albums are left out by name; a test album is set aside from artists with three or more.
+    the data folder stands by itself and the music is never touched. Discs and editions become one
+    album. Of an ``artist/song`` tree every song is an album. Artists with fewer than two albums are
+    left out by name; a test album is set aside from artists with three or more.
 
     Parameters
     ----------
@@ -151,30 +302,32 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
     Raises
     ------
     UserError
-        If ``output`` exists, another run is making it, or fewer than two artists remain.
+        If ``output`` exists, another run is making it, ``music_dir`` is one artist's folder, or
+        fewer than two artists remain.
     """
     if output.exists():
         raise UserError(f"{output} exists: name a new folder with --output")
     if not music_dir.is_dir():
         raise UserError(f"{music_dir} is no folder")
-    tree: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    # The second pattern finds what lies too deep or too high, to name it; it follows no links.
-    found = {*music_dir.glob("*/*/*"), *music_dir.rglob("*")}
-    files = sorted(file for file in found if file.is_file() and audio.is_song(file))
-    for file in tqdm(files, "reading", disable=None, leave=False):
-        problem = _unfit(file, music_dir)
-        if problem:
-            print(f"left out {printable(file)}: {problem}")
-        else:
-            tree[file.parts[-3]][file.parts[-2]].append(file)
+    files = _name_what_is_no_song(find_files(music_dir))
+    found = [song for file in files if (song := _place(file, music_dir))]
+    _refuse_one_artist(found, music_dir)
+    found = _without_copies(found)
+    tree: dict[str, dict[str, list[_Found]]] = defaultdict(lambda: defaultdict(list))
+    for song in _join_spellings(found):
+        tree[song.artist][song.album].append(song)
 
-    songs: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
+    songs: dict[str, list[_Found]] = {"train": [], "val": [], "test": []}
     n_artists = 0
     for artist, albums in sorted(tree.items()):
         if len(albums) < 2:
             print(f"left out {artist}: {len(albums)} album, at least 2 are needed")
             continue
         n_artists += 1
+        if NO_ARTIST.fullmatch(artist):
+            print(f"note: {artist} may be no artist: if so, take the folder away")
+        elif SEVERAL.search(artist):
+            print(f"note: {artist} may be several artists, or one of the others' songs")
         order = sorted(albums)
         random.Random(f"{seed}/{artist}").shuffle(order)
         n_held_out = max(1, round(len(order) / 6))
@@ -188,7 +341,138 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
         raise UserError(
             f"{music_dir} holds {n_artists} artists with 2 albums or more: 2 are needed"
         )
+    _write_data_folder(output, songs, seed)
+    counts = ", ".join(f"{len(files)} {part}" for part, files in songs.items() if files)
+    print(f"{output}: {n_artists} artists, {counts} songs")
 
+
+def _name_what_is_no_song(files: Sequence[Path]) -> list[Path]:
+    """Return the songs among files; print a line for all others of a suffix."""
+    songs, others = [], defaultdict(list)
+    for file in files:
+        if audio.is_song(file):
+            songs.append(file)
+        else:
+            others[file.suffix.lower()].append(file)
+    for suffix, left_out in sorted(others.items()):
+        n_more = len(left_out) - 1
+        more = f" and {n_more} more {suffix} file{'s' if n_more > 1 else ''}" if n_more else ""
+        print(f"left out {printable(left_out[0])}{more}: no audio")
+    return songs
+
+
+def _place(file: Path, music_dir: Path) -> _Found | None:
+    """Find out what a song is to be called; say so if it lies where no song should."""
+    parts = file.relative_to(music_dir).parts
+    if any("\\" in part or not is_utf8(part) for part in parts):
+        print(f"left out {printable(file)}: there is a backslash in its path, or what is no UTF-8")
+        return None
+    match parts:
+        case artist, name:
+            return _Found(file, artist, file.stem, name)
+        case artist, album, name:
+            return _Found(file, artist, album, name)
+        case artist, album, disc, name if DISC.fullmatch(disc):
+            return _Found(file, artist, album, f"{disc} - {name}")
+    print(f"left out {printable(file)}: it lies not in artist/album/")
+    return None
+
+
+def _refuse_one_artist(found: Sequence[_Found], music_dir: Path) -> None:
+    """Refuse a folder of one artist's albums; say what becomes of songs without an album."""
+    if not found:
+        raise UserError(f"{music_dir} is to hold folders of artists, with albums in them")
+    loose = [song for song in found if song.file.parent.parent == music_dir]
+    one_of_each = {song.artist: song.file for song in loose}
+    if len(loose) == len(found) and len(one_of_each) > 1:
+        tags = {spelling_key(audio.artist_tag(file) or "") for file in one_of_each.values()}
+        of_one_artist = len(tags) == 1 and tags != {""}
+    else:
+        in_albums = [song.album for song in found if song.file.parent.parent != music_dir]
+        of_one_artist = bool(in_albums) and all(DISC.fullmatch(album) for album in in_albums)
+    if of_one_artist:
+        raise UserError(f"{music_dir} holds one artist's albums: pass its parent")
+    if loose:
+        print(
+            f"note: {len(loose)} songs lie in no album, the first is {printable(loose[0].file)}: "
+            "each is taken for an album of its own; if their folders are albums, pass the folder "
+            "that holds the artists"
+        )
+
+
+def _beginning(file: Path) -> str | audio.AudioError:
+    """Hash what the first block of a file sounds like, or return what is wrong with it."""
+    try:
+        return hashlib.sha256(next(audio.read_blocks(file)).tobytes()).hexdigest()
+    except audio.AudioError as error:
+        return error
+
+
+def _without_copies(found: Sequence[_Found]) -> list[_Found]:
+    """Leave out songs that cannot be decoded, and those that sound like one before them."""
+    alike = defaultdict(list)
+    beginnings = _map_files(_beginning, [song.file for song in found], "reading")
+    for song, beginning in zip(found, beginnings, strict=True):
+        if isinstance(beginning, audio.AudioError):
+            print(f"left out {printable(song.file)}: {beginning.reason}")
+        else:
+            alike[beginning].append(song)
+    suspects = [song for group in alike.values() if len(group) > 1 for song in group]
+    whole = _map_files(examine, [song.file for song in suspects], "comparing")
+    first: dict[str, _Found] = {}
+    copies = set()
+    for song, examined in zip(suspects, whole, strict=True):
+        original = first.setdefault(examined.sound or str(song.file), song)
+        if original is not song:
+            copies.add(song)
+            of = printable(original.file)
+            print(f"left out {printable(song.file)}: the same recording as {of}")
+    decoded = {song for group in alike.values() for song in group}
+    return [song for song in found if song in decoded - copies]
+
+
+def _join_spellings(found: Sequence[_Found]) -> list[_Found]:
+    """Give every artist and album one spelling, and an album's discs and editions its name."""
+    artists: dict[str, Counter[str]] = defaultdict(Counter)
+    albums: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for song in found:
+        artists[spelling_key(song.artist)][song.artist] += 1
+        albums[_album_key(song)][song.album] += 1
+    for spellings in artists.values():
+        if len(spellings) > 1:
+            print(f"{_quoted(spellings)} are one artist: {_tidy(_commonest(spellings))!r}")
+    for (artist, _), spellings in albums.items():
+        if len(spellings) > 1:
+            whole = main_album(_tidy(_commonest(spellings)))
+            print(f"{artist}: {_quoted(spellings)} are kept together: {whole!r}")
+
+    joined, taken = [], set()
+    for song in found:
+        artist = _tidy(_commonest(artists[spelling_key(song.artist)]))
+        album, name = _tidy(song.album), _tidy(song.name)
+        spellings = albums[_album_key(song)]
+        if len(spellings) > 1:
+            behind = album.removeprefix(main_album(album)).strip(" _-,:()[]")
+            name = f"{behind} - {name}" if behind else name
+            album = main_album(_tidy(_commonest(spellings)))
+        stem, suffix, number = PurePath(name).stem, PurePath(name).suffix, 2
+        while (artist, album, name) in taken:
+            name, number = f"{stem} ({number}){suffix}", number + 1
+        taken.add((artist, album, name))
+        joined.append(_Found(song.file, artist, album, name))
+    return joined
+
+
+def _album_key(song: _Found) -> tuple[str, str]:
+    return spelling_key(song.artist), spelling_key(main_album(_tidy(song.album)))
+
+
+def _commonest(spellings: Counter[str]) -> str:
+    return max(sorted(spellings), key=spellings.__getitem__)
+
+
+def _write_data_folder(output: Path, songs: dict[str, list[_Found]], seed: int) -> None:
+    """Make a data folder of the songs of every part, wholly or not at all."""
     # Made beside its final place and moved there whole: an interrupted run leaves no half data set.
     partial = output.with_name(f".{output.name}.partial")
     with only_writer(partial):
@@ -199,38 +483,21 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
                 left.unlink()
         for part in SPLITS:
             paths = []
-            for file in sorted(songs[part]):
-                path = f"./train_val/{'/'.join(file.parts[-3:])}"
-                _link(file, partial / path)
+            for song in sorted(songs[part], key=lambda song: (song.artist, song.album, song.name)):
+                path = f"./train_val/{song.artist}/{song.album}/{song.name}"
+                _link(song.file, partial / path)
                 paths.append(path)
             write_json(partial / f"{part}.json", paths)
-        if with_test:
-            order = sorted(songs["test"])
+        if songs["test"]:
+            order = sorted(songs["test"], key=lambda song: (song.artist, song.album, song.name))
             random.Random(seed).shuffle(order)
-            for number, file in enumerate(order, start=1):
-                _link(file, partial / "test" / f"{number:03}{file.suffix.lower()}")
-            answers = [file.parts[-3] for file in order]
-            write_json(partial / "answers.json", answers)
+            for number, song in enumerate(order, start=1):
+                _link(song.file, partial / "test" / f"{number:03}{song.file.suffix.lower()}")
+            write_json(partial / "answers.json", [song.artist for song in order])
         if output.exists():  # of a run that ended meanwhile
             raise UserError(f"{output} exists: name a new folder with --output")
         partial.rename(output)
         (output / LOCK).unlink()
-    counts = ", ".join(f"{len(files)} {part}" for part, files in songs.items() if files)
-    print(f"{output}: {n_artists} artists, {counts} songs")
-
-
-def _unfit(file: Path, music_dir: Path) -> str | None:
-    """Say what keeps a file out: a path that no list can hold, or no audio at its beginning."""
-    if len(file.relative_to(music_dir).parts) != 3:
-        return "it lies not in artist/album/"
-    path = "/".join(file.parts[-3:])
-    if "\\" in path or not is_utf8(path):
-        return "there is a backslash in its path, or what is no UTF-8"
-    try:
-        next(audio.read_blocks(file))
-    except audio.AudioError as error:
-        return error.reason
-    return None
 
 
 def _link(source: Path, target: Path) -> None:

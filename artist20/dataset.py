@@ -5,11 +5,14 @@ A data folder holds ``train.json`` and ``val.json``, JSON lists of
 """
 
 import hashlib
+import os
+import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,6 +27,12 @@ from artist20.artifacts import (
 )
 
 SPLITS = ("train", "val")
+
+# What NAS systems, macOS, Windows and Linux keep in folders of music, beside hidden folders.
+SERVICE_FOLDERS = (
+    *("@eaDir", "#recycle", "lost+found", "__MACOSX", "$RECYCLE.BIN"),
+    "System Volume Information",
+)
 
 # SHA-256 of artist20's own train.json and val.json, paths sorted, joined by newlines.
 ARTIST20_LISTS = "ac33850d5c776cd58cb5ad0c52ddd5c8419c5632844b5b69729eeeee44210e46"
@@ -86,12 +95,45 @@ def is_utf8(name: str) -> bool:
     return name == name.encode(errors="ignore").decode()
 
 
+def find_files(folder: Path) -> list[Path]:
+    """List what lies below a folder, sorted, but for hidden and :data:`SERVICE_FOLDERS`.
+
+    Links are followed, each folder is entered once.
+    """
+    files: list[Path] = []
+    entered: set[str] = set()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders[:] = sorted(name for name in folders if not is_service(name))
+        files += [Path(here, name) for name in names if not is_service(name)]
+    return sorted(files)
+
+
+def is_service(name: str) -> bool:
+    """Tell whether a file or folder is another program's own: ``._001.mp3``, a recycle bin.
+
+    ``...And Justice for All`` and ``.38 Special`` are not.
+    """
+    return name in SERVICE_FOLDERS or re.match(r"\.[A-Za-z_]", name) is not None
+
+
 def read_list(data_dir: Path, split: str) -> list[str]:
     """Read ``train.json`` or ``val.json`` as it stands: a list of paths."""
     list_file = data_dir / f"{split}.json"
     try:
         paths = parse_json(list_file.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
+        if any(
+            file.suffix.lower() in audio.SUFFIXES for file in islice(data_dir.glob("*/*/*"), 100)
+        ):
+            raise UserError(
+                f"{list_file} is missing, but {data_dir} holds music: run 'python -m "
+                f"artist20.collection split {data_dir} --output data/mine' first"
+            ) from None
         raise UserError(
             f"{list_file} is missing: run 'bash get_dataset.sh', or name a folder that holds "
             "train.json, val.json and test/ with --data-dir"
@@ -292,8 +334,7 @@ def read_test(data_dir: Path, limit: int | None = None) -> dict[str, Path]:
     folder = data_dir / "test"
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: it should hold the test songs 001.mp3, 002.mp3, ...")
-    # Hidden files are other programs' own, such as macOS's ._001.mp3.
-    entries = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+    entries = sorted(file for file in folder.iterdir() if not is_service(file.name))
     files = [file for file in entries if audio.is_song(file)]
     if not files:
         raise UserError(f"{folder} holds no audio files")

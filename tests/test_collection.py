@@ -5,6 +5,7 @@ import json
 import locale
 import os
 import shutil
+import zlib
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -287,7 +288,6 @@ def test_split_names_what_cannot_be_read(music, tmp_path, capsys):
     assert f"left out {text}: cannot be decoded" in out
     assert "02. Empty.m4a: is empty" in out
     assert "left out Two's Company: 1 album" in out
-    assert "cover.jpg" not in out
     assert not list((tmp_path / "mine").rglob("02. *"))
 
 
@@ -379,14 +379,285 @@ def test_lists_are_utf_8_whatever_the_locale(music, tmp_path):
     assert "Sígur Rós" in (tmp_path / "mine" / "val.json").read_text(encoding="utf-8")
 
 
-def test_split_names_what_lies_too_deep_or_too_high(tiny_data, tmp_path, capsys):
-    music = tmp_path / "music"
-    shutil.copytree(tiny_data / "train_val", music)
-    song = next(music.rglob("*.mp3"))
-    for place in ("Boxed/Album/CD1", "Loose"):
-        (music / place).mkdir(parents=True)
-        shutil.copyfile(song, music / place / "song.mp3")
-    collection.split(music, tmp_path / "data", seed=0, with_test=False)
+def make_tree(root: Path, *paths: str) -> Path:
+    """Write a short song to every path below ``root``, each one another."""
+    for path in paths:
+        seed = zlib.crc32(path.encode())
+        write_song(root / path, list(ARTISTS)[seed % 3], seed, seconds=0.3)
+    return root
+
+
+def two_artists(root: Path) -> Path:
+    """Music of two artists with two albums each, to which a test adds."""
+    return make_tree(root, *(f"{artist}/{album}/1.mp3" for artist in "AB" for album in "xy"))
+
+
+def listed(output: Path) -> dict[str, list[str]]:
+    return {split: read_json(output / f"{split}.json") for split in ("train", "val")}
+
+
+def test_split_names_what_lies_where_no_song_should(tmp_path, capsys):
+    music = two_artists(tmp_path / "music")
+    make_tree(music, "Boxed/Album/Bonus/1.mp3", "loose.mp3")
+    assert split(music, tmp_path / "mine") == 0
     printed = capsys.readouterr().out
-    assert "Boxed/Album/CD1/song.mp3: it lies not in artist/album/" in printed
-    assert "Loose/song.mp3: it lies not in artist/album/" in printed
+    assert f"left out {music}/Boxed/Album/Bonus/1.mp3: it lies not in artist/album/" in printed
+    assert f"left out {music}/loose.mp3: it lies not in artist/album/" in printed
+
+
+def test_split_names_what_is_no_audio(tmp_path, capsys):
+    music = two_artists(tmp_path / "music")
+    for album in "xy":
+        (music / "A" / album / "cover.jpg").write_bytes(b"JPEG")
+    (music / "A" / "x" / "notes").write_text("none")
+    (music / "A" / "x" / "1.mp3").rename(music / "A" / "x" / "song without a suffix")
+    assert split(music, tmp_path / "mine") == 0
+    printed = capsys.readouterr().out
+    assert f"left out {music}/A/x/cover.jpg and 1 more .jpg file: no audio" in printed
+    assert f"left out {music}/A/x/notes: no audio" in printed
+    assert "A/x/song without a suffix" in str(listed(tmp_path / "mine"))
+
+
+@pytest.mark.parametrize(
+    ("spellings", "chosen"),
+    [
+        (("Sigur R\u00f3s", "Sigur Ro\u0301s"), "Sigur R\u00f3s"),  # NFC and NFD
+        (("queen", "Queen"), "Queen"),
+        (("Queen ", " Queen"), "Queen"),
+        (("\u00c9t\u00e9", "e\u0301te\u0301"), "\u00c9t\u00e9"),
+    ],
+)
+def test_an_artist_of_several_spellings_is_one(tmp_path, capsys, spellings, chosen):
+    music = two_artists(tmp_path / "music")
+    make_tree(music, *(f"{name}/{album}/{album}.mp3" for name in spellings for album in "xyz"))
+    make_tree(music, f"{spellings[spellings[0] != chosen]}/w/w.mp3")
+    assert split(music, tmp_path / "mine", "--test") == 0
+    printed = capsys.readouterr().out
+    assert "are one artist: " + repr(chosen) in printed
+    classes = dataset.class_names(dataset.read_split(tmp_path / "mine", "train"))
+    assert classes == sorted(["A", "B", chosen])
+    assert set(read_json(tmp_path / "mine" / "answers.json")) == {chosen}
+    assert collection.main(["check", str(tmp_path / "mine")]) == 0
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("Wall (Disc 1)", "Wall (Disc 2)"),
+        ("Wall CD1", "Wall CD2"),
+        ("Wall_Disc_1", "Wall_Disc_2"),
+        ("Wall [Disk One]", "Wall [Disk Two]"),
+        ("Wall - cd 1", "wall - CD 2"),
+        ("Wall/CD1", "Wall/CD2"),
+        ("Wall", "Wall (Deluxe Edition)"),
+        ("Wall", "Wall [2011 Remaster]"),
+        ("Wall (Remastered) (Disc 1)", "Wall (Disc 2) [Remastered]"),
+    ],
+)
+def test_discs_and_editions_of_an_album_are_one_album(tmp_path, capsys, folders):
+    music = two_artists(tmp_path / "music")
+    make_tree(music, *(f"A/{folder}/{n}.mp3" for folder in folders for n in (1, 2)))
+    for seed in range(8):  # which album is held out
+        output = tmp_path / f"mine{seed}"
+        assert split(music, output, "--seed", str(seed)) == 0
+        parts = [part for part in listed(output).values() if "/A/Wall/" in str(part)]
+        assert len(parts) == 1
+        assert str(parts).count("/A/Wall/") == 4
+    if "/" not in folders[0]:
+        assert "are kept together: 'Wall'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Discovery", "Disc-Overy", "Abcd 2", "Remastered", "1999", "Live (1984)", "Vol. 2", "CD1"],
+)
+def test_an_album_of_its_own_name_keeps_it(name):
+    assert collection.main_album(name) == name
+
+
+def test_a_disc_without_another_keeps_its_name(tmp_path):
+    music = make_tree(two_artists(tmp_path / "music"), "A/White_Album_Disc_1/1.mp3")
+    assert split(music, tmp_path / "mine") == 0
+    assert "./train_val/A/White_Album_Disc_1/1.mp3" in str(listed(tmp_path / "mine"))
+
+
+def test_a_recording_that_comes_twice_is_kept_once(tmp_path, capsys):
+    music = two_artists(tmp_path / "music")
+    (music / "A" / "z").mkdir()
+    data = (music / "A" / "x" / "1.mp3").read_bytes()
+    (music / "A" / "z" / "same file.mp3").write_bytes(data)
+    (music / "B" / "y" / "other tags.mp3").write_bytes(data + b"TAG" + bytes(125))
+    audio_of, _ = soundfile.read(music / "A" / "y" / "1.mp3", dtype="float32")
+    for subtype in ("PCM_16", "PCM_24"):  # that differ in their last digits
+        soundfile.write(music / "A" / "z" / f"{subtype}.flac", audio_of, 16_000, subtype=subtype)
+    assert split(music, tmp_path / "mine") == 0
+    left_out = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    original = music / "A" / "x" / "1.mp3"
+    assert left_out == [
+        f"left out {music}/{copy}: the same recording as {original}"
+        for copy in ("A/z/same file.mp3", "B/y/other tags.mp3")
+    ]
+
+
+def test_songs_that_begin_alike_are_not_the_same(tmp_path, capsys):
+    music = two_artists(tmp_path / "music")
+    silence = np.zeros(11 * 16_000, np.float32)
+    for n, end in enumerate((0.1, 0.2)):
+        soundfile.write(music / "A" / "x" / f"{n}.flac", np.append(silence, end), 16_000)
+    assert split(music, tmp_path / "mine") == 0
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_folders_of_other_programs_are_passed_over(tmp_path, capsys):
+    music = two_artists(tmp_path / "music")
+    for folder in (".Trashes", "@eaDir", "#recycle", "lost+found", "__MACOSX", "A/x/@eaDir"):
+        make_tree(music, f"{folder}/x/1.mp3", f"{folder}/y/1.mp3")
+    make_tree(music, ".38 Special/...And Justice/1.mp3", ".38 Special/y/1.mp3", "A/x/._1.mp3")
+    assert split(music, tmp_path / "mine") == 0
+    assert "left out" not in capsys.readouterr().out
+    classes = dataset.class_names(dataset.read_split(tmp_path / "mine", "train"))
+    assert classes == [".38 Special", "A", "B"]
+
+
+def test_a_link_that_leads_back_is_followed_once(tmp_path):
+    music = two_artists(tmp_path / "music")
+    (music / "A" / "x" / "up").symlink_to(music)
+    assert len(dataset.find_files(music)) == 4
+    assert split(music, tmp_path / "mine") == 0
+
+
+@pytest.mark.parametrize(
+    ("artist", "note"),
+    [
+        ("Various Artists", "may be no artist"),
+        ("VA", "may be no artist"),
+        ("A feat. B", "may be several artists"),
+        ("Vader", None),
+        ("Left Ftx", None),
+        ("Kraftwerk", None),
+    ],
+)
+def test_artists_that_may_be_none_or_several_are_noted(tmp_path, capsys, artist, note):
+    music = make_tree(two_artists(tmp_path / "music"), f"{artist}/x/1.mp3", f"{artist}/y/1.mp3")
+    assert split(music, tmp_path / "mine") == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert len(notes) == bool(note)
+    assert not note or notes[0].startswith(f"note: {artist} {note}")
+
+
+def tag(file: Path, artist: str) -> None:
+    """Put an ID3v1 tag behind an MP3."""
+    fields = b"Title".ljust(30, b"\0") + artist.encode().ljust(30, b"\0") + bytes(65)
+    file.write_bytes(file.read_bytes() + b"TAG" + fields)
+
+
+def test_songs_without_albums_are_albums_of_their_own(tmp_path, capsys):
+    music = make_tree(tmp_path / "music", *(f"{a}/{n}.mp3" for a in "AB" for n in range(5)))
+    for file in music.rglob("*.mp3"):
+        tag(file, f"artist {file.parent.name}")
+    assert split(music, tmp_path / "mine", "--test") == 0
+    printed = capsys.readouterr().out
+    assert f"note: 10 songs lie in no album, the first is {music}/A/0.mp3: each is taken" in printed
+    lists = listed(tmp_path / "mine")
+    assert [len(lists[part]) for part in ("train", "val")] == [6, 2]
+    assert collection.main(["check", str(tmp_path / "mine")]) == 0
+
+
+def test_one_artists_folder_is_told_by_its_tags_or_discs(tmp_path):
+    music = make_tree(tmp_path / "Queen", *(f"{a}/{n}.mp3" for a in ("Jazz", "Hot") for n in "12"))
+    for file in music.rglob("*.mp3"):
+        tag(file, "Queen")
+    with pytest.raises(UserError, match=r"Queen holds one artist's albums: pass its parent"):
+        split(music, tmp_path / "mine")
+    discs = make_tree(tmp_path / "Pink", "Wall/CD1/1.mp3", "Wall/CD2/1.mp3", "Live/Disc 1/1.mp3")
+    with pytest.raises(UserError, match=r"Pink holds one artist's albums: pass its parent"):
+        split(discs, tmp_path / "mine")
+    album = make_tree(tmp_path / "album", "1.mp3", "2.mp3")
+    with pytest.raises(UserError, match="album is to hold folders of artists, with albums in them"):
+        split(album, tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_raw_tree_is_to_be_split_first(tmp_path):
+    music = two_artists(tmp_path / "music")
+    for read in (collection.check, dataset.read_train_val):
+        with pytest.raises(UserError, match=r"missing, but .*music holds music: run .*split"):
+            read(music)
+
+
+# --- check of names and recordings ---------------------------------------------------------------
+
+
+def make_data(folder: Path, train: list[str], val: list[str]) -> Path:
+    """Make a data folder of these songs, each one another, and a test song."""
+    make_tree(folder, *(f"train_val/{path}" for path in (*train, *val)), "test/001.mp3")
+    for split, paths in (("train", train), ("val", val)):
+        write_list(folder, split, [f"./train_val/{path}" for path in paths])
+    return folder
+
+
+def said_of(folder: Path, capsys) -> tuple[list[str], list[str]]:
+    """Return the problems and the notes that the check prints."""
+    collection.main(["check", str(folder)])
+    lines = capsys.readouterr().out.splitlines()
+    table = next(i for i, line in enumerate(lines) if line.startswith("split"))
+    return lines[table + 4 : -1], [line.removeprefix("note: ") for line in lines[:table]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "problem", "note"),
+    [
+        ("Wall (Disc 1)", "Wall (Disc 2)", "are one album", None),
+        ("Wall_CD1", "wall", "are one album", None),
+        ("Wall", "Wall (Deluxe)", None, "are editions of one album"),
+        ("Wall", "Hall", None, None),
+    ],
+)
+def test_check_names_divided_albums(tmp_path, capsys, first, second, problem, note):
+    data = make_data(tmp_path, [f"A/{first}/1.mp3", "B/x/1.mp3"], [f"A/{second}/1.mp3"])
+    line = f"A: {first!r} in train and {second!r} in val"
+    problems, notes = said_of(data, capsys)
+    assert problems == ([f"{line} {problem}"] if problem else [])
+    assert notes == ([f"{line} {note}"] if note else [])
+
+
+def test_check_names_artists_of_two_spellings(tmp_path, capsys):
+    nfc, nfd = "Sigur R\u00f3s", "Sigur Ro\u0301s"
+    data = make_data(tmp_path, [f"{nfc}/x/1.mp3", f"{nfd}/y/1.mp3", "B/x/1.mp3"], ["B/y/1.mp3"])
+    problems, _ = said_of(data, capsys)
+    assert problems == [f"{nfd!r} and {nfc!r} are spellings of one artist: use one of them"]
+
+
+def test_check_names_a_song_whose_name_has_another_unicode_form(tmp_path, capsys):
+    data = make_data(tmp_path, ["A/x/\u00e9.mp3", "B/x/1.mp3"], ["B/y/1.mp3"])
+    (data / "train_val/A/x/\u00e9.mp3").rename(data / "train_val/A/x/e\u0301.mp3")
+    problems, _ = said_of(data, capsys)
+    path = "./train_val/A/x/\u00e9.mp3"
+    assert problems == [f"train.json: {path!r} is missing, but for its Unicode form: rename it"]
+
+
+def test_check_names_recordings_on_two_sides(tmp_path, capsys, monkeypatch):
+    data = make_data(tmp_path, ["A/x/1.mp3", "A/x/2.mp3", "B/x/1.mp3"], ["B/y/1.mp3"])
+    song = (data / "train_val/A/x/1.mp3").read_bytes()
+    for copy in ("train_val/A/x/2.mp3", "train_val/B/y/1.mp3", "test/001.mp3"):
+        (data / copy).write_bytes(song)
+        tag(data / copy, copy)
+    problems, notes = said_of(data, capsys)
+    one, two, three, four = (
+        "train_val/A/x/1.mp3",
+        "train_val/A/x/2.mp3",
+        "train_val/B/y/1.mp3",
+        "test/001.mp3",
+    )
+    across = [
+        f"{one} and {three} are the same recording, in train and val",
+        f"{one} and {four} are the same recording, in train and test",
+        f"{two} and {three} are the same recording, in train and val",
+        f"{two} and {four} are the same recording, in train and test",
+        f"{three} and {four} are the same recording, in val and test",
+    ]
+    within = [f"{one} and {two} are the same recording"]
+    assert (problems, notes) == (across, within)
+    # The published split is as it is.
+    monkeypatch.setattr(collection, "describe", lambda _: {"name": "artist20"})
+    assert said_of(data, capsys) == ([], across + within)
