@@ -126,7 +126,7 @@ def examine(file: Path) -> Examined:
     notes = [message.reason for message in odd if not message.damaged]
     seconds, announced = n_samples / audio.SAMPLE_RATE, audio.announced_seconds(file)
     if announced and abs(seconds - announced) > max(0.5, 0.01 * announced):
-        notes.append(f"is {seconds:.1f} s long; its header makes it {announced:.1f} s")
+        notes.append(f"is {seconds:.1f} s long, {announced:.1f} s by its header or size")
     return Examined(seconds, sound.hexdigest(), problems, notes)
 
 
@@ -312,6 +312,8 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
     files = _name_what_is_no_song(find_files(music_dir))
     found = [song for file in files if (song := _place(file, music_dir))]
     _refuse_one_artist(found, music_dir)
+    # Of a song that also lies among various artists', that copy is the one to leave out.
+    found.sort(key=lambda song: bool(NO_ARTIST.fullmatch(song.artist)))
     found = _without_copies(found)
     tree: dict[str, dict[str, list[_Found]]] = defaultdict(lambda: defaultdict(list))
     for song in _join_spellings(found):

@@ -75,7 +75,7 @@ def test_what_is_left_of_a_file_that_was_cut_off(tmp_path, songs, kind):
         examined = collection.examine(file)
         assert (examined.seconds, examined.problems) == (seconds, [])
         told = kind in ("mp3", "flac") and seconds < 2.5
-        note = f"is {seconds:.1f} s long; its header makes it 3.0 s"
+        note = f"is {seconds:.1f} s long, 3.0 s by its header or size"
         assert examined.notes == ([note] if told else [])
     file.write_bytes(songs[kind])
     assert not collection.examine(file).notes
@@ -86,7 +86,7 @@ def test_the_check_notes_what_was_cut_off(tiny_copy, songs, capsys):
     assert collection.main(["check", str(tiny_copy)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("note: test/001.mp3 is 1.")
-    assert lines[0].endswith(" s long; its header makes it 3.0 s")
+    assert lines[0].endswith(" s long, 3.0 s by its header or size")
     assert lines[-1] == "no problems"
 
 

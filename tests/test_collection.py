@@ -487,15 +487,20 @@ def test_a_recording_that_comes_twice_is_kept_once(tmp_path, capsys):
     data = (music / "A" / "x" / "1.mp3").read_bytes()
     (music / "A" / "z" / "same file.mp3").write_bytes(data)
     (music / "B" / "y" / "other tags.mp3").write_bytes(data + b"TAG" + bytes(125))
+    (music / "Various" / "1").mkdir(parents=True)
+    (music / "Various" / "1" / "hit.mp3").write_bytes((music / "B" / "x" / "1.mp3").read_bytes())
     audio_of, _ = soundfile.read(music / "A" / "y" / "1.mp3", dtype="float32")
     for subtype in ("PCM_16", "PCM_24"):  # that differ in their last digits
         soundfile.write(music / "A" / "z" / f"{subtype}.flac", audio_of, 16_000, subtype=subtype)
     assert split(music, tmp_path / "mine") == 0
     left_out = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
-    original = music / "A" / "x" / "1.mp3"
     assert left_out == [
-        f"left out {music}/{copy}: the same recording as {original}"
-        for copy in ("A/z/same file.mp3", "B/y/other tags.mp3")
+        f"left out {music}/{copy}: the same recording as {music}/{original}"
+        for copy, original in (
+            ("A/z/same file.mp3", "A/x/1.mp3"),
+            ("B/y/other tags.mp3", "A/x/1.mp3"),
+            ("Various/1/hit.mp3", "B/x/1.mp3"),
+        )
     ]
 
 
