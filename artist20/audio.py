@@ -32,7 +32,13 @@ SILENCE = 2.0**-15  # highest sample of a silent song: the smallest step of 16 b
 CANCELLED = 1e-4  # power of the channels' mean relative to theirs: 40 dB below
 MAX_END = 2**13  # bytes that may follow the last frame without being looked at
 ALL_FRAMES = ("mp3", "aac", "flac", "ogg")  # FFmpeg's names of formats with nothing behind them
-SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
+TAGS = (b"APETAGEX", b"LYRICS")  # in what may follow it
+SAMPLE_TYPES = {  # by FFmpeg's name, without the "p" of planar ones
+    name: np.dtype(kind)
+    for name, kind in zip(
+        ("u8", "s16", "s32", "s64", "flt", "dbl"), ("u1", "i2", "i4", "i8", "f4", "f8"), strict=True
+    )
+}
 CHANGED = "has changed while it was read"
 
 # Names that promise audio, so that a file of such a name is a song even if it turns out broken.
@@ -204,8 +210,8 @@ def _decode(path: Path, container: InputContainer) -> Iterator[tuple[int, np.nda
                 raise AudioError(path, f"holds samples beyond {MAX_LEVEL:g}; full scale is 1")
             peak = max(peak, highest)
             if n_channels > 1:
-                of_mean += np.vdot(waveform, waveform)
-                of_channels += np.einsum("ij,ij", block, block) / n_channels
+                of_mean += float(np.vdot(waveform, waveform))
+                of_channels += float(np.einsum("ij,ij", block, block)) / n_channels
             yield rate, waveform
     if of_mean < CANCELLED * of_channels:
         warnings.warn(AudioNote(path, "is nearly silent: its channels cancel out"), stacklevel=1)
@@ -263,15 +269,15 @@ def _frames(path: Path, container: InputContainer) -> Iterator[tuple[int, np.nda
     if seconds and container.format.name in ALL_FRAMES and n_left > MAX_END:
         with path.open("rb") as file:
             file.seek(end)
-            is_tag = any(mark in file.read() for mark in (b"APETAGEX", b"LYRICS"))
-        if not is_tag:
+            rest = file.read()
+        if not any(mark in rest for mark in TAGS):
             reason = f"ends in {n_left} bytes without sound, behind {seconds:.1f} s"
             warnings.warn(AudioNote(path, reason, damaged=True), stacklevel=1)
 
 
 def _samples(frame: av.AudioFrame) -> np.ndarray:
     """Return a frame's samples as (n_channels, n_samples) float32, full scale at 1."""
-    kind = np.dtype(SAMPLE_TYPES[frame.format.name.removesuffix("p")])
+    kind = SAMPLE_TYPES[frame.format.name.removesuffix("p")]
     n_channels = frame.layout.nb_channels
     if frame.format.is_planar:
         planes = [np.frombuffer(plane, kind, frame.samples) for plane in frame.planes]
@@ -279,9 +285,11 @@ def _samples(frame: av.AudioFrame) -> np.ndarray:
     else:
         interleaved = np.frombuffer(frame.planes[0], kind, frame.samples * n_channels)
         samples = interleaved.reshape(-1, n_channels).T
-    if kind.kind == "f":
+    if kind == np.float32:
+        return samples
+    if kind == np.float64:
         with np.errstate(over="ignore"):  # to infinity, which is refused
-            return samples.astype(np.float32, copy=False)
+            return samples.astype(np.float32)
     full_scale = np.float32(2 ** (8 * kind.itemsize - 1))
     return samples.astype(np.float32) / full_scale - np.float32(kind.kind == "u")
 

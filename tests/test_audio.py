@@ -248,7 +248,8 @@ VARIABLE = {"bitrate_mode": "VARIABLE", "compression_level": 0.2}
         "chained Opus",
         "FLAC of unknown length",
         "two ID3 tags",
-        "APE tag behind",
+        "APETAGEX behind",
+        "LYRICS200 behind",
     ],
 )
 def test_a_wrong_or_missing_length_cuts_nothing_off(tmp_path, kind):
