@@ -240,7 +240,7 @@ def _refusal(info: zipfile.ZipInfo) -> str | None:
     """Say why an archive with this entry is not to be unpacked, if so."""
     own = _own_name(info)
     # zipfile cuts a name at a null byte; newer versions take another from an extra field.
-    for name in (info.orig_filename, info.filename, own, unicodedata.normalize("NFC", own)):
+    for name in (info.orig_filename, own, unicodedata.normalize("NFC", own)):
         if not name:
             return "has no name"
         if _leaves(name):
