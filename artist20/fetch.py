@@ -2,9 +2,9 @@
 
 ``bash get_dataset.sh`` is the way in; ``bash get_dataset.sh --help`` lists the options.
 
-What is there and right is not fetched again, so that after any failure the same command goes on
-from where it stopped. Exit status: 0 all there; 1 something could not be fetched or is damaged;
-2 the command or a folder of the user's is wrong.
+What is already there and passes its check is not fetched again, so that after any failure the same
+command goes on from where it stopped. Exit status: 0 all there; 1 something could not be fetched or
+is damaged; 2 the command or a folder of the user's is wrong.
 """
 
 import argparse
@@ -16,16 +16,19 @@ import stat
 import subprocess
 import sys
 import textwrap
+import unicodedata
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from tqdm import tqdm
 
 from artist20 import UserError, cli
-from artist20.artifacts import NO_SPACE, sha256_file
+from artist20.artifacts import NO_SPACE, parse_json, sha256_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -35,13 +38,19 @@ ARCHIVE_NAME = "artist20.zip"
 
 # The data set is MP3, which a zip hardly shrinks: ten times its size is a bomb or another archive.
 MAX_UNPACKED = 16 * 2**30  # bytes
+MAX_LIST = 2**26  # bytes of train.json or val.json, which are read as a whole
 
 TIMEOUT = 60  # seconds without a byte
 RETRIES = 3
 
-# All that zipfile raises for a damaged archive; RuntimeError covers compressions it cannot read,
+# All that zipfile raises for a damaged archive; RuntimeError covers features it does not know,
 # ValueError names that are no valid UTF-8.
 DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
+
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+# Those that others write: Windows takes Deflate64 for files beyond 2 GB.
+UNSUPPORTED = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
+ENCRYPTED, UTF8 = 1 << 0, 1 << 11  # flags of an entry
 
 
 @dataclass(frozen=True)
@@ -191,7 +200,7 @@ def fetch_weights(weights: Weights, root: Path) -> None:
     if path.exists():
         problem = verify(path, weights)
         if problem is None:
-            print(f"{path} is there and right", flush=True)
+            print(f"{path}: already downloaded, checksum OK", flush=True)
             return
         print(f"{path} has {problem}: removed", flush=True)
         path.unlink()
@@ -212,32 +221,47 @@ def fetch_weights(weights: Weights, root: Path) -> None:
 # --- unpack ------------------------------------------------------------------------------------
 
 
+def _own_name(info: zipfile.ZipInfo) -> str:
+    """Return an entry's name; of UTF-8 that lacks its flag, zipfile makes code page 437."""
+    with suppress(UnicodeError):
+        if not info.flag_bits & UTF8:
+            return info.filename.encode("cp437").decode("utf-8")
+    return info.filename
+
+
+def _leaves(name: str) -> bool:
+    """Tell whether a path would, on any system, leave the folder that it is put into."""
+    parts = re.split(r"[/\\]", name)
+    drive = any(re.match("[A-Za-z]:", part) for part in parts)
+    return not parts[0] or ".." in parts or "\0" in name or drive
+
+
 def _refusal(info: zipfile.ZipInfo) -> str | None:
     """Say why an archive with this entry is not to be unpacked, if so."""
-    name = info.orig_filename  # as it stands in the archive: zipfile cuts it at a null byte
-    parts = name.split("/")
-    if not name:
-        return "has no name"
-    if (
-        name.startswith("/")
-        or ".." in parts
-        or "\\" in name
-        or "\0" in name
-        or any(re.match("[A-Za-z]:", part) for part in parts)
-    ):
-        return "would land outside the data folder"
+    own = _own_name(info)
+    # zipfile cuts a name at a null byte; newer versions take another from an extra field.
+    for name in (info.orig_filename, own, unicodedata.normalize("NFC", own)):
+        if not name:
+            return "has no name"
+        if _leaves(name):
+            return "would land outside the data folder"
     mode = info.external_attr >> 16
     if stat.S_ISLNK(mode):
         return "is a symbolic link"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is neither file nor folder"
-    if info.flag_bits & 0x1:
-        return "is encrypted"
     return None
 
 
-def plan_members(archive: zipfile.ZipFile) -> dict[PurePosixPath, zipfile.ZipInfo]:
+def plan_members(archive: zipfile.ZipFile, target: Path) -> dict[PurePosixPath, zipfile.ZipInfo]:
     """Choose what to unpack: the files of the folder that holds train.json and val.json.
+
+    Parameters
+    ----------
+    archive : zipfile.ZipFile
+        The archive.
+    target : Path
+        Where the user can put the folder, if Python cannot unpack it.
 
     Returns
     -------
@@ -247,20 +271,32 @@ def plan_members(archive: zipfile.ZipFile) -> dict[PurePosixPath, zipfile.ZipInf
     Raises
     ------
     FetchError
-        If any entry of the archive is unsafe, or not exactly one folder holds the two lists.
+        If any entry of the archive is unsafe, not exactly one folder holds the two lists, or what
+        is in it cannot be read.
     """
-    entries: dict[PurePosixPath, zipfile.ZipInfo] = {}
+
+    def unreadable(info: zipfile.ZipInfo, reason: str) -> FetchError:
+        return FetchError(
+            f"{archive.filename}: {info.filename!r} {reason}: nothing was unpacked; unpack the "
+            "archive with 7-Zip or unzip, put the folder that holds train.json and val.json at "
+            f"{target}, then run the same command again"
+        )
+
     for info in archive.infolist():
         refusal = _refusal(info)
         if refusal:
             raise FetchError(
                 f"{archive.filename}: entry {info.orig_filename!r} {refusal}: nothing was unpacked"
             )
-        path = PurePosixPath(info.filename)
+    entries: dict[PurePosixPath, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        if "\\" in info.filename:
+            raise unreadable(info, "has '\\' where zip has '/', as some old Windows tools write")
+        path = PurePosixPath(_own_name(info))
         if info.is_dir() or "__MACOSX" in path.parts or path.name == ".DS_Store":
             continue
         if path in entries:
-            raise FetchError(f"{archive.filename}: {info.filename!r} is in it twice")
+            raise FetchError(f"{archive.filename}: {str(path)!r} is in it twice")
         entries[path] = info
     folders = [
         path.parent
@@ -273,11 +309,58 @@ def plan_members(archive: zipfile.ZipFile) -> dict[PurePosixPath, zipfile.ZipInf
             f"{archive.filename} should have one folder with train.json and val.json in it, "
             f"hw1/artist20/; it has: {found}"
         )
-    return {
+    members = {
         path.relative_to(folders[0]): info
         for path, info in entries.items()
         if path.is_relative_to(folders[0])
     }
+    for info in members.values():
+        if info.flag_bits & ENCRYPTED:
+            raise unreadable(info, "is encrypted")
+        if info.compress_type not in COMPRESSIONS:
+            method = UNSUPPORTED.get(info.compress_type, f"method {info.compress_type}")
+            raise unreadable(info, f"is compressed with {method}, which Python cannot unpack")
+    return members
+
+
+def _as_listed(
+    archive: zipfile.ZipFile, members: dict[PurePosixPath, zipfile.ZipInfo]
+) -> dict[PurePosixPath, zipfile.ZipInfo]:
+    """Spell paths as the two lists do: macOS decomposes accents, and others do not."""
+    spellings = {}
+    for name in ("train.json", "val.json"):
+        info = members[PurePosixPath(name)]
+        try:
+            if info.file_size > MAX_LIST:
+                raise ValueError(f"{info.file_size:,} bytes")
+            with _opened(archive, info) as source:
+                content = source.read()
+            listed = [PurePosixPath(path) for path in parse_json(content.decode("utf-8-sig"))]
+        except (ValueError, TypeError) as error:
+            raise FetchError(
+                f"{archive.filename}: {info.filename!r} is no JSON list of paths ({error}): "
+                "nothing was unpacked"
+            ) from error
+        for path in listed:
+            if not _leaves(str(path)):
+                spellings[unicodedata.normalize("NFC", str(path))] = path
+    found: dict[PurePosixPath, zipfile.ZipInfo] = {}
+    for path, info in members.items():
+        spelled = spellings.get(unicodedata.normalize("NFC", str(path)), path)
+        if spelled in found:
+            raise FetchError(
+                f"{archive.filename}: {str(spelled)!r} is in it twice, spelled in two ways: "
+                "nothing was unpacked"
+            )
+        found[spelled] = info
+    n_other = sum(not info.filename.endswith(str(path)) for path, info in found.items())
+    if n_other:
+        print(
+            f"note: {archive.filename}: {n_other} of {len(found)} names are spelled otherwise in "
+            "it: they are read as UTF-8, and written as train.json and val.json have them",
+            flush=True,
+        )
+    return found
 
 
 def unpack(archive_file: Path, target: Path) -> None:
@@ -307,7 +390,7 @@ def unpack(archive_file: Path, target: Path) -> None:
             "delete it and download it again"
         ) from error
     with archive:
-        members = plan_members(archive)
+        members = plan_members(archive, target)
         # zipfile reads no more of an entry than its announced size: the sum is a true bound.
         total = sum(info.file_size for info in members.values())
         free = shutil.disk_usage(target.parent).free
@@ -317,24 +400,29 @@ def unpack(archive_file: Path, target: Path) -> None:
                 f"expected, and {free:,} are free in {target.parent}; if these are too few, make "
                 "space, then run the same command again"
             )
+        members = _as_listed(archive, members)
         shutil.rmtree(partial, ignore_errors=True)
         try:
             with tqdm(
                 desc="unpacking", total=total, unit="B", unit_scale=True, disable=None
             ) as progress:
                 for path, info in members.items():
-                    _unpack_member(archive, info, partial / path)
+                    file = partial / path
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    with _opened(archive, info) as source, file.open("xb") as copy:
+                        shutil.copyfileobj(source, copy)
                     progress.update(info.file_size)
             partial.rename(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def _opened(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
+    """Open an entry; what fails while it is read is damage."""
     try:
-        with archive.open(info) as source, file.open("xb") as copy:
-            shutil.copyfileobj(source, copy)
+        with archive.open(info) as source:
+            yield source
     except (*DAMAGED, OSError) as error:
         # A place before the file's beginning; all other such errors are the disk's.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
@@ -360,12 +448,12 @@ def passes_check(data_dir: Path) -> bool:
 
 
 def is_there(data_dir: Path) -> bool:
-    """Tell whether a data folder is there and right.
+    """Tell whether a data folder is there and passes the check.
 
     Raises
     ------
     UserError
-        If it is there, but not right: it may hold something of the user's.
+        If it is there, but does not pass: it may hold something of the user's.
     """
     if not (data_dir.exists() or data_dir.is_symlink()):
         return False
@@ -374,7 +462,7 @@ def is_there(data_dir: Path) -> bool:
             f"{data_dir} is there but does not pass the check, its problems are named above: "
             "move it away, then run the same command again"
         )
-    print(f"{data_dir} is there and right", flush=True)
+    print(f"{data_dir}: already there, passes the check", flush=True)
     return True
 
 
@@ -463,8 +551,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         prog="bash get_dataset.sh",
         allow_abbrev=False,
         description="Fetch the artist20 data set (1.3 GB) into data/artist20, check it, and fetch "
-        "the PANNs 16 kHz weights (359 MB) into data/panns. What is there and right is not "
-        "fetched again; a broken download goes on from where it stopped.",
+        "the PANNs 16 kHz weights (359 MB) into data/panns. What is already there and "
+        "passes its check is not fetched again; a broken download goes on from where it stopped.",
     )
     parser.add_argument(
         "archive",

@@ -13,9 +13,10 @@ import struct
 import subprocess
 import sys
 import threading
+import unicodedata
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import gdown
 import numpy as np
@@ -183,7 +184,10 @@ def test_local_archive_from_another_folder_and_again(archive, root, songs):
 
     there = tree(root / "artist20")
     again = get_dataset(archive, "--root", root)
-    assert again.returncode == 1 and "is there and right" in again.stdout
+    assert (
+        again.returncode == 1
+        and f"{root / 'artist20'}: already there, passes the check" in again.stdout
+    )
     assert tree(root / "artist20") == there
     assert archive.read_bytes() == before
 
@@ -344,12 +348,16 @@ def test_wrong_weights_are_never_kept(content, server, weights, root):
     assert list((root / "panns").iterdir()) == []
 
 
-def test_wrong_weights_in_the_place_are_replaced(server, weights, root):
+def test_wrong_weights_in_the_place_are_replaced(server, weights, root, capsys):
     (root / "panns").mkdir(parents=True)
     (root / "panns/tiny.pth").write_bytes(CONTENT[:1000])
     assert fetch.verify(root / "panns/tiny.pth", weights) == "1000 bytes instead of 1500000"
     fetch.fetch_weights(weights, root)
     assert fetch.verify(root / "panns/tiny.pth", weights) is None
+    capsys.readouterr()
+    fetch.fetch_weights(weights, root)
+    path = root / "panns/tiny.pth"
+    assert capsys.readouterr().out == f"{path}: already downloaded, checksum OK\n"
 
 
 def test_refusing_server_is_explained(server, weights, root):
@@ -395,6 +403,9 @@ def test_refusing_drive_is_explained(refusal, root, monkeypatch, capsys):
         "hw1\\artist20\\..\\evil.mp3",
         "hw1/artist20/evil\0.mp3",
         "__MACOSX/../../evil.mp3",
+        "..\\evil.mp3",
+        "\\evil.mp3",
+        "hw1\\C:\\evil.mp3",
     ],
 )
 def test_entry_outside_the_data_folder_is_refused(name, tmp_path, root, songs):
@@ -430,17 +441,37 @@ def patch_directory(file, name, offset, form, value):
     file.write_bytes(data)
 
 
-def test_encrypted_entry_is_refused(archive, root):
-    patch_directory(archive, PREFIX + "test/001.mp3", 8, "<H", 1)
-    with pytest.raises(fetch.FetchError, match=r"test/001\.mp3' is encrypted"):
+@pytest.mark.parametrize(
+    ("offset", "value", "reason"),
+    [
+        (8, 1, "is encrypted"),
+        (10, 9, "is compressed with Deflate64, which Python cannot unpack"),
+        (10, 6, "is compressed with method 6, which Python cannot unpack"),
+    ],
+)
+def test_what_python_cannot_unpack_is_no_damage_and_has_a_remedy(
+    offset, value, reason, archive, root
+):
+    patch_directory(archive, PREFIX + "test/001.mp3", offset, "<H", value)
+    with pytest.raises(fetch.FetchError, match=rf"test/001\.mp3' {reason}") as caught:
         fetch.unpack(archive, root / "artist20")
-    assert list(root.iterdir()) == []
+    assert "unpack the archive with 7-Zip" in str(caught.value)
+    assert f" at {root / 'artist20'}, then" in str(caught.value)
+    assert "damaged" not in str(caught.value) and list(root.iterdir()) == []
 
 
-def test_unknown_compression_is_named(archive, root):
-    patch_directory(archive, PREFIX + "test/001.mp3", 10, "<H", 9)
-    with pytest.raises(fetch.FetchError, match=r"test/001\.mp3' is damaged \(That compression"):
-        fetch.unpack(archive, root / "artist20")
+def test_what_lies_beside_the_data_set_need_not_be_readable(archive, root):
+    patch_directory(archive, "hw1/readme.txt", 10, "<H", 9)
+    fetch.unpack(archive, root / "artist20")
+    assert (root / "artist20/test/001.mp3").exists()
+
+
+def test_backslashes_are_named_with_a_remedy(tmp_path, root, songs):
+    entries = {name.replace("/", "\\"): content for name, content in songs.items()}
+    file = write_zip(tmp_path / "data.zip", entries)
+    with pytest.raises(fetch.FetchError, match=r"old Windows tools write.*with 7-Zip") as caught:
+        fetch.unpack(file, root / "artist20")
+    assert "has '\\' where zip has '/'" in str(caught.value)
     assert list(root.iterdir()) == []
 
 
@@ -504,7 +535,7 @@ def test_damaged_entry_is_named_and_the_next_run_works(archive, root, songs, unc
 def test_an_archive_that_begins_before_the_file_is_damaged(archive, root):
     data = bytearray(archive.read_bytes())
     field = data.rindex(b"PK\x05\x06") + 16  # where the central directory is said to begin
-    struct.pack_into("<I", data, field, struct.unpack_from("<I", data, field)[0] + 1000)
+    struct.pack_into("<I", data, field, struct.unpack_from("<I", data, field)[0] + 10**6)
     archive.write_bytes(data)
     with pytest.raises(fetch.FetchError, match=r"is damaged \(.*Invalid argument.*again"):
         fetch.unpack(archive, root / "artist20")
@@ -533,6 +564,124 @@ def test_none_or_several_data_sets_are_explained(tmp_path, root, songs):
     both = write_zip(tmp_path / "both.zip", {**songs, **second})
     with pytest.raises(fetch.FetchError, match="it has: demo, hw1/artist20"):
         fetch.unpack(both, root / "artist20")
+
+
+# --- names in archives -------------------------------------------------------------------------
+
+
+class Unflagged(zipfile.ZipInfo):
+    """An entry whose name is UTF-8, but does not say so, as macOS writes it."""
+
+    def _encodeFilenameFlags(self):  # noqa: N802
+        return self.filename.encode(), self.flag_bits
+
+
+def spelled(songs, entries, train, val):
+    """The data set with an accent in an artist's name, in these of Unicode's forms."""
+
+    def spell(path, form):
+        return path.replace("queen", unicodedata.normalize(form, "Sigur_Rós"))
+
+    files = {spell(name, entries): content for name, content in songs.items()}
+    for split, form in (("train", train), ("val", val)):
+        paths = [spell(path, form) for path in json.loads(songs[f"{PREFIX}{split}.json"])]
+        files[f"{PREFIX}{split}.json"] = json.dumps(paths).encode("utf-8-sig")
+    return files
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZipInfo, Unflagged])
+@pytest.mark.parametrize(
+    "forms",
+    [("NFC", "NFC", "NFC"), ("NFD", "NFC", "NFC"), ("NFC", "NFD", "NFD"), ("NFD", "NFC", "NFD")],
+)
+def test_files_are_spelled_as_the_lists_spell_them(kind, forms, tmp_path, root, songs, capsys):
+    entries = spelled(songs, *forms)
+    file = write_zip(tmp_path / "data.zip", {kind(name): entries[name] for name in entries})
+    fetch.unpack(file, root / "artist20")
+    lists = [
+        json.loads(entries[f"{PREFIX}{split}.json"].decode("utf-8-sig"))
+        for split in ("train", "val")
+    ]
+    listed = {path.removeprefix("./") for paths in lists for path in paths}
+    assert set(tree(root / "artist20")) == {*listed, "train.json", "val.json", "test/001.mp3"}
+    n_other = 2 if kind is Unflagged else sum(forms[0] != form for form in forms[1:])
+    said = capsys.readouterr().out
+    if n_other:
+        assert said.startswith(f"note: {file}: {n_other} of 7 names are spelled otherwise")
+    else:
+        assert not said
+
+
+def test_an_archive_that_macos_wrote_passes_the_check(tmp_path, root, songs):
+    entries = spelled(songs, "NFD", "NFC", "NFC")
+    file = write_zip(tmp_path / "data.zip", {Unflagged(name): entries[name] for name in entries})
+    fetch.fetch_dataset(root, file)
+    assert fetch.is_there(root / "artist20")
+
+
+def test_names_in_code_page_437_stay_what_they_are(archive, root):
+    patched = archive.read_bytes().replace(b"test/001.mp3", "test/Ró1.mp3".encode("cp437"))
+    archive.write_bytes(patched)
+    fetch.unpack(archive, root / "artist20")
+    assert [file.name for file in (root / "artist20/test").iterdir()] == ["Ró1.mp3"]
+
+
+def test_two_spellings_of_one_song_are_refused(tmp_path, root, songs):
+    entries = {**spelled(songs, "NFD", "NFC", "NFC"), **spelled(songs, "NFC", "NFC", "NFC")}
+    file = write_zip(tmp_path / "data.zip", entries)
+    with pytest.raises(fetch.FetchError, match="is in it twice, spelled in two ways: nothing"):
+        fetch.unpack(file, root / "artist20")
+    assert list(root.iterdir()) == []
+
+
+def test_one_name_with_and_without_its_flag_is_refused(tmp_path, root, songs):
+    name = PREFIX + "test/Ró.mp3"
+    with pytest.warns(UserWarning, match="Duplicate"):
+        file = write_zip(tmp_path / "data.zip", {**songs, name: b"", Unflagged(name): b""})
+    with pytest.raises(fetch.FetchError, match=r"test/Ró\.mp3' is in it twice"):
+        fetch.unpack(file, root / "artist20")
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZipInfo, Unflagged])
+def test_no_drive_arises_from_a_name(kind, tmp_path, root, songs):
+    kelvin = PREFIX + "test/\N{KELVIN SIGN}:/evil.mp3"  # in NFC the letter K
+    file = write_zip(tmp_path / "data.zip", {**songs, kind(kelvin): b"evil"})
+    with pytest.raises(fetch.FetchError, match="outside the data folder"):
+        fetch.unpack(file, root / "artist20")
+    assert list(root.iterdir()) == []
+
+
+def test_a_name_of_an_extra_field_is_checked_too(archive, root):
+    with zipfile.ZipFile(archive) as file:
+        file.infolist()[-1].filename = "../evil.mp3"  # as newer versions of zipfile read it
+        with pytest.raises(fetch.FetchError, match="outside the data folder"):
+            fetch.plan_members(file, root / "artist20")
+
+
+def test_lists_give_no_name_that_leaves_the_folder(tmp_path, songs):
+    entries = {**songs, PREFIX + "val.json": json.dumps(["K:/evil.mp3", "../evil.mp3", "/x"])}
+    file = write_zip(tmp_path / "data.zip", entries)
+    with zipfile.ZipFile(file) as archive:
+        members = fetch.plan_members(archive, tmp_path)
+        kelvin = PurePosixPath("\N{KELVIN SIGN}:/evil.mp3")
+        members[kelvin] = members.pop(PurePosixPath("test/001.mp3"))
+        assert set(fetch._as_listed(archive, members)) == set(members)
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"\xff", b"5", b"[5]", b"[" * 100_000])
+def test_a_list_that_is_none_is_named(content, tmp_path, root, songs):
+    file = write_zip(tmp_path / "data.zip", {**songs, PREFIX + "val.json": content})
+    with pytest.raises(fetch.FetchError, match=r"artist20/val\.json' is no JSON list of paths \("):
+        fetch.unpack(file, root / "artist20")
+    assert list(root.iterdir()) == []
+
+
+def test_a_list_too_large_to_be_one_is_not_read(archive, root, monkeypatch):
+    monkeypatch.setattr(fetch, "MAX_LIST", 10)
+    with pytest.raises(
+        fetch.FetchError, match=r"train\.json' is no JSON list of paths \(\d+ bytes"
+    ):
+        fetch.unpack(archive, root / "artist20")
 
 
 def test_demo_is_built_by_its_own_module(root, monkeypatch):
