@@ -196,48 +196,47 @@ def _decode(path: Path, container: InputContainer) -> Iterator[tuple[int, np.nda
     What is odd about the file is said at its end.
     """
     peak = of_mean = of_channels = 0.0  # highest sample; energy of the mean, mean of the energies
-    stretches = groupby(_frames(path, container), key=lambda frame: (frame[0], len(frame[1])))
-    for (rate, n_channels), frames in stretches:
+    for frames in _batches(_frames(path, container)):
+        rate, block = frames[0].sample_rate, _samples(frames)
         if not RATES[0] <= rate <= RATES[1]:
             raise AudioError(path, f"has a sample rate of {rate} Hz")
-        size = min(int(BLOCK_SECONDS * rate), MAX_BLOCK // n_channels)
-        for block in _blocks((samples for _, samples in frames), size):
-            waveform = block[0] if n_channels == 1 else block.mean(axis=0)
-            if not np.isfinite(waveform).all():
-                raise AudioError(path, "holds samples that are NaN or infinite")
-            highest = float(np.abs(waveform).max())
-            if highest > MAX_LEVEL:
-                raise AudioError(path, f"holds samples beyond {MAX_LEVEL:g}; full scale is 1")
-            peak = max(peak, highest)
-            if n_channels > 1:
-                of_mean += float(np.vdot(waveform, waveform))
-                of_channels += float(np.einsum("ij,ij", block, block)) / n_channels
-            yield rate, waveform
+        waveform = block[0] if len(block) == 1 else block.mean(axis=0)
+        if not np.isfinite(waveform).all():
+            raise AudioError(path, "holds samples that are NaN or infinite")
+        highest = float(np.abs(waveform).max())
+        if highest > MAX_LEVEL:
+            raise AudioError(path, f"holds samples beyond {MAX_LEVEL:g}; full scale is 1")
+        peak = max(peak, highest)
+        if len(block) > 1:
+            of_mean += float(np.vdot(waveform, waveform))
+            of_channels += float(np.einsum("ij,ij", block, block)) / len(block)
+        yield rate, waveform
     if of_mean < CANCELLED * of_channels:
         warnings.warn(AudioNote(path, "is nearly silent: its channels cancel out"), stacklevel=1)
     elif peak < SILENCE:
         warnings.warn(AudioNote(path, "is silent throughout"), stacklevel=1)
 
 
-def _blocks(frames: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Join frames, (n_channels, n_samples) each, and cut them into blocks of ``size`` samples."""
-    held: list[np.ndarray] = []
-    n_held = 0
-    for samples in frames:
-        held.append(samples)
-        n_held += samples.shape[1]
-        while n_held >= size:
-            block = np.concatenate(held, axis=1)
-            yield block[:, :size]
-            held, n_held = [block[:, size:]], n_held - size
-    if n_held:
-        yield np.concatenate(held, axis=1)
+def _batches(frames: Iterable[av.AudioFrame]) -> Iterator[list[av.AudioFrame]]:
+    """Gather frames of one rate and form until they last ten seconds, or fill a block."""
+    batch: list[av.AudioFrame] = []
+    n_samples, form = 0, None
+    for frame in frames:
+        rate, n_channels = frame.sample_rate, frame.layout.nb_channels
+        longest = min(BLOCK_SECONDS * rate, MAX_BLOCK // n_channels)
+        if batch and (n_samples >= longest or form != (rate, n_channels, frame.format.name)):
+            yield batch
+            batch, n_samples = [], 0
+        batch.append(frame)
+        n_samples, form = n_samples + frame.samples, (rate, n_channels, frame.format.name)
+    if n_samples:
+        yield batch
 
 
-def _frames(path: Path, container: InputContainer) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the rate and the samples, (n_channels, n_samples) float32, of every frame.
+def _frames(path: Path, container: InputContainer) -> Iterator[av.AudioFrame]:
+    """Yield what can be decoded.
 
-    Damage is told at the end: frames that could not be decoded although later ones could, and in
+    Damage is told at the end: packets that could not be decoded although later ones could, and in
     formats that are nothing but frames a long end without any. Tags may follow the last frame.
     """
     stream = container.streams.best("audio")
@@ -259,11 +258,11 @@ def _frames(path: Path, container: InputContainer) -> Iterator[tuple[int, np.nda
         n_bad = 0
         end = max(end, (packet.pos or 0) + packet.size)
         for frame in frames:
-            yield frame.sample_rate, _samples(frame)
+            yield frame
             seconds += frame.samples / frame.sample_rate
     if n_damaged:
-        frames_ = "frame" if n_damaged == 1 else "frames"
-        reason = f"has {n_damaged} damaged {frames_}, the first at {first_damage:.1f} s: skipped"
+        what = "frame" if n_damaged == 1 else "frames"
+        reason = f"has {n_damaged} damaged {what}, the first at {first_damage:.1f} s: skipped"
         warnings.warn(AudioNote(path, reason, damaged=True), stacklevel=1)
     n_left = path.stat().st_size - end
     if seconds and container.format.name in ALL_FRAMES and n_left > MAX_END:
@@ -275,21 +274,19 @@ def _frames(path: Path, container: InputContainer) -> Iterator[tuple[int, np.nda
             warnings.warn(AudioNote(path, reason, damaged=True), stacklevel=1)
 
 
-def _samples(frame: av.AudioFrame) -> np.ndarray:
-    """Return a frame's samples as (n_channels, n_samples) float32, full scale at 1."""
-    kind = SAMPLE_TYPES[frame.format.name.removesuffix("p")]
-    n_channels = frame.layout.nb_channels
-    if frame.format.is_planar:
-        planes = [np.frombuffer(plane, kind, frame.samples) for plane in frame.planes]
-        samples = planes[0][None] if n_channels == 1 else np.stack(planes)
+def _samples(frames: list[av.AudioFrame]) -> np.ndarray:
+    """Join frames of one form: (n_channels, n_samples) float32, full scale at 1."""
+    kind = SAMPLE_TYPES[frames[0].format.name.removesuffix("p")]
+    n_channels = frames[0].layout.nb_channels
+    if frames[0].format.is_planar:
+        parts = [[np.frombuffer(plane, kind, f.samples) for plane in f.planes] for f in frames]
+        samples = np.concatenate(parts, axis=1)
     else:
-        interleaved = np.frombuffer(frame.planes[0], kind, frame.samples * n_channels)
-        samples = interleaved.reshape(-1, n_channels).T
-    if kind == np.float32:
-        return samples
-    if kind == np.float64:
+        mixed = [np.frombuffer(f.planes[0], kind, f.samples * n_channels) for f in frames]
+        samples = np.concatenate(mixed).reshape(-1, n_channels).T
+    if kind.kind == "f":
         with np.errstate(over="ignore"):  # to infinity, which is refused
-            return samples.astype(np.float32)
+            return samples.astype(np.float32, copy=False)
     full_scale = np.float32(2 ** (8 * kind.itemsize - 1))
     return samples.astype(np.float32) / full_scale - np.float32(kind.kind == "u")
 

