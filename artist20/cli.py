@@ -46,6 +46,10 @@ def _open_standard_streams() -> None:
 
 
 _open_standard_streams()
+if "ipykernel" not in sys.modules:
+    # A notebook's shell hands on the name of a backend that may not be installed: matplotlib could
+    # not be imported. No figure here needs one.
+    os.environ.pop("MPLBACKEND", None)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
