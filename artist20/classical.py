@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
@@ -439,7 +438,6 @@ def search(
                 classifier = make_classifier(name, seed).set_params(**point)
                 yield delayed(fold_scores)(classifier, n_trees, fit_rows, held_out_rows, classes)
 
-    resource_tracker.ensure_running()  # its start among the workers' would let signals through
     with cli.signals_held():
         results = Parallel(n_jobs=workers, return_as="generator")(tasks())
     quiet = None if label else True  # None: where there is no terminal

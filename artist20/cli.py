@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -483,6 +484,7 @@ def signals_held() -> Iterator[None]:
     would know of some and end none. A signal to the whole process group, as Ctrl-C is, must not
     take the workers from a parent that is about to end them in order.
     """
+    resource_tracker.ensure_running()  # its start among the workers' would let signals through
     came: list[int] = []
     before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in STOPS}
     # A new program has none of these handlers, but its signals are blocked where its parent's were.
@@ -497,20 +499,22 @@ def signals_held() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def die_with_the_parent(_worker: int = 0) -> None:
-    """End when the process that started this one has ended.
+def start_worker(_worker: int = 0) -> None:
+    """Prepare a worker process: to be called first in each.
 
-    To be called in worker processes: a parent that was killed ends none, and its workers would
-    wait for ever for songs, or for theirs to be taken from them.
+    It prints notes as the script does, and ends when its parent has ended. A parent that was killed
+    ends none, and its workers would wait for ever for songs, or for theirs to be taken from them.
     """
-    parent = multiprocessing.parent_process()  # getppid() would not do: it may be gone already
-    if parent is not None:
-        threading.Thread(target=_end_after, args=(parent.pid,), daemon=True).start()
+    show_notes_in_a_line()
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
 
-def _end_after(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
+def _end_after(parent: Any) -> None:
+    # Not until getppid() changes: the fork server starts workers that are another process's. In a
+    # fork, younger siblings hold open what this waits for; but they wait, too, the youngest for the
+    # parent alone.
+    parent.join()
     os._exit(1)
 
 

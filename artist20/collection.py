@@ -105,7 +105,7 @@ def check(data_dir: Path) -> list[str]:
         problems.append(str(error))
 
     files = [file for *_, files in rows for file in files if file.is_file()]
-    pool = ProcessPoolExecutor(initializer=cli.die_with_the_parent)
+    pool = ProcessPoolExecutor(initializer=cli.start_worker)
     try:
         with cli.signals_held():
             results = pool.map(examine, files, chunksize=8)

@@ -742,7 +742,7 @@ def write_songs(
         pool = ProcessPoolExecutor(
             workers,
             multiprocessing.get_context("spawn"),
-            initializer=cli.die_with_the_parent,
+            initializer=cli.start_worker,
         )
         try:
             with cli.signals_held():

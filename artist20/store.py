@@ -219,7 +219,7 @@ def map_songs(
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=min(workers, len(files)),
-        worker_init_fn=cli.die_with_the_parent,
+        worker_init_fn=cli.start_worker,
     )
     return tqdm(loader, label, disable=parallel.quiet(), unit="song")
 
