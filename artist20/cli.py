@@ -499,6 +499,23 @@ def signals_held() -> Iterator[None]:
             signal.raise_signal(number)
 
 
+def check_for_semaphores() -> None:
+    """Check that worker processes can be started; to be called before they are.
+
+    Raises
+    ------
+    UserError
+        If what they take turns by cannot be made: it lies in ``/dev/shm``.
+    """
+    try:
+        multiprocessing.Lock()
+    except OSError as error:
+        raise UserError(
+            f"/dev/shm: {error.strerror}: worker processes need a few kilobytes there, so mount it "
+            "writable and make space in it (docker run --tmpfs /dev/shm)"
+        ) from None
+
+
 def start_worker(_worker: int = 0) -> None:
     """Prepare a worker process: to be called first in each.
 

@@ -105,6 +105,7 @@ def check(data_dir: Path) -> list[str]:
         problems.append(str(error))
 
     files = [file for *_, files in rows for file in files if file.is_file()]
+    cli.check_for_semaphores()
     pool = ProcessPoolExecutor(initializer=cli.start_worker)
     try:
         with cli.signals_held():

@@ -180,6 +180,8 @@ class _Loader(DataLoader[np.ndarray]):
     """Starts its workers without a stop between them."""
 
     def __iter__(self) -> Any:
+        if self.num_workers:
+            cli.check_for_semaphores()
         with cli.signals_held():
             return super().__iter__()
 

@@ -322,6 +322,53 @@ def test_stages_decode_however_their_workers_are_started(method, tiny_copy, tmp_
         assert "Warning" not in done.stderr
 
 
+# --- shared memory -----------------------------------------------------------------------------
+
+USERS_OF_WORKERS = """
+import sys
+from pathlib import Path
+from artist20 import UserError, collection, demo, store
+data_dir = Path(sys.argv[1])
+files = list(data_dir.rglob("*.mp3"))
+def main():
+    for use in (
+        lambda: demo.build(data_dir / "demo", artists=2, albums=3, songs=1, seconds=1, workers=2),
+        lambda: list(store.map_songs(files, len, workers=2, label="songs")),
+        lambda: collection.check(data_dir),
+    ):
+        try:
+            use()
+        except UserError as error:
+            print(error)
+    print(list(store.map_songs([], len, workers=2, label="none")))
+    use()
+cli.run(main)"""
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"), [("ro", "Read-only file system"), ("size=4k", "No space left on device")]
+)
+def test_shared_memory_that_workers_cannot_use_is_one_line(tiny_copy, options, reason):
+    """Their locks lie there; songs and features don't, so that a few kilobytes are enough."""
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a file system")
+    fill = "head -c 8k /dev/zero > /dev/shm/full 2> /dev/null"
+    mount = f'mount -t tmpfs -o {options} tmpfs /dev/shm; {fill}; exec "$@"'
+    code = f"from artist20 import cli\n{USERS_OF_WORKERS}"
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, "sh", sys.executable, "-c", code, tiny_copy],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    line = f"/dev/shm: {reason}: worker processes need a few kilobytes there"
+    assert [text[: len(line)] for text in done.stdout.splitlines()] == [line, line, line, "[]"]
+    assert done.stderr.splitlines()[-1].startswith(f"error: {line}")
+    assert "Traceback" not in done.stderr
+
+
 # --- networks ----------------------------------------------------------------------------------
 
 
