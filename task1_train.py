@@ -10,9 +10,10 @@ Writes  RESULTS_DIR/task1/{svm,random_forest,knn,logistic_regression}.skops    f
 Each model's settings are found by grid search with 5-fold cross-validation on the training songs;
 scaling and feature selection are fitted within each fold. A model that is there already is not
 searched again. One that the machine has too little memory for is left out, which is said before
-anything else and recorded in metrics.json. With --level segment, models learn from segments of some
-seconds (how many is chosen in cross-validation too), a song's score is the mean over its segments,
-and all is written to RESULTS_DIR/task1/segment.
+anything else and recorded in metrics.json; so is one whose numbers overflow, once that is found.
+With --level segment, models learn from segments of some seconds (how many is chosen in
+cross-validation too), a song's score is the mean over its segments, and all is written to
+RESULTS_DIR/task1/segment.
 
     python task1_train.py
     python task1_train.py --level segment
@@ -343,10 +344,16 @@ def train_models(
     fitted, models, scores, held_out = {}, {}, {}, {}
     print(f"{'model':20}{'top-1':>8}{'top-3':>8}{'CV':>8}  best parameters")
     for name in workers:
-        fitted[name], record, held_out[name] = search_and_fit(
-            name, rows["train"], settings, args, workers[name]
-        )
-        logits = classical.logits(name, classical.song_scores(fitted[name], rows["val"]))
+        try:
+            fitted[name], record, held_out[name] = search_and_fit(
+                name, rows["train"], settings, args, workers[name]
+            )
+            logits = classical.logits(name, classical.song_scores(fitted[name], rows["val"]))
+        except classical.OutOfScaleError as error:
+            held_out.pop(name, None)
+            left_out[name] = str(error)
+            print(f"left out: {name} ({error})")
+            continue
         scores[name] = evaluation.calibrated(logits, record["temperature"])
         chosen = record["candidates"][0]
         models[name] = {
@@ -365,6 +372,9 @@ def train_models(
         print(
             f"{name:20}{row['top1']:8.1%}{row['top3']:8.1%}{row['cv_top1']:8.1%}  {row['params']}"
         )
+    if not models:
+        *_, reason = left_out.values()
+        raise UserError(f"every model is left out; of the last, {reason}")
     best = max(models, key=lambda name: models[name]["cv_top1"])
     for split, of_split in (("val", scores), ("cv", held_out)):
         songs = splits["val" if split == "val" else "train"].songs

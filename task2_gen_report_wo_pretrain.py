@@ -125,6 +125,7 @@ def draw_songs(args: argparse.Namespace) -> int:
         path = args.assets_dir / f"{name}.{args.format}"
         figures.save(figure, path, caption)
         print(f"wrote {path}")
+    figures.tell_missing_glyphs()
     if len(problems) == len(files):
         raise UserError("; ".join(problems))
     for problem in problems:

@@ -7,11 +7,10 @@ chosen is chosen by cross-validation on the training songs, scored by song.
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from sklearn.preprocessing import RobustScaler, StandardScaler
 from sklearn.svm import SVC
 from tqdm import tqdm
 
-from artist20 import UserError, artifacts, cli, dataset, evaluation, features
+from artist20 import Note, UserError, artifacts, cli, dataset, evaluation, features
 from artist20.evaluation import mean_per_song
 
 N_FEATURES = 100  # that the homework's models are given
@@ -39,6 +38,9 @@ FLOOR = 1e-3  # added to probabilities before their logarithm: k-NN's and forest
 SVM_STEPS = 1_000_000  # of a pair of artists; more than a hundred times what is needed mostly
 MAX_PAIR_SCORES = 2**26  # of an SVM at a time, 512 MB
 TOO_FEW = "too few training songs, albums or artists to cross-validate: preprocess more songs"
+
+# What scikit-learn says of numbers that overflowed.
+OVERFLOWS = ("not finite", "contains NaN", "contains infinity", "getting zero weights")
 
 Grid = list[dict[str, list[Any]]]
 
@@ -82,6 +84,16 @@ GRIDS: dict[str, dict[str, Grid]] = {
 SEGMENT_SECONDS = (5.0, 10.0, 20.0)
 COVARIANCE = (False, True)
 CHOOSER, CHOOSER_C = "logistic_regression", 0.01
+
+
+class OutOfScaleError(UserError):
+    """Features so large that a model's numbers overflow: it is to be left out."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "its numbers overflow: features are far out of scale, as of songs a million times "
+            "louder than others; bring their levels closer"
+        )
 
 
 @dataclass(frozen=True)
@@ -265,6 +277,18 @@ def _expected_warnings() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _overflow_told() -> Iterator[None]:
+    """Turn what comes of numbers that overflow into an OutOfScaleError."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield
+    except ValueError as error:
+        if not any(sign in str(error) for sign in OVERFLOWS):
+            raise
+        raise OutOfScaleError from None
+
+
 def count_unseen(rows: Rows, cv: str, seed: int) -> int:
     """Count the songs whose artist no training song of their fold is by.
 
@@ -333,8 +357,22 @@ def _sum_pairs(of_pairs: np.ndarray, n_classes: int) -> np.ndarray:
 
 
 def song_scores(model: Pipeline, rows: Rows) -> np.ndarray:
-    """Score songs: the mean over each song's rows, (n_songs, n_classes)."""
-    return mean_per_song(row_scores(model, rows.X), rows.song, len(rows.y))
+    """Score songs: the mean over each song's rows, (n_songs, n_classes).
+
+    Raises
+    ------
+    OutOfScaleError
+        If there are scores that are not finite.
+    """
+    with _overflow_told():
+        return _finite_mean(row_scores(model, rows.X), rows)
+
+
+def _finite_mean(of_rows: np.ndarray, rows: Rows) -> np.ndarray:
+    of_songs = mean_per_song(of_rows, rows.song, len(rows.y))
+    if not np.isfinite(of_songs).all():
+        raise OutOfScaleError
+    return of_songs
 
 
 def logits(name: str, scores: np.ndarray) -> np.ndarray:
@@ -367,12 +405,20 @@ def fold_scores(
     known = np.searchsorted(classes, classifier.classes_)
     results = []
     for scores in of_rows:
-        of_songs = mean_per_song(scores, held_out.song, len(held_out.y))
+        of_songs = _finite_mean(scores, held_out)
         lowest = of_songs.min(axis=1, keepdims=True) - UNKNOWN
         result = np.repeat(lowest, len(classes), axis=1)
         result[:, known] = of_songs
         results.append(result)
     return results
+
+
+def _fold_scores_if_any(*of_fold: Any) -> list[np.ndarray] | None:
+    try:
+        with _overflow_told():
+            return fold_scores(*of_fold)
+    except OutOfScaleError:  # which would end all workers
+        return None
 
 
 def search(
@@ -408,10 +454,16 @@ def search(
     Returns
     -------
     candidates : list of dict
-        ``params``, ``folds`` (top-1 of each), their ``mean`` and ``std``; best first.
+        ``params``, ``folds`` (top-1 of each), their ``mean`` and ``std``; best first. Those whose
+        numbers overflow are the last: they have zeros, and ``left_out`` says why.
     held_out_scores : np.ndarray
         (n_songs, n_classes) of the best candidate: each song scored by the model of the fold that
         had not seen its album.
+
+    Raises
+    ------
+    OutOfScaleError
+        If the numbers of every candidate overflow.
     """
     classes = np.unique(train.y)
     folds = split_folds(train, cv, seed)
@@ -437,17 +489,22 @@ def search(
             held_out_rows = replace(held_out_rows, X=transforms.transform(held_out_rows.X))
             for point in grown:
                 classifier = make_classifier(name, seed).set_params(**point)
-                yield delayed(fold_scores)(classifier, n_trees, fit_rows, held_out_rows, classes)
+                yield delayed(_fold_scores_if_any)(
+                    classifier, n_trees, fit_rows, held_out_rows, classes
+                )
 
-    resource_tracker.ensure_running()  # its start among the workers' would let signals through
     with cli.signals_held():
         results = Parallel(n_jobs=workers, return_as="generator")(tasks())
     quiet = None if label else True  # None: where there is no terminal
     bar = tqdm(results, label, len(grown) * len(folds), disable=quiet, unit="fit")
     done = list(bar)  # in the tasks' order: folds, then points
-    candidates = []
+    candidates, left_out = [], []
     for i, point in enumerate(grown):
         of_point = done[i :: len(grown)]
+        if any(scores is None for scores in of_point):
+            zeros = {"mean": 0.0, "std": 0.0, "folds": [0.0] * len(folds)}
+            left_out.append({"params": point, **zeros, "left_out": str(OutOfScaleError())})
+            continue
         for j in range(max(1, len(n_trees))):
             of_folds = [scores[j] for scores in of_point]
             accuracies = [
@@ -461,18 +518,29 @@ def search(
                 "folds": accuracies,
             }
             candidates.append((row, of_folds))
+    if not candidates:
+        raise OutOfScaleError
+    if left_out:
+        listed = ", ".join(str(row["params"]) for row in left_out)
+        warnings.warn(Note(f"{name}: left out {listed}: {OutOfScaleError()}"), stacklevel=2)
     candidates.sort(key=lambda candidate: -candidate[0]["mean"])
     held_out_scores = np.empty((len(train.y), len(classes)))
     for (_, held_out), scores in zip(folds, candidates[0][1], strict=True):
         held_out_scores[held_out] = scores
-    return [row for row, _ in candidates], held_out_scores
+    return [row for row, _ in candidates] + left_out, held_out_scores
 
 
 def fit_model(name: str, level: str, train: Rows, params: dict[str, Any], seed: int) -> Pipeline:
-    """Fit a model on all training songs."""
+    """Fit a model on all training songs.
+
+    Raises
+    ------
+    OutOfScaleError
+        If its numbers overflow.
+    """
     classifier = make_classifier(name, seed).set_params(**params)
     transforms = make_transforms(level, name, train.X)
-    with _expected_warnings():
+    with _expected_warnings(), _overflow_told():
         return make_pipeline(*transforms, classifier).fit(train.X, train.y[train.song])
 
 
@@ -501,7 +569,8 @@ def ablate(
         Its name.
     worth : dict
         ``n_features``, and top-1 ``without`` it and with it ``alone``; None where what
-        is left is the same in all training songs of a fold, so that no model can be fitted.
+        is left is the same in all training songs of a fold, or its numbers overflow, so that no
+        model can be fitted.
     """
     of_columns = train.families
     grid = [{key: [value] for key, value in params.items()}]
@@ -512,10 +581,10 @@ def ablate(
         for label, columns in (("without", inside), ("alone", ~inside)):
             rows = train.without(columns)
             fitted_on = (rows.of_songs(fit).X for fit, _ in split_folds(rows, cv, seed))
+            means[label] = None
             if all(X.size and np.ptp(X, axis=0).any() for X in fitted_on):
-                means[label] = search(name, level, rows, grid, **kept)[0][0]["mean"]
-            else:
-                means[label] = None
+                with suppress(OutOfScaleError):
+                    means[label] = search(name, level, rows, grid, **kept)[0][0]["mean"]
         yield family, {"n_features": int(inside.sum()), **means}
 
 

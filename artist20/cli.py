@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +47,10 @@ def _open_standard_streams() -> None:
 
 
 _open_standard_streams()
+if "ipykernel" not in sys.modules:
+    # A notebook's shell hands on the name of a backend that may not be installed: matplotlib could
+    # not be imported. No figure here needs one.
+    os.environ.pop("MPLBACKEND", None)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -479,6 +484,7 @@ def signals_held() -> Iterator[None]:
     would know of some and end none. A signal to the whole process group, as Ctrl-C is, must not
     take the workers from a parent that is about to end them in order.
     """
+    resource_tracker.ensure_running()  # its start among the workers' would let signals through
     came: list[int] = []
     before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in STOPS}
     # A new program has none of these handlers, but its signals are blocked where its parent's were.
@@ -493,20 +499,39 @@ def signals_held() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def die_with_the_parent(_worker: int = 0) -> None:
-    """End when the process that started this one has ended.
+def check_for_semaphores() -> None:
+    """Check that worker processes can be started; to be called before they are.
 
-    To be called in worker processes: a parent that was killed ends none, and its workers would
-    wait for ever for songs, or for theirs to be taken from them.
+    Raises
+    ------
+    UserError
+        If what they take turns by cannot be made: it lies in ``/dev/shm``.
     """
-    parent = multiprocessing.parent_process()  # getppid() would not do: it may be gone already
-    if parent is not None:
-        threading.Thread(target=_end_after, args=(parent.pid,), daemon=True).start()
+    try:
+        multiprocessing.Lock()
+    except OSError as error:
+        raise UserError(
+            f"/dev/shm: {error.strerror}: worker processes need a few kilobytes there, so mount it "
+            "writable and make space in it (docker run --tmpfs /dev/shm)"
+        ) from None
 
 
-def _end_after(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
+def start_worker(_worker: int = 0) -> None:
+    """Prepare a worker process: to be called first in each.
+
+    It prints notes as the script does, and ends when its parent has ended. A parent that was killed
+    ends none, and its workers would wait for ever for songs, or for theirs to be taken from them.
+    """
+    show_notes_in_a_line()
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: Any) -> None:
+    # Not until getppid() changes: the fork server starts workers that are another process's. In a
+    # fork, younger siblings hold open what this waits for; but they wait, too, the youngest for the
+    # parent alone.
+    parent.join()
     os._exit(1)
 
 

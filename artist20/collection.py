@@ -77,7 +77,8 @@ def _tidy(name: str) -> str:
 
 def _map_files(function: Callable[[Path], T], files: Sequence[Path], label: str) -> list[T]:
     """Call a function with every file, in as many processes as there are cores."""
-    pool = ProcessPoolExecutor(initializer=cli.die_with_the_parent)
+    cli.check_for_semaphores()
+    pool = ProcessPoolExecutor(initializer=cli.start_worker)
     try:
         with cli.signals_held():
             results = pool.map(function, files, chunksize=8)

@@ -739,10 +739,11 @@ def write_songs(
             return
         # Spawned: a fork of a process with threads (BLAS, torch in tests) may hang. Nothing here
         # calls BLAS or a threaded FFT, so that one process keeps one core busy and no more.
+        cli.check_for_semaphores()
         pool = ProcessPoolExecutor(
             workers,
             multiprocessing.get_context("spawn"),
-            initializer=cli.die_with_the_parent,
+            initializer=cli.start_worker,
         )
         try:
             with cli.signals_held():

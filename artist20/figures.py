@@ -4,26 +4,38 @@ Nothing here loads a model or a file, and nothing touches pyplot's global state.
 figures_confusion.py, what a network is made of in figures_network.py.
 """
 
+import logging
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 import seaborn as sns
-from matplotlib import rc_context
+from matplotlib import font_manager, rcParams, style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.text import Text
 from PIL import Image
 
-from artist20 import UserError
+from artist20 import Note, UserError
 from artist20.artifacts import DiskFullError, atomic_path
 
+# It would tell of each font that is not there in bold.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+
+P = ParamSpec("P")
+
+FONT = "DejaVu Sans"  # comes with matplotlib: the same picture on every machine
+LAST_RESORT = "Last Resort High-Efficiency"  # comes with it, too: boxes for all letters there are
 STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
+    "font.family": FONT,
     "font.size": 12,
     "axes.labelsize": 12,
     "xtick.labelsize": 12,
@@ -61,8 +73,95 @@ MOST_LETTERS = 40  # of a name
 Drawing = tuple[str, Figure, str]  # name of its file without suffix, figure, caption
 MARGIN = 0.2  # inches
 
+_without_glyph: set[str] = set()  # letters of figures saved
 
-@rc_context(STYLE)
+
+def in_house_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Let a function draw in :data:`STYLE`, whatever the user's matplotlibrc says.
+
+    Letters that :data:`FONT` lacks are drawn in installed fonts that have them.
+    """
+
+    @wraps(draw)
+    def in_style(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with _house_style():
+            figure, missing = _laid_out(draw, *args, **kwargs)
+            if missing and (fonts := _fonts_with(frozenset(missing))):
+                rcParams["font.family"] = [FONT, *fonts]
+                figure, _ = _laid_out(draw, *args, **kwargs)
+        return figure
+
+    return in_style
+
+
+def _house_style() -> Any:
+    return style.context(STYLE, after_reset=True)
+
+
+def _laid_out(
+    draw: Callable[P, Figure], *args: P.args, **kwargs: P.kwargs
+) -> tuple[Figure, set[str]]:
+    """Draw a figure; return it with the letters that its fonts lack."""
+    with _missing_glyphs() as missing:
+        figure = draw(*args, **kwargs)
+        figure.draw_without_rendering()
+    return figure, missing
+
+
+@contextmanager
+def _missing_glyphs() -> Iterator[set[str]]:
+    """Collect the letters that matplotlib would warn of, one by one; other warnings are given."""
+    missing: set[str] = set()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", r"Glyph \d+ .* missing from font")
+        yield missing
+    for warning in caught:
+        if found := re.match(r"Glyph (\d+) .* missing from font", str(warning.message)):
+            missing.add(chr(int(found[1])))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+
+
+@cache
+def _fonts_with(letters: frozenset[str]) -> list[str]:
+    """Choose as few installed fonts as have these letters, or those of them that any has."""
+    known = {entry.fname for entry in fontManager.ttflist}
+    for file in sorted({*font_manager.findSystemFonts()} - known):  # newer than matplotlib's list
+        with suppress(OSError, RuntimeError):  # of fonts that it cannot draw
+            fontManager.addfont(file)
+    of_fonts = {}
+    for font in sorted({entry.name for entry in fontManager.ttflist} - {FONT, LAST_RESORT}):
+        file = fontManager.findfont(FontProperties(family=font))
+        of_fonts[font] = letters.intersection(map(chr, font_manager.get_font(file).get_charmap()))
+    chosen: list[str] = []
+    while any(of_fonts.values()):
+        chosen.append(max(of_fonts, key=lambda font: len(of_fonts[font])))
+        found = of_fonts[chosen[-1]]
+        of_fonts = {font: letters - found for font, letters in of_fonts.items()}
+    return chosen
+
+
+def tell_missing_glyphs() -> None:
+    """Warn of the letters in figures saved since the last call that no installed font has."""
+    if _without_glyph:
+        letters = sorted(_without_glyph)
+        listed = " ".join(letters[:MOST_LETTERS])
+        more = len(letters) - MOST_LETTERS
+        _without_glyph.clear()
+        warnings.warn(
+            Note(
+                f"no installed font has {listed}{f' and {more} more' if more > 0 else ''}: figures "
+                "have boxes in their place; install a font that has them, Noto Sans CJK for "
+                "Chinese, Japanese and Korean, else Noto Sans of their script, and run the same "
+                "command again"
+            ),
+            stacklevel=2,
+        )
+
+
+@in_house_style
 def model_comparison(
     names: Sequence[str],
     top1: Sequence[float],
@@ -169,11 +268,10 @@ def model_comparison(
         footnote = figure.supxlabel("", fontsize=10, color=FAINT, ha="left")
         footnote.set_x(MARGIN / figure.get_figwidth())
         wrap_text(footnote, note)
-    figure.draw_without_rendering()
     return figure
 
 
-@rc_context(STYLE)
+@in_house_style
 def album_effect(
     names: Sequence[str],
     by_song: Sequence[float],
@@ -212,11 +310,10 @@ def album_effect(
     label = f"Top-1 (%), mean over the folds\nof {n_songs} training songs"
     _percent_of_models(axes, names, label)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
-    figure.draw_without_rendering()
     return figure
 
 
-@rc_context(STYLE)
+@in_house_style
 def reliability(
     names: Sequence[str],
     bins: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
@@ -256,11 +353,10 @@ def reliability(
         axes.grid()
     panels[0].set_ylabel("Right (% of a bin's songs)")
     figure.supxlabel("Probability of the best guess (%)", fontsize=12)
-    figure.draw_without_rendering()
     return figure
 
 
-@rc_context(STYLE)
+@in_house_style
 def ablation(
     families: Sequence[str],
     without: Sequence[float],
@@ -322,11 +418,10 @@ def ablation(
     )
     panels[0].set_yticks(y, families)
     panels[0].invert_yaxis()
-    figure.draw_without_rendering()
     return figure
 
 
-@rc_context(STYLE)
+@in_house_style
 def top_k(names: Sequence[str], accuracy: np.ndarray, *, title: str, n_classes: int) -> Figure:
     """Draw how often an artist is among a model's k best guesses.
 
@@ -374,11 +469,10 @@ def top_k(names: Sequence[str], accuracy: np.ndarray, *, title: str, n_classes: 
         bbox_to_anchor=(1, 1),
         borderaxespad=0,
     )
-    figure.draw_without_rendering()
     return figure
 
 
-@rc_context(STYLE)
+@in_house_style
 def f1_by_artist(
     names: Sequence[str],
     f1: np.ndarray,
@@ -449,7 +543,6 @@ def f1_by_artist(
         axes.set_yticks(np.arange(n_rows) + 0.5, labels[rows])
         axes.set_xticks(np.arange(len(names)) + 0.5, columns if not bottom else [])
         axes.tick_params(length=0, labelsize=11)
-    figure.draw_without_rendering()
     return figure
 
 
@@ -538,8 +631,9 @@ def save(figure: Figure, path: Path, caption: str) -> None:
     if path.suffix not in METADATA:
         raise ValueError(f"{path}: figures are written as {', '.join(METADATA)}")
     with atomic_path(path) as picture:
-        with rc_context(STYLE):
+        with _house_style(), _missing_glyphs() as missing:
             figure.savefig(picture, dpi=150, metadata=METADATA[path.suffix])
+        _without_glyph.update(filter(str.isprintable, missing))  # control characters have none
         if path.suffix == ".png":
             _reduce_colours(picture)
     with atomic_path(path.with_suffix(".txt")) as text:
@@ -583,6 +677,7 @@ def save_all(
             raise
         except UserError as error:
             missing.append(error)
+    tell_missing_glyphs()
     if missing and not n_written:
         raise missing[0]
     for error in dict.fromkeys(map(str, missing)):

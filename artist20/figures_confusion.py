@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -18,17 +17,17 @@ from artist20.figures import (
     INK,
     MARGIN,
     MOST_ARTISTS,
-    STYLE,
     TOP1_COLOUR,
     cut_note,
     heatmap,
+    in_house_style,
     new_figure,
     readable,
     text_width,
 )
 
 
-@rc_context(STYLE)
+@in_house_style
 def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], *, title: str) -> Figure:
     """Draw a confusion matrix: colour is the row's percentage, text is the count.
 
@@ -118,7 +117,6 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], *, title: s
         axes.tick_params(axis="x", rotation=90)
     axes.set_xlabel("Predicted artist")
     axes.set_ylabel("True artist (songs)")
-    figure.draw_without_rendering()
     return figure
 
 
@@ -143,7 +141,7 @@ class Confusion:
     songs: list[tuple[str, int]]
 
 
-@rc_context(STYLE)
+@in_house_style
 def confused_pairs(pairs: Sequence[Confusion], *, title: str) -> Figure:
     """Draw who is taken for whom most often, with the songs.
 

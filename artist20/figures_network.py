@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Patch
@@ -17,8 +16,8 @@ from artist20.figures import (
     FAINT,
     INK,
     MARGIN,
-    STYLE,
     TOP1_COLOUR,
+    in_house_style,
     new_figure,
     text_width,
     wrap_text,
@@ -38,7 +37,7 @@ KIND_COLOURS = {
 }
 
 
-@rc_context(STYLE)
+@in_house_style
 def architecture(rows: Sequence["Layer"], *, title: str) -> Figure:
     """Draw a network as a flow of blocks, top to bottom.
 
@@ -142,7 +141,7 @@ def architecture(rows: Sequence["Layer"], *, title: str) -> Figure:
     return figure
 
 
-@rc_context(STYLE)
+@in_house_style
 def training_curves(
     history: Mapping[str, np.ndarray], *, epoch: int, chosen: str, title: str
 ) -> Figure:
@@ -220,7 +219,6 @@ def training_curves(
     note = figure.supxlabel("", fontsize=11, ha="left")
     note.set_x(MARGIN / figure.get_figwidth())
     wrap_text(note, f"Dotted: epoch {epoch}, {chosen}; top-1 / top-3 {reached}.")
-    figure.draw_without_rendering()
     return figure
 
 

@@ -6,7 +6,6 @@ As in figures.py: arrays in, a matplotlib ``Figure`` out.
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -14,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from artist20 import figures
-from artist20.figures import FAINT, INK, MARGIN, STYLE
+from artist20.figures import FAINT, INK, MARGIN, STYLE, in_house_style
 from artist20.maps import SongMap
 
 # Of Okabe and Ito 2008, told apart with any colour vision; the yellow is too faint on white.
@@ -35,7 +34,7 @@ MAX_COLUMNS = 600  # of a spectrogram
 DYNAMIC_RANGE = 70.0  # dB
 
 
-@rc_context(STYLE)
+@in_house_style
 def song_maps(maps: Sequence[tuple[str, SongMap]], *, title: str) -> Figure:
     """Draw maps of the same songs side by side.
 
@@ -100,7 +99,6 @@ def song_maps(maps: Sequence[tuple[str, SongMap]], *, title: str) -> Figure:
             labelspacing=0.3,
             columnspacing=1.2,
         )
-    figure.draw_without_rendering()
     return figure
 
 
@@ -159,7 +157,7 @@ def _columns(width: float, labels: Sequence[str]) -> int:
     return max(1, int((width - 2 * MARGIN) / (widest + 0.55)))
 
 
-@rc_context(STYLE)
+@in_house_style
 def song_timeline(
     log_mel: np.ndarray,
     mel_hz: np.ndarray,
@@ -238,5 +236,4 @@ def song_timeline(
         ncols=n_columns,
         handlelength=2.6,
     )
-    figure.draw_without_rendering()
     return figure

@@ -180,6 +180,8 @@ class _Loader(DataLoader[np.ndarray]):
     """Starts its workers without a stop between them."""
 
     def __iter__(self) -> Any:
+        if self.num_workers:
+            cli.check_for_semaphores()
         with cli.signals_held():
             return super().__iter__()
 
@@ -219,7 +221,7 @@ def map_songs(
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=min(workers, len(files)),
-        worker_init_fn=cli.die_with_the_parent,
+        worker_init_fn=cli.start_worker,
     )
     return tqdm(loader, label, disable=parallel.quiet(), unit="song")
 

@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from artist20 import UserError, artifacts, classical, features
+from artist20 import Note, UserError, artifacts, classical, features
 from artist20.classical import Rows
 
 MODELS = list(classical.GRIDS["song"])
@@ -406,3 +406,46 @@ def test_an_svm_ends_on_features_far_out_of_scale():
     model = classical.make_classifier("svm", 0).set_params(kernel="linear", C=10.0)
     with pytest.warns(ConvergenceWarning, match="terminated early"):
         model.fit(X, rng.integers(2, size=60))
+
+
+def loud_songs():
+    """Rows of which every fourth is far out of scale."""
+    train = make_rows()
+    loud = np.arange(len(train.X)) % 4 == 0
+    return replace(train, X=np.where(loud[:, None], 1e12 * train.X, train.X))
+
+
+POLY = {"kernel": ["poly"], "gamma": [0.01]}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_candidate_whose_numbers_overflow_is_left_out(workers):
+    grid = [{**POLY, "C": [1.0, 10.0]}, {"kernel": ["rbf"]}]
+    listed = r"svm: left out {'C': 1.0, .*'poly'}, {'C': 10.0, .*'poly'}: its numbers overflow"
+    with pytest.warns(Note, match=listed):
+        found, held_out = search("svm", loud_songs(), grid, workers=workers)
+    assert [row["params"]["kernel"] for row in found] == ["rbf", "poly", "poly"]
+    assert ["left_out" in row for row in found] == [False, True, True]
+    assert found[0]["mean"] > 0
+    assert {(row["mean"], *row["folds"]) for row in found[1:]} == {(0.0,) * 6}
+    assert np.isfinite(held_out).all()
+
+
+def test_a_model_of_which_every_candidate_overflows_is_none():
+    params = {key: value[0] for key, value in POLY.items()}
+    with pytest.raises(classical.OutOfScaleError):
+        search("svm", loud_songs(), [POLY])
+    with pytest.raises(classical.OutOfScaleError):
+        classical.fit_model("svm", "song", loud_songs(), params, 0)
+
+
+def test_scores_that_overflow_are_not_returned():
+    train = make_rows()
+    model = classical.fit_model("svm", "song", train, {"kernel": "poly", "degree": 20}, 0)
+    with pytest.raises(classical.OutOfScaleError):
+        classical.song_scores(model, replace(train, X=1e30 * train.X))
+
+
+def test_another_mistake_is_not_taken_for_an_overflow():
+    with pytest.raises(ValueError, match="nonsense"):
+        search("svm", make_rows(), [{"kernel": ["nonsense"]}])

@@ -1,6 +1,7 @@
 """What surrounds a run: full disks, other runs, other encodings, memory that is short."""
 
 import getpass
+import json
 import multiprocessing
 import os
 import pwd
@@ -260,6 +261,112 @@ def test_an_error_of_our_own_leaves_no_worker_that_is_waited_for(tmp_path, capsy
     assert status_of(main) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
     wait_for(lambda: not set(multiprocessing.active_children()) - of_other_tests)
+
+
+# --- start methods of worker processes: Python 3.14 has another one than those before it ---------
+
+
+def started_by(method, tmp_path):
+    """Environment of a Python whose worker processes start so."""
+    code = f"import multiprocessing; multiprocessing.set_start_method({method!r})"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    return {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}"}
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_workers_leave_stops_to_their_parent_and_end_with_it(method, tmp_path):
+    code = """
+import multiprocessing, os, signal, time
+from concurrent.futures import ProcessPoolExecutor
+pool = ProcessPoolExecutor(2, initializer=cli.start_worker)
+with cli.signals_held():
+    jobs = [pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []) for _ in range(9)]
+print(all(job.result() == {signal.SIGINT, signal.SIGTERM} for job in jobs))
+for _ in range(2):
+    pool.submit(time.sleep, 100)
+time.sleep(1.5)  # in which a worker must not take another process for its parent
+print(*(worker.pid for worker in multiprocessing.active_children()))
+os.kill(os.getpid(), signal.SIGKILL)"""
+    done = shell(code, stdout=subprocess.PIPE, env=started_by(method, tmp_path))
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    blocked, workers = done.stdout.decode().splitlines()
+    assert blocked == "True"
+    assert len(workers.split()) == 2
+    wait_for(lambda: not any(Path("/proc", pid).exists() for pid in workers.split()))
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])  # all other tests have Python's own
+def test_stages_decode_however_their_workers_are_started(method, tiny_copy, tmp_path):
+    """And notes are one line."""
+    first = json.loads((tiny_copy / "train.json").read_text())[0]
+    silent = (tiny_copy / first).resolve()
+    audio.write(silent, np.zeros(16_000, np.float32))
+    for command, note in (
+        (f"-m artist20.collection check {tiny_copy}", f"note: {silent.relative_to(tiny_copy)} "),
+        (
+            f"task1_preprocessing.py --data-dir {tiny_copy} --results-dir {tmp_path} --device cpu "
+            "--limit 2 --workers 1",
+            f"note: {silent} ",
+        ),
+    ):
+        done = subprocess.run(
+            [sys.executable, *command.split()],
+            cwd=REPOSITORY,
+            env=started_by(method, tmp_path),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"{note}is silent throughout\n" in done.stdout + done.stderr
+        assert "Warning" not in done.stderr
+
+
+# --- shared memory -----------------------------------------------------------------------------
+
+USERS_OF_WORKERS = """
+import sys
+from pathlib import Path
+from artist20 import UserError, collection, demo, store
+data_dir = Path(sys.argv[1])
+files = list(data_dir.rglob("*.mp3"))
+def main():
+    for use in (
+        lambda: demo.build(data_dir / "demo", artists=2, albums=3, songs=1, seconds=1, workers=2),
+        lambda: list(store.map_songs(files, len, workers=2, label="songs")),
+        lambda: collection.check(data_dir),
+    ):
+        try:
+            use()
+        except UserError as error:
+            print(error)
+    print(list(store.map_songs([], len, workers=2, label="none")))
+    use()
+cli.run(main)"""
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"), [("ro", "Read-only file system"), ("size=4k", "No space left on device")]
+)
+def test_shared_memory_that_workers_cannot_use_is_one_line(tiny_copy, options, reason):
+    """Their locks lie there; songs and features don't, so that a few kilobytes are enough."""
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a file system")
+    fill = "head -c 8k /dev/zero > /dev/shm/full 2> /dev/null"
+    mount = f'mount -t tmpfs -o {options} tmpfs /dev/shm; {fill}; exec "$@"'
+    code = f"from artist20 import cli\n{USERS_OF_WORKERS}"
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, "sh", sys.executable, "-c", code, tiny_copy],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    line = f"/dev/shm: {reason}: worker processes need a few kilobytes there"
+    assert [text[: len(line)] for text in done.stdout.splitlines()] == [line, line, line, "[]"]
+    assert done.stderr.splitlines()[-1].startswith(f"error: {line}")
+    assert "Traceback" not in done.stderr
 
 
 # --- networks ----------------------------------------------------------------------------------

@@ -1,15 +1,29 @@
+import os
+import subprocess
 import sys
+import warnings
 from itertools import pairwise
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from matplotlib import font_manager, get_data_path
+from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 from PIL import Image
 from torch import nn
 
-from artist20 import UserError, artifacts, evaluation, figures, figures_confusion, figures_network
+from artist20 import (
+    Note,
+    UserError,
+    artifacts,
+    evaluation,
+    figures,
+    figures_confusion,
+    figures_network,
+)
 from artist20.architecture import Layer, describe
 from artist20.models import ArtistResNet, BasicBlock, EmbeddingMLP
 
@@ -779,3 +793,93 @@ def test_pyplot_knows_of_no_figure():
     comparison()
     confusion(np.eye(2, dtype=int), ["a", "b"])
     assert plt.get_fignums() == []
+
+
+MATPLOTLIBRC = """
+backend: module://nowhere
+text.usetex: True
+figure.dpi: 300
+savefig.bbox: tight
+font.size: 20
+font.family: serif
+lines.linewidth: 5
+axes.grid: True
+axes.prop_cycle: cycler("color", ["red"])
+"""
+
+
+def test_a_users_matplotlibrc_and_backend_change_no_byte(tmp_path):
+    (tmp_path / "matplotlibrc").write_text(MATPLOTLIBRC)
+    code = """
+from pathlib import Path
+from artist20 import cli, figures
+figure = figures.top_k(["a"], figures.np.array([[0.5, 1.0]]), title="t", n_classes=2)
+figures.save(figure, Path("x.png"), "c")"""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(figures.__file__).parents[1]),
+        "MPLBACKEND": "module://matplotlib_inline.nowhere",  # as a notebook's shell may have it
+    }
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    figure = figures.top_k(["a"], np.array([[0.5, 1.0]]), title="t", n_classes=2)
+    figures.save(figure, tmp_path / "here.png", "c")
+    assert (tmp_path / "x.png").read_bytes() == (tmp_path / "here.png").read_bytes()
+
+
+# --- letters that DejaVu Sans lacks ------------------------------------------------------------
+
+
+@pytest.fixture
+def fonts(monkeypatch):
+    """Only the fonts that every figure has; add to it what is to be installed."""
+    always = (figures.FONT, figures.LAST_RESORT)
+    installed = []
+    listed = [entry for entry in fontManager.ttflist if entry.name in always]
+    monkeypatch.setattr(fontManager, "ttflist", listed)
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: installed)
+    figures._fonts_with.cache_clear()
+    yield installed
+    figures._fonts_with.cache_clear()
+
+
+def two_figures():
+    for i in range(2):
+        yield f"{i}", confusion([[1, 0], [0, 1]], ["⎷⎱⎱", f"Björk {'⎰' * i}"], title="⎷"), "c"
+
+
+def test_letters_that_no_font_has_are_one_note(tmp_path, fonts):
+    with warnings.catch_warnings(record=True) as caught:
+        figures.save_all([two_figures, two_figures], tmp_path, "png")
+        figures.save_all([lambda: [("x", comparison(), "c")]], tmp_path, "png")
+    (note,) = caught
+    assert note.category is Note
+    assert str(note.message).startswith("no installed font has ⎰ ⎱ ⎷: figures have boxes in their")
+    assert "Noto Sans CJK" in str(note.message)
+
+
+def test_an_installed_font_draws_what_dejavu_lacks(tmp_path, fonts):
+    """It may be newer than the list that matplotlib keeps, and another one may be broken."""
+    figures.save(confusion([[1]], ["⎷"]), tmp_path / "box.png", "c")
+    figures._without_glyph.clear()
+    figures.save(comparison(), tmp_path / "before.png", "c")
+    figures._fonts_with.cache_clear()
+    broken = tmp_path / "broken.ttf"
+    broken.write_bytes(b"none")
+    fonts += [str(broken), str(Path(get_data_path(), "fonts/ttf/STIXSizOneSymReg.ttf"))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.save_all([two_figures], tmp_path, "png")
+        figures.save_all([lambda: [("glyph", confusion([[1]], ["⎷"]), "c")]], tmp_path, "png")
+    assert (tmp_path / "glyph.png").read_bytes() != (tmp_path / "box.png").read_bytes()
+    figures.save(comparison(), tmp_path / "after.png", "c")
+    assert (tmp_path / "after.png").read_bytes() == (tmp_path / "before.png").read_bytes()
+
+
+def test_other_warnings_of_a_figure_are_not_lost():
+    @figures.in_house_style
+    def draw():
+        warnings.warn("something else", stacklevel=1)
+        return figures.new_figure(1, 1, "⎷")
+
+    with pytest.warns(UserWarning, match="something else"):
+        draw()

@@ -266,6 +266,28 @@ def test_a_model_that_memory_is_too_short_for_is_left_out(
     assert len(read(folder, "metrics.json")["models"]) == 4
 
 
+def test_a_model_whose_numbers_overflow_is_left_out(tmp_path, monkeypatch, capsys):
+    folder = artifacts.task1_dir(tmp_path)
+    train, val = make_songs(), make_songs(n_albums=1, seed=5)
+    train.X[::4] *= 1e12  # as of songs a million times as loud
+    put_features(folder, train, val)
+    grids = {"svm": [{"kernel": ["poly"], "gamma": [0.01]}], "knn": SMALL_GRIDS["knn"]}
+    monkeypatch.setattr(classical, "GRIDS", {"song": grids})
+    task1_train.train_all(arguments(tmp_path))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")]
+    assert line.startswith("left out: svm (its numbers overflow: features are far out of scale")
+    metrics = artifacts.read_metrics(folder / "metrics.json", "task1_train.py")
+    assert list(metrics["models"]) == ["knn"]
+    assert metrics["left_out"].keys() == {"svm"}
+    for split in ("val", "cv"):
+        predictions = artifacts.read_predictions(folder / f"{split}_predictions.json", "x")
+        assert list(predictions.scores) == ["knn"]
+
+    monkeypatch.setattr(classical, "GRIDS", {"song": {"svm": grids["svm"]}})
+    with pytest.raises(UserError, match="every model is left out; of the last, its numbers"):
+        task1_train.train_all(arguments(tmp_path))
+
+
 @pytest.mark.parametrize("level", artifacts.TASK1_LEVELS)
 def test_memory_too_short_for_all_is_a_mistake_of_one_line(
     tmp_path, small_grids, monkeypatch, level
