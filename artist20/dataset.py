@@ -25,6 +25,12 @@ from artist20.artifacts import (
 
 SPLITS = ("train", "val")
 
+# Folders in which systems keep what is no one's music.
+SERVICE_FOLDERS = (
+    *("@eaDir", "#recycle", "#snapshot", "__MACOSX", "lost+found"),
+    *("$RECYCLE.BIN", "System Volume Information"),
+)
+
 # SHA-256 of artist20's own train.json and val.json, paths sorted, joined by newlines.
 ARTIST20_LISTS = "ac33850d5c776cd58cb5ad0c52ddd5c8419c5632844b5b69729eeeee44210e46"
 
@@ -287,14 +293,63 @@ def class_indices(songs: Sequence[Song], classes: Sequence[str]) -> np.ndarray:
     return np.array([index[song.artist] for song in songs])
 
 
-def read_test(data_dir: Path, limit: int | None = None) -> dict[str, Path]:
-    """Find the test songs: ``{"001": .../test/001.mp3, ...}`` in the order of their names."""
+def entries(folder: Path) -> list[Path]:
+    """List a folder in the order of names, without what is hidden or a system's own.
+
+    Hidden files are other programs' own, such as macOS's ``._001.mp3``.
+    """
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".") and entry.name not in SERVICE_FOLDERS
+    )
+
+
+def songs_among(found: Sequence[Path], where: Path | str) -> list[Path]:
+    """Keep the songs among what a folder holds; a note says what else there is.
+
+    Parameters
+    ----------
+    found : sequence of Path
+        Files and folders.
+    where : Path or str
+        What they were found in, for the note.
+    """
+    is_song = [audio.is_song(path) for path in found]
+    others = [path for path, song in zip(found, is_song, strict=True) if not song]
+    if others:
+        kinds = Counter(
+            "folder" if path.is_dir() else path.suffix.lower() or "without suffix"
+            for path in others
+        )
+        counted = ", ".join(f"{n} {printable(kind)}" for kind, n in kinds.most_common())
+        print(
+            f"note: left out of {printable(where)}, for it is no audio: {counted}; the first is "
+            f"{printable(others[0].name)}"
+        )
+    return [path for path, song in zip(found, is_song, strict=True) if song]
+
+
+def read_test(data_dir: Path) -> dict[str, Path]:
+    """Find the test songs: ``{"001": .../test/001.mp3, ...}`` in the order of their names.
+
+    Without a folder ``test`` they are the songs that lie in the data folder itself.
+
+    Raises
+    ------
+    UserError
+        If there are none, two have one name, or a name is no UTF-8.
+    """
     folder = data_dir / "test"
     if not folder.is_dir():
-        raise UserError(f"{folder} is missing: it should hold the test songs 001.mp3, 002.mp3, ...")
-    # Hidden files are other programs' own, such as macOS's ._001.mp3.
-    entries = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
-    files = [file for file in entries if audio.is_song(file)]
+        if not (data_dir.is_dir() and any(map(audio.is_song, entries(data_dir)))):
+            raise UserError(
+                f"{folder} is missing: it should hold the test songs 001.mp3, 002.mp3, ...; they "
+                f"may also lie in {data_dir} itself"
+            )
+        print(f"note: {folder} is not there: the test songs are those in {data_dir} itself")
+        folder = data_dir
+    files = songs_among(entries(folder), folder)
     if not files:
         raise UserError(f"{folder} holds no audio files")
     songs: dict[str, Path] = {}
@@ -307,7 +362,7 @@ def read_test(data_dir: Path, limit: int | None = None) -> dict[str, Path]:
         if not is_utf8(file.name):
             raise UserError(f"{printable(file)}: its name is no UTF-8: rename it")
         songs[file.stem] = file
-    return dict(list(songs.items())[:limit])
+    return songs
 
 
 def describe(data_dir: Path) -> dict[str, object]:
