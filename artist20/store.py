@@ -11,8 +11,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -224,6 +225,14 @@ def map_songs(
     return tqdm(loader, label, disable=parallel.quiet(), unit="song")
 
 
+@contextmanager
+def notes_are_said() -> Iterator[None]:
+    """Keep quiet about songs while long ones are decoded once more: the worker has said it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", audio.AudioNote)
+        yield
+
+
 def stored_rows(
     parent: Path,
     name: str,
@@ -306,7 +315,8 @@ def stored_rows(
             else:
                 waiting[key] = result
             if waiting and key in last_of_groups:
-                rows = in_main(list(waiting), list(waiting.values()))
+                with notes_are_said():
+                    rows = in_main(list(waiting), list(waiting.values()))
                 for done, of_song in zip(waiting, rows, strict=True):
                     if done not in store:
                         store.append(done, of_song)
