@@ -5,11 +5,12 @@ Writes  RESULTS_DIR/task2/panns/test_predictions.json    {"001": [best, second, 
                                 test_scores.json         all scores
 
 Windows over the whole song are averaged, and so are several classifiers. A file that cannot be read
-is named and left out, and the exit status is 1. With --recipe strong, all is in
+is named, the artists with the most training songs are its prediction, and the exit status is 1.
+With --limit N all goes to test_predictions_first_N.json. With --recipe strong, all is in
 RESULTS_DIR/task2/panns_strong.
 
     python task2_inference.py
-    python task2_inference.py --audio song.mp3 another.flac
+    python task2_inference.py --audio song.mp3 ALBUM_FOLDER --output artists.csv
 """
 
 from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
@@ -115,28 +116,17 @@ def main() -> int:
     args = parse_args()
     device = cli.choose_device(args.device)
     folder = artifacts.panns_dir(args.results_dir, args.recipe)
-    paths = args.checkpoint or [folder / "best.pt"]
-    checkpoints = [
-        artifacts.read_checkpoint(path, "task2_train.py", inference.ANOTHER_CHECKPOINT)
-        for path in paths
-    ]
-    for path, checkpoint in zip(paths, checkpoints, strict=True):
-        if not artifacts.has_form(checkpoint, CHECKPOINT_FORM):
-            raise UserError(
-                f"{path} is not of this version of task2_train.py: run that again"
-                f"{inference.ANOTHER_CHECKPOINT}"
-            )
+    is_possible = partial(artifacts.has_form, form=CHECKPOINT_FORM)
+    checkpoints = inference.read_checkpoints(args, folder, "panns", is_possible)
+    first, config = next((path, of_first["config"]) for path, of_first in checkpoints.items())
+    for path, checkpoint in checkpoints.items():
         for shared in ("backbone_weights", "crop_seconds", "windows", "precision"):
-            if checkpoint["config"][shared] != checkpoints[0]["config"][shared]:
-                raise UserError(f"{path} and {paths[0]} differ in {shared}")
-        if checkpoint["classes"] != checkpoints[0]["classes"]:
-            raise UserError(f"{path} and {paths[0]} know different artists")
-    config, classes = checkpoints[0]["config"], checkpoints[0]["classes"]
+            if checkpoint["config"][shared] != config[shared]:
+                raise UserError(f"{path} and {first} differ in {shared}")
     precision = cli.choose_precision(args.precision, device, config["precision"])
     backbone = load_backbone(config, args.backbone_weights, device, precision)
     scorers = [
-        load_scorer(path, checkpoint, device, precision)
-        for path, checkpoint in zip(paths, checkpoints, strict=True)
+        load_scorer(path, checkpoint, device, precision) for path, checkpoint in checkpoints.items()
     ]
     n_samples = round(config["crop_seconds"] * backbone.sample_rate)
 
@@ -147,7 +137,7 @@ def main() -> int:
         return np.stack([score(windows).mean(axis=0) for score in scorers])
 
     read_song = partial(audio.open_song, sample_rate=backbone.sample_rate)
-    return inference.run(args, folder, paths, classes, score_song, read_song)
+    return inference.run(args, folder, checkpoints, score_song, read_song)
 
 
 if __name__ == "__main__":

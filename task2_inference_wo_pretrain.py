@@ -5,11 +5,12 @@ Writes  RESULTS_DIR/task2/resnet/test_predictions.json    {"001": [best, second,
                                  test_scores.json         all scores
 
 Windows over the whole song are averaged, and so are several networks. A file that cannot be read
-is named and left out, and the exit status is 1. With --recipe strong, all is in
+is named, the artists with the most training songs are its prediction, and the exit status is 1.
+With --limit N all goes to test_predictions_first_N.json. With --recipe strong, all is in
 RESULTS_DIR/task2/resnet_strong.
 
     python task2_inference_wo_pretrain.py
-    python task2_inference_wo_pretrain.py --audio song.mp3 another.flac
+    python task2_inference_wo_pretrain.py --audio song.mp3 ALBUM_FOLDER --output artists.csv
     python task2_inference_wo_pretrain.py --recipe strong --checkpoint seed-0/best.pt seed-1/best.pt
 """
 
@@ -20,7 +21,7 @@ from functools import partial
 
 import numpy as np
 
-from artist20 import UserError, artifacts, inference, resnet, spectrogram
+from artist20 import artifacts, inference, resnet, spectrogram
 from artist20.spectrogram import FrontEnd
 
 
@@ -37,14 +38,11 @@ def main() -> int:
     args = parse_args()
     device = cli.choose_device(args.device)
     folder = artifacts.resnet_dir(args.results_dir, args.recipe)
-    paths = args.checkpoint or [folder / "best.pt"]
+    checkpoints = inference.read_checkpoints(args, folder, "resnet", resnet.is_possible)
     networks = [
-        resnet.load(path, device, args.precision, inference.ANOTHER_CHECKPOINT) for path in paths
+        resnet.build(path, checkpoint, device, args.precision)
+        for path, checkpoint in checkpoints.items()
     ]
-    classes = networks[0].classes
-    for path, network in zip(paths, networks, strict=True):
-        if network.classes != classes:
-            raise UserError(f"{path} and {paths[0]} know different artists")
 
     def score_song(log_mels: dict[FrontEnd, np.ndarray]) -> np.ndarray:
         scores = [network.score(log_mels[network.front_end]) for network in networks]
@@ -53,7 +51,7 @@ def main() -> int:
     # Log-mels take a fraction of their waveform's memory: they are what workers hand over.
     front_ends = {network.front_end for network in networks}
     read_song = partial(spectrogram.load_log_mels, front_ends=front_ends)
-    return inference.run(args, folder, paths, classes, score_song, read_song)
+    return inference.run(args, folder, checkpoints, score_song, read_song)
 
 
 if __name__ == "__main__":

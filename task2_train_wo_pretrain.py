@@ -393,6 +393,8 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
             "config": settings,
             "window_frames": n_frames,
             "trained_on": dataset.label(data),
+            "train_songs": np.bincount(labels, minlength=len(classes)).tolist(),
+            "val_songs": len(val_songs),
         },
         select=recipe.select,
         patience=args.patience,

@@ -829,6 +829,9 @@ class TestScores:
         Per model the SHA-256 of what was applied: a file, or several that were averaged.
     scores : dict of str to np.ndarray
         Per model (n_songs, n_classes) probabilities.
+    guessed : dict of str to str
+        By the key of a song that could not be read, what is wrong with it. Its scores are the
+        artists' shares of the training songs.
     """
 
     __test__ = False  # for pytest, which collects by name
@@ -837,6 +840,7 @@ class TestScores:
     songs: dict[str, str]
     checkpoints: dict[str, list[str]]
     scores: dict[str, np.ndarray]
+    guessed: dict[str, str]
 
 
 def write_test_scores(path: Path, test: TestScores) -> None:
@@ -847,6 +851,7 @@ def write_test_scores(path: Path, test: TestScores) -> None:
             "classes": test.classes,
             "songs": test.songs,
             "checkpoints": test.checkpoints,
+            "guessed": test.guessed,
             "scores": _plain_scores(test.scores),
         },
     )
@@ -858,15 +863,18 @@ def read_test_scores(path: Path, made_by: str) -> TestScores:
         "classes": [str],
         "songs": {str: str},
         "checkpoints": {str: [str]},
+        "guessed": {str: str},
         "scores": {str: list},
     }
     value = read_record(path, made_by, form)
     whole = value["checkpoints"].keys() == value["scores"].keys()
+    whole = whole and value["guessed"].keys() <= value["songs"].keys()
     if not whole or not _are_classes(value["classes"]):
         raise UserError(f"{path}: models, artists and scores do not fit: run {made_by} again")
     shape = (len(value["songs"]), len(value["classes"]))
     scores = _score_arrays(value["scores"], shape, path, made_by)
-    return TestScores(value["classes"], value["songs"], value["checkpoints"], scores)
+    of_model, guessed = value["checkpoints"], value["guessed"]
+    return TestScores(value["classes"], value["songs"], of_model, scores, guessed)
 
 
 def _plain_scores(scores: dict[str, np.ndarray]) -> dict[str, list[list[float]]]:

@@ -36,6 +36,9 @@ from artist20.dataset import (
     parse_song,
     read_list,
     read_test,
+    songs_among,
+    spelling_key,
+    tidy,
 )
 
 T = TypeVar("T")
@@ -58,21 +61,10 @@ NO_ARTIST = re.compile(
 SEVERAL = re.compile(r"(?<![a-z])(?:feat|ft|featuring|vs)(?![a-z])", re.IGNORECASE)
 
 
-def spelling_key(name: str) -> str:
-    """Return what all spellings of a name share: NFC, no case, no outer spaces."""
-    return unicodedata.normalize("NFC", _tidy(name).casefold())
-
-
 def main_album(name: str) -> str:
     """Return an album's name without the disc or edition behind it: "Wall" of "Wall (Disc 1)"."""
     shorter = EDITION.sub("", DISC.sub("", name))
     return main_album(shorter) if shorter and shorter != name else name
-
-
-def _tidy(name: str) -> str:
-    """Return a name in NFC, without outer spaces unless it is nothing else."""
-    name = unicodedata.normalize("NFC", name)
-    return name.strip() or name
 
 
 def _map_files(function: Callable[[Path], T], files: Sequence[Path], label: str) -> list[T]:
@@ -310,7 +302,7 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
         raise UserError(f"{output} exists: name a new folder with --output")
     if not music_dir.is_dir():
         raise UserError(f"{music_dir} is no folder")
-    files = _name_what_is_no_song(find_files(music_dir))
+    files = songs_among(find_files(music_dir), music_dir)
     found = [song for file in files if (song := _place(file, music_dir))]
     _refuse_one_artist(found, music_dir)
     # Of a song that also lies among various artists', that copy is the one to leave out.
@@ -347,21 +339,6 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
     _write_data_folder(output, songs, seed)
     counts = ", ".join(f"{len(files)} {part}" for part, files in songs.items() if files)
     print(f"{output}: {n_artists} artists, {counts} songs")
-
-
-def _name_what_is_no_song(files: Sequence[Path]) -> list[Path]:
-    """Return the songs among files; print a line for all others of a suffix."""
-    songs, others = [], defaultdict(list)
-    for file in files:
-        if audio.is_song(file):
-            songs.append(file)
-        else:
-            others[file.suffix.lower()].append(file)
-    for suffix, left_out in sorted(others.items()):
-        n_more = len(left_out) - 1
-        more = f" and {n_more} more {suffix} file{'s' if n_more > 1 else ''}" if n_more else ""
-        print(f"left out {printable(left_out[0])}{more}: no audio")
-    return songs
 
 
 def _place(file: Path, music_dir: Path) -> _Found | None:
@@ -443,21 +420,21 @@ def _join_spellings(found: Sequence[_Found]) -> list[_Found]:
         albums[_album_key(song)][song.album] += 1
     for spellings in artists.values():
         if len(spellings) > 1:
-            print(f"{_quoted(spellings)} are one artist: {_tidy(_commonest(spellings))!r}")
+            print(f"{_quoted(spellings)} are one artist: {tidy(_commonest(spellings))!r}")
     for (artist, _), spellings in albums.items():
         if len(spellings) > 1:
-            whole = main_album(_tidy(_commonest(spellings)))
+            whole = main_album(tidy(_commonest(spellings)))
             print(f"{artist}: {_quoted(spellings)} are kept together: {whole!r}")
 
     joined, taken = [], set()
     for song in found:
-        artist = _tidy(_commonest(artists[spelling_key(song.artist)]))
-        album, name = _tidy(song.album), _tidy(song.name)
+        artist = tidy(_commonest(artists[spelling_key(song.artist)]))
+        album, name = tidy(song.album), tidy(song.name)
         spellings = albums[_album_key(song)]
         if len(spellings) > 1:
             behind = album.removeprefix(main_album(album)).strip(" _-,:()[]")
             name = f"{behind} - {name}" if behind else name
-            album = main_album(_tidy(_commonest(spellings)))
+            album = main_album(tidy(_commonest(spellings)))
         stem, suffix, number = PurePath(name).stem, PurePath(name).suffix, 2
         while (artist, album, name) in taken:
             name, number = f"{stem} ({number}){suffix}", number + 1
@@ -467,7 +444,7 @@ def _join_spellings(found: Sequence[_Found]) -> list[_Found]:
 
 
 def _album_key(song: _Found) -> tuple[str, str]:
-    return spelling_key(song.artist), spelling_key(main_album(_tidy(song.album)))
+    return spelling_key(song.artist), spelling_key(main_album(tidy(song.album)))
 
 
 def _commonest(spellings: Counter[str]) -> str:

@@ -7,6 +7,7 @@ A data folder holds ``train.json`` and ``val.json``, JSON lists of
 import hashlib
 import os
 import re
+import unicodedata
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -30,7 +31,7 @@ SPLITS = ("train", "val")
 
 # What NAS systems, macOS, Windows and Linux keep in folders of music, beside hidden folders.
 SERVICE_FOLDERS = (
-    *("@eaDir", "#recycle", "lost+found", "__MACOSX", "$RECYCLE.BIN"),
+    *("@eaDir", "#recycle", "#snapshot", "lost+found", "__MACOSX", "$RECYCLE.BIN"),
     "System Volume Information",
 )
 
@@ -93,6 +94,17 @@ def parse_song(data_dir: Path, path: str) -> Song:
 def is_utf8(name: str) -> bool:
     """Tell whether a file's name can stand in a list: others have bytes that no text has."""
     return name == name.encode(errors="ignore").decode()
+
+
+def spelling_key(name: str) -> str:
+    """Return what all spellings of a name share: NFC, no case, no outer spaces."""
+    return unicodedata.normalize("NFC", tidy(name).casefold())
+
+
+def tidy(name: str) -> str:
+    """Return a name in NFC, and without outer spaces unless it is nothing else."""
+    name = unicodedata.normalize("NFC", name)
+    return name.strip() or name
 
 
 def find_files(folder: Path) -> list[Path]:
@@ -329,13 +341,53 @@ def class_indices(songs: Sequence[Song], classes: Sequence[str]) -> np.ndarray:
     return np.array([index[song.artist] for song in songs])
 
 
-def read_test(data_dir: Path, limit: int | None = None) -> dict[str, Path]:
-    """Find the test songs: ``{"001": .../test/001.mp3, ...}`` in the order of their names."""
+def songs_among(found: Sequence[Path], where: Path | str) -> list[Path]:
+    """Keep the songs among what a folder holds; a note says what else there is.
+
+    Parameters
+    ----------
+    found : sequence of Path
+        Files and folders.
+    where : Path or str
+        What they were found in, for the note.
+    """
+    is_song = [audio.is_song(path) for path in found]
+    others = [path for path, song in zip(found, is_song, strict=True) if not song]
+    if others:
+        kinds = Counter(
+            "folder" if path.is_dir() else path.suffix.lower() or "without suffix"
+            for path in others
+        )
+        counted = ", ".join(f"{n} {printable(kind)}" for kind, n in kinds.most_common())
+        first = printable(others[0].name)
+        print(f"note: no audio, left out of {printable(where)}: {counted}; the first is {first}")
+    return [path for path, song in zip(found, is_song, strict=True) if song]
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if not is_service(entry.name))
+
+
+def read_test(data_dir: Path) -> dict[str, Path]:
+    """Find the test songs: ``{"001": .../test/001.mp3, ...}`` in the order of their names.
+
+    Without a folder ``test`` they are the songs that lie in the data folder itself.
+
+    Raises
+    ------
+    UserError
+        If there are none, two have one name, or a name is no UTF-8.
+    """
     folder = data_dir / "test"
     if not folder.is_dir():
-        raise UserError(f"{folder} is missing: it should hold the test songs 001.mp3, 002.mp3, ...")
-    entries = sorted(file for file in folder.iterdir() if not is_service(file.name))
-    files = [file for file in entries if audio.is_song(file)]
+        if not (data_dir.is_dir() and any(map(audio.is_song, _entries(data_dir)))):
+            raise UserError(
+                f"{folder} is missing: it should hold the test songs 001.mp3, 002.mp3, ...; they "
+                f"may also lie in {data_dir} itself"
+            )
+        print(f"note: {folder} is not there: the test songs are those in {data_dir} itself")
+        folder = data_dir
+    files = songs_among(_entries(folder), folder)
     if not files:
         raise UserError(f"{folder} holds no audio files")
     songs: dict[str, Path] = {}
@@ -348,7 +400,7 @@ def read_test(data_dir: Path, limit: int | None = None) -> dict[str, Path]:
         if not is_utf8(file.name):
             raise UserError(f"{printable(file)}: its name is no UTF-8: rename it")
         songs[file.stem] = file
-    return dict(list(songs.items())[:limit])
+    return songs
 
 
 def describe(data_dir: Path) -> dict[str, object]:

@@ -4,7 +4,8 @@ Reads   of every model cv_predictions.json, val_predictions.json, metrics.json; 
 Writes  RESULTS_DIR/ensemble/metrics.json            weights, figures, test against the best member
                              cv_predictions.json     training songs, each scored unseen
                              val_predictions.json
-                             test_predictions.json   if all members' test scores are there
+                             test_predictions.json, test_scores.json
+                                                     if all members' test scores are there
 
 Weights are fitted on training songs alone, each as a model scored it that did not learn from its
 album (Wolpert 1992, stacked generalization); validation songs are scored when they are fixed. All
@@ -35,7 +36,7 @@ from artist20 import (
     evaluation,
     inference,
 )
-from artist20.artifacts import Predictions
+from artist20.artifacts import Predictions, TestScores
 from artist20.classical import Rows
 
 FLOOR = 1e-6  # probabilities are at least this: a member's sure mistake is not the ensemble's
@@ -288,10 +289,11 @@ def _check_alike(first: Member, other: Member) -> None:
 # --- test songs --------------------------------------------------------------------------------
 
 
-def rank_test(members: list[Member], weights: np.ndarray) -> dict[str, list[str]] | str:
-    """Name the artists of the test songs, in the course's form; or say what has to be run first.
+def score_test(members: list[Member], weights: np.ndarray) -> TestScores | str:
+    """Score the test songs, or say what has to be run first.
 
-    Members without weight need not have scored them.
+    Members without weight need not have scored them. A song that one member could not read is a
+    guess of the ensemble's, too.
     """
     used = [member for member, weight in zip(members, weights, strict=True) if weight > 0]
     if not used:
@@ -310,12 +312,20 @@ def rank_test(members: list[Member], weights: np.ndarray) -> dict[str, list[str]
             what = "artists" if test.classes != member.val.classes else "test songs"
             return (
                 f"{file} and the scores of {used[0].name} have different {what}: run both again, "
-                f"with the same --data-dir and --limit: {command}"
+                f"with the same --data-dir and --leave-out-unreadable: {command}"
             )
         found.append(test)
-    scores = [test.scores[member.own_name] for member, test in zip(used, found, strict=True)]
-    pooled = pool(log_probabilities(scores), weights[weights > 0])
-    return inference.rank(found[0].classes, list(found[0].songs), pooled)
+    pairs = list(zip((member.own_name for member in used), found, strict=True))
+    pooled = pool(
+        log_probabilities([test.scores[name] for name, test in pairs]), weights[weights > 0]
+    )
+    return TestScores(
+        found[0].classes,
+        found[0].songs,
+        {"ensemble": [file for name, test in pairs for file in test.checkpoints[name]]},
+        {"ensemble": pooled},
+        {key: reason for _, test in reversed(pairs) for key, reason in test.guessed.items()},
+    )
 
 
 def _test_files(member: Member) -> tuple[Path, Path, str]:
@@ -342,8 +352,16 @@ def figures_of(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def combine(args: argparse.Namespace, members: list[Member]) -> dict[str, Any]:
-    """Fit the weights, score all songs, and write everything; return the metrics."""
+def combine(args: argparse.Namespace, members: list[Member]) -> tuple[dict[str, Any], int]:
+    """Fit the weights, score all songs, and write everything.
+
+    Returns
+    -------
+    metrics : dict
+        What ``metrics.json`` holds.
+    n_guessed : int
+        How many test songs members could not read.
+    """
     started = time.monotonic()
     folder = artifacts.ensemble_dir(args.results_dir)
     held_out, val = members[0].held_out, members[0].val
@@ -409,21 +427,29 @@ def combine(args: argparse.Namespace, members: list[Member]) -> dict[str, Any]:
         "settings": {"floor": FLOOR, "ridge": RIDGE, "folds": len(folds), "seed": args.seed},
         **cli.provenance(args, members[0].metrics["dataset"], "CPU", started),
     }
-    test = rank_test(members, weights)
+    test = score_test(members, weights)
     with artifacts.only_writer(folder):
-        for name in ("metrics.json", "test_predictions.json"):  # until all is of these weights
+        # Until all is of these weights.
+        for name in ("metrics.json", "test_predictions.json", "test_scores.json"):
             (folder / name).unlink(missing_ok=True)
         for split, predictions in (("cv", held_out), ("val", val)):
             combined = Predictions(
                 predictions.classes, predictions.songs, {"ensemble": pooled[split]}
             )
             artifacts.write_predictions(folder / f"{split}_predictions.json", combined)
-        if isinstance(test, dict):
-            artifacts.write_test_predictions(folder / "test_predictions.json", test)
+        if isinstance(test, TestScores):
+            artifacts.write_test_scores(folder / "test_scores.json", test)
+            ranked = inference.rank(test.classes, list(test.songs), test.scores["ensemble"])
+            artifacts.write_test_predictions(folder / "test_predictions.json", ranked)
         artifacts.write_json(folder / "metrics.json", metrics)
     if isinstance(test, str):
         print(f"no test_predictions.json: {test}")
-    return metrics
+        return metrics, 0
+    for key, reason in test.guessed.items():
+        print(f"guessed: {key} {reason}")
+    if test.guessed:
+        print(inference.guesses_line(len(test.guessed), len(test.songs)))
+    return metrics, len(test.guessed)
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
@@ -464,13 +490,14 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    """Combine the models."""
+def main() -> int:
+    """Combine the models; return the exit status: 1 if test songs could not be read."""
     args = parse_args()
     members = read_members(args.results_dir, args.members)
-    metrics = combine(args, members)
+    metrics, n_guessed = combine(args, members)
     print_metrics(metrics)
     print(f"wrote {artifacts.ensemble_dir(args.results_dir)}; next: python -m artist20.comparison")
+    return 1 if n_guessed else 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
 """Test songs -> ranked artists: what all that name them share."""
 
 import argparse
+import csv
+import glob
+import os
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +19,65 @@ from artist20.store import map_songs
 
 TOP = 3  # artists per song in the course's form
 ANOTHER_CHECKPOINT = ", or name another with --checkpoint"
+TABLES = (".csv", ".json")  # what --audio can write
+
+# How the names of a network's scripts end, by the kind of its checkpoints.
+ENDINGS = {"panns": "", "resnet": "_wo_pretrain"}
+# What checkpoints say of their training.
+TRAINING_FORM = {
+    "trained_on": str,
+    "train_songs": [int],
+    "val_songs": int,
+    "val_top1": (float, type(None)),
+    "config": {"select": bool},
+}
+
+
+@dataclass(frozen=True)
+class TestSongs:
+    """The test songs of a run, and where their predictions go.
+
+    Attributes
+    ----------
+    files : dict of str to Path
+        Those to be named, by their keys.
+    n_all : int
+        How many there are: more with --limit.
+    answers : list of str or None
+        The artists of all test songs.
+    output : Path
+        Predictions file; that of all scores is :func:`scores_file`.
+    """
+
+    __test__ = False  # for pytest, which collects by name
+
+    files: dict[str, Path]
+    n_all: int
+    answers: list[str] | None
+    output: Path
+
+    @property
+    def are_all(self) -> bool:
+        """Whether --limit leaves none out."""
+        return len(self.files) == self.n_all
+
+    @property
+    def described(self) -> str:
+        """How many songs these are, in words."""
+        n = len(self.files)
+        return f"{n} songs" if self.are_all else f"the first {n} of {self.n_all} songs"
+
+
+# --- options -----------------------------------------------------------------------------------
 
 
 def add_test_options(parser: argparse.ArgumentParser, folder: str) -> None:
     """Add the options of whatever names test songs with a model whose files lie in ``folder``."""
-    cli.add_data_options(parser, limit="only the first N test songs, for a quick try")
+    cli.add_data_options(
+        parser,
+        limit="only the first N test songs, for a quick try; they go to "
+        "test_predictions_first_N.json",
+    )
     cli.add_compute_options(parser)
     parser.add_argument(
         "--output",
@@ -30,6 +89,12 @@ def add_test_options(parser: argparse.ArgumentParser, folder: str) -> None:
         "--answers",
         type=Path,
         help="JSON list of the test songs' artists: print top-1, top-3 and the course's score",
+    )
+    parser.add_argument(
+        "--leave-out-unreadable",
+        action="store_true",
+        help="leave test songs that cannot be read out of the predictions, in place of guessing "
+        "the artists with the most training songs",
     )
 
 
@@ -47,18 +112,92 @@ def add_options(parser: argparse.ArgumentParser, folder: str) -> None:
     )
     parser.add_argument(
         "--audio",
-        type=Path,
         nargs="+",
         metavar="FILE",
-        help="name the artists of these files, instead of the test songs; writes nothing",
+        help="name the artists of these files, of all songs in these folders, or of what a quoted "
+        "pattern such as '~/Music/*/*.mp3' matches, instead of the test songs; writes a table if "
+        "--output names a .csv or .json",
     )
+
+
+# --- checkpoints -------------------------------------------------------------------------------
+
+
+def read_checkpoints(
+    args: argparse.Namespace,
+    folder: Path,
+    kind: str,
+    is_possible: Callable[[dict[str, Any]], bool],
+) -> dict[Path, dict[str, Any]]:
+    """Read the checkpoints of --checkpoint, or ``best.pt``.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        With the options of :func:`add_options`.
+    folder : Path
+        The network's results folder.
+    kind : {"panns", "resnet"}
+        What checkpoints are to be of.
+    is_possible : callable
+        Whether a network can be made of what a checkpoint holds.
+
+    Returns
+    -------
+    dict of Path to dict
+        What each holds.
+
+    Raises
+    ------
+    UserError
+        If one is missing, broken, of another kind or version, or knows other artists.
+    """
+    script = f"task2_train{ENDINGS[kind]}.py"
+    checkpoints: dict[Path, dict[str, Any]] = {}
+    for path in args.checkpoint or [folder / "best.pt"]:
+        checkpoint = artifacts.read_checkpoint(path, script, ANOTHER_CHECKPOINT)
+        other = checkpoint["kind"]
+        if other != kind and other in ENDINGS:
+            raise UserError(
+                f"{path}: this is a checkpoint of task2_train{ENDINGS[other]}.py: use "
+                f"task2_inference{ENDINGS[other]}.py"
+            )
+        if not (
+            artifacts.has_form(checkpoint, TRAINING_FORM)
+            and len(checkpoint["train_songs"]) == len(checkpoint["classes"])
+            and is_possible(checkpoint)
+        ):
+            raise UserError(
+                f"{path} is not of this version of {script}: run that again{ANOTHER_CHECKPOINT}"
+            )
+        checkpoints[path] = checkpoint
+        first = next(iter(checkpoints))
+        if checkpoint["classes"] != checkpoints[first]["classes"]:
+            raise UserError(f"{path} and {first} know different artists")
+    return checkpoints
+
+
+def describe(checkpoint: dict[str, Any]) -> str:
+    """Say in a line what a network was trained on, and how often it is right."""
+    trained = (
+        f"trained on {sum(checkpoint['train_songs'])} songs of {len(checkpoint['classes'])} "
+        f"artists of {checkpoint['trained_on']}"
+    )
+    if checkpoint["val_top1"] is None:
+        return f"{trained}; how often it is right is not known: it is of the midst of an epoch"
+    return (
+        f"{trained}; top-1 {checkpoint['val_top1']:.1%} on {checkpoint['val_songs']} validation "
+        f"songs{', on which its epoch was chosen' if checkpoint['config']['select'] else ''}"
+    )
+
+
+# --- a network's run ---------------------------------------------------------------------------
 
 
 def run(
     args: argparse.Namespace,
     folder: Path,
-    checkpoints: Sequence[Path],
-    classes: list[str],
+    checkpoints: Mapping[Path, dict[str, Any]],
     score_song: Callable[[Any], np.ndarray],
     read_song: Callable[[Path], Any] = audio.open_song,
 ) -> int:
@@ -70,10 +209,8 @@ def run(
         With the options of :func:`add_options`.
     folder : Path
         The network's results folder, which has its name.
-    checkpoints : sequence of Path
-        What ``score_song`` was made of.
-    classes : list of str
-        The artists, in the order of the scores.
+    checkpoints : mapping of Path to dict
+        What ``score_song`` was made of, see :func:`read_checkpoints`.
     score_song : callable
         What ``read_song`` returned -> (n_windows, n_classes) probabilities.
     read_song : callable
@@ -85,93 +222,145 @@ def run(
         Exit status: 1 if a file could not be read (all others are done), else 0.
     """
     started = time.monotonic()
+    classes = next(iter(checkpoints.values()))["classes"]
+    for path, checkpoint in checkpoints.items():
+        print(f"{path}: {describe(checkpoint)}")
+
+    def score(files: Mapping[str, Path]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+        return _score(files, args.workers, score_song, read_song)
+
     if args.audio:
-        if args.answers or args.output:
-            raise UserError(
-                "--audio writes nothing and grades nothing: leave out --answers, --output"
-            )
-        files = {str(file): file for file in args.audio}
-    else:
-        files, answers = read_test(args)
-    probabilities: dict[str, np.ndarray] = {}
-    problems = []
-    songs = map_songs(list(files.values()), read_song, workers=args.workers, label="songs")
+        return _name_files(args, classes, score)
+    songs = read_test(args, folder, classes)
+    probabilities, reasons = score(songs.files)
+    check_some_are_read(songs, reasons)
+    test = TestScores(
+        classes,
+        {key: dataset.content_key(songs.files[key]) for key in probabilities},
+        {folder.name: [artifacts.sha256_file(path) for path in checkpoints]},
+        {folder.name: np.array(list(probabilities.values()))},
+        {},
+    )
+    n_train = np.sum([checkpoint["train_songs"] for checkpoint in checkpoints.values()], axis=0)
+    return finish(args, songs, test, folder.name, reasons, n_train, started)
+
+
+def _score(
+    files: Mapping[str, Path],
+    workers: int,
+    score_song: Callable[[Any], np.ndarray],
+    read_song: Callable[[Path], Any],
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Score files; return (n_classes,) probabilities by key, and what is wrong with the others."""
+    probabilities, reasons = {}, {}
+    songs = map_songs(list(files.values()), read_song, workers=workers, label="songs")
     for key, song in zip(files, songs, strict=True):
         try:
             if isinstance(song, audio.AudioError):
                 raise song
             probabilities[key] = score_song(song).mean(axis=0)
         except audio.AudioError as error:  # a long song is read again as it is scored
-            problems.append(str(error))
-
-    if not args.audio:
-        if not probabilities:
-            raise UserError(f"none of the {len(files)} test songs can be read: {problems[0]}")
-        test = TestScores(
-            classes,
-            {key: artifacts.sha256_file(files[key]) for key in probabilities},
-            {folder.name: [artifacts.sha256_file(path) for path in checkpoints]},
-            {folder.name: np.array(list(probabilities.values()))},
-        )
-        output = args.output or folder / "test_predictions.json"
-        return finish(output, test, folder.name, answers, len(files), problems, started)
-    for key, scores in probabilities.items():
-        print(printable(key))
-        for i in evaluation.top_k(scores[None], TOP)[0]:
-            print(f"  {scores[i]:6.1%}  {classes[i]}")
-    return _left_out(problems)
+            reasons[key] = error.reason
+    return probabilities, reasons
 
 
-def read_test(args: argparse.Namespace) -> tuple[dict[str, Path], list[str] | None]:
+# --- test songs --------------------------------------------------------------------------------
+
+
+def read_test(args: argparse.Namespace, folder: Path, classes: list[str]) -> TestSongs:
     """Find the test songs, and read their answers, if there are any, before any work begins.
 
     Parameters
     ----------
     args : argparse.Namespace
         With the options of :func:`add_test_options`.
-
-    Returns
-    -------
-    files : dict of str to Path
-        The first --limit songs by their keys.
-    answers : list of str or None
-        What --answers holds.
+    folder : Path
+        Where predictions go without --output.
+    classes : list of str
+        The model's artists, which answers are matched with.
 
     Raises
     ------
     UserError
-        If there are no songs, or a song has no answer.
+        If there are no songs, a song has no answer, or predictions of other songs would be lost.
     """
-    songs = dataset.read_test(args.data_dir)
-    answers = _read_answers(args.answers, songs) if args.answers else None
-    return dict(list(songs.items())[: args.limit]), answers
+    found = dataset.read_test(args.data_dir)
+    answers = _read_answers(args.answers, found) if args.answers else None
+    files = dict(list(found.items())[: args.limit])
+    ending = f"_first_{len(files)}" if len(files) < len(found) else ""
+    output = args.output or folder / f"test_predictions{ending}.json"
+    for path in (output, scores_file(output)):
+        _check_none_is_lost(path, files)
+    if answers is not None:
+        answers = match_answers(answers, classes)
+    return TestSongs(files, len(found), answers, output)
+
+
+def _check_none_is_lost(path: Path, files: Mapping[str, Path]) -> None:
+    """Refuse to write over a file that holds other songs than these."""
+    if not path.is_file():
+        return
+    value = _json_in(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is there, and holds no predictions: name another with --output")
+    held = value["songs"] if isinstance(value.get("songs"), dict) else value
+    more = [key for key in held if key not in files]
+    if more:
+        raise UserError(
+            f"{path} holds {len(held)} songs; {len(more)} of them, such as {printable(more[0])}, "
+            f"are not among the {len(files)} of this run: name another file with --output"
+        )
+
+
+def _json_in(path: Path) -> Any:
+    """Return what a file holds, or None if that is no JSON."""
+    try:
+        return artifacts.parse_json(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+
+
+def check_some_are_read(songs: TestSongs, reasons: Mapping[str, str]) -> None:
+    """Refuse to guess all songs.
+
+    Raises
+    ------
+    UserError
+        If none could be read; ``reasons`` says of each why, by key.
+    """
+    if len(reasons) == len(songs.files):
+        key, reason = next(iter(reasons.items()))
+        raise UserError(
+            f"none of the {len(reasons)} test songs can be read: {printable(songs.files[key])} "
+            f"{reason}"
+        )
 
 
 def finish(
-    output: Path,
+    args: argparse.Namespace,
+    songs: TestSongs,
     test: TestScores,
     name: str,
-    answers: list[str] | None,
-    n_songs: int,
-    problems: list[str],
+    reasons: dict[str, str],
+    n_train: np.ndarray,
     started: float,
 ) -> int:
     """Write predictions and, beside them, all scores; grade them where there are answers.
 
     Parameters
     ----------
-    output : Path
-        Predictions file; the scores' is :func:`scores_file`.
+    args : argparse.Namespace
+        With the options of :func:`add_test_options`.
+    songs : TestSongs
+        The test songs.
     test : TestScores
-        What was found.
+        What was found of those that could be read.
     name : str
         The model of ``test`` whose predictions are written.
-    answers : list of str or None
-        The test songs' artists.
-    n_songs : int
-        How many songs there are.
-    problems : list of str
-        A line for each of them that could not be read.
+    reasons : dict of str to str
+        By key what is wrong with the others.
+    n_train : np.ndarray
+        (n_classes,) how many songs of each artist the model was trained on.
     started : float
         ``time.monotonic()`` at the start.
 
@@ -180,29 +369,49 @@ def finish(
     int
         Exit status: 1 if a file could not be read, else 0.
     """
+    if not args.leave_out_unreadable:
+        test = _with_guesses(test, songs.files, reasons, n_train / n_train.sum())
     predictions = rank(test.classes, list(test.songs), test.scores[name])
-    artifacts.write_test_scores(scores_file(output), test)
-    artifacts.write_test_predictions(output, predictions)
-    seconds = time.monotonic() - started
+    artifacts.write_test_scores(scores_file(songs.output), test)
+    artifacts.write_test_predictions(songs.output, predictions)
     print(
-        f"wrote {output} and {scores_file(output).name}: {len(predictions)} of {n_songs} songs, "
-        f"in {seconds:.0f} s"
+        f"wrote {songs.output} and {scores_file(songs.output).name}: {len(predictions)} of "
+        f"{songs.described}, in {time.monotonic() - started:.0f} s"
     )
-    if answers is not None:
-        if len(predictions) < len(answers):
-            print(f"{len(answers) - len(predictions)} songs without a prediction count as wrong")
-        top1, top3 = evaluation.grade(predictions, answers)
-        score = evaluation.course_score(top1, top3)
-        print(
-            f"{len(answers)} answers: top-1 {top1:.2%}, top-3 {top3:.2%}, "
-            f"course score (top-1 + 0.5 x top-3) {score:.4f}"
-        )
-    return _left_out(problems)
+    if songs.answers is not None:
+        _print_grade(songs, predictions)
+    done = "left out" if args.leave_out_unreadable else "guessed"
+    _name_unreadable(songs.files, reasons, done)
+    if test.guessed:
+        print(guesses_line(len(test.guessed), len(test.songs)))
+    return 1 if reasons else 0
+
+
+def guesses_line(n_guessed: int, n_songs: int) -> str:
+    """Say that some predictions are guesses, and what was guessed."""
+    return (
+        f"note: {n_guessed} of {n_songs} predictions are guesses, of songs that cannot be read: "
+        "the artists with the most training songs"
+    )
+
+
+def _with_guesses(
+    test: TestScores, files: Mapping[str, Path], reasons: dict[str, str], shares: np.ndarray
+) -> TestScores:
+    """Give songs that could not be read the artists' shares of the training songs as scores."""
+    rows = {key: i for i, key in enumerate(test.songs)}
+    songs = {key: test.songs.get(key) or dataset.content_key(files[key]) for key in files}
+    scores = {
+        model: np.array([of_model[rows[key]] if key in rows else shares for key in files])
+        for model, of_model in test.scores.items()
+    }
+    return TestScores(test.classes, songs, test.checkpoints, scores, reasons)
 
 
 def scores_file(output: Path) -> Path:
     """Name the file of all scores: ``test_scores.json`` beside ``test_predictions.json``."""
-    return output.with_name(f"{output.stem.removesuffix('_predictions')}_scores.json")
+    before, found, after = output.stem.rpartition("_predictions")
+    return output.with_name(f"{before if found else after}_scores{after if found else ''}.json")
 
 
 def rank(classes: list[str], keys: Sequence[str], scores: np.ndarray) -> dict[str, list[str]]:
@@ -211,10 +420,12 @@ def rank(classes: list[str], keys: Sequence[str], scores: np.ndarray) -> dict[st
     return {key: [classes[i] for i in ranked] for key, ranked in zip(keys, best, strict=True)}
 
 
-def _left_out(problems: list[str]) -> int:
-    for problem in problems:
-        print(f"left out: {problem}")
-    return 1 if problems else 0
+def _name_unreadable(files: Mapping[str, Path], reasons: Mapping[str, str], done: str) -> None:
+    for key, reason in reasons.items():
+        print(f"{done}: {printable(files[key])} {reason}")
+
+
+# --- answers -----------------------------------------------------------------------------------
 
 
 def _read_answers(path: Path, files: dict[str, Path]) -> list[str]:
@@ -228,3 +439,145 @@ def _read_answers(path: Path, files: dict[str, Path]) -> list[str]:
         if not (key.isascii() and key.isdigit() and 1 <= int(key) <= len(answers)):
             raise UserError(f"{path} has {len(answers)} answers, none of them for {file.name}")
     return answers
+
+
+def match_answers(answers: list[str], classes: list[str]) -> list[str]:
+    """Spell answers as the model spells its artists, and say which artists it does not know.
+
+    Case, spaces around a name and the form of its Unicode (accents composed or not) do not count.
+    """
+    by_form: dict[str, list[str]] = {}
+    for name in classes:
+        by_form.setdefault(dataset.spelling_key(name), []).append(name)
+    # Artists whose names differ in case alone are told apart as they are spelled.
+    of_form = {form: names[0] for form, names in by_form.items() if len(names) == 1}
+    matched = [
+        answer if answer in classes else of_form.get(dataset.spelling_key(answer), answer)
+        for answer in answers
+    ]
+    changed = [pair for pair in zip(answers, matched, strict=True) if pair[0] != pair[1]]
+    if changed:
+        answer, name = changed[0]
+        print(
+            f"note: {len(changed)} of {len(answers)} answers are spelled otherwise than the "
+            f"model's artists, the first {answer!r}: taken for {name!r}"
+        )
+    strangers = [name for name in matched if name not in classes]
+    if strangers:
+        print(
+            f"note: {len(strangers)} of {len(answers)} answers are no artists of the model, and "
+            f"count as wrong: {', '.join(map(repr, sorted(set(strangers))))}"
+        )
+    return matched
+
+
+def _print_grade(songs: TestSongs, predictions: dict[str, list[str]]) -> None:
+    """Grade as the course does; of the first songs alone where there are no others."""
+    n_answers = len(songs.answers) if songs.are_all else len(songs.files)
+    if len(predictions) < n_answers:
+        print(f"{n_answers - len(predictions)} songs without a prediction count as wrong")
+    whole = evaluation.grade(predictions, songs.answers)
+    top1, top3 = (share * len(songs.answers) / n_answers for share in whole)
+    print(
+        f"{n_answers} answers{'' if songs.are_all else f', of {songs.described}'}: "
+        f"top-1 {top1:.2%}, top-3 {top3:.2%}, course score (top-1 + 0.5 x top-3) "
+        f"{evaluation.course_score(top1, top3):.4f}"
+    )
+
+
+# --- any audio ---------------------------------------------------------------------------------
+
+
+def _name_files(
+    args: argparse.Namespace,
+    classes: list[str],
+    score: Callable[[Mapping[str, Path]], tuple[dict[str, np.ndarray], dict[str, str]]],
+) -> int:
+    """Print, and write to --output, the artists of --audio's files; return the exit status."""
+    for option in ("answers", "limit", "leave_out_unreadable"):
+        if getattr(args, option):
+            raise UserError(
+                f"--{option.replace('_', '-')} is for the test songs: leave it out with --audio"
+            )
+    if args.output:
+        _check_table(args.output)
+    files = {str(file): file for file in find_audio(args.audio)}
+    probabilities, reasons = score(files)
+    n_named = min(TOP, len(classes))
+    columns = [f"{what}_{i + 1}" for i in range(n_named) for what in ("artist", "probability")]
+    rows = []
+    for key in files:
+        row = dict.fromkeys(["file", *columns]) | {"file": printable(key)}
+        if key in probabilities:
+            scores = probabilities[key]
+            print(printable(key))
+            for rank_, i in enumerate(evaluation.top_k(scores[None], TOP)[0], start=1):
+                print(f"  {scores[i]:6.1%}  {classes[i]}")
+                row[f"artist_{rank_}"] = classes[i]
+                row[f"probability_{rank_}"] = float(f"{scores[i]:.6g}")
+        rows.append(row)
+    if args.output and probabilities:
+        _write_table(args.output, rows)
+        print(f"wrote {args.output}: {len(probabilities)} of {len(files)} songs")
+    _name_unreadable(files, reasons, "cannot be named")
+    return 1 if reasons else 0
+
+
+def find_audio(named: Sequence[str]) -> list[Path]:
+    """List the songs that files, folders and patterns name.
+
+    Files are taken as they are; in folders and among what a pattern matches, all that is no audio
+    is left out, which a note says.
+
+    Raises
+    ------
+    UserError
+        If something is a URL, or there is no song in a folder or none that a pattern matches.
+    """
+    found: list[Path] = []
+    for name in named:
+        if re.match(r"\w+://", name):
+            raise UserError(f"{name} is a URL: download the song first, and name its file")
+        path = Path(name)
+        if not path.exists():
+            path = Path(os.path.expanduser(name))  # noqa: PTH111 - a file may be called ~song.mp3
+        if path.is_dir():
+            within = dataset.find_files(path)
+        elif path.exists() or not glob.has_magic(name):
+            found.append(path)  # if it is missing, that is told with what else cannot be read
+            continue
+        else:
+            service = set(dataset.SERVICE_FOLDERS).difference(path.parts)
+            within = [
+                file
+                for match in sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
+                if service.isdisjoint(match.parts)
+                for file in (dataset.find_files(match) if match.is_dir() else [match])
+            ]
+        songs = dataset.songs_among(list(dict.fromkeys(within)), name)
+        if not songs:
+            raise UserError(f"{name}: no audio files are there")
+        found += songs
+    return list(dict.fromkeys(found))
+
+
+def _check_table(path: Path) -> None:
+    """Refuse what is no table's name, or that of predictions."""
+    if path.suffix.lower() not in TABLES:
+        raise UserError(f"--output {path}: --audio writes {' or '.join(TABLES)}")
+    is_json = path.suffix.lower() == ".json"
+    if is_json and path.is_file() and not isinstance(_json_in(path), list):
+        raise UserError(f"{path} is there, and no table of --audio: name another with --output")
+
+
+def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    if path.suffix.lower() == ".json":
+        artifacts.write_json(path, rows)
+        return
+    with (
+        artifacts.atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

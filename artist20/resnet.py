@@ -111,33 +111,44 @@ class TrainedResNet:
         return seconds, probabilities, spectrogram.to_seconds(n_frames)
 
 
-def load(
-    path: Path, device: torch.device, precision_option: str, or_else: str = ""
-) -> TrainedResNet:
-    """Load a checkpoint of task2_train_wo_pretrain.py.
-
-    Parameters
-    ----------
-    path : Path
-        Of any recipe.
-    device : torch.device
-        Where to compute.
-    precision_option : str
-        See :func:`artist20.cli.choose_precision`.
-    or_else : str
-        See :func:`artist20.artifacts.read_checkpoint`.
+def load(path: Path, device: torch.device, precision_option: str) -> TrainedResNet:
+    """Load a checkpoint of task2_train_wo_pretrain.py, of any recipe; see :func:`build`.
 
     Raises
     ------
     UserError
         If it is none, or of another version.
     """
-    checkpoint = artifacts.read_checkpoint(path, "task2_train_wo_pretrain.py", or_else)
-    config = checkpoint["config"]
+    checkpoint = artifacts.read_checkpoint(path, "task2_train_wo_pretrain.py")
     if not is_possible(checkpoint):
         raise UserError(
-            f"{path} is not of this version of task2_train_wo_pretrain.py: run that again{or_else}"
+            f"{path} is not of this version of task2_train_wo_pretrain.py: run that again"
         )
+    return build(path, checkpoint, device, precision_option)
+
+
+def build(
+    path: Path, checkpoint: dict[str, Any], device: torch.device, precision_option: str
+) -> TrainedResNet:
+    """Rebuild the network of a checkpoint that :func:`is_possible`.
+
+    Parameters
+    ----------
+    path : Path
+        Where it lies, for messages.
+    checkpoint : dict
+        What it holds.
+    device : torch.device
+        Where to compute.
+    precision_option : str
+        See :func:`artist20.cli.choose_precision`.
+
+    Raises
+    ------
+    UserError
+        If its weights do not fit it.
+    """
+    config = checkpoint["config"]
     precision = cli.choose_precision(precision_option, device, config["precision"])
     model = make_network(checkpoint)
     training.load_weights(model, checkpoint, path, "task2_train_wo_pretrain.py --overwrite")

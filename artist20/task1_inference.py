@@ -1,13 +1,14 @@
 """Name the artists of the test songs with Task 1's models.
 
-Reads   RESULTS_DIR/task1/{svm,...}.skops, metrics.json, DATA_DIR/test/001.mp3 ...
+Reads   RESULTS_DIR/task1/{svm,...}.skops, metrics.json, songs_train.json, DATA_DIR/test/001.mp3 ...
 Writes  RESULTS_DIR/task1/test_predictions.json    {"001": [best, second, third], ...}
                           test_scores.json         all scores, of all models
 
 The predictions are those of the model that was best in cross-validation, or of --model. Features
 are kept in RESULTS_DIR/task1/cache: a run that was stopped goes on where it was. A file that cannot
-be read is named and left out, and the exit status is 1. With --level segment, models are those of
-RESULTS_DIR/task1/segment.
+be read is named, the artists with the most training songs are its prediction, and the exit status
+is 1. With --limit N all goes to test_predictions_first_N.json. With --level segment, models are
+those of RESULTS_DIR/task1/segment.
 
     python -m artist20.task1_inference
     python -m artist20.task1_inference --level segment --answers data/artist20/answers.json
@@ -29,7 +30,6 @@ from artist20 import (
     evaluation,
     features,
     inference,
-    printable,
 )
 from artist20.classical import Rows
 
@@ -68,6 +68,22 @@ def read_metrics(results_dir: Path, level: str) -> dict[str, Any]:
     return metrics
 
 
+def count_train_songs(results_dir: Path, classes: list[str]) -> np.ndarray:
+    """Count the songs of every artist that the models were trained on: (n_classes,).
+
+    Raises
+    ------
+    UserError
+        If the list of these songs is missing, or of other artists.
+    """
+    made_by = "task1_preprocessing.py"
+    file = artifacts.task1_dir(results_dir) / "songs_train.json"
+    artists = [song["artist"] for song in artifacts.read_songs(file, made_by)]
+    if sorted(set(artists)) != classes:
+        raise UserError(f"{file} is of other artists than the models: run {made_by} again")
+    return np.unique(artists, return_counts=True)[1]
+
+
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.make_parser(__doc__)
@@ -93,7 +109,11 @@ def main() -> int:
     chosen = args.model or metrics["best_in_cv"]
     if chosen not in metrics["models"]:
         raise UserError(f"--model {chosen}: {folder} has {', '.join(metrics['models'])}")
-    files, answers = inference.read_test(args)
+    made_by = "task1_train.py --overwrite"
+    classes = artifacts.read_predictions(folder / "val_predictions.json", made_by).classes
+    n_train = count_train_songs(args.results_dir, classes)
+    songs = inference.read_test(args, folder, classes)
+    files = songs.files
     hashes = {key: dataset.content_key(file) for key, file in files.items()}
     unreadable: dict[str, str] = {}
     cache = artifacts.task1_dir(args.results_dir) / "cache"
@@ -104,18 +124,10 @@ def main() -> int:
         args.workers,
         unreadable,
     )
-    problems = [
-        f"{printable(key)}: {printable(files[key])} {unreadable[of]}"
-        for key, of in hashes.items()
-        if of in unreadable
-    ]
-    songs = {key: of for key, of in hashes.items() if of in units}
-    if not songs:
-        raise UserError(f"none of the {len(files)} test songs can be read: {problems[0]}")
-
-    made_by = "task1_train.py --overwrite"
-    classes = artifacts.read_predictions(folder / "val_predictions.json", made_by).classes
-    rows = make_rows([units[of] for of in songs.values()], metrics["config"])
+    reasons = {key: unreadable[of] for key, of in hashes.items() if of in unreadable}
+    inference.check_some_are_read(songs, reasons)
+    read = {key: of for key, of in hashes.items() if of in units}
+    rows = make_rows([units[of] for of in read.values()], metrics["config"])
     checkpoints, scores = {}, {}
     for name, row in metrics["models"].items():
         file = folder / f"{name}.skops"
@@ -127,9 +139,8 @@ def main() -> int:
         f"predictions are those of the {artifacts.TITLES[chosen]}, "
         f"{metrics['models'][chosen]['cv_top1']:.1%} in cross-validation"
     )
-    output = args.output or folder / "test_predictions.json"
-    test = artifacts.TestScores(classes, songs, checkpoints, scores)
-    return inference.finish(output, test, chosen, answers, len(files), problems, started)
+    test = artifacts.TestScores(classes, read, checkpoints, scores, {})
+    return inference.finish(args, songs, test, chosen, reasons, n_train, started)
 
 
 if __name__ == "__main__":

@@ -184,7 +184,8 @@ def fit(
     folder : Path
         Where checkpoints and history go.
     identity : dict
-        ``kind``, ``classes`` and ``config``: what rebuilds the network, kept in checkpoints.
+        ``kind``, ``classes`` and ``config``: what rebuilds the network, and what it was trained on;
+        kept in checkpoints, beside ``val_top1``, which is None in the midst of an epoch.
     select : bool
         Whether ``best.pt`` is chosen on the validation songs.
     patience : int, optional
@@ -227,6 +228,7 @@ def fit(
                 {
                     **identity,
                     "epoch": len(history),
+                    "val_top1": None if state["step"] else history[-1]["val_top1"],
                     "state": state,
                     "model": _on_cpu(model),
                     "optimizer": optimizer.state_dict(),
@@ -306,7 +308,12 @@ def fit(
             state = dict(NEW_EPOCH)
             if parallel.is_main():
                 if better:
-                    best = {**identity, "epoch": epoch, "model": _on_cpu(model)}
+                    best = {
+                        **identity,
+                        "epoch": epoch,
+                        "val_top1": row["val_top1"],
+                        "model": _on_cpu(model),
+                    }
                     artifacts.write_checkpoint(folder / BEST, best)
                 _write_history(folder / "history.csv", history)
                 if tensorboard:

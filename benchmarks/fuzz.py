@@ -121,6 +121,7 @@ def make_seeds(folder: Path) -> dict[str, tuple[list[bytes], Callable[[Path], ob
     songs = [{"path": path, "artist": path[12], "album": "b"} for path in paths]
     predictions = {"classes": list("xyz"), "songs": songs, "scores": {"svm": np.eye(3).tolist()}}
     test = {"songs": {"001": "a"}, "checkpoints": {"svm": ["b"]}, "scores": {"svm": [[0, 0, 1]]}}
+    test["guessed"] = {}
     data = {"name": "a", "synthesised": False, "fingerprint": "b", "artists": 2, "train": 3}
     data["val"] = 1
     reached = {"top1": 0.5, "top3": 1}

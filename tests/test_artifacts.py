@@ -459,6 +459,7 @@ def make_test_scores() -> artifacts.TestScores:
         {"001": "ab", "002": "cd"},
         {"svm": ["12"], "knn": ["34", "56"]},
         {"svm": np.array([[1 / 3, 1 / 3, 1 / 3], [0, 2e-9, 1]]), "knn": np.eye(2, 3)},
+        {"002": "cannot be decoded"},
     )
 
 
@@ -468,6 +469,7 @@ def test_test_scores_come_back_to_six_digits(tmp_path):
     result = artifacts.read_test_scores(tmp_path / "a.json", STAGE)
     assert (result.classes, result.songs) == (written.classes, written.songs)
     assert result.checkpoints == written.checkpoints
+    assert result.guessed == written.guessed
     for model, scores in written.scores.items():
         np.testing.assert_allclose(result.scores[model], scores, rtol=5e-6)
 
@@ -481,6 +483,8 @@ def test_test_scores_come_back_to_six_digits(tmp_path):
         {"songs": None},
         {"checkpoints": {"svm": ["12"]}},
         {"checkpoints": []},
+        {"guessed": {"003": "is empty"}},
+        {"guessed": ["002"]},
         {"scores": {"svm": [[1, 2, 3]], "knn": [[1, 2, 3]]}},
         {"scores": {"svm": [[1, 2, 3], [1, 2]], "knn": [[1, 2, 3], [1, 2, 3]]}},
         {"scores": [[1, 2, 3]]},

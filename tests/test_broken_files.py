@@ -28,6 +28,7 @@ from conftest import (
     put_task1,
     resnet_config,
     toy_predictions,
+    trained,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -138,14 +139,16 @@ def whole(tmp_path_factory) -> Path:
             "hidden": [],
             "dropout": 0.0,
             "pooled": False,
+            "select": True,
         },
+        **trained(4),
     )
     put_checkpoints(
         results / "task2/resnet",
         ArtistResNet(4, width=4),
         kind="resnet",
         window_frames=100,
-        trained_on="toy",
+        **trained(4),
         config=resnet_config(width=4),
     )
     # Features and a model of them, beside the others: their songs are not the toy ones.

@@ -166,9 +166,40 @@ def test_read_test(tiny_copy):
     songs = dataset.read_test(tiny_copy)
     assert list(songs) == ["001", "002", "003"]
     assert songs["001"] == tiny_copy / "test" / "001.mp3"
-    assert list(dataset.read_test(tiny_copy, limit=2)) == ["001", "002"]
     shutil.copyfile(songs["001"], tiny_copy / "test" / "001.flac")
     with pytest.raises(UserError, match=r"001\.flac and 001\.mp3"):
+        dataset.read_test(tiny_copy)
+
+
+def test_what_is_no_song_among_the_test_songs_is_named(tiny_copy, capsys):
+    test = tiny_copy / "test"
+    for name in ("notes.txt", "a.jpg", "b.JPG", "list", ".DS_Store"):
+        (test / name).write_text("not a song")
+    for name in ("CD2", *dataset.SERVICE_FOLDERS, ".Trashes"):
+        (test / name).mkdir()
+    dataset.read_test(tiny_copy)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == (
+        f"note: left out of {test}, for it is no audio: "
+        "2 .jpg, 1 folder, 1 without suffix, 1 .txt; the first is CD2"
+    )
+
+
+def test_songs_in_the_data_folder_itself(tiny_copy, capsys):
+    (tiny_copy / "train.json").unlink()
+    expected = [song.name for song in (tiny_copy / "test").iterdir()]
+    for song in (tiny_copy / "test").iterdir():
+        song.rename(tiny_copy / song.name)
+    (tiny_copy / "test").rmdir()
+    songs = dataset.read_test(tiny_copy)
+    assert [song.name for song in songs.values()] == sorted(expected)
+    assert songs["001"] == tiny_copy / "001.mp3"
+    first, second = capsys.readouterr().out.splitlines()
+    assert f"the test songs are those in {tiny_copy} itself" in first
+    assert "2 .json, 1 folder" in second
+    # A folder of that name comes first.
+    (tiny_copy / "test").mkdir()
+    with pytest.raises(UserError, match="test holds no audio files"):
         dataset.read_test(tiny_copy)
 
 

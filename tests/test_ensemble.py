@@ -370,8 +370,8 @@ def test_features_of_another_preprocessing_are_refused(results, run):
 TEST_KEYS = [f"{i:03}" for i in range(1, 9)]
 
 
-def put_test_scores(results, keys=TEST_KEYS):
-    """Write the test scores of all models; each has its own."""
+def put_test_scores(results, keys=TEST_KEYS, guessed=None):
+    """Write the test scores of all models; each has its own. Guessed songs are by folder."""
     labels = np.arange(len(keys)) % len(TOY_ARTISTS)
     songs = {key: f"content of {key}" for key in keys}
     for folder, file, names in (
@@ -387,7 +387,8 @@ def put_test_scores(results, keys=TEST_KEYS):
                 name, f"{name}.skops"
             )
             checkpoints[name] = [artifacts.sha256_file(folder / checkpoint)]
-        test = artifacts.TestScores(TOY_ARTISTS, songs, checkpoints, scores)
+        of_folder = (guessed or {}).get(folder.name, {})
+        test = artifacts.TestScores(TOY_ARTISTS, songs, checkpoints, scores, of_folder)
         artifacts.write_test_scores(folder / file, test)
 
 
@@ -406,6 +407,28 @@ def test_test_songs_are_ranked_by_the_members_product(results, run):
         assert predictions[key] == [TOY_ARTISTS[i] for i in np.argsort(-row)[:3]]
     right = sum(predictions[key][0] == TOY_ARTISTS[i % 4] for i, key in enumerate(TEST_KEYS))
     assert right >= 6
+
+
+def test_a_song_that_one_member_guessed_is_guessed(results, run, capsys, monkeypatch):
+    guessed = {"resnet": {"004": "is empty"}, "task1": {"002": "is short", "004": "is no file"}}
+    put_test_scores(results, guessed=guessed)
+    run()
+    said = capsys.readouterr().out
+    assert "guessed: 002 is short\n" in said
+    assert "guessed: 004 is no file\n" in said  # as the first member has it
+    assert "2 of 8 predictions are guesses" in said
+    test = artifacts.read_test_scores(results / "ensemble/test_scores.json", "x")
+    assert test.guessed == {"002": "is short", "004": "is no file"}
+    predictions = json.loads((results / "ensemble/test_predictions.json").read_text())
+    best = [test.classes[i] for i in test.scores["ensemble"].argmax(axis=1)]
+    assert [ranked[0] for ranked in predictions.values()] == best
+    monkeypatch.setattr(sys, "argv", ["ensemble", "--results-dir", str(results)])
+    assert ensemble.main() == 1
+    put_test_scores(results)
+    assert ensemble.main() == 0
+    (results / "task1/test_scores.json").unlink()
+    assert ensemble.main() == 0
+    assert not (results / "ensemble/test_scores.json").exists()
 
 
 def assert_no_predictions(results, output, *said):
@@ -474,4 +497,6 @@ def test_test_scores_of_other_songs_are_told(results, run, capsys, what):
         change(path, classes=[f"another {name}" for name in TOY_ARTISTS])
     run()
     different = "artists" if what == "artists" else "test songs"
-    assert_no_predictions(results, capsys.readouterr().out, "resnet_strong", different, "--limit")
+    assert_no_predictions(
+        results, capsys.readouterr().out, "resnet_strong", different, "--data-dir"
+    )

@@ -1,3 +1,4 @@
+import csv
 import hashlib
 import json
 from functools import partial
@@ -12,6 +13,14 @@ from artist20.spectrogram import FrontEnd
 
 RATE = 16_000
 CLASSES = ["abba", "beatles", "cure", "doors"]
+TRAIN_SONGS = [3, 5, 5, 7]
+TRAINED = {
+    "trained_on": "toy (synthesised songs)",
+    "val_songs": 8,
+    "val_top1": 0.75,
+    "config": {"select": True},
+}
+GUESS = ["doors", "beatles", "cure"]  # the most training songs; of equally many the first by name
 TEST_SONGS = {"010": 2, "002": 0, "001": 3, "003": 1}  # the artist that the scores favour
 
 
@@ -43,14 +52,25 @@ def data_dir(tmp_path):
     return tmp_path / "data"
 
 
-def run(data_dir, *options, classes=CLASSES, score=score_song, **more):
+def run(data_dir, *options, classes=CLASSES, score=score_song, folds=(TRAIN_SONGS,), **more):
     parser = cli.make_parser(None)
     inference.add_options(parser, "task2/toy")
     args = parser.parse_args(["--data-dir", str(data_dir), "--workers", "1", *map(str, options)])
-    checkpoint = data_dir.parent / "best.pt"
-    if not args.audio:
-        checkpoint.write_bytes(b"weights")
-    return inference.run(args, data_dir.parent / "results", [checkpoint], classes, score, **more)
+    checkpoints = {}
+    for i, train_songs in enumerate(folds):
+        file = data_dir.parent / (f"fold-{i}.pt" if i else "best.pt")
+        if not args.audio:
+            file.write_bytes(b"weights")
+        checkpoints[file] = {
+            **TRAINED,
+            "classes": classes,
+            "train_songs": train_songs[: len(classes)],
+        }
+    return inference.run(args, data_dir.parent / "results", checkpoints, score, **more)
+
+
+def contents(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
 
 
 def written(data_dir):
@@ -136,17 +156,49 @@ def test_waveforms_come_at_the_rate_asked_for(data_dir):
     assert lengths == [(RATE // 2, np.float32)] * 4
 
 
-def test_an_unreadable_song_is_named_and_left_out(data_dir, capsys):
+@pytest.mark.parametrize("leave_out", [False, True])
+def test_an_unreadable_song_is_named_and_guessed_or_left_out(data_dir, capsys, leave_out):
     (data_dir / "test/002.wav").write_bytes(b"this is no music")
     (data_dir / "test/004.mp3").write_bytes(b"")
-    assert run(data_dir) == 1
-    assert list(written(data_dir)) == ["001", "003", "010"]
+    options = ["--leave-out-unreadable"] if leave_out else []
+    assert run(data_dir, *options) == 1
+    read = {key: ranked(TEST_SONGS[key]) for key in ("001", "003", "010")}
+    guesses = {} if leave_out else {"002": GUESS, "004": GUESS}
+    assert written(data_dir) == read | guesses
     output = capsys.readouterr().out
-    assert "3 of 5 songs" in output
-    left_out = [line for line in output.splitlines() if line.startswith("left out")]
-    assert len(left_out) == 2
-    assert "002.wav" in left_out[0]
-    assert "004.mp3" in left_out[1]
+    assert f"{3 if leave_out else 5} of 5 songs" in output
+    said = "left out: " if leave_out else "guessed: "
+    named = [line for line in output.splitlines() if line.startswith(said)]
+    assert len(named) == 2
+    assert "002.wav cannot be decoded" in named[0]
+    assert "004.mp3 is empty" in named[1]
+    assert ("2 of 5 predictions are guesses" in output) == (not leave_out)
+
+    test = artifacts.read_test_scores(data_dir.parent / "results/test_scores.json", "x")
+    keys = sorted(read | guesses)
+    assert list(test.songs) == keys
+    assert list(test.guessed) == list(guesses)
+    for key in guesses:
+        shares = test.scores["results"][keys.index(key)]
+        assert shares == pytest.approx([3 / 20, 5 / 20, 5 / 20, 7 / 20])
+    if not leave_out:
+        assert test.guessed["004"] == "is empty"
+        assert test.songs["004"] == hashlib.sha256(b"").hexdigest()
+
+
+def test_guesses_are_of_all_checkpoints_training_songs(data_dir):
+    (data_dir / "test/002.wav").write_bytes(b"")
+    assert run(data_dir, folds=[[9, 0, 0, 1], [0, 0, 8, 3]]) == 1
+    assert written(data_dir)["002"] == ["abba", "cure", "doors"]
+
+
+def test_a_grader_that_looks_every_key_up_does_not_crash(data_dir):
+    (data_dir / "test/010.wav").unlink()
+    for i in range(4, 11):
+        (data_dir / f"test/{i:03}.mp3").write_bytes(b"lost")
+    run(data_dir)
+    predictions = written(data_dir)
+    assert [len(predictions[f"{i:03}"]) for i in range(1, 11)] == [3] * 10
 
 
 def test_where_no_song_can_be_read_what_was_predicted_before_stays(data_dir):
@@ -159,7 +211,7 @@ def test_where_no_song_can_be_read_what_was_predicted_before_stays(data_dir):
     assert written(data_dir) == before
 
 
-def test_a_long_song_that_is_lost_meanwhile_is_named_and_left_out(data_dir, monkeypatch, capsys):
+def test_a_long_song_that_is_lost_meanwhile_is_named_and_guessed(data_dir, monkeypatch, capsys):
     monkeypatch.setattr(audio, "WHOLE_BLOCKS", 0)
 
     def score(song):
@@ -168,7 +220,7 @@ def test_a_long_song_that_is_lost_meanwhile_is_named_and_left_out(data_dir, monk
         return score_song(song[: len(song)])
 
     assert run(data_dir, score=score) == 1
-    assert list(written(data_dir)) == ["001", "003", "010"]
+    assert written(data_dir)["002"] == GUESS
     assert "002.wav is no file" in capsys.readouterr().out
 
 
@@ -184,24 +236,86 @@ def test_output_is_honoured(data_dir, tmp_path):
     [("test_predictions.json", "test_scores.json"), ("mine.json", "mine_scores.json")],
 )
 def test_all_scores_stand_beside_the_predictions(data_dir, tmp_path, output, scores):
-    (data_dir / "test/002.wav").write_bytes(b"this is no music")
-    assert run(data_dir, "--output", tmp_path / "out" / output) == 1
+    assert run(data_dir, "--output", tmp_path / "out" / output) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {output, scores}
     test = artifacts.read_test_scores(tmp_path / "out" / scores, "x")
     assert test.classes == CLASSES
     assert test.songs == {
         key: hashlib.sha256((data_dir / f"test/{key}.wav").read_bytes()).hexdigest()
-        for key in ("001", "003", "010")
+        for key in sorted(TEST_SONGS)
     }
+    assert test.guessed == {}
     assert test.checkpoints == {"results": [hashlib.sha256(b"weights").hexdigest()]}
     for key, row in zip(test.songs, test.scores["results"], strict=True):
         waveform, _ = soundfile.read(data_dir / f"test/{key}.wav", dtype="float32")
         assert row == pytest.approx(score_song(waveform).mean(axis=0), rel=1e-5)
 
 
-def test_limit(data_dir):
+# --- nothing is lost ---------------------------------------------------------------------------
+
+
+def test_limit_writes_beside_the_predictions_of_all_songs(data_dir, capsys):
+    run(data_dir)
+    before = contents(data_dir.parent / "results")
     run(data_dir, "--limit", 2)
-    assert list(written(data_dir)) == ["001", "002"]
+    after = contents(data_dir.parent / "results")
+    few = after.pop("test_predictions_first_2.json"), after.pop("test_scores_first_2.json")
+    assert after == before
+    assert list(json.loads(few[0])) == list(json.loads(few[1])["songs"]) == ["001", "002"]
+    said = capsys.readouterr().out
+    assert (
+        "test_predictions_first_2.json and test_scores_first_2.json: 2 of the first 2 of 4" in said
+    )
+    # A limit beyond their number is none.
+    run(data_dir, "--limit", 4)
+    assert contents(data_dir.parent / "results").keys() == before.keys() | {
+        "test_predictions_first_2.json", "test_scores_first_2.json"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", ["mine.json", "mine_scores.json"])
+def test_a_file_with_more_songs_is_refused_before_any_work(data_dir, tmp_path, kept):
+    output = ["--output", tmp_path / "out/mine.json"]
+    run(data_dir, *output)
+    before = {kept: contents(tmp_path / "out")[kept]}
+    for name in {"mine.json", "mine_scores.json"} - {kept}:
+        (tmp_path / "out" / name).unlink()
+    with pytest.raises(UserError, match=rf"{kept} holds 4 songs; 2 .*003, are not .* 2 of this"):
+        run(data_dir, *output, "--limit", 2, score=None)
+    assert contents(tmp_path / "out") == before
+    assert run(data_dir, *output) == 0  # all of them may be written anew
+
+
+def test_a_file_with_other_songs_is_refused_without_a_limit_too(data_dir):
+    run(data_dir)
+    before = contents(data_dir.parent / "results")
+    (data_dir / "test/010.wav").rename(data_dir / "test/011.wav")
+    with pytest.raises(UserError, match="such as 010, are not among the 4 of this run"):
+        run(data_dir, score=None)
+    assert contents(data_dir.parent / "results") == before
+
+
+@pytest.mark.parametrize("content", [b"RIFF", b"[1]"])
+def test_what_is_no_predictions_file_is_not_written_over(data_dir, tmp_path, content):
+    (tmp_path / "song.mp3").write_bytes(content)
+    with pytest.raises(UserError, match=r"song\.mp3 is there, and holds no predictions"):
+        run(data_dir, "--output", tmp_path / "song.mp3", score=None)
+    assert (tmp_path / "song.mp3").read_bytes() == content
+
+
+# --- where the songs are -------------------------------------------------------------------------
+
+
+def test_songs_in_the_data_folder_itself_are_the_test_songs(data_dir, capsys):
+    expected = ranked(TEST_SONGS["001"])
+    for song in (data_dir / "test").iterdir():
+        song.rename(data_dir / song.name)
+    (data_dir / "test").rmdir()
+    assert run(data_dir) == 0
+    assert written(data_dir)["001"] == expected
+    assert len(written(data_dir)) == 4
+    said = capsys.readouterr().out
+    assert f"test is not there: the test songs are those in {data_dir} itself" in said
 
 
 # --- answers -----------------------------------------------------------------------------------
@@ -231,8 +345,43 @@ def test_answers_are_graded_as_the_course_does(data_dir, capsys):
 
 def test_a_song_left_out_counts_as_wrong(data_dir, capsys):
     (data_dir / "test/001.wav").write_bytes(b"")
-    assert run(data_dir, "--answers", put_answers(data_dir, answers_of_ten())) == 1
+    answers = ["--answers", put_answers(data_dir, answers_of_ten())]
+    assert run(data_dir, *answers, "--leave-out-unreadable") == 1
     assert "top-1 10.00%, top-3 20.00%" in capsys.readouterr().out
+
+
+def test_of_the_first_songs_alone_these_are_graded(data_dir, capsys):
+    answers = ["--answers", put_answers(data_dir, answers_of_ten())]
+    run(data_dir, *answers, "--limit", 2)
+    # 001 is right, 002 is second.
+    said = "2 answers, of the first 2 of 4 songs: top-1 50.00%, top-3 100.00%, course"
+    assert said in capsys.readouterr().out
+
+
+def test_answers_are_matched_in_any_case_with_spaces_and_other_unicode(data_dir, capsys):
+    composed, apart = "sigur r\u00f3s", "sigur ro\u0301s"
+    classes = ["abba", apart, "cure", "doors"]
+    answers = [" Doors\n", composed.title(), "abba", *["nobody"] * 6, "CURE"]
+    options = ["--answers", put_answers(data_dir, answers)]
+    run(data_dir, *options, classes=classes)
+    said = capsys.readouterr().out
+    assert "top-1 20.00%, top-3 30.00%" in said  # as of answers_of_ten()
+    assert "3 of 10 answers are spelled otherwise" in said
+    assert "the first ' Doors\\n': taken for 'doors'" in said
+
+
+def test_artists_that_differ_in_case_alone_are_matched_as_spelled():
+    classes = ["ABBA", "abba", "cure"]
+    assert inference.match_answers(["abba", "ABBA", "Abba"], classes) == ["abba", "ABBA", "Abba"]
+
+
+def test_answers_that_the_model_does_not_know_are_listed(data_dir, capsys):
+    answers = answers_of_ten()
+    answers[4] = "zz top"
+    run(data_dir, "--answers", put_answers(data_dir, answers))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "no artists" in line)
+    assert "6 of 10 answers are no artists of the model" in line
+    assert line.endswith("'nobody', 'zz top'")
 
 
 @pytest.mark.parametrize(
@@ -275,15 +424,143 @@ def test_audio_prints_probabilities_and_writes_nothing(tmp_path, capsys):
     # No data folder is needed.
     assert run(tmp_path / "none", "--audio", song, broken, tmp_path / "missing.wav") == 1
     assert sorted(tmp_path.rglob("*")) == before
-    lines = capsys.readouterr().out.splitlines()
+    about, *lines = capsys.readouterr().out.splitlines()
+    assert "trained on 20 songs of 4 artists of toy (synthesised songs)" in about
+    assert "top-1 75.0% on 8 validation songs, on which its epoch was chosen" in about
     assert lines[0] == str(song)
     assert [line.split() for line in lines[1:4]] == [
         ["48.0%", "cure"],
         ["27.0%", "doors"],
         ["23.0%", "abba"],
     ]
-    assert [Path(line.split()[2]).name for line in lines[4:]] == ["broken.mp3", "missing.wav"]
-    assert all(line.startswith("left out: ") for line in lines[4:])
+    assert [Path(line.split()[3]).name for line in lines[4:]] == ["broken.mp3", "missing.wav"]
+    assert all(line.startswith("cannot be named: ") for line in lines[4:])
+
+
+@pytest.fixture
+def music(tmp_path):
+    """Hold a collection, as it is found."""
+    music = tmp_path / "music"
+    for i, name in enumerate(("b/2/x.wav", "b/1/y.wav", "a.wav", "b/z.wav")):
+        write_level(music / name, i % 4)
+    for name in ("b/.hidden.wav", ".trash/a.wav", "@eaDir/a.wav", "b/__MACOSX/a.wav"):
+        write_level(music / name, 0)
+    for name in ("b/cover.JPG", "b/1/cover.jpg", "b/notes.txt", "b/README"):
+        (music / name).write_text("no music")
+    (music / "b/1/circle").symlink_to(music)
+    return music
+
+
+def test_audio_takes_folders(music, tmp_path, capsys):
+    assert run(tmp_path / "none", "--audio", music) == 0
+    lines = capsys.readouterr().out.splitlines()
+    named = [Path(line).relative_to(music) for line in lines if line.startswith(str(music))]
+    assert list(map(str, named)) == ["a.wav", "b/1/y.wav", "b/2/x.wav", "b/z.wav"]
+    (note,) = (line for line in lines if line.startswith("note: "))
+    assert note.endswith("2 .jpg, 1 without suffix, 1 .txt; the first is cover.jpg")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("~/music/*/*.wav", ["b/z.wav"]),
+        ("~/music/**/*.wav", ["a.wav", "b/1/y.wav", "b/2/x.wav", "b/z.wav"]),
+        ("~/music/b/[12]", ["b/1/y.wav", "b/2/x.wav"]),
+        ("~/music/@eaDir/*", ["@eaDir/a.wav"]),  # asked for by name
+        ("~/music/a.wav", ["a.wav"]),
+    ],
+)
+def test_audio_takes_patterns(music, pattern, found, monkeypatch):
+    monkeypatch.setenv("HOME", str(music.parent))
+    (music / "b/1/circle").unlink()
+    assert inference.find_audio([pattern, pattern]) == [music / name for name in found]
+
+
+def test_a_file_is_its_name_whatever_that_looks_like(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("~song.wav", "song [live].wav"):
+        write_level(tmp_path / name, 1)
+        assert inference.find_audio([name]) == [Path(name)]
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("https://example.org/song.mp3", "URL: download the song first"),
+        ("HTTP://example.org", "URL: download the song first"),
+        ("empty", "empty: no audio files"),
+        ("*.txt", "no audio files"),
+        ("*.mp3", "no such file, and none that it matches"),
+    ],
+)
+def test_audio_that_cannot_be_is_a_line_before_any_work(tmp_path, monkeypatch, named, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("no music")
+    with pytest.raises(UserError, match=message):
+        run(tmp_path / "none", "--audio", named, score=None)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".CSV"])
+def test_audio_writes_a_table(music, tmp_path, capsys, suffix):
+    (music / "c.mp3").write_bytes(b"no music")
+    output = tmp_path / f"out/artists{suffix}"
+    assert run(tmp_path / "none", "--audio", music, "--output", output) == 1
+    if suffix == ".json":
+        rows = json.loads(output.read_text())
+        assert rows[-1]["artist_1"] is None
+    else:
+        with output.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert rows[-1]["artist_1"] == ""
+    columns = [f"{what}_{i}" for i in (1, 2, 3) for what in ("artist", "probability")]
+    assert list(rows[0]) == ["file", *columns]
+    assert [Path(row["file"]).name for row in rows] == ["a.wav", "y.wav", "x.wav", "z.wav", "c.mp3"]
+    assert [rows[0][f"artist_{i}"] for i in (1, 2, 3)] == ranked(2)
+    assert [float(rows[0][f"probability_{i}"]) for i in (1, 2, 3)] == [0.48, 0.27, 0.23]
+    assert f"wrote {output}: 4 of 5 songs" in capsys.readouterr().out
+    assert list(output.parent.iterdir()) == [output]
+    # What was written before is not replaced by nothing.
+    before = output.read_bytes()
+    assert run(tmp_path / "none", "--audio", music / "c.mp3", "--output", output) == 1
+    assert output.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output", "artists.txt"], r"artists\.txt: --audio writes \.csv or \.json"),
+        (["--output", "test_predictions.json"], "no table of --audio"),
+        (["--limit", 1], "--limit is for the test songs"),
+        (["--answers", "answers.json"], "--answers is for the test songs"),
+        (["--leave-out-unreadable"], "--leave-out-unreadable is for the test songs"),
+    ],
+)
+def test_options_that_do_not_go_with_audio(music, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test_predictions.json").write_text("{}")
+    with pytest.raises(UserError, match=message):
+        run(tmp_path / "none", "--audio", music, *options, score=None)
+
+
+def test_a_checkpoint_of_the_midst_of_an_epoch_says_that_it_was_not_measured(capsys):
+    checkpoint = {**TRAINED, "classes": CLASSES, "train_songs": TRAIN_SONGS, "val_top1": None}
+    assert "how often it is right is not known" in inference.describe(checkpoint)
+    chosen = inference.describe({**checkpoint, "val_top1": 0.5, "config": {"select": False}})
+    assert chosen.endswith("top-1 50.0% on 8 validation songs")
+
+
+def test_a_long_song_that_is_read_twice_has_its_notes_once(tmp_path, monkeypatch, recwarn):
+    """The worker has said it: where the song is decoded again for its score, nothing is said."""
+    monkeypatch.setattr(audio, "WHOLE_BLOCKS", 0)
+    soundfile.write(tmp_path / "silence.wav", np.zeros(3 * 44_100), 44_100)
+
+    def score(song):
+        assert len(song[: len(song)]) == 3 * RATE
+        return np.full((1, 4), 0.25)
+
+    assert run(tmp_path / "none", "--audio", tmp_path / "silence.wav", score=score) == 0
+    assert not [warning for warning in recwarn if warning.category is audio.AudioNote]
 
 
 def test_a_folder_without_songs_is_a_mistake(tmp_path):

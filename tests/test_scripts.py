@@ -11,11 +11,13 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import ARTISTS, assert_one_line, call, write_song
 from PIL import Image
@@ -45,6 +47,7 @@ STUDY = {
 }
 
 PATHS = {"--data-dir", "--results-dir"}
+ARTISTS_BY_SONGS = sorted(ARTISTS)  # who all have as many
 TRAINING = {
     "--epochs", "--batch-size", "--lr", "--crop-seconds", "--seed", "--resume", "--precision",
     "--patience", "--compile", "--tensorboard", "--recipe", "--fold",
@@ -60,7 +63,7 @@ OPTIONS = {
     },
     "task2_inference": {
         *PATHS, "--limit", "--device", "--workers", "--output", "--checkpoint", "--answers",
-        "--audio", "--backbone-weights", "--recipe",
+        "--audio", "--backbone-weights", "--recipe", "--leave-out-unreadable",
     },
     "task2_gen_report": {"--results-dir", "--assets-dir", "--format", "--recipe"},
     "task2_train_wo_pretrain": {
@@ -68,7 +71,7 @@ OPTIONS = {
     },
     "task2_inference_wo_pretrain": {
         *PATHS, "--limit", "--device", "--workers", "--output", "--checkpoint", "--answers",
-        "--audio", "--recipe",
+        "--audio", "--recipe", "--leave-out-unreadable",
     },
     "task2_gen_report_wo_pretrain": {
         "--results-dir", "--assets-dir", "--format", "--song", "--recipe",
@@ -476,23 +479,60 @@ def assert_test_songs_are_scored_as_validation_songs(here, monkeypatch, capsys, 
         shutil.copyfile(here / "data" / song["path"], here / f"other/test/{i:03}.mp3")
     for i in (7, 8):
         (here / f"other/test/{i:03}.mp3").write_bytes(b"no music")
+    (here / "other/answers.json").write_text(json.dumps(["nobody"] * 7 + [ARTISTS_BY_SONGS[0]]))
     capsys.readouterr()
     options = ["--data-dir", "other", "--device", "cpu", "--workers", 1, "--level", level]
     options += ["--model", "knn", "--output", "out.json"]
-    assert call(monkeypatch, "artist20.task1_inference", *options) == 1
+    answers = ["--answers", "other/answers.json"]
+    assert call(monkeypatch, "artist20.task1_inference", *options, *answers) == 1
     output = capsys.readouterr().out
     # As validation songs they have been computed; the other two are alike.
     assert "6 of 7 songs are in" in output
-    assert "out.json and out_scores.json: 6 of 8 songs" in output
-    for key in ("007", "008"):
-        assert f"left out: {key}: " in output
+    assert "out.json and out_scores.json: 8 of 8 songs" in output
+    assert "8 answers: top-1 12.50%" in output
     test = artifacts.read_test_scores(here / "out_scores.json", "x")
     assert test.classes == val.classes
-    assert list(test.songs) == [f"{i:03}" for i in range(1, 7)]
+    assert list(test.songs) == [f"{i:03}" for i in range(1, 9)]
+    assert list(test.guessed) == ["007", "008"]
+    for i, key in enumerate(test.guessed, start=6):
+        assert f"guessed: other/test/{key}.mp3 cannot be decoded" in output
+        assert read(here / "out.json")[key] == ARTISTS_BY_SONGS
+        for scores in test.scores.values():
+            assert scores[i] == pytest.approx(np.full(3, 1 / 3), rel=1e-5)
     for name, scores in val.scores.items():
-        np.testing.assert_allclose(test.scores[name], scores, rtol=1e-4)
+        np.testing.assert_allclose(test.scores[name][:6], scores, rtol=1e-4)
     best = [val.classes[i] for i in val.scores["knn"].argmax(axis=1)]
-    assert [ranked[0] for ranked in read(here / "out.json").values()] == best
+    assert [ranked[0] for ranked in read(here / "out.json").values()][:6] == best
+    # Of a part of the songs, and with what cannot be read left out.
+    assert call(monkeypatch, "artist20.task1_inference", *options, "--limit", 7) == 2
+    assert "out.json holds 8 songs" in capsys.readouterr().err
+    options[options.index("out.json")] = "few.json"
+    options += [*answers, "--leave-out-unreadable", "--limit", 7]
+    assert call(monkeypatch, "artist20.task1_inference", *options) == 1
+    output = capsys.readouterr().out
+    assert "few.json and few_scores.json: 6 of the first 7 of 8 songs" in output
+    assert "7 answers, of the first 7 of 8 songs: top-1 0.00%" in output
+    assert "left out: other/test/007.mp3 cannot be decoded" in output
+    assert len(read(here / "few.json")) == 6
+
+
+def test_task1_guesses_as_its_own_training_songs_say(here, monkeypatch, capsys):
+    """Nothing but the results is needed; without the list of songs nothing begins."""
+    path = here / "results/task1/songs_train.json"
+    songs = read(path)
+    few = ARTISTS_BY_SONGS[0]
+    songs.remove(next(song for song in songs if song["artist"] == few))
+    artifacts.write_json(path, songs)
+    (here / "other/test").mkdir(parents=True)
+    shutil.copyfile(here / "data/test/001.mp3", here / "other/test/001.mp3")
+    (here / "other/test/002.mp3").write_bytes(b"")
+    options = ["--data-dir", "other", "--device", "cpu", "--workers", 1]
+    assert call(monkeypatch, "artist20.task1_inference", *options) == 1
+    predictions = read(here / "results/task1/test_predictions.json")
+    assert predictions["002"] == [*ARTISTS_BY_SONGS[1:], few]
+    artifacts.write_json(path, [song for song in songs if song["artist"] != few])
+    assert call(monkeypatch, "artist20.task1_inference", *options) == 2
+    assert "songs_train.json is of other artists than the models" in capsys.readouterr().err
 
 
 def test_task1_scores_test_songs_as_validation_songs(here, monkeypatch, capsys):
@@ -573,7 +613,7 @@ def test_inference_needs_a_checkpoint_and_songs_alone(here, tmp_path, monkeypatc
     options = ["--data-dir", "alone", "--checkpoint", checkpoint, "--output", "out.json"]
     options += ["--device", "cpu", "--workers", "1"]
     assert call(monkeypatch, "task2_inference_wo_pretrain", *options) == 1
-    assert read(tmp_path / "out.json") == {key: expected[key] for key in ("001", "003")}
+    assert read(tmp_path / "out.json") == expected | {"002": ARTISTS_BY_SONGS}
     assert not (here / "results").exists()
 
 
@@ -644,10 +684,58 @@ def test_audio(here, tmp_path, monkeypatch, capsys):
 
 
 def test_a_checkpoint_of_the_other_model_is_refused(here, monkeypatch, capsys):
-    for script, other in (("task2_inference", "resnet"), ("task2_inference_wo_pretrain", "panns")):
+    endings = {"panns": "", "resnet": "_wo_pretrain"}
+    for model, other in (("panns", "resnet"), ("resnet", "panns")):
         path = here / f"results/task2/{other}/best.pt"
+        script = f"task2_inference{endings[model]}"
         assert call(monkeypatch, script, *COMPUTE, "--checkpoint", path) == 2
-        assert_one_line(capsys.readouterr().err)
+        error = capsys.readouterr().err
+        assert_one_line(error)
+        ending = endings[other]
+        said = f"a checkpoint of task2_train{ending}.py: use task2_inference{ending}.py\n"
+        assert error.endswith(said)
+
+
+@pytest.mark.parametrize("name", ["panns", "resnet"])
+def test_a_checkpoint_says_what_it_was_trained_on(here, monkeypatch, capsys, name):
+    ending = {"panns": "", "resnet": "_wo_pretrain"}[name]
+    metrics = read(here / f"results/task2/{name}/metrics.json")
+    (here / f"results/task2/{name}/metrics.json").unlink()
+    options = ["--audio", "data/test/001.mp3", "--device", "cpu", "--workers", 1]
+    assert call(monkeypatch, f"task2_inference{ending}", *options) == 0
+    said = capsys.readouterr().out
+    assert f"{name}/best.pt: trained on 12 songs of 3 artists of tiny; top-1 " in said
+    assert f"; top-1 {metrics['top1']:.1%} on 6 validation songs, on which its epoch was" in said
+    assert ("UNTRAINED" in said) == (name == "panns")
+
+
+@pytest.mark.parametrize(
+    "script", ["artist20.task1_inference", "task2_inference", "task2_inference_wo_pretrain"]
+)
+def test_silent_songs_are_named_once(here, monkeypatch, capfd, script):
+    # pytest would keep warnings for itself.
+    monkeypatch.setattr(
+        warnings,
+        "showwarning",
+        lambda *args: print(warnings.formatwarning(*args[:4]), end="", file=sys.stderr),
+    )
+    rng = np.random.default_rng(0)
+    for workers in (1, 2):
+        # Of other contents each time, or the features would be there.
+        noise = rng.normal(0, 0.1, 16_000 + workers)
+        songs = {"001": 0 * noise, "002": np.stack([noise, -noise], 1), "003": noise}
+        folder = here / f"songs of {workers}"
+        (folder / "test").mkdir(parents=True)
+        for key, waveform in songs.items():
+            soundfile.write(folder / f"test/{key}.wav", waveform, 16_000)
+        options = ["--data-dir", folder.name, "--device", "cpu", "--workers", workers]
+        options += ["--output", f"of {workers}.json"]
+        assert call(monkeypatch, script, *options) == 0
+        notes = [line for line in capfd.readouterr().err.splitlines() if "note:" in line]
+        assert sorted(notes) == [
+            f"note: {folder.name}/test/001.wav is silent throughout",
+            f"note: {folder.name}/test/002.wav is nearly silent: its channels cancel out",
+        ]
 
 
 # --- mistakes ----------------------------------------------------------------------------------
@@ -1068,7 +1156,7 @@ def test_the_strong_panns_recipe_chooses_by_cross_validation(five_albums, tmp_pa
         audio = ["--audio", five_albums / "test/001.mp3", "--checkpoint", checkpoint]
         status, out, error = caller("task2_inference", *data, *audio)
         assert status == 0, error
-        assert out.count("%") == 2
+        assert len(re.findall(r"%  \S", out)) == 2
     status, _, error = caller("task2_train", *data, *train, "--fold", 1)
     assert status == 2
     assert "--fold" in error
@@ -1106,12 +1194,17 @@ def test_a_fold_may_not_decide_when_to_stop(five_albums, caller, script):
 
 @pytest.mark.parametrize(
     ("script", "model", "key"),
-    [("task2_inference", "panns", "hidden"), ("task2_inference_wo_pretrain", "resnet", "width")],
+    [
+        ("task2_inference", "panns", "hidden"),
+        ("task2_inference", "panns", "train_songs"),
+        ("task2_inference_wo_pretrain", "resnet", "width"),
+        ("task2_inference_wo_pretrain", "resnet", "val_top1"),
+    ],
 )
 def test_a_checkpoint_of_an_earlier_version_is_told_in_one_line(here, caller, script, model, key):
     path = here / f"results/task2/{model}/best.pt"
     checkpoint = artifacts.read_checkpoint(path, "x")
-    del checkpoint["config"][key]
+    del (checkpoint if key in checkpoint else checkpoint["config"])[key]
     artifacts.write_checkpoint(path, checkpoint)
     status, _, error = caller(script, "--data-dir", "data")
     assert status == 2

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ARTISTS, SAMPLE_RATE, resnet_config, write_song
+from conftest import ARTISTS, SAMPLE_RATE, resnet_config, trained, write_song
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -37,7 +37,7 @@ def put_network(folder, width=8, window_seconds=150.0, **more):
             "dataset": "tiny, 2 + 1 songs, 0123",
         },
         "window_frames": spectrogram.to_frames(window_seconds),
-        "trained_on": "tiny (synthesised songs)",
+        **trained(len(CLASSES)),
         "epoch": 1,
         "model": model.state_dict(),
         **more,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import ARTISTS, write_song
 
 from artist20 import UserError, audio, store
@@ -243,6 +244,20 @@ def stored(parent: Path, files: dict[str, Path], in_main, **options: object):
     return store.stored_rows(
         parent, "toy", **KIND, files=files, in_worker=head, in_main=in_main, **options
     )
+
+
+def test_a_long_song_that_is_read_twice_has_its_notes_once(tmp_path, monkeypatch, recwarn):
+    """The worker has said it: where this process decodes the song again, nothing is said."""
+    monkeypatch.setattr(audio, "WHOLE_BLOCKS", 0)
+    file = tmp_path / "silence.wav"
+    soundfile.write(file, np.zeros(44_100), 44_100)
+
+    def in_main(_keys: list[str], songs: list[audio.LongSong]) -> list[np.ndarray]:
+        return [song[: len(song)][: 4 * WIDTH].reshape(-1, WIDTH) for song in songs]
+
+    options = {"in_worker": audio.open_song, "in_main": in_main, "workers": 1, "label": "toy"}
+    store.stored_rows(tmp_path, "toy", **KIND, files={"key": file}, **options)
+    assert not [warning for warning in recwarn if warning.category is audio.AudioNote]
 
 
 def fill(parent: Path, files: dict[str, Path], **options: object) -> list[str]:

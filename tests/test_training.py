@@ -168,6 +168,8 @@ def test_checkpoints_hold_what_rebuilds_the_network(tmp_path):
         make_toy().load_state_dict(checkpoint["model"])
     assert last["epoch"] == EPOCHS
     assert last["history"] == history
+    for checkpoint in (last, best):
+        assert checkpoint["val_top1"] == history[checkpoint["epoch"] - 1]["val_top1"]
     assert not list(tmp_path.glob(".*.tmp*"))
 
 
@@ -265,6 +267,7 @@ def test_a_signal_ends_the_step_and_nothing_is_lost(tmp_path, number, epoch, ste
     last = artifacts.read_checkpoint(tmp_path / "parts/last.pt", "x")
     # Also after the last step: what is left of that epoch is to validate.
     assert (last["epoch"], last["state"]["step"]) == (epoch - 1, step + 1)
+    assert last["val_top1"] is None  # these weights have not been validated
     torch.rand(7)
     parts = run_toy(tmp_path / "parts")
     assert without_seconds(parts) == without_seconds(whole)
