@@ -385,13 +385,14 @@ class LongSong:
             self._blocks = read_blocks(self.path, self.sample_rate)
             self._first, self._held = 0, self._held[:0]
         parts, end = [self._held[start - self._first :]], self._first + len(self._held)
-        while end < stop:
-            block = next(self._blocks, None)
-            if block is None:
-                raise AudioError(self.path, CHANGED)
-            end += len(block)
-            if end > start:
-                parts.append(block[-(end - start) :])
+        with warnings.catch_warnings(action="ignore", category=AudioNote):  # open_song has said it
+            while end < stop:
+                block = next(self._blocks, None)
+                if block is None:
+                    raise AudioError(self.path, CHANGED)
+                end += len(block)
+                if end > start:
+                    parts.append(block[-(end - start) :])
         if _version(self.path) != self._version:
             raise AudioError(self.path, CHANGED)
         self._first, self._held = start, np.concatenate(parts)

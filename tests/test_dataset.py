@@ -180,7 +180,7 @@ def test_what_is_no_song_among_the_test_songs_is_named(tiny_copy, capsys):
     dataset.read_test(tiny_copy)
     (line,) = capsys.readouterr().out.splitlines()
     assert line == (
-        f"note: left out of {test}, for it is no audio: "
+        f"note: no audio, left out of {test}: "
         "2 .jpg, 1 folder, 1 without suffix, 1 .txt; the first is CD2"
     )
 

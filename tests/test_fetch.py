@@ -95,12 +95,16 @@ def weights(server):
 def songs(tmp_path_factory):
     """A tiny data set as its archive has it: name -> bytes."""
     song = tmp_path_factory.mktemp("song") / "song.mp3"
-    noise = np.random.default_rng(0).normal(0, 0.1, 8000)
-    soundfile.write(song, noise, 16000, format="MP3", subtype="MPEG_LAYER_III")
+    rng = np.random.default_rng(0)
+
+    def another_song() -> bytes:
+        soundfile.write(song, rng.normal(0, 0.1, 8000), 16000)
+        return song.read_bytes()
+
     train = [f"./train_val/{artist}/One,_Two/01-It's.mp3" for artist in ("queen", "u2")]
     val = [f"./train_val/{artist}/Three_[Live]/01-Mr._B.mp3" for artist in ("queen", "u2")]
-    files = {PREFIX + path[2:]: song.read_bytes() for path in train + val}
-    files[PREFIX + "test/001.mp3"] = song.read_bytes()
+    files = {PREFIX + path[2:]: another_song() for path in train + val}
+    files[PREFIX + "test/001.mp3"] = another_song()
     files[PREFIX + "train.json"] = json.dumps(train).encode()
     files[PREFIX + "val.json"] = json.dumps(val).encode()
     files["hw1/readme.txt"] = b"not part of the data set"

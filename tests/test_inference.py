@@ -490,7 +490,7 @@ def test_a_file_is_its_name_whatever_that_looks_like(tmp_path, monkeypatch):
         ("HTTP://example.org", "URL: download the song first"),
         ("empty", "empty: no audio files"),
         ("*.txt", "no audio files"),
-        ("*.mp3", "no such file, and none that it matches"),
+        ("*.mp3", "no audio files are there"),
     ],
 )
 def test_audio_that_cannot_be_is_a_line_before_any_work(tmp_path, monkeypatch, named, message):
