@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from artist20 import UserError, audio, printable
+from artist20 import Note, UserError, audio, printable
 from artist20.artifacts import (
     N_FOLDS,
     parse_json,
@@ -98,11 +98,15 @@ def is_utf8(name: str) -> bool:
 def find_files(folder: Path) -> list[Path]:
     """List what lies below a folder, sorted, but for hidden and :data:`SERVICE_FOLDERS`.
 
-    Links are followed, each folder is entered once.
+    Links are followed, each folder is entered once. Of one that may not be read a note is given.
     """
+
+    def say(error: OSError) -> None:
+        warnings.warn(Note(f"left out {printable(error.filename)}: {error.strerror}"), stacklevel=1)
+
     files: list[Path] = []
     entered: set[str] = set()
-    for here, folders, names in os.walk(folder, followlinks=True):
+    for here, folders, names in os.walk(folder, onerror=say, followlinks=True):
         real = os.path.realpath(here)
         if real in entered:
             folders.clear()
@@ -119,6 +123,21 @@ def is_service(name: str) -> bool:
     ``...And Justice for All`` and ``.38 Special`` are not.
     """
     return name in SERVICE_FOLDERS or re.match(r"\.[A-Za-z_]", name) is not None
+
+
+def name_what_is_no_song(files: Iterable[Path]) -> list[Path]:
+    """Return the songs among files; print a line for all others of a suffix."""
+    songs, others = [], defaultdict(list)
+    for file in files:
+        if audio.is_song(file):
+            songs.append(file)
+        else:
+            others[file.suffix.lower()].append(file)
+    for suffix, left_out in sorted(others.items()):
+        n_more = len(left_out) - 1
+        more = f" and {n_more} more {suffix} file{'s' if n_more > 1 else ''}" if n_more else ""
+        print(f"left out {printable(left_out[0])}{more}: no audio")
+    return songs
 
 
 def read_list(data_dir: Path, split: str) -> list[str]:
@@ -330,12 +349,15 @@ def class_indices(songs: Sequence[Song], classes: Sequence[str]) -> np.ndarray:
 
 
 def read_test(data_dir: Path, limit: int | None = None) -> dict[str, Path]:
-    """Find the test songs: ``{"001": .../test/001.mp3, ...}`` in the order of their names."""
+    """Find the test songs: ``{"001": .../test/001.mp3, ...}`` in the order of their names.
+
+    What else is in the folder is printed as left out.
+    """
     folder = data_dir / "test"
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: it should hold the test songs 001.mp3, 002.mp3, ...")
     entries = sorted(file for file in folder.iterdir() if not is_service(file.name))
-    files = [file for file in entries if audio.is_song(file)]
+    files = name_what_is_no_song(entries)
     if not files:
         raise UserError(f"{folder} holds no audio files")
     songs: dict[str, Path] = {}
