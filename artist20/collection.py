@@ -33,6 +33,7 @@ from artist20.dataset import (
     describe,
     find_files,
     is_utf8,
+    name_what_is_no_song,
     parse_song,
     read_list,
     read_test,
@@ -40,10 +41,13 @@ from artist20.dataset import (
 
 T = TypeVar("T")
 
+NO_NAMES = ("", ".", "..")  # of folders: " .. ", tidied, would lead out of the data folder
+
 # What stands behind an album's name on its discs and editions: "Wall (Disc 1)", "Wall_CD2", "Jazz
 # [Deluxe Edition]". Editions are in brackets: "Remastered" may be an album's name.
 DISC = re.compile(
-    r"[\s_,:([-]*(?<![a-z])(?:cd|dis[ck])[\s_.#-]*(?:\d{1,2}|[ivx]+|one|two|three|four)[\s_)\]]*$",
+    r"[\s_,:([-]*(?<![a-z])(?:cd|dis[ck])[\s_.#-]*(?:\d{1,2}|[ivx]+|one|two|three|four)"
+    r"(?:[\s_]*of[\s_]*\d{1,2})?[\s_)\]]*$",
     re.IGNORECASE,
 )
 EDITION = re.compile(
@@ -66,13 +70,13 @@ def spelling_key(name: str) -> str:
 def main_album(name: str) -> str:
     """Return an album's name without the disc or edition behind it: "Wall" of "Wall (Disc 1)"."""
     shorter = EDITION.sub("", DISC.sub("", name))
-    return main_album(shorter) if shorter and shorter != name else name
+    return main_album(shorter) if shorter not in (*NO_NAMES, name) else name
 
 
 def _tidy(name: str) -> str:
     """Return a name in NFC, without outer spaces unless it is nothing else."""
     name = unicodedata.normalize("NFC", name)
-    return name.strip() or name
+    return name if name.strip() in NO_NAMES else name.strip()
 
 
 def _map_files(function: Callable[[Path], T], files: Sequence[Path], label: str) -> list[T]:
@@ -309,7 +313,7 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
         raise UserError(f"{output} exists: name a new folder with --output")
     if not music_dir.is_dir():
         raise UserError(f"{music_dir} is no folder")
-    files = _name_what_is_no_song(find_files(music_dir))
+    files = name_what_is_no_song(find_files(music_dir))
     found = [song for file in files if (song := _place(file, music_dir))]
     _refuse_one_artist(found, music_dir)
     # Of a song that also lies among various artists', that copy is the one to leave out.
@@ -323,19 +327,19 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
     n_artists = 0
     for artist, albums in sorted(tree.items()):
         if len(albums) < 2:
-            print(f"left out {artist}: {len(albums)} album, at least 2 are needed")
+            print(f"left out {printable(artist)}: {len(albums)} album, at least 2 are needed")
             continue
         n_artists += 1
         if NO_ARTIST.fullmatch(artist):
-            print(f"note: {artist} may be no artist: if so, take the folder away")
+            print(f"note: {printable(artist)} may be no artist: if so, take the folder away")
         elif SEVERAL.search(artist):
-            print(f"note: {artist} may be several artists, or one of the others' songs")
+            print(f"note: {printable(artist)} may be several artists, or one of the others' songs")
         order = sorted(albums)
         random.Random(f"{seed}/{artist}").shuffle(order)
         n_held_out = max(1, round(len(order) / 6))
         n_test = n_held_out if with_test and len(order) >= 3 else 0
         if with_test and not n_test:
-            print(f"{artist} has 2 albums: none is set aside for the test")
+            print(f"{printable(artist)} has 2 albums: none is set aside for the test")
         for i, album in enumerate(order):
             part = "test" if i < n_test else "val" if i < n_test + n_held_out else "train"
             songs[part] += albums[album]
@@ -346,21 +350,6 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
     _write_data_folder(output, songs, seed)
     counts = ", ".join(f"{len(files)} {part}" for part, files in songs.items() if files)
     print(f"{output}: {n_artists} artists, {counts} songs")
-
-
-def _name_what_is_no_song(files: Sequence[Path]) -> list[Path]:
-    """Return the songs among files; print a line for all others of a suffix."""
-    songs, others = [], defaultdict(list)
-    for file in files:
-        if audio.is_song(file):
-            songs.append(file)
-        else:
-            others[file.suffix.lower()].append(file)
-    for suffix, left_out in sorted(others.items()):
-        n_more = len(left_out) - 1
-        more = f" and {n_more} more {suffix} file{'s' if n_more > 1 else ''}" if n_more else ""
-        print(f"left out {printable(left_out[0])}{more}: no audio")
-    return songs
 
 
 def _place(file: Path, music_dir: Path) -> _Found | None:
@@ -440,17 +429,19 @@ def _join_spellings(found: Sequence[_Found]) -> list[_Found]:
     for song in found:
         artists[spelling_key(song.artist)][song.artist] += 1
         albums[_album_key(song)][song.album] += 1
-    for spellings in artists.values():
+    chosen = {key: _tidy(_commonest(spellings)) for key, spellings in artists.items()}
+    for key, spellings in artists.items():
         if len(spellings) > 1:
-            print(f"{_quoted(spellings)} are one artist: {_tidy(_commonest(spellings))!r}")
-    for (artist, _), spellings in albums.items():
+            print(f"{_quoted(spellings)} are one artist: {chosen[key]!r}")
+    for (key, _), spellings in albums.items():
         if len(spellings) > 1:
             whole = main_album(_tidy(_commonest(spellings)))
+            artist = printable(chosen[key])
             print(f"{artist}: {_quoted(spellings)} are kept together: {whole!r}")
 
     joined, taken = [], set()
     for song in found:
-        artist = _tidy(_commonest(artists[spelling_key(song.artist)]))
+        artist = chosen[spelling_key(song.artist)]
         album, name = _tidy(song.album), _tidy(song.name)
         spellings = albums[_album_key(song)]
         if len(spellings) > 1:
@@ -458,9 +449,9 @@ def _join_spellings(found: Sequence[_Found]) -> list[_Found]:
             name = f"{behind} - {name}" if behind else name
             album = main_album(_tidy(_commonest(spellings)))
         stem, suffix, number = PurePath(name).stem, PurePath(name).suffix, 2
-        while (artist, album, name) in taken:
+        while (artist, album, spelling_key(name)) in taken:  # a folder may not tell case
             name, number = f"{stem} ({number}){suffix}", number + 1
-        taken.add((artist, album, name))
+        taken.add((artist, album, spelling_key(name)))
         joined.append(_Found(song.file, artist, album, name))
     return joined
 

@@ -447,6 +447,7 @@ def test_an_artist_of_several_spellings_is_one(tmp_path, capsys, spellings, chos
         ("Wall CD1", "Wall CD2"),
         ("Wall_Disc_1", "Wall_Disc_2"),
         ("Wall [Disk One]", "Wall [Disk Two]"),
+        ("Wall (Disc 1 of 2)", "Wall (Disc 2 of 2)"),
         ("Wall - cd 1", "wall - CD 2"),
         ("Wall/CD1", "Wall/CD2"),
         ("Wall", "Wall (Deluxe Edition)"),
@@ -464,7 +465,9 @@ def test_discs_and_editions_of_an_album_are_one_album(tmp_path, capsys, folders)
         assert len(parts) == 1
         assert str(parts).count("/A/Wall/") == 4
     if "/" not in folders[0]:
-        assert "are kept together: 'Wall'" in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert "\nA: " in printed
+        assert "are kept together: 'Wall'" in printed
 
 
 @pytest.mark.parametrize(
@@ -473,6 +476,36 @@ def test_discs_and_editions_of_an_album_are_one_album(tmp_path, capsys, folders)
 )
 def test_an_album_of_its_own_name_keeps_it(name):
     assert collection.main_album(name) == name
+
+
+def test_songs_whose_names_differ_in_case_alone_get_others(tmp_path):
+    music = make_tree(two_artists(tmp_path / "music"), "A/Wall/Song.mp3", "A/wall/song.mp3")
+    assert split(music, tmp_path / "mine") == 0
+    names = str(listed(tmp_path / "mine"))
+    assert "A/Wall/Song.mp3" in names
+    assert "A/Wall/song (2).mp3" in names
+
+
+def test_no_name_leads_out_of_the_data_folder(tmp_path):
+    paths = (f"{artist}/{album}/1.mp3" for artist in (".. ", " .") for album in (".. ", "x"))
+    music = make_tree(two_artists(tmp_path / "music"), *paths)
+    make_tree(music, ".. /..(CD1)/1.mp3", ".. /..(CD2)/1.mp3")
+    assert split(music, tmp_path / "mine") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "music"]
+    assert {song.artist for song in dataset.read_split(tmp_path / "mine", "train")} == {
+        *(".. ", " .", "A", "B")
+    }
+
+
+def test_artists_are_named_in_a_line(tmp_path, capsys):
+    music = two_artists(tmp_path / "music")
+    make_tree(music, "one\nalbum/x/1.mp3")
+    make_tree(music, *(f"VA feat.\n{n}/{album}/1.mp3" for n in "1" for album in "xy"))
+    assert split(music, tmp_path / "mine", "--test") == 0
+    printed = capsys.readouterr().out
+    assert "left out one\\nalbum: 1 album" in printed
+    assert "note: VA feat.\\n1 may be several" in printed
+    assert "\nVA feat.\\n1 has 2 albums" in printed
 
 
 def test_a_disc_without_another_keeps_its_name(tmp_path):
@@ -574,6 +607,9 @@ def test_one_artists_folder_is_told_by_its_tags_or_discs(tmp_path):
         tag(file, "Queen")
     with pytest.raises(UserError, match=r"Queen holds one artist's albums: pass its parent"):
         split(music, tmp_path / "mine")
+    for broken in (b"", b"no music"):  # tells no artist
+        (music / "Jazz" / "3.mp3").write_bytes(broken)
+        assert split(music, tmp_path / f"mine{len(broken)}") == 0
     discs = make_tree(tmp_path / "Pink", "Wall/CD1/1.mp3", "Wall/CD2/1.mp3", "Live/Disc 1/1.mp3")
     with pytest.raises(UserError, match=r"Pink holds one artist's albums: pass its parent"):
         split(discs, tmp_path / "mine")
