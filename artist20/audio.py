@@ -32,12 +32,16 @@ SILENCE = 2.0**-15  # highest sample of a silent song: the smallest step of 16 b
 CANCELLED = 1e-4  # power of the channels' mean relative to theirs: 40 dB below
 MAX_END = 2**13  # bytes that may follow the last frame without being looked at
 ALL_FRAMES = ("mp3", "aac", "flac", "ogg")  # FFmpeg's names of formats with nothing behind them
-TAGS = (b"APETAGEX", b"LYRICS")  # in what may follow it
+NUMBERED = ("flac", "ogg")  # those whose frames say where they belong
+MAX_GAP = 0.02  # seconds between two of these; FFmpeg drops damaged ones without a word
+TAGS = (b"APETAGEX", b"LYRICS", b"ID3", b"TAG")  # how they begin
 SAMPLE_TYPES = {  # by FFmpeg's name, without the "p" of planar ones
-    name: np.dtype(kind)
-    for name, kind in zip(
-        ("u8", "s16", "s32", "s64", "flt", "dbl"), ("u1", "i2", "i4", "i8", "f4", "f8"), strict=True
-    )
+    "u8": np.dtype("u1"),
+    "s16": np.dtype("i2"),
+    "s32": np.dtype("i4"),
+    "s64": np.dtype("i8"),
+    "flt": np.dtype("f4"),
+    "dbl": np.dtype("f8"),
 }
 CHANGED = "has changed while it was read"
 
@@ -91,12 +95,17 @@ class AudioNote(Note):
         What is odd.
     damaged : bool
         Whether a part of the song is lost.
+    silent : bool
+        Whether nothing is heard of it.
     """
 
-    def __init__(self, path: Path, reason: str, damaged: bool = False) -> None:
+    def __init__(
+        self, path: Path, reason: str, *, damaged: bool = False, silent: bool = False
+    ) -> None:
         super().__init__(f"{printable(path)} {reason}")
         self.reason = reason
         self.damaged = damaged
+        self.silent = silent
 
 
 def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
@@ -212,9 +221,10 @@ def _decode(path: Path, container: InputContainer) -> Iterator[tuple[int, np.nda
             of_channels += float(np.einsum("ij,ij", block, block)) / len(block)
         yield rate, waveform
     if of_mean < CANCELLED * of_channels:
-        warnings.warn(AudioNote(path, "is nearly silent: its channels cancel out"), stacklevel=1)
+        reason = "is nearly silent: its channels cancel out"
+        warnings.warn(AudioNote(path, reason, silent=True), stacklevel=1)
     elif peak < SILENCE:
-        warnings.warn(AudioNote(path, "is silent throughout"), stacklevel=1)
+        warnings.warn(AudioNote(path, "is silent throughout", silent=True), stacklevel=1)
 
 
 def _batches(frames: Iterable[av.AudioFrame]) -> Iterator[list[av.AudioFrame]]:
@@ -236,30 +246,46 @@ def _batches(frames: Iterable[av.AudioFrame]) -> Iterator[list[av.AudioFrame]]:
 def _frames(path: Path, container: InputContainer) -> Iterator[av.AudioFrame]:
     """Yield what can be decoded.
 
-    Damage is told at the end: packets that could not be decoded although later ones could, and in
-    formats that are nothing but frames a long end without any. Tags may follow the last frame.
+    Damage is told at the end: packets that could not be decoded although later ones could, gaps
+    between frames that are numbered, an end that FFmpeg does not get to, and in formats that are
+    nothing but frames a long end without any. Tags may follow the last frame.
     """
     stream = container.streams.best("audio")
     if stream is None:
         raise AudioError(path, "holds no audio")
     n_bad = n_damaged = end = 0
     seconds = first_damage = 0.0
-    for packet in container.demux(stream):
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            n_bad += 1
-            continue
-        if not frames:
-            continue
-        if n_bad and seconds:
-            first_damage = first_damage or seconds
-            n_damaged += n_bad
-        n_bad = 0
-        end = max(end, (packet.pos or 0) + packet.size)
-        for frame in frames:
-            yield frame
-            seconds += frame.samples / frame.sample_rate
+    due = None  # where the next frame belongs
+    in_tag = False  # which joined files have between them, and FFmpeg takes for damaged frames
+    try:
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                in_tag = in_tag if n_bad else bytes(memoryview(packet)[:8]).startswith(TAGS)
+                n_bad += 1
+                continue
+            if not frames:
+                continue
+            if container.format.name in NUMBERED and frames[0].time is not None:
+                n_bad = n_bad or int(due is not None and frames[0].time - due > MAX_GAP)
+                due = frames[0].time + sum(f.samples / f.sample_rate for f in frames)
+            if n_bad and seconds and not in_tag:
+                first_damage = first_damage or seconds
+                n_damaged += n_bad
+            n_bad, in_tag = 0, False
+            end = max(end, (packet.pos or 0) + packet.size)
+            for frame in frames:
+                yield frame
+                seconds += frame.samples / frame.sample_rate
+    except av.FFmpegError as error:
+        if not seconds:
+            raise
+        reason = f"cannot be decoded beyond {seconds:.1f} s: {error.strerror}"
+        warnings.warn(AudioNote(path, reason, damaged=True), stacklevel=1)
+        return
+    if n_bad and not seconds:
+        raise AudioError(path, "cannot be decoded: FFmpeg can read none of its frames")
     if n_damaged:
         what = "frame" if n_damaged == 1 else "frames"
         reason = f"has {n_damaged} damaged {what}, the first at {first_damage:.1f} s: skipped"
@@ -268,7 +294,9 @@ def _frames(path: Path, container: InputContainer) -> Iterator[av.AudioFrame]:
     if seconds and container.format.name in ALL_FRAMES and n_left > MAX_END:
         with path.open("rb") as file:
             file.seek(end)
-            rest = file.read()
+            rest = file.read(MAX_END)
+            file.seek(-MAX_END, os.SEEK_END)
+            rest += file.read()
         if not any(mark in rest for mark in TAGS):
             reason = f"ends in {n_left} bytes without sound, behind {seconds:.1f} s"
             warnings.warn(AudioNote(path, reason, damaged=True), stacklevel=1)
@@ -303,12 +331,16 @@ def is_song(path: Path) -> bool:
 
 
 def artist_tag(path: Path) -> str | None:
-    """Return the artist that a readable file's own tags name, if they do."""
-    with _opened(path) as container:
-        stream = container.streams.best("audio")
-        tags = {**container.metadata, **(stream.metadata if stream else {})}  # Ogg's are the latter
-        tags = {key.lower(): value for key, value in tags.items()}
-        return tags.get("album_artist") or tags.get("artist")
+    """Return the artist that a file's own tags name, if it can be read and they do."""
+    try:
+        with _opened(path) as container:
+            stream = container.streams.best("audio")
+            # Ogg's tags are the stream's.
+            tags = {**container.metadata, **(stream.metadata if stream else {})}
+    except (AudioError, av.FFmpegError, OSError):
+        return None
+    tags = {key.lower(): value for key, value in tags.items()}
+    return tags.get("album_artist") or tags.get("artist")
 
 
 def announced_seconds(path: Path) -> float | None:

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from artist20 import UserError, audio, cli, printable
 from artist20.artifacts import LOCK, only_writer, told_when_full, write_json
 from artist20.dataset import (
+    NO_NAMES,
     SPLITS,
     Song,
     describe,
@@ -46,7 +47,8 @@ T = TypeVar("T")
 # What stands behind an album's name on its discs and editions: "Wall (Disc 1)", "Wall_CD2", "Jazz
 # [Deluxe Edition]". Editions are in brackets: "Remastered" may be an album's name.
 DISC = re.compile(
-    r"[\s_,:([-]*(?<![a-z])(?:cd|dis[ck])[\s_.#-]*(?:\d{1,2}|[ivx]+|one|two|three|four)[\s_)\]]*$",
+    r"[\s_,:([-]*(?<![a-z])(?:cd|dis[ck])[\s_.#-]*(?:\d{1,2}|[ivx]+|one|two|three|four)"
+    r"(?:[\s_]*of[\s_]*\d{1,2})?[\s_)\]]*$",
     re.IGNORECASE,
 )
 EDITION = re.compile(
@@ -55,6 +57,9 @@ EDITION = re.compile(
     r"[^()[\]]*[)\]][\s_]*$",
     re.IGNORECASE,
 )
+DISC_FOLDER = re.compile(
+    r"(?:cd|dis[ck])[\s_.#-]*(?:\d{1,2}|[ivx]+|one|two|three|four)(?![a-z0-9])", re.IGNORECASE
+)  # "CD1", "Disc 2 - Live"
 NO_ARTIST = re.compile(
     r"various(?: artists)?|va|compilations?|soundtracks?|unknown(?: artist)?", re.IGNORECASE
 )
@@ -64,7 +69,7 @@ SEVERAL = re.compile(r"(?<![a-z])(?:feat|ft|featuring|vs)(?![a-z])", re.IGNORECA
 def main_album(name: str) -> str:
     """Return an album's name without the disc or edition behind it: "Wall" of "Wall (Disc 1)"."""
     shorter = EDITION.sub("", DISC.sub("", name))
-    return main_album(shorter) if shorter and shorter != name else name
+    return main_album(shorter) if shorter not in (*NO_NAMES, name) else name
 
 
 def _map_files(function: Callable[[Path], T], files: Sequence[Path], label: str) -> list[T]:
@@ -91,7 +96,7 @@ class Examined:
     seconds : float
         How much could be decoded.
     sound : str
-        SHA-256 of what was decoded; empty if nothing could be.
+        SHA-256 of what was decoded; empty if nothing could be, or it is silence.
     problems, notes : list of str
         What is wrong with it, and what is odd.
     """
@@ -120,7 +125,8 @@ def examine(file: Path) -> Examined:
     seconds, announced = n_samples / audio.SAMPLE_RATE, audio.announced_seconds(file)
     if announced and abs(seconds - announced) > max(0.5, 0.01 * announced):
         notes.append(f"is {seconds:.1f} s long, {announced:.1f} s by its header or size")
-    return Examined(seconds, sound.hexdigest(), problems, notes)
+    silent = any(message.silent for message in odd)
+    return Examined(seconds, "" if silent else sound.hexdigest(), problems, notes)
 
 
 @dataclass(frozen=True)
@@ -316,19 +322,19 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
     n_artists = 0
     for artist, albums in sorted(tree.items()):
         if len(albums) < 2:
-            print(f"left out {artist}: {len(albums)} album, at least 2 are needed")
+            print(f"left out {printable(artist)}: {len(albums)} album, at least 2 are needed")
             continue
         n_artists += 1
         if NO_ARTIST.fullmatch(artist):
-            print(f"note: {artist} may be no artist: if so, take the folder away")
+            print(f"note: {printable(artist)} may be no artist: if so, take the folder away")
         elif SEVERAL.search(artist):
-            print(f"note: {artist} may be several artists, or one of the others' songs")
+            print(f"note: {printable(artist)} may be several artists, or one of the others' songs")
         order = sorted(albums)
         random.Random(f"{seed}/{artist}").shuffle(order)
         n_held_out = max(1, round(len(order) / 6))
         n_test = n_held_out if with_test and len(order) >= 3 else 0
         if with_test and not n_test:
-            print(f"{artist} has 2 albums: none is set aside for the test")
+            print(f"{printable(artist)} has 2 albums: none is set aside for the test")
         for i, album in enumerate(order):
             part = "test" if i < n_test else "val" if i < n_test + n_held_out else "train"
             songs[part] += albums[album]
@@ -352,7 +358,7 @@ def _place(file: Path, music_dir: Path) -> _Found | None:
             return _Found(file, artist, file.stem, name)
         case artist, album, name:
             return _Found(file, artist, album, name)
-        case artist, album, disc, name if DISC.fullmatch(disc):
+        case artist, album, disc, name if DISC_FOLDER.match(disc):
             return _Found(file, artist, album, f"{disc} - {name}")
     print(f"left out {printable(file)}: it lies not in artist/album/")
     return None
@@ -369,7 +375,7 @@ def _refuse_one_artist(found: Sequence[_Found], music_dir: Path) -> None:
         of_one_artist = len(tags) == 1 and tags != {""}
     else:
         in_albums = [song.album for song in found if song.file.parent.parent != music_dir]
-        of_one_artist = bool(in_albums) and all(DISC.fullmatch(album) for album in in_albums)
+        of_one_artist = bool(in_albums) and all(DISC_FOLDER.match(album) for album in in_albums)
     if of_one_artist:
         raise UserError(f"{music_dir} holds one artist's albums: pass its parent")
     if loose:
@@ -418,17 +424,19 @@ def _join_spellings(found: Sequence[_Found]) -> list[_Found]:
     for song in found:
         artists[spelling_key(song.artist)][song.artist] += 1
         albums[_album_key(song)][song.album] += 1
-    for spellings in artists.values():
+    chosen = {key: tidy(_commonest(spellings)) for key, spellings in artists.items()}
+    for key, spellings in artists.items():
         if len(spellings) > 1:
-            print(f"{_quoted(spellings)} are one artist: {tidy(_commonest(spellings))!r}")
-    for (artist, _), spellings in albums.items():
+            print(f"{_quoted(spellings)} are one artist: {chosen[key]!r}")
+    for (key, _), spellings in albums.items():
         if len(spellings) > 1:
             whole = main_album(tidy(_commonest(spellings)))
+            artist = printable(chosen[key])
             print(f"{artist}: {_quoted(spellings)} are kept together: {whole!r}")
 
     joined, taken = [], set()
     for song in found:
-        artist = tidy(_commonest(artists[spelling_key(song.artist)]))
+        artist = chosen[spelling_key(song.artist)]
         album, name = tidy(song.album), tidy(song.name)
         spellings = albums[_album_key(song)]
         if len(spellings) > 1:
@@ -436,9 +444,9 @@ def _join_spellings(found: Sequence[_Found]) -> list[_Found]:
             name = f"{behind} - {name}" if behind else name
             album = main_album(tidy(_commonest(spellings)))
         stem, suffix, number = PurePath(name).stem, PurePath(name).suffix, 2
-        while (artist, album, name) in taken:
+        while (artist, album, spelling_key(name)) in taken:  # a folder may not tell case
             name, number = f"{stem} ({number}){suffix}", number + 1
-        taken.add((artist, album, name))
+        taken.add((artist, album, spelling_key(name)))
         joined.append(_Found(song.file, artist, album, name))
     return joined
 

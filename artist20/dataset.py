@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from artist20 import UserError, audio, printable
+from artist20 import Note, UserError, audio, printable
 from artist20.artifacts import (
     N_FOLDS,
     parse_json,
@@ -28,6 +28,7 @@ from artist20.artifacts import (
 )
 
 SPLITS = ("train", "val")
+NO_NAMES = ("", ".", "..")  # of folders: " .. ", tidied, would lead out of the data folder
 
 # What NAS systems, macOS, Windows and Linux keep in folders of music, beside hidden folders.
 SERVICE_FOLDERS = (
@@ -104,17 +105,21 @@ def spelling_key(name: str) -> str:
 def tidy(name: str) -> str:
     """Return a name in NFC, and without outer spaces unless it is nothing else."""
     name = unicodedata.normalize("NFC", name)
-    return name.strip() or name
+    return name if name.strip() in NO_NAMES else name.strip()
 
 
 def find_files(folder: Path) -> list[Path]:
     """List what lies below a folder, sorted, but for hidden and :data:`SERVICE_FOLDERS`.
 
-    Links are followed, each folder is entered once.
+    Links are followed, each folder is entered once. Of one that may not be read a note is given.
     """
+
+    def say(error: OSError) -> None:
+        warnings.warn(Note(f"left out {printable(error.filename)}: {error.strerror}"), stacklevel=1)
+
     files: list[Path] = []
     entered: set[str] = set()
-    for here, folders, names in os.walk(folder, followlinks=True):
+    for here, folders, names in os.walk(folder, onerror=say, followlinks=True):
         real = os.path.realpath(here)
         if real in entered:
             folders.clear()

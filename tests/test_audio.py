@@ -244,6 +244,7 @@ VARIABLE = {"bitrate_mode": "VARIABLE", "compression_level": 0.2}
         "header of half the frames",
         "header of twice the frames",
         "joined MP3s",
+        "joined MP3s with tags",
         "another rate and mono behind stereo",
         "chained Ogg",
         "chained Opus",
@@ -251,6 +252,7 @@ VARIABLE = {"bitrate_mode": "VARIABLE", "compression_level": 0.2}
         "two ID3 tags",
         "APETAGEX behind",
         "LYRICS200 behind",
+        "ID3 tag behind",
     ],
 )
 def test_a_wrong_or_missing_length_cuts_nothing_off(tmp_path, kind):
@@ -261,8 +263,10 @@ def test_a_wrong_or_missing_length_cuts_nothing_off(tmp_path, kind):
         data = mp3(tmp_path, seconds, **VARIABLE)
         whole = int.from_bytes(data[data.index(b"Xing") + 8 :][:4])
         data = announcing(data, {"no": 0, "half": whole // 2, "twice": 2 * whole}[kind.split()[2]])
-    elif kind == "joined MP3s":
-        data = 2 * mp3(tmp_path, seconds / 2)
+    elif kind.startswith("joined MP3s"):
+        size, picture = b"\x06\x0d\x20", np.random.default_rng(0).bytes(100_000)
+        tag = b"ID3\x04\0\0\0" + size + picture if kind.endswith("tags") else b""
+        data = 2 * (tag + mp3(tmp_path, seconds / 2))
     elif kind == "another rate and mono behind stereo":
         data = mp3(tmp_path, 4, 24_000, 2) + mp3(tmp_path, 4, 44_100, 1) + mp3(tmp_path, 4, 24_000)
     elif kind.startswith("chained"):
@@ -276,6 +280,9 @@ def test_a_wrong_or_missing_length_cuts_nothing_off(tmp_path, kind):
         data = bytearray(file.read_bytes())
         data[21] &= 0xF0  # the first 4 of 36 bits: the number of samples, in STREAMINFO
         data[22:26] = bytes(4)
+    elif kind == "ID3 tag behind":
+        picture = np.random.default_rng(0).bytes(100_000)
+        data = mp3(tmp_path, seconds) + b"ID3\x04\0\0\0\x06\x0d\x20" + picture
     elif kind == "two ID3 tags":
         data = 2 * (b"ID3\x04\0\0\0\0\x07\x68" + bytes(1000)) + mp3(tmp_path, seconds)
     else:
@@ -358,6 +365,8 @@ def test_silence_is_told_and_so_are_channels_that_cancel_out(tmp_path):
         ("silent", np.zeros_like(tone), "is silent throughout"),
         ("silent stereo", np.zeros((RATE, 2)), "is silent throughout"),
         ("one click", np.append(np.zeros(5 * RATE), 0.01), None),
+        ("very soft", 1e-4 * tone, None),
+        ("nearly opposite", np.stack([tone, -0.97 * tone], 1), None),  # 36 dB below
     ):
         soundfile.write(tmp_path / f"{name}.wav", waveform, RATE)
         said = [(note.reason, note.damaged) for note in notes_of(tmp_path / f"{name}.wav")]

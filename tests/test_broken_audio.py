@@ -16,7 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import task1_train
-from artist20 import UserError, artifacts, audio, classical, collection, dataset, panns, printable
+from artist20 import (
+    Note,
+    UserError,
+    artifacts,
+    audio,
+    classical,
+    collection,
+    dataset,
+    panns,
+    printable,
+)
 
 RATE = 16_000
 MP3 = "song.mp3"
@@ -111,7 +121,7 @@ def test_a_download_whose_second_half_never_came_is_a_problem(tmp_path, songs, k
 # --- damaged within ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["mp3", "m4a"])
+@pytest.mark.parametrize("kind", ["mp3", "m4a", "flac"])
 @pytest.mark.parametrize("garbage", [b"\0", b"\xff", b"text "])
 def test_damage_in_the_middle_is_skipped_and_counted(tmp_path, songs, kind, garbage):
     data, middle = songs[kind], len(songs[kind]) // 2
@@ -121,6 +131,47 @@ def test_damage_in_the_middle_is_skipped_and_counted(tmp_path, songs, kind, garb
     assert 2.0 * RATE < len(waveform) < 3.2 * RATE
     (problem,) = collection.examine(file).problems
     assert re.fullmatch(r"has \d+ damaged frames?, the first at 1\.\d s: skipped", problem)
+
+
+def test_a_lost_page_of_an_ogg_is_damage(tmp_path, songs):
+    pages = re.split(b"(?=OggS)", songs["ogg"])
+    (tmp_path / "a.ogg").write_bytes(b"".join(pages[:4] + pages[5:]))
+    assert len(pages) > 6
+    (problem,) = collection.examine(tmp_path / "a.ogg").problems
+    assert re.fullmatch(r"has 1 damaged frame, the first at 0\.\d s: skipped", problem)
+
+
+def test_what_comes_before_an_end_that_ffmpeg_cannot_get_to_is_kept(tmp_path):
+    file = tmp_path / "a.wv"
+    encode(file, "wavpack", noise(12))
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2] + bytes(len(data) // 2))
+    examined = collection.examine(file)
+    assert examined.seconds == pytest.approx(6, abs=2.1)
+    (problem,) = examined.problems
+    assert problem.startswith(f"cannot be decoded beyond {examined.seconds:.1f} s: ")
+
+
+def test_a_file_of_nothing_but_damaged_frames_is_no_silence(tmp_path, songs):
+    data = songs["m4a"]
+    start = data.index(b"mdat") + 4
+    end = start - 8 + int.from_bytes(data[start - 8 : start - 4])
+    (tmp_path / "a.m4a").write_bytes(data[:start] + b"\xff" * (end - start) + data[end:])
+    reason = "cannot be decoded: FFmpeg can read none of its frames"
+    assert load_or_reason(tmp_path / "a.m4a") == reason
+
+
+def test_of_an_endless_end_only_a_little_is_read(tmp_path, songs):
+    (tmp_path / MP3).write_bytes(songs["mp3"])
+    os.truncate(tmp_path / MP3, len(songs["mp3"]) + 50 * 2**20)
+    tracemalloc.start()
+    try:
+        (problem,) = collection.examine(tmp_path / MP3).problems
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert problem.startswith(f"ends in {50 * 2**20} bytes without sound")
+    assert peak < 10 * 2**20
 
 
 def test_damage_is_a_problem_of_the_check_and_a_line_of_a_script(tiny_copy, songs, capsys):
@@ -312,6 +363,19 @@ def test_a_file_that_may_not_be_read_is_said_to_be_so(tmp_path, monkeypatch, son
     said = as_nobody(tmp_path, lambda: str(load_or_reason(Path(MP3))))
     assert said == "cannot be decoded: Permission denied"
     assert as_nobody(tmp_path, lambda: dataset.content_key(Path(MP3))) == f"no content: {MP3}"
+
+
+def test_a_folder_that_may_not_be_read_is_noted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("music/closed").mkdir(parents=True)
+    Path("music/closed").chmod(0)
+
+    def note() -> str:
+        with pytest.warns(Note) as caught:
+            assert dataset.find_files(Path("music")) == []
+        return str(caught[0].message)
+
+    assert as_nobody(tmp_path, note) == "left out music/closed: Permission denied"
 
 
 NAMES = [

@@ -447,8 +447,10 @@ def test_an_artist_of_several_spellings_is_one(tmp_path, capsys, spellings, chos
         ("Wall CD1", "Wall CD2"),
         ("Wall_Disc_1", "Wall_Disc_2"),
         ("Wall [Disk One]", "Wall [Disk Two]"),
+        ("Wall (Disc 1 of 2)", "Wall (Disc 2 of 2)"),
         ("Wall - cd 1", "wall - CD 2"),
         ("Wall/CD1", "Wall/CD2"),
+        ("Wall/Disc 1 - Early", "Wall/Disc 2 - Late"),
         ("Wall", "Wall (Deluxe Edition)"),
         ("Wall", "Wall [2011 Remaster]"),
         ("Wall (Remastered) (Disc 1)", "Wall (Disc 2) [Remastered]"),
@@ -464,7 +466,9 @@ def test_discs_and_editions_of_an_album_are_one_album(tmp_path, capsys, folders)
         assert len(parts) == 1
         assert str(parts).count("/A/Wall/") == 4
     if "/" not in folders[0]:
-        assert "are kept together: 'Wall'" in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert "\nA: " in printed
+        assert "are kept together: 'Wall'" in printed
 
 
 @pytest.mark.parametrize(
@@ -473,6 +477,36 @@ def test_discs_and_editions_of_an_album_are_one_album(tmp_path, capsys, folders)
 )
 def test_an_album_of_its_own_name_keeps_it(name):
     assert collection.main_album(name) == name
+
+
+def test_songs_whose_names_differ_in_case_alone_get_others(tmp_path):
+    music = make_tree(two_artists(tmp_path / "music"), "A/Wall/Song.mp3", "A/wall/song.mp3")
+    assert split(music, tmp_path / "mine") == 0
+    names = str(listed(tmp_path / "mine"))
+    assert "A/Wall/Song.mp3" in names
+    assert "A/Wall/song (2).mp3" in names
+
+
+def test_no_name_leads_out_of_the_data_folder(tmp_path):
+    paths = (f"{artist}/{album}/1.mp3" for artist in (".. ", " .") for album in (".. ", "x"))
+    music = make_tree(two_artists(tmp_path / "music"), *paths)
+    make_tree(music, ".. /..(CD1)/1.mp3", ".. /..(CD2)/1.mp3")
+    assert split(music, tmp_path / "mine") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "music"]
+    assert {song.artist for song in dataset.read_split(tmp_path / "mine", "train")} == {
+        *(".. ", " .", "A", "B")
+    }
+
+
+def test_artists_are_named_in_a_line(tmp_path, capsys):
+    music = two_artists(tmp_path / "music")
+    make_tree(music, "one\nalbum/x/1.mp3")
+    make_tree(music, *(f"VA feat.\n{n}/{album}/1.mp3" for n in "1" for album in "xy"))
+    assert split(music, tmp_path / "mine", "--test") == 0
+    printed = capsys.readouterr().out
+    assert "left out one\\nalbum: 1 album" in printed
+    assert "note: VA feat.\\n1 may be several" in printed
+    assert "\nVA feat.\\n1 has 2 albums" in printed
 
 
 def test_a_disc_without_another_keeps_its_name(tmp_path):
@@ -502,6 +536,16 @@ def test_a_recording_that_comes_twice_is_kept_once(tmp_path, capsys):
             ("Various/1/hit.mp3", "B/x/1.mp3"),
         )
     ]
+
+
+def test_songs_of_silence_are_not_the_same(tmp_path, capsys):
+    music = two_artists(tmp_path / "music")
+    for album in "xy":
+        soundfile.write(music / "A" / album / "pause.wav", np.zeros(16_000), 16_000)
+    assert split(music, tmp_path / "mine") == 0
+    assert "left out" not in capsys.readouterr().out
+    collection.main(["check", str(tmp_path / "mine")])
+    assert "the same recording" not in capsys.readouterr().out
 
 
 def test_songs_that_begin_alike_are_not_the_same(tmp_path, capsys):
@@ -574,6 +618,9 @@ def test_one_artists_folder_is_told_by_its_tags_or_discs(tmp_path):
         tag(file, "Queen")
     with pytest.raises(UserError, match=r"Queen holds one artist's albums: pass its parent"):
         split(music, tmp_path / "mine")
+    for broken in (b"", b"no music"):  # tells no artist
+        (music / "Jazz" / "3.mp3").write_bytes(broken)
+        assert split(music, tmp_path / f"mine{len(broken)}") == 0
     discs = make_tree(tmp_path / "Pink", "Wall/CD1/1.mp3", "Wall/CD2/1.mp3", "Live/Disc 1/1.mp3")
     with pytest.raises(UserError, match=r"Pink holds one artist's albums: pass its parent"):
         split(discs, tmp_path / "mine")

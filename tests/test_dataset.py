@@ -159,11 +159,13 @@ def test_read_train_val_needs_artists_that_can_be_told_apart(tiny_copy):
     assert second in dataset.class_names(dataset.read_split(tiny_copy, "train"))
 
 
-def test_read_test(tiny_copy):
+def test_read_test(tiny_copy, capsys):
     (tiny_copy / "test" / "notes.txt").write_text("not a song")
     (tiny_copy / "test" / "._001.mp3").write_text("macOS's notes on a song")
     (tiny_copy / "test" / "003.mp3").rename(tiny_copy / "test" / "003.MP3")
     songs = dataset.read_test(tiny_copy)
+    line = f"note: no audio, left out of {tiny_copy / 'test'}: 1 .txt; the first is notes.txt\n"
+    assert capsys.readouterr().out == line
     assert list(songs) == ["001", "002", "003"]
     assert songs["001"] == tiny_copy / "test" / "001.mp3"
     shutil.copyfile(songs["001"], tiny_copy / "test" / "001.flac")
