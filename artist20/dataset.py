@@ -422,7 +422,7 @@ def describe(data_dir: Path) -> dict[str, object]:
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{marker} does not say 'name' and 'synthesised'") from None
     paths = sorted(path for split in SPLITS for path in read_list(data_dir, split))
-    digest = hashlib.sha256("\n".join(paths).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join(paths).encode(errors="surrogatepass")).hexdigest()
     name = data_dir.resolve().name
     if digest == ARTIST20_LISTS:
         name = "artist20"
