@@ -19,7 +19,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path, PurePath
 from typing import TypeVar
 
@@ -43,6 +42,8 @@ from artist20.dataset import (
 )
 
 T = TypeVar("T")
+
+MOST_NAMED = 5  # of songs that are the same
 
 # What stands behind an album's name on its discs and editions: "Wall (Disc 1)", "Wall_CD2", "Jazz
 # [Deluxe Edition]". Editions are in brackets: "Remastered" may be an album's name.
@@ -248,21 +249,23 @@ def _quoted(names: Iterable[str]) -> str:
 def _same_recordings(
     data_dir: Path, parts: Sequence[_Part], checked: dict[Path, Examined]
 ) -> tuple[list[str], list[str]]:
-    """List the pairs of songs that sound the same: those in two parts, and those in one."""
-    same = defaultdict(list)
+    """List the songs that sound the same, in a line each: those in several parts, those in one."""
+    same: dict[str, dict[Path, str]] = defaultdict(dict)
     for part in parts:
         for file in part.files:
             if file in checked and checked[file].sound:
-                same[checked[file].sound].append((part.split, file))
+                same[checked[file].sound].setdefault(file, part.split)
     across, within = [], []
     for group in same.values():
-        for (split, file), (other_split, other) in combinations(group, 2):
-            names = [printable(path.relative_to(data_dir)) for path in (file, other)]
-            line = f"{names[0]} and {names[1]} are the same recording"
-            if split == other_split:
-                within.append(line)
-            elif file != other:  # a song in both lists is a problem of its own
-                across.append(f"{line}, in {split} and {other_split}")
+        names = [f"{printable(file.relative_to(data_dir))}" for file in group]
+        if len(group) > MOST_NAMED:
+            names[MOST_NAMED:] = [f"{len(group) - MOST_NAMED} more"]
+        line = f"{', '.join(names[:-1])} and {names[-1]} are the same recording"
+        splits = list(dict.fromkeys(group.values()))
+        if len(splits) > 1:
+            across.append(f"{line}, in {' and '.join(splits)}")
+        elif len(group) > 1:
+            within.append(line)
     return across, within
 
 

@@ -1,8 +1,8 @@
-"""How time and memory grow with lists of up to 100,000 songs, where no song is heard.
+"""How time and memory grow with lists of up to 100,000 songs, of which hardly anything is heard.
 
-All songs are links to one short file, so that what is left is bookkeeping: finding, checking,
-hashing, indexing, writing. Features of the one file are computed once. The cache and the
-predictions are of songs that differ in their numbers alone. Every row is a process of its own;
+All songs are noise of 50 ms, each another, so that what is left is nearly all bookkeeping: finding,
+checking, hashing, indexing, writing. The cache and the predictions are of songs that differ in
+their numbers alone. Every row is a process of its own;
 time is that of the CPUs, of all its processes, and memory the largest sum of their proportional
 set sizes.
 
@@ -10,13 +10,13 @@ set sizes.
 """
 
 import argparse
-import os
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import scipy.io.wavfile
 from measure import run
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -25,20 +25,18 @@ sys.path.insert(0, str(REPOSITORY))
 from artist20 import artifacts, audio, cli
 
 N_ARTISTS, SONGS_PER_ALBUM = 20, 10
-LINKS_PER_FILE = 10_000  # some file systems allow 65,000
+SAMPLES = audio.SAMPLE_RATE // 20
 
 
 def make_music(folder: Path, n_songs: int) -> None:
-    """Make an ``artist/album/song`` tree of links to one song of a second."""
-    noise = np.random.default_rng(0).normal(0, 0.1, audio.SAMPLE_RATE).astype(np.float32)
+    """Make an ``artist/album/song`` tree of songs of 50 ms."""
+    rng = np.random.default_rng(0)
     for i in range(n_songs):
-        if i % LINKS_PER_FILE == 0:
-            source = folder / f"source-{i}.mp3"
-            audio.write(source, noise)
         album = folder / "music" / f"artist {i % N_ARTISTS:02}"
         album /= f"album {i // N_ARTISTS // SONGS_PER_ALBUM:04}"
         album.mkdir(parents=True, exist_ok=True)
-        os.link(source, album / f"{i:06}.mp3")
+        noise = rng.integers(-3000, 3000, SAMPLES, dtype=np.int16)
+        scipy.io.wavfile.write(album / f"{i:06}.wav", audio.SAMPLE_RATE, noise)
 
 
 def fill_store(folder: Path, n_songs: int) -> None:
@@ -67,7 +65,7 @@ def write_predictions(folder: Path, n_songs: int) -> None:
 
 
 STEPS: dict[str, Callable[[Path, int], None]] = {
-    "music, made of links": make_music,
+    "music, made": make_music,
     "cache, written and opened": fill_store,
     "predictions, written and read": write_predictions,
 }
@@ -83,8 +81,8 @@ def rows(folder: Path) -> dict[str, list[str]]:
     where = ["--data-dir", data, "--results-dir", str(folder / "results"), "--device", "cpu"]
     return {
         music: [*step, music],
-        "dataset split": [python, "-m", "artist20.collection", *split],
-        "dataset check": [python, "-m", "artist20.collection", "check", data],
+        "collection split": [python, "-m", "artist20.collection", *split],
+        "collection check": [python, "-m", "artist20.collection", "check", data],
         "task1_preprocessing, anew": [python, script, *where],
         "task1_preprocessing, again": [python, script, *where],
         **{name: [*step, name] for name in others},
