@@ -16,8 +16,6 @@ status is 1.
     python task1_gen_report.py
 """
 
-from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
-
 import argparse
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -29,16 +27,27 @@ import numpy as np
 
 from artist20 import (
     UserError,
-    artifacts,
+    cli,
     comparison,
     dataset,
     evaluation,
     figures,
     figures_confusion,
     map_report,
+    runtime,
 )
-from artist20.artifacts import Predictions
 from artist20.figures import Drawing
+from artist20.results import (
+    ABLATION_FORM,
+    TASK1_LEVELS,
+    TITLES,
+    Predictions,
+    check_features,
+    read_metrics,
+    read_predictions,
+    read_record,
+    task1_dir,
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ class Results:
     @property
     def names(self) -> list[str]:
         """The models, for people."""
-        return [artifacts.TITLES[name] for name in self.metrics["models"]]
+        return [TITLES[name] for name in self.metrics["models"]]
 
     @property
     def of_segments(self) -> str:
@@ -128,7 +137,7 @@ def confusion_matrix(results: Results) -> Iterator[Drawing]:
     name = results.metrics["best_in_cv"] if results.of_segments else "svm"
     if name not in results.metrics["models"]:  # which main() says
         return
-    predictions, model = results.predictions, artifacts.TITLES[name]
+    predictions, model = results.predictions, TITLES[name]
     figure = figures_confusion.confusion_matrix(
         evaluation.confusion_matrix(predictions.scores[name], predictions.labels),
         predictions.classes,
@@ -181,13 +190,13 @@ def album_effect(results: Results) -> Iterator[Drawing]:
 def ablation(results: Results) -> Iterator[Drawing]:
     """Draw what families of features are worth."""
     path = results.folder / "ablation.json"
-    ablation = artifacts.read_record(path, results.made_by, artifacts.ABLATION_FORM)
+    ablation = read_record(path, results.made_by, ABLATION_FORM)
     if not ablation["complete"]:
         raise UserError(f"{path} is not finished: run {results.made_by} again")
     best, families = results.metrics["best_in_cv"], ablation["families"]
     if ablation["settings"]["model"] != best:
         raise UserError(f"{path} is of another model than {best}: run {results.made_by} again")
-    model = artifacts.TITLES[best]
+    model = TITLES[best]
     figure = figures.ablation(
         [f"{family} ({row['n_features']})" for family, row in families.items()],
         *(
@@ -223,7 +232,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_results_option(parser)
     cli.add_assets_option(parser)
     parser.add_argument(
-        "--level", choices=artifacts.TASK1_LEVELS, default="song", help="as in task1_train.py"
+        "--level", choices=TASK1_LEVELS, default="song", help="as in task1_train.py"
     )
     return parser.parse_args()
 
@@ -231,11 +240,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Run the stage."""
     args = parse_args()
-    folder = artifacts.task1_dir(args.results_dir, args.level)
+    folder = task1_dir(args.results_dir, args.level)
     made_by = "task1_train.py" + (" --level segment" if args.level == "segment" else "")
-    metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
-    predictions = artifacts.read_predictions(folder / "val_predictions.json", made_by)
-    artifacts.check_features(metrics, args.results_dir, made_by)
+    metrics = read_metrics(folder / "metrics.json", made_by)
+    predictions = read_predictions(folder / "val_predictions.json", made_by)
+    check_features(metrics, args.results_dir, made_by)
     for name, row in metrics["models"].items():
         comparison.check_reached(folder, name, row, predictions, made_by)
     stage = str(folder.relative_to(args.results_dir))
@@ -249,10 +258,10 @@ def main() -> int:
         [partial(with_prefix, prefix, part) for part in drawings], args.assets_dir, args.format
     )
     for name, reason in metrics["left_out"].items():
-        print(f"left out: {artifacts.TITLES[name]} ({reason})")
+        print(f"left out: {TITLES[name]} ({reason})")
         status = 1
     return status
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

@@ -13,15 +13,14 @@ a run that was stopped goes on where it was.
     python task1_preprocessing.py --data-dir data/artist20
 """
 
-from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
-
 import argparse
 import time
 from pathlib import Path
 from typing import Any
 
-from artist20 import artifacts, dataset, features, parallel, store
+from artist20 import cli, dataset, distributed, features, results, runtime, store
 from artist20.dataset import Song
+from artist20.files import only_writer, write_json
 
 
 def choose_songs(
@@ -40,7 +39,7 @@ def choose_songs(
     data = dataset.summary(args.data_dir, train, val, used, args.limit, left_out)
     made = folder / "preprocessing.json"
     if made.is_file() and not args.overwrite:
-        before = artifacts.read_metrics(made, "task1_preprocessing.py --overwrite")
+        before = results.read_metrics(made, "task1_preprocessing.py --overwrite")
         this, other = (
             {"dataset": dataset.identity(of), "feature_version": version}
             for of, version in (
@@ -48,17 +47,17 @@ def choose_songs(
                 (before["dataset"], before["feature_version"]),
             )
         )
-        artifacts.check_same_settings(other, this, made)
+        results.check_same_settings(other, this, made)
     return {"train": train, "val": val}, data
 
 
 def preprocess(args: argparse.Namespace, folder: Path) -> None:
     """Compute, or take from the cache, the features of both splits, and write them."""
     started = time.monotonic()
-    device = parallel.start(cli.choose_device(args.device))
+    device = distributed.start(runtime.choose_device(args.device))
     train, val = dataset.read_train_val(args.data_dir, args.limit)
     everything = [*train, *val]
-    hashes = parallel.on_main(lambda: dataset.content_keys(everything))
+    hashes = distributed.on_main(lambda: dataset.content_keys(everything))
     keys = dict(zip(everything, hashes, strict=True))
     if not args.skip_unreadable:
         choose_songs(args, folder, keys, {})  # refuses, if it does, before any work
@@ -69,29 +68,29 @@ def preprocess(args: argparse.Namespace, folder: Path) -> None:
     units_of = features.cached_units(folder / "cache", files, device, args.workers, reasons)
     left_out = dataset.find_unreadable(everything, hashes, reasons, args.skip_unreadable)
     splits, data = choose_songs(args, folder, keys, left_out)
-    if not parallel.is_main():
+    if not distributed.is_main():
         return
     for of_song in units_of.values():
         store.check_finite(of_song, folder / "cache")
     made = folder / "preprocessing.json"
-    with artifacts.only_writer(folder):
+    with only_writer(folder):
         made.unlink(missing_ok=True)  # it is there again when all arrays are
-        artifacts.write_json(folder / "feature_names.json", features.FEATURE_NAMES)
+        write_json(folder / "feature_names.json", features.FEATURE_NAMES)
         for split, songs in splits.items():
             units = [units_of[keys[song]] for song in songs]
             n_features = len(features.FEATURE_NAMES)
             X = (features.merge_units(of_song, 1)[0, :n_features] for of_song in units)
-            artifacts.write_features(folder, split, X, units, songs)
+            results.write_features(folder, split, X, units, songs)
             print(f"{split}: {len(songs)} songs x {n_features} features")
-        artifacts.write_json(
+        write_json(
             made,
             {
                 "dataset": data,
-                "arrays": artifacts.feature_hashes(folder),
+                "arrays": results.feature_hashes(folder),
                 "feature_version": features.VERSION,
-                "command": cli.command(),
-                "versions": cli.versions(),
-                "device": cli.device_name(device),
+                "command": runtime.command(),
+                "versions": runtime.versions(),
+                "device": runtime.device_name(device),
                 "seconds": round(time.monotonic() - started, 1),
             },
         )
@@ -113,9 +112,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the stage."""
     args = parse_args()
-    folder = artifacts.task1_dir(args.results_dir)
+    folder = results.task1_dir(args.results_dir)
     preprocess(args, folder)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

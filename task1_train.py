@@ -19,8 +19,6 @@ RESULTS_DIR/task1/segment.
     python task1_train.py --level segment
 """
 
-from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
-
 import argparse
 import time
 from itertools import product
@@ -30,9 +28,19 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import ParameterGrid
 
-from artist20 import UserError, artifacts, classical, dataset, evaluation, features
-from artist20.artifacts import FeatureSet
+from artist20 import (
+    UserError,
+    classical,
+    cli,
+    dataset,
+    evaluation,
+    features,
+    files,
+    results,
+    runtime,
+)
 from artist20.classical import Rows
+from artist20.results import FeatureSet
 
 
 def read_rows(
@@ -46,7 +54,7 @@ def read_rows(
             rows[split] = Rows(songs.X, index, songs.y, songs.albums, songs.names)
         else:
             width = len(features.UNIT_NAMES)
-            units, unit_songs = artifacts.read_units(folder, split, len(songs.y), width)
+            units, unit_songs = results.read_units(folder, split, len(songs.y), width)
             rows[split] = classical.cut_segments(units, unit_songs, songs.y, songs.albums, **cut)
     return rows
 
@@ -59,7 +67,7 @@ def choose_segments(
     workers: int,
 ) -> dict[str, Any]:
     """Choose the segments' length, and whether covariances help, by cross-validation."""
-    search_file = artifacts.task1_dir(args.results_dir, "segment") / "search_segments.json"
+    search_file = results.task1_dir(args.results_dir, "segment") / "search_segments.json"
     point = {"C": [classical.CHOOSER_C]}
     settings = {
         **settings,
@@ -89,7 +97,7 @@ def choose_segments(
             label=f"segments of {seconds:g} s" + (" + covariance" if covariance else ""),
         )
         candidates.append({**found[0], "params": cut})
-        artifacts.write_json(search_file, {"settings": settings, "candidates": candidates})
+        files.write_json(search_file, {"settings": settings, "candidates": candidates})
     candidates.sort(key=lambda row: -row["mean"])
     for row in candidates:
         print(f"{row['params']}: {row['mean']:.1%} in cross-validation")
@@ -116,8 +124,8 @@ def find_room(
     n_features = len(features.FEATURE_NAMES)
     if args.level == "segment":
         n_features += len(features.COVARIANCE_NAMES)
-    folder = artifacts.task1_dir(args.results_dir, args.level)
-    memory = cli.machine_memory()
+    folder = results.task1_dir(args.results_dir, args.level)
+    memory = runtime.machine_memory()
     workers, left_out = {}, {}
     for name, grid in classical.GRIDS[args.level].items():
         per_process = classical.memory_needed(name, grid, n_rows, n_features, n_artists)
@@ -150,8 +158,8 @@ def find_room(
 def read_record(path: Path, settings: dict[str, Any], form: dict[str, Any]) -> dict[str, Any]:
     """Read what an earlier run of this script left, if it was a run of the same settings."""
     form = {"settings": dict, **form}
-    record = artifacts.read_record(path, "task1_train.py --overwrite", form)
-    artifacts.check_same_settings(record["settings"], settings, path)
+    record = results.read_record(path, "task1_train.py --overwrite", form)
+    results.check_same_settings(record["settings"], settings, path)
     return record
 
 
@@ -182,7 +190,7 @@ def search_and_fit(
     held_out : np.ndarray
         (n_songs, n_classes) probabilities of the training songs, each scored unseen.
     """
-    folder = artifacts.task1_dir(args.results_dir, args.level)
+    folder = results.task1_dir(args.results_dir, args.level)
     model_file, search_file = folder / f"{name}.skops", folder / f"search_{name}.json"
     held_out_file = folder / f"held_out_{name}.npy"
     grid = classical.GRIDS[args.level][name]
@@ -199,13 +207,13 @@ def search_and_fit(
             "seconds": float,
         }
         record = read_record(search_file, settings, form)
-        held_out = artifacts.read_array(held_out_file, "task1_train.py --overwrite")
+        held_out = files.read_array(held_out_file, "task1_train.py --overwrite")
         fit = held_out.shape == (len(train.y), len(classes)) and held_out.dtype.kind == "f"
         if not (record["candidates"] and fit and np.isfinite(held_out).all()):
             raise UserError(
                 f"{search_file.name} and {held_out_file} do not fit: run task1_train.py --overwrite"
             )
-        model = artifacts.read_sklearn(model_file, classes.tolist(), train.X.shape[1])
+        model = results.read_sklearn(model_file, classes.tolist(), train.X.shape[1])
         print(f"{name}: is there already, not searched again")
         return model, record, held_out
     started = time.monotonic()
@@ -234,9 +242,9 @@ def search_and_fit(
         "folds_by": {args.cv: candidates[0], other: beside},
         "temperature": temperature,
     }
-    artifacts.write_array(held_out_file, evaluation.calibrated(logits, temperature))
-    artifacts.write_sklearn(model_file, model)
-    artifacts.write_json(search_file, record)
+    files.write_array(held_out_file, evaluation.calibrated(logits, temperature))
+    files.write_sklearn(model_file, model)
+    files.write_json(search_file, record)
     return model, record, evaluation.calibrated(logits, temperature)
 
 
@@ -252,11 +260,11 @@ def explain(
 
     It is written anew after each family, so that a stopped run goes on with the next.
     """
-    file = artifacts.task1_dir(args.results_dir, args.level) / "ablation.json"
+    file = results.task1_dir(args.results_dir, args.level) / "ablation.json"
     params = settings["params"]
     families = {}
     if file.is_file():
-        before = read_record(file, settings, artifacts.ABLATION_FORM)
+        before = read_record(file, settings, results.ABLATION_FORM)
         if before["complete"]:
             print(f"{file}: is there already, not measured again")
             return
@@ -272,19 +280,19 @@ def explain(
         families[family] = {**worth, **lost[family]}
         complete = len(families) == len(lost)
         record = {"settings": settings, "complete": complete, "families": families}
-        artifacts.write_json(file, record)
+        files.write_json(file, record)
 
 
 def train_all(args: argparse.Namespace) -> None:
     """Read the features, check that they are whole, and fit the models on them."""
     started = time.monotonic()
-    folder = artifacts.task1_dir(args.results_dir)
+    folder = results.task1_dir(args.results_dir)
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: run task1_preprocessing.py first")
-    with artifacts.only_writer(folder):  # nor may the features be replaced meanwhile
-        splits = {split: artifacts.read_features(folder, split) for split in dataset.SPLITS}
-        prepared = artifacts.read_metrics(folder / "preprocessing.json", "task1_preprocessing.py")
-        arrays = artifacts.feature_hashes(folder)
+    with files.only_writer(folder):  # nor may the features be replaced meanwhile
+        splits = {split: results.read_features(folder, split) for split in dataset.SPLITS}
+        prepared = results.read_metrics(folder / "preprocessing.json", "task1_preprocessing.py")
+        arrays = results.feature_hashes(folder)
         changed = [name for name in arrays if prepared["arrays"].get(name) != arrays[name]]
         if changed:
             raise UserError(
@@ -302,8 +310,8 @@ def train_models(
     started: float,
 ) -> None:
     """Fit the models, print their table, write predictions and metrics."""
-    made = artifacts.task1_dir(args.results_dir)  # by task1_preprocessing.py
-    folder = artifacts.task1_dir(args.results_dir, args.level)
+    made = results.task1_dir(args.results_dir)  # by task1_preprocessing.py
+    folder = results.task1_dir(args.results_dir, args.level)
     classes = np.unique(splits["train"].y)
     labels = np.searchsorted(classes, splits["val"].y)
     n_songs = n_rows = len(splits["train"].y)
@@ -311,7 +319,7 @@ def train_models(
         f"{n_songs} training songs, {len(splits['val'].y)} validation songs, {len(classes)} artists"
     )
     if args.level == "segment":  # at most; how many there will be is chosen
-        n_rows = len(artifacts.read_units(made, "train", n_songs, len(features.UNIT_NAMES))[0])
+        n_rows = len(results.read_units(made, "train", n_songs, len(features.UNIT_NAMES))[0])
     workers, left_out = find_room(args, n_songs, n_rows, len(classes))
     if args.overwrite:  # so that the same command without it goes on, should this one be stopped
         for file in ("metrics.json", "val_predictions.json", "cv_predictions.json"):
@@ -378,9 +386,9 @@ def train_models(
     best = max(models, key=lambda name: models[name]["cv_top1"])
     for split, of_split in (("val", scores), ("cv", held_out)):
         songs = splits["val" if split == "val" else "train"].songs
-        artifacts.write_predictions(
+        results.write_predictions(
             folder / f"{split}_predictions.json",
-            artifacts.Predictions(classes.tolist(), songs, of_split),
+            results.Predictions(classes.tolist(), songs, of_split),
         )
     metrics = {
         "models": models,
@@ -394,9 +402,9 @@ def train_models(
             "arrays": arrays,
             **cut,
         },
-        **cli.provenance(args, data, f"CPU, {args.workers} processes", started),
+        **runtime.provenance(args, data, f"CPU, {args.workers} processes", started),
     }
-    artifacts.write_json(folder / "metrics.json", metrics)
+    files.write_json(folder / "metrics.json", metrics)
     explained = {**settings, "model": best, "params": models[best]["params"]}
     explain(best, fitted[best], rows, explained, args, workers[best])
     report = "task1_gen_report.py" + (" --level segment" if args.level == "segment" else "")
@@ -411,7 +419,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_workers_option(parser)
     parser.add_argument(
         "--level",
-        choices=artifacts.TASK1_LEVELS,
+        choices=results.TASK1_LEVELS,
         default="song",
         help="whether a row of features is a song, as in the homework, or a few seconds of one",
     )
@@ -431,4 +439,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, "the same command, without --overwrite, goes on with the next model")
+    runtime.run(main, "the same command, without --overwrite, goes on with the next model")

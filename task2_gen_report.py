@@ -14,8 +14,6 @@ What there are no results for is named, and the exit status is 1.
     python task2_gen_report.py
 """
 
-from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
-
 import argparse
 from collections.abc import Iterator
 from functools import partial
@@ -26,7 +24,7 @@ import torch
 from artist20 import (
     UserError,
     architecture,
-    artifacts,
+    cli,
     comparison,
     dataset,
     figures,
@@ -34,6 +32,8 @@ from artist20 import (
     map_report,
     network_report,
     panns,
+    results,
+    runtime,
 )
 from artist20.figures import Drawing
 from artist20.models import EmbeddingMLP
@@ -41,8 +41,8 @@ from artist20.models import EmbeddingMLP
 
 def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     """Draw the backbone and the classifier."""
-    metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
-    checkpoint = artifacts.read_checkpoint(folder / "best.pt", made_by)
+    metrics = results.read_metrics(folder / "metrics.json", made_by)
+    checkpoint = results.read_checkpoint(folder / "best.pt", made_by)
     form = {
         "kind": "panns",
         "config": {
@@ -53,9 +53,9 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
             "pooled": bool,
         },
     }
-    if not artifacts.has_form(checkpoint, form):
+    if not results.has_form(checkpoint, form):
         raise UserError(f"{folder / 'best.pt'} is no checkpoint of {made_by}: run it again")
-    artifacts.check_same_run(folder, checkpoint, metrics, made_by)
+    results.check_same_run(folder, checkpoint, metrics, made_by)
     config, name = checkpoint["config"], metrics["model"]
     # On the meta device a forward pass has shapes and computes nothing.
     seconds, sample_rate = config["crop_seconds"], config["sample_rate"]
@@ -99,7 +99,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Run the stage."""
     args = parse_args()
-    folder = artifacts.panns_dir(args.results_dir, args.recipe)
+    folder = results.panns_dir(args.results_dir, args.recipe)
     made_by = "task2_train.py" + ("" if args.recipe == "deck" else f" --recipe {args.recipe}")
     parts = (
         diagram,
@@ -113,4 +113,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

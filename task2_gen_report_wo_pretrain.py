@@ -34,8 +34,6 @@ on 150 s. The probabilities of the song as a whole are task2_inference_wo_pretra
 one name, the later ones' pictures are numbered.
 """
 
-from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
-
 import argparse
 from collections.abc import Iterator
 from functools import partial
@@ -46,8 +44,8 @@ import torch
 from artist20 import (
     UserError,
     architecture,
-    artifacts,
     audio,
+    cli,
     comparison,
     comparison_report,
     dataset,
@@ -56,6 +54,8 @@ from artist20 import (
     map_report,
     network_report,
     resnet,
+    results,
+    runtime,
     song_report,
     spectrogram,
 )
@@ -64,11 +64,11 @@ from artist20.figures import Drawing
 
 def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     """Draw the network."""
-    metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
-    checkpoint = artifacts.read_checkpoint(folder / "best.pt", made_by)
+    metrics = results.read_metrics(folder / "metrics.json", made_by)
+    checkpoint = results.read_checkpoint(folder / "best.pt", made_by)
     if not resnet.is_possible(checkpoint):
         raise UserError(f"{folder / 'best.pt'} is no checkpoint of {made_by}: run it again")
-    artifacts.check_same_run(folder, checkpoint, metrics, made_by)
+    results.check_same_run(folder, checkpoint, metrics, made_by)
     config, n_frames, name = checkpoint["config"], checkpoint["window_frames"], metrics["model"]
     network = resnet.make_network(checkpoint)
     # On the meta device a forward pass has shapes and computes nothing.
@@ -112,8 +112,8 @@ def draw_songs(args: argparse.Namespace) -> int:
 
     Those that cannot be read are named at the end.
     """
-    folder = artifacts.resnet_dir(args.results_dir, args.recipe)
-    network = resnet.load(folder / "best.pt", cli.choose_device("auto"), "auto")
+    folder = results.resnet_dir(args.results_dir, args.recipe)
+    network = resnet.load(folder / "best.pt", runtime.choose_device("auto"), "auto")
     files = list(dict.fromkeys(path.resolve() for path in args.song))
     problems = []
     for file, name in zip(files, song_report.picture_names(files), strict=True):
@@ -138,7 +138,7 @@ def main() -> int:
     args = parse_args()
     if args.song:
         return draw_songs(args)
-    folder = artifacts.resnet_dir(args.results_dir, args.recipe)
+    folder = results.resnet_dir(args.results_dir, args.recipe)
     made_by = "task2_train_wo_pretrain.py"
     made_by += "" if args.recipe == "deck" else f" --recipe {args.recipe}"
     parts = (
@@ -159,4 +159,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

@@ -13,8 +13,6 @@ RESULTS_DIR/task2/panns_strong.
     python task2_inference.py --audio song.mp3 ALBUM_FOLDER --output artists.csv
 """
 
-from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
-
 import argparse
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from artist20 import UserError, artifacts, audio, fetch, inference, panns, training
+from artist20 import UserError, audio, cli, fetch, inference, panns, results, runtime, training
 from artist20.models import EmbeddingMLP
 from artist20.panns import Backbone, Embeddings
 
@@ -114,16 +112,16 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Run the stage."""
     args = parse_args()
-    device = cli.choose_device(args.device)
-    folder = artifacts.panns_dir(args.results_dir, args.recipe)
-    is_possible = partial(artifacts.has_form, form=CHECKPOINT_FORM)
+    device = runtime.choose_device(args.device)
+    folder = results.panns_dir(args.results_dir, args.recipe)
+    is_possible = partial(results.has_form, form=CHECKPOINT_FORM)
     checkpoints = inference.read_checkpoints(args, folder, "panns", is_possible)
     first, config = next((path, of_first["config"]) for path, of_first in checkpoints.items())
     for path, checkpoint in checkpoints.items():
         for shared in ("backbone_weights", "crop_seconds", "windows", "precision"):
             if checkpoint["config"][shared] != config[shared]:
                 raise UserError(f"{path} and {first} differ in {shared}")
-    precision = cli.choose_precision(args.precision, device, config["precision"])
+    precision = runtime.choose_precision(args.precision, device, config["precision"])
     backbone = load_backbone(config, args.backbone_weights, device, precision)
     scorers = [
         load_scorer(path, checkpoint, device, precision) for path, checkpoint in checkpoints.items()
@@ -141,4 +139,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

@@ -14,14 +14,12 @@ RESULTS_DIR/task2/resnet_strong.
     python task2_inference_wo_pretrain.py --recipe strong --checkpoint seed-0/best.pt seed-1/best.pt
 """
 
-from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
-
 import argparse
 from functools import partial
 
 import numpy as np
 
-from artist20 import artifacts, inference, resnet, spectrogram
+from artist20 import cli, inference, resnet, results, runtime, spectrogram
 from artist20.spectrogram import FrontEnd
 
 
@@ -36,8 +34,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Run the stage."""
     args = parse_args()
-    device = cli.choose_device(args.device)
-    folder = artifacts.resnet_dir(args.results_dir, args.recipe)
+    device = runtime.choose_device(args.device)
+    folder = results.resnet_dir(args.results_dir, args.recipe)
     checkpoints = inference.read_checkpoints(args, folder, "resnet", resnet.is_possible)
     networks = [
         resnet.build(path, checkpoint, device, args.precision)
@@ -55,4 +53,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

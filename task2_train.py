@@ -32,8 +32,6 @@ On a machine with several GPUs:
     torchrun --nproc-per-node=8 task2_train.py
 """
 
-from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
-
 import argparse
 import dataclasses
 import time
@@ -51,15 +49,18 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from artist20 import (
     UserError,
-    artifacts,
     augment,
+    cli,
     dataset,
+    distributed,
     evaluation,
     fetch,
     panns,
-    parallel,
+    results,
+    runtime,
     training,
 )
+from artist20.files import write_json
 from artist20.models import EmbeddingMLP
 from artist20.panns import Backbone, Embeddings
 
@@ -195,7 +196,7 @@ def embed(
 ) -> Embeddings:
     """Embed songs: augmented views of each, or windows over its whole length."""
     args = run.args
-    cache = artifacts.panns_dir(args.results_dir) / "cache"
+    cache = results.panns_dir(args.results_dir) / "cache"
     files = [song.file for song in songs]
     keys = [run.keys[song.file] for song in songs]
     if views:
@@ -233,7 +234,7 @@ def train(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> dict[str,
         "warmup_epochs": WARMUP_EPOCHS,
         "weight_decay": WEIGHT_DECAY,
         "dropout": DROPOUT,
-        "precision": cli.plain_name(run.precision),
+        "precision": runtime.plain_name(run.precision),
         "patience": args.patience,
         "dataset": dataset.identity(data),
         "also_train_on": dataset.fingerprint(twins, [run.keys[twin.file] for twin in twins])
@@ -242,7 +243,7 @@ def train(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> dict[str,
         "fold": fold,
         "seed": args.seed,
     }
-    finished = parallel.on_main(
+    finished = distributed.on_main(
         lambda: training.open_run(folder, settings, SCRIPT, args.resume, args.overwrite)
     )
     if finished:
@@ -256,7 +257,7 @@ def train(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> dict[str,
         embeddings = embeddings.joined(embed(run, recipe, twins, recipe.views))
     val_embeddings = embed(run, recipe, val_songs)
 
-    cli.seed_everything(args.seed)
+    runtime.seed_everything(args.seed)
     model = make_model(len(classes), embeddings, recipe.hidden, device)
     if args.compile:
         model.compile()
@@ -273,7 +274,7 @@ def train(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> dict[str,
             values = apply(model, torch.from_numpy(mine.rows), run.precision)
             return evaluation.mean_per_song(values, mine.song_index, len(songs))
 
-        return parallel.score_divided(n_songs, of_songs)
+        return distributed.score_divided(n_songs, of_songs)
 
     def score_val() -> np.ndarray:
         return per_song(training.predict, val_embeddings, len(val_songs))
@@ -309,7 +310,7 @@ def train(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> dict[str,
         patience=args.patience,
         tensorboard=args.tensorboard,
     )
-    name = artifacts.network_name("panns", args.recipe)
+    name = results.network_name("panns", args.recipe)
     metrics = {
         "model": name,
         "pretrained": run.backbone.pretrained,
@@ -317,7 +318,7 @@ def train(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> dict[str,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "epochs_seconds": round(sum(row["seconds"] for row in history), 1),
         "settings": settings,
-        **cli.provenance(args, data, cli.device_name(device), run.started),
+        **runtime.provenance(args, data, runtime.device_name(device), run.started),
     }
     return training.finish(
         folder,
@@ -337,12 +338,12 @@ def train(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> dict[str,
 def train_folds(run: Run, recipe: Recipe, folder: Path) -> tuple[float, float]:
     """Cross-validate one classifier; return top-1 and log loss of all training songs."""
     songs = dataset.read_split(run.args.data_dir, "train", run.args.limit, run.left_out)
-    name = artifacts.network_name("panns", run.args.recipe)
-    for fold in range(1, artifacts.N_FOLDS + 1):
+    name = results.network_name("panns", run.args.recipe)
+    for fold in range(1, results.N_FOLDS + 1):
         train(run, recipe, fold, folder / f"fold-{fold}")
     records = [song.record() for song in songs]
-    parallel.on_main(lambda: training.pool_folds(folder, name, SCRIPT, records))
-    pooled = artifacts.read_predictions(folder / "cv_predictions.json", SCRIPT)
+    distributed.on_main(lambda: training.pool_folds(folder, name, SCRIPT, records))
+    pooled = results.read_predictions(folder / "cv_predictions.json", SCRIPT)
     scores = pooled.scores[name]
     top1 = evaluation.top_k_accuracy(scores, pooled.labels, 1)
     return top1, evaluation.log_loss(scores, pooled.labels)
@@ -352,10 +353,10 @@ def choose(run: Run, recipe: Recipe, folder: Path) -> tuple[str, Recipe]:
     """Choose a classifier by cross-validation: the best top-1, among equals the least log loss."""
     if run.args.overwrite:
         # All before the first is trained anew: --resume must not meet what other settings made.
-        folds = [f"fold-{fold}" for fold in range(1, artifacts.N_FOLDS + 1)]
+        folds = [f"fold-{fold}" for fold in range(1, results.N_FOLDS + 1)]
         for name, fold in product(CANDIDATES, folds):
-            parallel.on_main(partial(training.discard, folder / name / fold))
-        parallel.on_main(partial(training.discard, folder))
+            distributed.on_main(partial(training.discard, folder / name / fold))
+        distributed.on_main(partial(training.discard, folder))
     found = {}
     for name, changes in CANDIDATES.items():
         candidate = dataclasses.replace(recipe, **changes)
@@ -364,34 +365,34 @@ def choose(run: Run, recipe: Recipe, folder: Path) -> tuple[str, Recipe]:
         print(f"{name}: {top1:.1%} in cross-validation, log loss {loss:.3f}")
     best = max(found, key=lambda name: (found[name]["cv_top1"], -found[name]["cv_log_loss"]))
     print(f"chosen: {best}")
-    if parallel.is_main():
-        artifacts.write_json(folder / "candidates.json", {"chosen": best, "candidates": found})
+    if distributed.is_main():
+        write_json(folder / "candidates.json", {"chosen": best, "candidates": found})
     return best, dataclasses.replace(recipe, **CANDIDATES[best])
 
 
 def start(args: argparse.Namespace) -> Run:
     """Load the backbone, and find out which songs there are."""
     started = time.monotonic()
-    device = parallel.start(cli.choose_device(args.device))
-    precision = cli.choose_precision(args.precision, device)
+    device = distributed.start(runtime.choose_device(args.device))
+    precision = runtime.choose_precision(args.precision, device)
     if args.fold:
         songs = dataset.read_split(args.data_dir, "train", args.limit)
     else:
         songs = [
             song for split in dataset.read_train_val(args.data_dir, args.limit) for song in split
         ]
-    keys = parallel.on_main(lambda: dataset.content_keys(songs))
+    keys = distributed.on_main(lambda: dataset.content_keys(songs))
     backbone = panns.load_backbone(args.backbone_weights, args.seed, device, precision)
     # To embed songs takes far longer than to decode them, and gains nothing when songs are
     # missing: so all are decoded first, once, and the bad ones named before any work begins.
-    cache = artifacts.panns_dir(args.results_dir) / "cache"
+    cache = results.panns_dir(args.results_dir) / "cache"
     reasons = panns.find_undecodable(cache, [song.file for song in songs], keys, args.workers)
     left_out = dataset.find_unreadable(songs, keys, reasons, args.skip_unreadable)
     if args.also_train_on:
         kept = dataset.read_split(args.data_dir, "train", args.limit, left_out)
         twins = dataset.twins(kept, args.also_train_on)
         songs += twins
-        keys += parallel.on_main(lambda: dataset.content_keys(twins))
+        keys += distributed.on_main(lambda: dataset.content_keys(twins))
     by_file = {song.file: key for song, key in zip(songs, keys, strict=True)}
     return Run(args, device, precision, backbone, by_file, left_out, started)
 
@@ -433,7 +434,7 @@ def main() -> None:
     """Run the stage."""
     args = parse_args()
     recipe = cli.chosen_recipe(args, RECIPES)
-    folder = artifacts.panns_dir(args.results_dir, args.recipe)
+    folder = results.panns_dir(args.results_dir, args.recipe)
     if args.recipe == "strong":
         for option in ("fold", "views"):
             if getattr(args, option):
@@ -445,21 +446,21 @@ def main() -> None:
         print_summary(metrics)
         songs = dataset.read_split(args.data_dir, "train", args.limit, run.left_out)
         records = [song.record() for song in songs]
-        parallel.on_main(lambda: training.pool_folds(folder, metrics["model"], SCRIPT, records))
+        distributed.on_main(lambda: training.pool_folds(folder, metrics["model"], SCRIPT, records))
         return
     if args.recipe == "strong":
         chosen, recipe = choose(run, recipe, folder)
     metrics = train(run, recipe, None, folder)
-    if args.recipe == "strong" and parallel.is_main():
-        held_out = artifacts.read_predictions(folder / chosen / "cv_predictions.json", SCRIPT)
-        artifacts.write_predictions(folder / "cv_predictions.json", held_out)
+    if args.recipe == "strong" and distributed.is_main():
+        held_out = results.read_predictions(folder / chosen / "cv_predictions.json", SCRIPT)
+        results.write_predictions(folder / "cv_predictions.json", held_out)
     print_summary(metrics)
     option = "" if args.recipe == "deck" else f" --recipe {args.recipe}"
     print(f"results are in {folder}; next: python task2_inference.py{option}")
 
 
 if __name__ == "__main__":
-    cli.run(
+    runtime.run(
         main,
         "--resume, in place of --overwrite, goes on where it was",
     )

@@ -27,8 +27,6 @@ On a machine with several GPUs:
     torchrun --nproc-per-node=8 task2_train_wo_pretrain.py
 """
 
-from artist20 import cli  # isort: skip - first: from here on Ctrl-C is one line
-
 import argparse
 import dataclasses
 import time
@@ -43,11 +41,13 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from artist20 import (
-    artifacts,
     augment,
+    cli,
     dataset,
+    distributed,
     evaluation,
-    parallel,
+    results,
+    runtime,
     spectrogram,
     store,
     training,
@@ -253,7 +253,7 @@ def make_model(
         # All alike where there is one song, or silence.
         model.statistics.standardize.std.copy_(statistics.std(dim=0, correction=0).clamp_min(1e-3))
     model.to(device, memory_format=torch.channels_last)
-    return parallel.synchronize_batch_norm(model)
+    return distributed.synchronize_batch_norm(model)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> LRScheduler:
@@ -266,12 +266,12 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> LRSchedul
 def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -> dict[str, Any]:
     """Train, and return the metrics."""
     started = time.monotonic()
-    device = parallel.start(cli.choose_device(args.device))
-    precision = cli.choose_precision(args.precision, device)
+    device = distributed.start(runtime.choose_device(args.device))
+    precision = runtime.choose_precision(args.precision, device)
     of_data = (args.data_dir, args.fold, args.limit)
     train_songs, val_songs, classes = dataset.read_to_fit(*of_data)
     songs = [*train_songs, *val_songs]
-    keys = parallel.on_main(lambda: dataset.content_keys(songs))
+    keys = distributed.on_main(lambda: dataset.content_keys(songs))
     # The one pass that decodes fills the cache, too: to look for bad songs first would take a
     # second one. They are named at its end, before anything is trained, replaced or removed.
     reasons: dict[str, str] = {}
@@ -282,7 +282,7 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
         train_songs, val_songs, classes = dataset.read_to_fit(*of_data, left_out)
     twins = dataset.twins(train_songs, args.also_train_on) if args.also_train_on else []
     keys = [key for key in keys if key not in reasons]
-    twin_keys = parallel.on_main(lambda: dataset.content_keys(twins))
+    twin_keys = distributed.on_main(lambda: dataset.content_keys(twins))
     n_train, n_songs = len(train_songs), len(train_songs) + len(val_songs)
     data = dataset.summary(args.data_dir, train_songs, val_songs, keys, args.limit, left_out)
     settings = {
@@ -291,7 +291,7 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
         "noise_snr_db": list(NOISE_SNR_DB),
         "optimizer": "AdamW",
         "schedule": "cosine annealing",
-        "precision": cli.plain_name(precision),
+        "precision": runtime.plain_name(precision),
         "patience": args.patience,
         "front_end": recipe.front_end.settings(),
         "dataset": dataset.identity(data),
@@ -299,7 +299,7 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
         "fold": args.fold,
         "seed": args.seed,
     }
-    finished = parallel.on_main(
+    finished = distributed.on_main(
         lambda: training.open_run(folder, settings, SCRIPT, args.resume, args.overwrite)
     )
     if finished:
@@ -330,7 +330,7 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
         )
         n_frames = longest
 
-    cli.seed_everything(args.seed)
+    runtime.seed_everything(args.seed)
     model = make_model(len(classes), train_mels, n_frames, recipe, device, args.seed)
     if args.compile:
         model.compile()
@@ -363,7 +363,7 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
             )
             return evaluation.mean_per_song(values, song_index, len(songs))
 
-        return parallel.score_divided(len(mels.spans), of_songs)
+        return distributed.score_divided(len(mels.spans), of_songs)
 
     def score_val() -> np.ndarray:
         return per_song(training.predict, val_mels)
@@ -400,7 +400,7 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
         patience=args.patience,
         tensorboard=args.tensorboard,
     )
-    name = artifacts.network_name("resnet", args.recipe)
+    name = results.network_name("resnet", args.recipe)
     metrics = {
         "model": name,
         "pretrained": False,
@@ -408,7 +408,7 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
         "window_seconds": round(spectrogram.to_seconds(n_frames), 3),
         "epochs_seconds": round(sum(row["seconds"] for row in history), 1),
         "settings": settings,
-        **cli.provenance(args, data, cli.device_name(device), started),
+        **runtime.provenance(args, data, runtime.device_name(device), started),
     }
     return training.finish(
         folder,
@@ -439,15 +439,15 @@ def main() -> None:
     args = parse_args()
     recipe = cli.chosen_recipe(args, RECIPES)
     training.check_patience(args)
-    folder = artifacts.resnet_dir(args.results_dir, args.recipe, args.fold)
-    cache = artifacts.resnet_dir(args.results_dir) / "cache"
+    folder = results.resnet_dir(args.results_dir, args.recipe, args.fold)
+    cache = results.resnet_dir(args.results_dir) / "cache"
     metrics = train(args, recipe, folder, cache)
     print(training.summary_line(metrics))
     if args.fold:
         left_out = metrics["dataset"].get("unreadable", ())
         songs = dataset.read_split(args.data_dir, "train", args.limit, left_out)
         records = [song.record() for song in songs]
-        parallel.on_main(
+        distributed.on_main(
             lambda: training.pool_folds(folder.parent, metrics["model"], SCRIPT, records)
         )
     else:
@@ -458,7 +458,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(
+    runtime.run(
         main,
         "--resume, in place of --overwrite, goes on where it was",
     )

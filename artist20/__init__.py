@@ -1,12 +1,8 @@
 """Music artist recognition on artist20: the code that the stage scripts share."""
 
-import atexit
-import getpass
 import os
 import sys
-import tempfile
 from pathlib import Path
-from types import TracebackType
 
 __version__ = "0.1.0"
 
@@ -36,19 +32,6 @@ class Note(UserWarning):
     """
 
 
-def _stopped_early(
-    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-) -> None:
-    """Say in one line that Ctrl-C came before :func:`artist20.cli.run`: imports take seconds."""
-    if issubclass(kind, KeyboardInterrupt):
-        print("stopped before it began", file=sys.stderr)
-        sys.exit(130)
-    sys.__excepthook__(kind, error, traceback)
-
-
-sys.excepthook = _stopped_early
-
-
 def printable(name: str | Path) -> str:
     """Write a file's name so that it stays on one line, and any terminal can show it.
 
@@ -57,30 +40,7 @@ def printable(name: str | Path) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
 
 
-def ensure_caches() -> None:
-    """Let libraries keep their caches where the user has no home folder, or not even a name.
-
-    Without a folder for them librosa and numba cannot be imported, without a name torch makes no
-    optimiser: containers run as users of whom nothing is known. No result depends on a cache.
-    """
-    try:
-        getpass.getuser()
-    except (KeyError, OSError):
-        os.environ["LOGNAME"] = str(os.getuid())
-    # Not Path.home(), which fails where there is none.
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111
-    try:
-        tempfile.TemporaryFile(dir=cache if cache.exists() else cache.parent).close()
-    except OSError:
-        folder = tempfile.TemporaryDirectory(prefix="artist20-cache-")
-        atexit.register(folder.cleanup)
-        os.environ["XDG_CACHE_HOME"] = folder.name
-        os.environ.setdefault("MPLCONFIGDIR", folder.name)
-        print(
-            f"{cache} cannot be written: libraries make their caches anew in every run, which "
-            "takes seconds; XDG_CACHE_HOME names another folder for them",
-            file=sys.stderr,
-        )
-
-
-ensure_caches()  # before any of these libraries is imported
+if "ipykernel" not in sys.modules:
+    # A notebook's shell hands on the name of a backend that may not be installed: matplotlib could
+    # not be imported. No figure here needs one.
+    os.environ.pop("MPLBACKEND", None)

@@ -20,7 +20,7 @@ import soxr
 from av.container import InputContainer
 
 from artist20 import Note, UserError, printable
-from artist20.artifacts import atomic_path
+from artist20.files import atomic_path
 
 SAMPLE_RATE = 16_000  # Hz; artist20's own
 BLOCK_SECONDS = 10.0

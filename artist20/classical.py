@@ -27,8 +27,9 @@ from sklearn.preprocessing import RobustScaler, StandardScaler
 from sklearn.svm import SVC
 from tqdm import tqdm
 
-from artist20 import Note, UserError, artifacts, cli, dataset, evaluation, features
+from artist20 import Note, UserError, dataset, evaluation, features, runtime
 from artist20.evaluation import mean_per_song
+from artist20.results import N_FOLDS
 
 N_FEATURES = 100  # that the homework's models are given
 N_COMPONENTS = 100  # that the SVM and k-NN see of a segment
@@ -208,7 +209,7 @@ def make_classifier(name: str, seed: int) -> ClassifierMixin:
     if name == "random_forest":
         return RandomForestClassifier(random_state=seed)
     if name == "knn":
-        # Not a tree, which could not be read back: it is no type that artifacts trusts.
+        # Not a tree, which could not be read back: it is no type that is trusted.
         return KNeighborsClassifier(algorithm="brute")
     return LogisticRegression(max_iter=2000)
 
@@ -247,7 +248,7 @@ def split_folds(rows: Rows, cv: str, seed: int) -> list[tuple[np.ndarray, np.nda
         Per fold the numbers of the songs to fit on and of those held out, ascending.
     """
     # Both want an artist with a song for every fold.
-    n_folds = min(artifacts.N_FOLDS, int(np.unique(rows.y, return_counts=True)[1].max()))
+    n_folds = min(N_FOLDS, int(np.unique(rows.y, return_counts=True)[1].max()))
     if cv == "album":
         n_folds = min(n_folds, len(np.unique(rows.albums)))
     if n_folds < 2:
@@ -493,7 +494,7 @@ def search(
                     classifier, n_trees, fit_rows, held_out_rows, classes
                 )
 
-    with cli.signals_held():
+    with runtime.signals_held():
         results = Parallel(n_jobs=workers, return_as="generator")(tasks())
     quiet = None if label else True  # None: where there is no terminal
     bar = tqdm(results, label, len(grown) * len(folds), disable=quiet, unit="fit")

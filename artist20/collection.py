@@ -24,8 +24,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from artist20 import UserError, audio, cli, printable
-from artist20.artifacts import LOCK, only_writer, told_when_full, write_json
+from artist20 import UserError, audio, printable, runtime
 from artist20.dataset import (
     NO_NAMES,
     SPLITS,
@@ -40,6 +39,7 @@ from artist20.dataset import (
     spelling_key,
     tidy,
 )
+from artist20.files import LOCK, only_writer, told_when_full, write_json
 
 T = TypeVar("T")
 
@@ -75,10 +75,10 @@ def main_album(name: str) -> str:
 
 def _map_files(function: Callable[[Path], T], files: Sequence[Path], label: str) -> list[T]:
     """Call a function with every file, in as many processes as there are cores."""
-    cli.check_for_semaphores()
-    pool = ProcessPoolExecutor(initializer=cli.start_worker)
+    runtime.check_for_semaphores()
+    pool = ProcessPoolExecutor(initializer=runtime.start_worker)
     try:
-        with cli.signals_held():
+        with runtime.signals_held():
             results = pool.map(function, files, chunksize=8)
         return list(tqdm(results, label, len(files), disable=None, leave=False))
     finally:
@@ -535,4 +535,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

@@ -17,8 +17,24 @@ from typing import Any
 
 import numpy as np
 
-from artist20 import UserError, artifacts, cli, dataset, evaluation
-from artist20.artifacts import Predictions
+from artist20 import UserError, cli, dataset, evaluation, runtime
+from artist20.files import sha256_file, write_json
+from artist20.results import (
+    ABLATION_FORM,
+    PROVENANCE_FORM,
+    SEARCH_FORM,
+    TITLES,
+    Predictions,
+    check_features,
+    ensemble_dir,
+    has_form,
+    model_folders,
+    read_metrics,
+    read_predictions,
+    read_record,
+    results_file,
+    task1_dir,
+)
 
 ENSEMBLE = "python -m artist20.ensemble"
 COMMAND = "python -m artist20.comparison"
@@ -38,14 +54,14 @@ def find_runs(results_dir: Path) -> Iterator[tuple[Path, str, dict[str, Any]]]:
     metrics : dict
         The folder's ``metrics.json``.
     """
-    for folder, script, _ in artifacts.model_folders(results_dir):
+    for folder, script, _ in model_folders(results_dir):
         path = folder / "metrics.json"
         if not path.is_file():
             print(f"left out: {folder.relative_to(results_dir)} ({script} has not been run)")
             continue
-        metrics = artifacts.read_metrics(path, script)
+        metrics = read_metrics(path, script)
         if "models" in metrics:
-            artifacts.check_features(metrics, results_dir, script)
+            check_features(metrics, results_dir, script)
             for name, reason in metrics["left_out"].items():
                 print(f"left out: {folder.relative_to(results_dir)}/{name} ({reason})")
         yield folder, script, metrics
@@ -60,7 +76,7 @@ def names_of(metrics: dict[str, Any]) -> dict[str, str]:
 
 def title(name: str, metrics: dict[str, Any]) -> str:
     """Name a model for people; ``name`` is its run's own name for it."""
-    result = artifacts.TITLES[name]
+    result = TITLES[name]
     if _of_segments(metrics):
         result += f", {metrics['config']['seconds']:g} s segments"
     if has_untrained_backbone(name, metrics):
@@ -120,9 +136,9 @@ def collect(results_dir: Path) -> dict[str, dict[str, Any]]:
         for key, name in names.items():
             row = metrics["models"][name] if "models" in metrics else metrics
             found[key] = _row(folder, script, name, metrics, row, cv)
-    ensemble = artifacts.ensemble_dir(results_dir) / "metrics.json"
+    ensemble = ensemble_dir(results_dir) / "metrics.json"
     if ensemble.is_file():
-        metrics = artifacts.read_metrics(ensemble, ENSEMBLE)
+        metrics = read_metrics(ensemble, ENSEMBLE)
         stale = changed_files(results_dir, metrics)
         if stale:
             print(f"left out: {ensemble.parent} (made of another {stale[0]}: run {ENSEMBLE} again)")
@@ -158,15 +174,13 @@ def changed_files(results_dir: Path, ensemble: dict[str, Any]) -> list[Path]:
     """List the files that an ensemble's metrics were computed from, and that are others now."""
     files = {results_dir / name: digest for name, digest in ensemble["files"].items()}
     return [
-        file
-        for file, digest in files.items()
-        if not file.is_file() or artifacts.sha256_file(file) != digest
+        file for file, digest in files.items() if not file.is_file() or sha256_file(file) != digest
     ]
 
 
 def _held_out(folder: Path, script: str) -> Predictions | None:
     file = folder / "cv_predictions.json"
-    return artifacts.read_predictions(file, script) if file.is_file() else None
+    return read_predictions(file, script) if file.is_file() else None
 
 
 def check_reached(
@@ -212,7 +226,7 @@ def _row(
     row: dict[str, Any],
     cv: Predictions | None,
 ) -> dict[str, Any]:
-    predictions = artifacts.read_predictions(folder / "val_predictions.json", script)
+    predictions = read_predictions(folder / "val_predictions.json", script)
     check_reached(folder, name, row, predictions, script)
     scores = predictions.scores[name]
     found = evaluation.figures(scores, predictions.labels, predictions.albums)
@@ -280,8 +294,8 @@ def gather(results_dir: Path) -> dict[str, Any]:
         for name, reason in metrics.get("left_out", {}).items()
     }
     if any("models" in metrics for metrics in runs.values()):
-        made = artifacts.task1_dir(results_dir) / "preprocessing.json"
-        runs = {made: artifacts.read_metrics(made, "task1_preprocessing.py"), **runs}
+        made = task1_dir(results_dir) / "preprocessing.json"
+        runs = {made: read_metrics(made, "task1_preprocessing.py"), **runs}
         files.append(made)
     return {
         "dataset": {**first["dataset"], "val_albums": len(np.unique(songs.albums))},
@@ -302,9 +316,7 @@ def gather(results_dir: Path) -> dict[str, Any]:
             _relative(path, results_dir): _provenance(metrics, path)
             for path, metrics in runs.items()
         },
-        "files": {
-            _relative(file, results_dir): artifacts.sha256_file(file) for file in sorted(files)
-        },
+        "files": {_relative(file, results_dir): sha256_file(file) for file in sorted(files)},
     }
 
 
@@ -365,7 +377,7 @@ def _record(row: dict[str, Any], results_dir: Path) -> dict[str, Any]:
     record |= {key: row[key] for key in made_of if key in row}
     search = row["folder"] / f"search_{row['own_name']}.json"
     if "models" in row["metrics"] and search.is_file():
-        value = artifacts.read_record(search, "task1_train.py", artifacts.SEARCH_FORM)
+        value = read_record(search, "task1_train.py", SEARCH_FORM)
         record["search"] = {
             "transforms": value["settings"]["transforms"],
             "grid": value["settings"]["grid"],
@@ -409,13 +421,13 @@ def _ablation(folder: Path) -> dict[str, Any] | None:
     file = folder / "ablation.json"
     if not file.is_file():
         return None
-    ablation = artifacts.read_record(file, "task1_train.py", artifacts.ABLATION_FORM)
+    ablation = read_record(file, "task1_train.py", ABLATION_FORM)
     return ablation if ablation["complete"] else None
 
 
 def _provenance(metrics: dict[str, Any], path: Path) -> dict[str, Any]:
-    form = artifacts.PROVENANCE_FORM
-    if not artifacts.has_form(metrics, form):
+    form = PROVENANCE_FORM
+    if not has_form(metrics, form):
         raise UserError(f"{path} does not say how it was made: run its stage again")
     of_run = {key: metrics[key] for key in form} | {"seed": metrics.get("seed")}
     return of_run | {"command": without_folders(of_run["command"])}
@@ -446,15 +458,15 @@ def check_up_to_date(results: dict[str, Any], results_dir: Path, made_from: Path
     again = f"run {COMMAND} --results-dir {results_dir} --assets-dir {made_from.parent}"
     for name, digest in results["files"].items():
         file = results_dir / name
-        if not file.is_file() or artifacts.sha256_file(file) != digest:
+        if not file.is_file() or sha256_file(file) != digest:
             raise UserError(f"{made_from} was made of another {file}: {again}")
-    for folder, *_ in artifacts.model_folders(results_dir):
+    for folder, *_ in model_folders(results_dir):
         name = f"{_relative(folder, results_dir)}/metrics.json"
         if (results_dir / name).is_file() and name not in results["files"]:
             raise UserError(f"{made_from} lacks {results_dir / name}: {again}")
-    ensemble = artifacts.ensemble_dir(results_dir) / "metrics.json"
+    ensemble = ensemble_dir(results_dir) / "metrics.json"
     if ensemble.is_file() and "ensemble" not in results["models"]:
-        stale = changed_files(results_dir, artifacts.read_metrics(ensemble, ENSEMBLE))
+        stale = changed_files(results_dir, read_metrics(ensemble, ENSEMBLE))
         if not stale:
             raise UserError(f"{made_from} lacks {ensemble}: {again}")
 
@@ -619,9 +631,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Write results.json, print both tables, then where figures and predictions lie."""
     args = parse_args()
-    results = {"command": without_folders(cli.command()), **gather(args.results_dir)}
-    path = artifacts.results_file(args.assets_dir)
-    artifacts.write_json(path, results)
+    results = {"command": without_folders(runtime.command()), **gather(args.results_dir)}
+    path = results_file(args.assets_dir)
+    write_json(path, results)
     print_table(results)
     print_paired(results)
     print(f"\n{path}")
@@ -632,4 +644,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

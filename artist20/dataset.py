@@ -21,11 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 from artist20 import Note, UserError, audio, printable
-from artist20.artifacts import (
-    N_FOLDS,
-    parse_json,
-    sha256_file,
-)
+from artist20.files import parse_json, sha256_file
+from artist20.results import N_FOLDS
 
 SPLITS = ("train", "val")
 NO_NAMES = ("", ".", "..")  # of folders: " .. ", tidied, would lead out of the data folder

@@ -30,8 +30,8 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from artist20 import UserError, cli
-from artist20.artifacts import atomic_path, only_writer, parse_json, write_json
+from artist20 import UserError, cli, runtime
+from artist20.files import atomic_path, only_writer, parse_json, write_json
 from artist20.synthesis import (
     EQ_CENTRES,
     SAMPLE_RATE,
@@ -739,14 +739,14 @@ def write_songs(
             return
         # Spawned: a fork of a process with threads (BLAS, torch in tests) may hang. Nothing here
         # calls BLAS or a threaded FFT, so that one process keeps one core busy and no more.
-        cli.check_for_semaphores()
+        runtime.check_for_semaphores()
         pool = ProcessPoolExecutor(
             workers,
             multiprocessing.get_context("spawn"),
-            initializer=cli.start_worker,
+            initializer=runtime.start_worker,
         )
         try:
-            with cli.signals_held():
+            with runtime.signals_held():
                 jobs = [
                     pool.submit(write_song, directory, seed, track, seconds) for track in tracks
                 ]
@@ -861,4 +861,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

@@ -28,16 +28,18 @@ from scipy.special import logsumexp, softmax
 
 from artist20 import (
     UserError,
-    artifacts,
     classical,
     cli,
     comparison,
     dataset,
     evaluation,
+    files,
     inference,
+    results,
+    runtime,
 )
-from artist20.artifacts import Predictions, TestScores
 from artist20.classical import Rows
+from artist20.results import Predictions, TestScores
 
 FLOOR = 1e-6  # probabilities are at least this: a member's sure mistake is not the ensemble's
 RIDGE = 1e-3  # nats per squared distance from equal weights; makes weights of equal members equal
@@ -165,7 +167,7 @@ def read_members(results_dir: Path, wanted: list[str] | None) -> list[Member]:
     UserError
         If fewer than two can, or one that is wanted cannot, or they do not belong together.
     """
-    score_test = {folder: command for folder, _, command in artifacts.model_folders(results_dir)}
+    score_test = {folder: command for folder, _, command in results.model_folders(results_dir)}
     runs = list(comparison.find_runs(results_dir))
     trained = [name for *_, metrics in runs for name in comparison.names_of(metrics)]
     for name in wanted or []:
@@ -184,7 +186,7 @@ def read_members(results_dir: Path, wanted: list[str] | None) -> list[Member]:
             n_left_out += len(taken)
         elif taken:
             held_out, val = (
-                artifacts.read_predictions(folder / f"{split}_predictions.json", script)
+                results.read_predictions(folder / f"{split}_predictions.json", script)
                 for split in ("cv", "val")
             )
             common = (folder, script, score_test[folder], metrics, held_out, val)
@@ -243,7 +245,7 @@ def _check_folds(member: Member) -> None:
     folds_dir = member.folder
     candidates = member.folder / "candidates.json"
     if candidates.is_file():  # the folds are those of the classifier that they chose
-        folds_dir /= artifacts.read_record(candidates, member.train, {"chosen": str})["chosen"]
+        folds_dir /= results.read_record(candidates, member.train, {"chosen": str})["chosen"]
     for file in sorted(folds_dir.glob("fold-*/metrics.json")):
         of_fold, of_all = (
             {
@@ -252,7 +254,7 @@ def _check_folds(member: Member) -> None:
                 "also_train_on": bool(settings.get("also_train_on")),
             }
             for settings in (
-                artifacts.read_metrics(file, member.train)["settings"],
+                results.read_metrics(file, member.train)["settings"],
                 member.metrics["settings"],
             )
         )
@@ -304,8 +306,8 @@ def score_test(members: list[Member], weights: np.ndarray) -> TestScores | str:
         file = inference.scores_file(output)
         if not file.is_file():
             return f"{file} is missing: run {command}"
-        test = artifacts.read_test_scores(file, command)
-        made_of = artifacts.sha256_file(checkpoint) if checkpoint.is_file() else None
+        test = results.read_test_scores(file, command)
+        made_of = files.sha256_file(checkpoint) if checkpoint.is_file() else None
         if test.checkpoints.get(member.own_name) != [made_of]:
             return f"{file} is not of the {checkpoint.name} that is there: run {command}"
         if test.classes != member.val.classes or (found and test.songs != found[0].songs):
@@ -363,7 +365,7 @@ def combine(args: argparse.Namespace, members: list[Member]) -> tuple[dict[str, 
         How many test songs members could not read.
     """
     started = time.monotonic()
-    folder = artifacts.ensemble_dir(args.results_dir)
+    folder = results.ensemble_dir(args.results_dir)
     held_out, val = members[0].held_out, members[0].val
     scores = {
         "cv": {member.name: member.held_out.scores[member.own_name] for member in members},
@@ -420,15 +422,15 @@ def combine(args: argparse.Namespace, members: list[Member]) -> tuple[dict[str, 
             for member, weight in zip(members, weights, strict=True)
         ),
         "files": {
-            file.relative_to(args.results_dir).as_posix(): artifacts.sha256_file(file)
+            file.relative_to(args.results_dir).as_posix(): files.sha256_file(file)
             for member in members
             for file in (member.folder / f"{split}_predictions.json" for split in labels)
         },
         "settings": {"floor": FLOOR, "ridge": RIDGE, "folds": len(folds), "seed": args.seed},
-        **cli.provenance(args, members[0].metrics["dataset"], "CPU", started),
+        **runtime.provenance(args, members[0].metrics["dataset"], "CPU", started),
     }
     test = score_test(members, weights)
-    with artifacts.only_writer(folder):
+    with files.only_writer(folder):
         # Until all is of these weights.
         for name in ("metrics.json", "test_predictions.json", "test_scores.json"):
             (folder / name).unlink(missing_ok=True)
@@ -436,12 +438,12 @@ def combine(args: argparse.Namespace, members: list[Member]) -> tuple[dict[str, 
             combined = Predictions(
                 predictions.classes, predictions.songs, {"ensemble": pooled[split]}
             )
-            artifacts.write_predictions(folder / f"{split}_predictions.json", combined)
+            results.write_predictions(folder / f"{split}_predictions.json", combined)
         if isinstance(test, TestScores):
-            artifacts.write_test_scores(folder / "test_scores.json", test)
+            results.write_test_scores(folder / "test_scores.json", test)
             ranked = inference.rank(test.classes, list(test.songs), test.scores["ensemble"])
-            artifacts.write_test_predictions(folder / "test_predictions.json", ranked)
-        artifacts.write_json(folder / "metrics.json", metrics)
+            results.write_test_predictions(folder / "test_predictions.json", ranked)
+        files.write_json(folder / "metrics.json", metrics)
     if isinstance(test, str):
         print(f"no test_predictions.json: {test}")
         return metrics, 0
@@ -496,9 +498,9 @@ def main() -> int:
     members = read_members(args.results_dir, args.members)
     metrics, n_guessed = combine(args, members)
     print_metrics(metrics)
-    print(f"wrote {artifacts.ensemble_dir(args.results_dir)}; next: python -m artist20.comparison")
+    print(f"wrote {results.ensemble_dir(args.results_dir)}; next: python -m artist20.comparison")
     return 1 if n_guessed else 0
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

@@ -9,7 +9,6 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-import librosa
 import numpy as np
 import scipy.signal
 import torch
@@ -479,6 +478,8 @@ def _frequency_powers(device: torch.device) -> Tensor:
 @cache
 def _filters(device: torch.device) -> Tensor:
     """(n_bins, N_MELS + N_CHROMA): mel filters of equal area (Slaney 1998), and chroma's."""
+    import librosa  # takes a second, and a folder for its caches
+
     mel = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT)
     chroma = librosa.filters.chroma(sr=SAMPLE_RATE, n_fft=N_FFT)
     return torch.from_numpy(np.concatenate([mel, chroma]).T.copy()).to(device)

@@ -27,8 +27,8 @@ from typing import IO, NoReturn
 
 from tqdm import tqdm
 
-from artist20 import UserError, cli
-from artist20.artifacts import NO_SPACE, parse_json, sha256_file
+from artist20 import UserError, runtime
+from artist20.files import NO_SPACE, parse_json, sha256_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -623,4 +623,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

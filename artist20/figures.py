@@ -25,7 +25,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from artist20 import Note, UserError
-from artist20.artifacts import DiskFullError, atomic_path
+from artist20.files import DiskFullError, atomic_path
 
 # It would tell of each font that is not there in bold.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from artist20 import UserError, artifacts, audio, cli, dataset, evaluation, printable
-from artist20.artifacts import TestScores
+from artist20 import UserError, audio, cli, dataset, evaluation, printable, results
+from artist20.files import atomic_path, parse_json, read_json, sha256_file, write_json
+from artist20.results import TestScores
 from artist20.store import map_songs
 
 TOP = 3  # artists per song in the course's form
@@ -155,7 +156,7 @@ def read_checkpoints(
     script = f"task2_train{ENDINGS[kind]}.py"
     checkpoints: dict[Path, dict[str, Any]] = {}
     for path in args.checkpoint or [folder / "best.pt"]:
-        checkpoint = artifacts.read_checkpoint(path, script, ANOTHER_CHECKPOINT)
+        checkpoint = results.read_checkpoint(path, script, ANOTHER_CHECKPOINT)
         other = checkpoint["kind"]
         if other != kind and other in ENDINGS:
             raise UserError(
@@ -163,7 +164,7 @@ def read_checkpoints(
                 f"task2_inference{ENDINGS[other]}.py"
             )
         if not (
-            artifacts.has_form(checkpoint, TRAINING_FORM)
+            results.has_form(checkpoint, TRAINING_FORM)
             and len(checkpoint["train_songs"]) == len(checkpoint["classes"])
             and is_possible(checkpoint)
         ):
@@ -237,7 +238,7 @@ def run(
     test = TestScores(
         classes,
         {key: dataset.content_key(songs.files[key]) for key in probabilities},
-        {folder.name: [artifacts.sha256_file(path) for path in checkpoints]},
+        {folder.name: [sha256_file(path) for path in checkpoints]},
         {folder.name: np.array(list(probabilities.values()))},
         {},
     )
@@ -315,7 +316,7 @@ def _check_none_is_lost(path: Path, files: Mapping[str, Path]) -> None:
 def _json_in(path: Path) -> Any:
     """Return what a file holds, or None if that is no JSON."""
     try:
-        return artifacts.parse_json(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except ValueError:
         return None
 
@@ -372,8 +373,8 @@ def finish(
     if not args.leave_out_unreadable:
         test = _with_guesses(test, songs.files, reasons, n_train / n_train.sum())
     predictions = rank(test.classes, list(test.songs), test.scores[name])
-    artifacts.write_test_scores(scores_file(songs.output), test)
-    artifacts.write_test_predictions(songs.output, predictions)
+    results.write_test_scores(scores_file(songs.output), test)
+    results.write_test_predictions(songs.output, predictions)
     print(
         f"wrote {songs.output} and {scores_file(songs.output).name}: {len(predictions)} of "
         f"{songs.described}, in {time.monotonic() - started:.0f} s"
@@ -432,7 +433,7 @@ def _read_answers(path: Path, files: dict[str, Path]) -> list[str]:
     """Read the answers, and check that every song has one."""
     if not path.is_file():
         raise UserError(f"{path} is missing: --answers takes a JSON list of artist names")
-    answers = artifacts.read_json(path, "the program that wrote it")
+    answers = read_json(path, "the program that wrote it")
     if not isinstance(answers, list) or not all(isinstance(name, str) for name in answers):
         raise UserError(f"{path} is no JSON list of artist names")
     for key, file in files.items():
@@ -572,10 +573,10 @@ def _check_table(path: Path) -> None:
 
 def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     if path.suffix.lower() == ".json":
-        artifacts.write_json(path, rows)
+        write_json(path, rows)
         return
     with (
-        artifacts.atomic_path(path) as temporary,
+        atomic_path(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from artist20 import artifacts, comparison, dataset, figures_songs, maps
+from artist20 import comparison, dataset, figures_songs, maps, results
 from artist20.figures import Drawing
 from artist20.maps import SongMap
 
@@ -17,9 +17,9 @@ SCALED = (
 
 def of_features(results_dir: Path) -> tuple[str, SongMap]:
     """Map the songs by Task 1's features; return a heading, too."""
-    folder = artifacts.task1_dir(results_dir)
+    folder = results.task1_dir(results_dir)
     vectors = maps.scaled_features(
-        *(artifacts.read_features(folder, split) for split in ("train", "val"))
+        *(results.read_features(folder, split) for split in ("train", "val"))
     )
     song_map = maps.make_map(vectors)
     return f"{song_map.n_dimensions} hand-made features", song_map
@@ -55,14 +55,14 @@ def of_network(results_dir: Path, folder: Path, made_by: str) -> Iterator[Drawin
     made_by : str
         The command that trains it, for messages.
     """
-    metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
+    metrics = results.read_metrics(folder / "metrics.json", made_by)
     name = metrics["model"]
-    val_songs = artifacts.read_predictions(folder / "val_predictions.json", made_by).songs
-    vectors = artifacts.read_embeddings(folder, metrics, val_songs, made_by)
+    val_songs = results.read_predictions(folder / "val_predictions.json", made_by).songs
+    vectors = results.read_embeddings(folder, metrics, val_songs, made_by)
     title = comparison.title(name, metrics)
     song_map = maps.make_map(vectors)
     drawn = [(f"{title}: embeddings of {song_map.n_dimensions} numbers", song_map)]
-    files = [f"task2/{name}/metrics.json", "val_predictions.json", *artifacts.EMBEDDING_FILES]
+    files = [f"task2/{name}/metrics.json", "val_predictions.json", *results.EMBEDDING_FILES]
     more = ["From the training songs the network has learnt, which sets these apart."]
     if _same_songs(results_dir, metrics["dataset"]):
         drawn.insert(0, of_features(results_dir))
@@ -79,10 +79,10 @@ def of_network(results_dir: Path, folder: Path, made_by: str) -> Iterator[Drawin
 
 
 def _same_songs(results_dir: Path, data: dict[str, Any]) -> bool:
-    path = artifacts.task1_dir(results_dir) / "preprocessing.json"
+    path = results.task1_dir(results_dir) / "preprocessing.json"
     if not path.is_file():
         return False
-    made = artifacts.read_metrics(path, PREPROCESSING)["dataset"]
+    made = results.read_metrics(path, PREPROCESSING)["dataset"]
     return made["fingerprint"] == data["fingerprint"]
 
 

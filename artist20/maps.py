@@ -18,7 +18,7 @@ from sklearn.preprocessing import RobustScaler
 from threadpoolctl import threadpool_limits
 
 from artist20 import UserError
-from artist20.artifacts import FeatureSet, SongVectors
+from artist20.results import FeatureSet, SongVectors
 
 MIN_SONGS = 3  # two songs have nothing to be nearer to
 MAX_SONGS = 3000  # t-SNE takes a dozen seconds on that many

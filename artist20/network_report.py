@@ -5,12 +5,12 @@ from pathlib import Path
 
 from artist20 import (
     UserError,
-    artifacts,
     comparison,
     dataset,
     evaluation,
     figures_confusion,
     figures_network,
+    results,
 )
 from artist20.figures import Drawing
 
@@ -25,8 +25,8 @@ def confusion_matrix(folder: Path, made_by: str) -> Iterator[Drawing]:
     made_by : str
         The command that trains it, for messages.
     """
-    metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
-    predictions = artifacts.read_predictions(folder / "val_predictions.json", made_by)
+    metrics = results.read_metrics(folder / "metrics.json", made_by)
+    predictions = results.read_predictions(folder / "val_predictions.json", made_by)
     name = metrics["model"]
     comparison.check_reached(folder, name, metrics, predictions, made_by)
     model = comparison.title(name, metrics)
@@ -48,8 +48,8 @@ def confusion_matrix(folder: Path, made_by: str) -> Iterator[Drawing]:
 
 def training_curves(folder: Path, made_by: str) -> Iterator[Drawing]:
     """Draw how a network was trained; see :func:`confusion_matrix` for what is given."""
-    metrics = artifacts.read_metrics(folder / "metrics.json", made_by)
-    history = artifacts.read_history(folder / "history.csv", made_by)
+    metrics = results.read_metrics(folder / "metrics.json", made_by)
+    history = results.read_history(folder / "history.csv", made_by)
     name, data, epoch = metrics["model"], metrics["dataset"], metrics["epoch"]
     if epoch not in history["epoch"]:
         raise UserError(f"{folder / 'history.csv'} has no epoch {epoch}: run {made_by} again")

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from artist20 import UserError, audio, augment, fetch
-from artist20.artifacts import sha256_file
 from artist20.audio import Waveform
 from artist20.evaluation import mean_per_song, window_starts
+from artist20.files import sha256_file
 from artist20.store import check_finite, stored_rows
 
 UNTRAINED = "untrained"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from artist20 import UserError, artifacts, cli, spectrogram, training
+from artist20 import UserError, results, runtime, spectrogram, training
 from artist20.models import ArtistResNet
 from artist20.spectrogram import FrontEnd, LogMels
 
@@ -119,7 +119,7 @@ def load(path: Path, device: torch.device, precision_option: str) -> TrainedResN
     UserError
         If it is none, or of another version.
     """
-    checkpoint = artifacts.read_checkpoint(path, "task2_train_wo_pretrain.py")
+    checkpoint = results.read_checkpoint(path, "task2_train_wo_pretrain.py")
     if not is_possible(checkpoint):
         raise UserError(
             f"{path} is not of this version of task2_train_wo_pretrain.py: run that again"
@@ -141,7 +141,7 @@ def build(
     device : torch.device
         Where to compute.
     precision_option : str
-        See :func:`artist20.cli.choose_precision`.
+        See :func:`artist20.runtime.choose_precision`.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def build(
         If its weights do not fit it.
     """
     config = checkpoint["config"]
-    precision = cli.choose_precision(precision_option, device, config["precision"])
+    precision = runtime.choose_precision(precision_option, device, config["precision"])
     model = make_network(checkpoint)
     training.load_weights(model, checkpoint, path, "task2_train_wo_pretrain.py --overwrite")
     model.to(device)
@@ -170,7 +170,7 @@ def front_end_of(config: dict[str, Any]) -> FrontEnd:
 
 def is_possible(checkpoint: dict[str, Any]) -> bool:
     """Say whether a checkpoint is a ResNet's of this version, of which a network can be made."""
-    if not artifacts.has_form(checkpoint, CHECKPOINT_FORM):
+    if not results.has_form(checkpoint, CHECKPOINT_FORM):
         return False
     config = checkpoint["config"]
     return (

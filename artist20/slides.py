@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from artist20 import artifacts, cli, comparison, dataset, findings, model_card, tables
+from artist20 import cli, comparison, dataset, findings, model_card, runtime, tables
+from artist20.results import read_results, results_file
 from artist20.tables import escape, percent, table
 
 MOST_ARTISTS = 20  # that a slide has room for
@@ -981,8 +982,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Write the deck and the model card."""
     args = parse_args()
-    file = artifacts.results_file(args.assets_dir)
-    results = artifacts.read_results(file, comparison.COMMAND)
+    file = results_file(args.assets_dir)
+    results = read_results(file, comparison.COMMAND)
     comparison.check_up_to_date(results, args.results_dir, file)
     figures = find_figures(args.assets_dir, args.output.parent)
     deck = render(results, figures)
@@ -1002,4 +1003,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from matplotlib.figure import Figure
 
-from artist20 import artifacts, audio, evaluation, figures_songs, printable, spectrogram
+from artist20 import audio, evaluation, figures_songs, printable, results, spectrogram
 from artist20.resnet import TrainedResNet
 
 N_RIVALS = 3
@@ -54,7 +54,7 @@ def draw(file: Path, network: TrainedResNet, folder: Path) -> tuple[Figure, str]
         f"{name.replace('_', ' ')}{', the true artist' if name == artist else ''}: {share:.1%}"
         for name, share in zip(shown, whole[columns], strict=True)
     ]
-    heard_by = artifacts.TITLES[folder.name]
+    heard_by = results.TITLES[folder.name]
     split = split_of(file, folder)
     name = printable(file.stem).replace("_", " ")
     title = f"{name}, as heard by {heard_by}, trained on {network.trained_on}"
@@ -96,11 +96,11 @@ def split_of(file: Path, folder: Path) -> str:
 
     Songs are known by the last folders of their path, as the split lists have it.
     """
-    train_list, val_list = folder / artifacts.EMBEDDING_FILES[2], folder / "val_predictions.json"
+    train_list, val_list = folder / results.EMBEDDING_FILES[2], folder / "val_predictions.json"
     if not (train_list.is_file() and val_list.is_file()):
         return "unknown"
-    val = artifacts.read_predictions(val_list, SCRIPT).songs
-    for split, songs in (("train", artifacts.read_songs(train_list, SCRIPT)), ("val", val)):
+    val = results.read_predictions(val_list, SCRIPT).songs
+    for split, songs in (("train", results.read_songs(train_list, SCRIPT)), ("val", val)):
         for song in songs:
             parts = PurePosixPath(song["path"]).parts
             if file.parts[-len(parts) :] == parts:

@@ -6,14 +6,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import librosa
 import numpy as np
 import torch
 import torchaudio
 from torch import Tensor
 from tqdm import tqdm
 
-from artist20 import audio, parallel
+from artist20 import audio, distributed
 from artist20.audio import SAMPLE_RATE
 from artist20.augment import random_start
 from artist20.evaluation import window_starts
@@ -65,6 +64,8 @@ def to_seconds(n_frames: int) -> float:
 @cache
 def mel_hz(n_mels: int) -> np.ndarray:
     """Return the mel bins' centre frequencies in Hz: (n_mels,)."""
+    import librosa  # takes a second, and a folder for its caches
+
     return librosa.mel_frequencies(n_mels + 2, fmin=0, fmax=F_MAX)[1:-1]
 
 
@@ -306,7 +307,7 @@ def score_crops(
     """
     scores = []
     firsts = range(0, len(windows), batch_size)
-    for first in tqdm(firsts, label, disable=parallel.quiet() if label else True, leave=False):
+    for first in tqdm(firsts, label, disable=distributed.quiet() if label else True, leave=False):
         crops = [songs.crop(*window, n_frames) for window in windows[first : first + batch_size]]
         scores.append(predict(_stack(crops)))
     return np.concatenate(scores)

@@ -21,9 +21,9 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from artist20 import UserError, audio, cli, parallel, printable
-from artist20.artifacts import only_writer, told_when_full
+from artist20 import UserError, audio, distributed, printable, runtime
 from artist20.audio import Waveform
+from artist20.files import only_writer, told_when_full
 
 ROWS = "rows.bin"
 PARTS = "parts"  # folder of what processes of one run computed, until it is put together
@@ -181,8 +181,8 @@ class _Loader(DataLoader[np.ndarray]):
 
     def __iter__(self) -> Any:
         if self.num_workers:
-            cli.check_for_semaphores()
-        with cli.signals_held():
+            runtime.check_for_semaphores()
+        with runtime.signals_held():
             return super().__iter__()
 
 
@@ -221,9 +221,9 @@ def map_songs(
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=min(workers, len(files)),
-        worker_init_fn=cli.start_worker,
+        worker_init_fn=runtime.start_worker,
     )
-    return tqdm(loader, label, disable=parallel.quiet(), unit="song")
+    return tqdm(loader, label, disable=distributed.quiet(), unit="song")
 
 
 def stored_rows(
@@ -291,12 +291,12 @@ def stored_rows(
         print(f"{label}: {len(known)} of {len(files)} songs are in {store.folder}")
         return store.folder, [group for group in groups if not known.issuperset(group)]
 
-    folder, incomplete = parallel.on_main(look)
-    rank = parallel.rank()
-    my_groups = incomplete[rank :: parallel.world_size()]
+    folder, incomplete = distributed.on_main(look)
+    rank = distributed.rank()
+    my_groups = incomplete[rank :: distributed.world_size()]
     mine = [key for group in my_groups for key in group]
     last_of_groups = {group[-1] for group in my_groups}
-    alone = parallel.world_size() == 1
+    alone = distributed.world_size() == 1
     where = (parent, name) if alone else (folder / PARTS, str(rank))
     problems: dict[str, str] = {}
     with RowStore(*where, *kind) as store:
@@ -314,7 +314,7 @@ def stored_rows(
                         store.append(done, of_song)
                 waiting = {}
         rows, index = store.rows(), store.index()
-    problems = {key: line for part in parallel.gather(problems) for key, line in part.items()}
+    problems = {key: line for part in distributed.gather(problems) for key, line in part.items()}
 
     def put_together() -> tuple[int, dict[str, tuple[int, int]]]:
         with RowStore(parent, name, *kind) as store:
@@ -322,7 +322,7 @@ def stored_rows(
             return len(store.rows()), store.index()
 
     if not alone:
-        n_rows, index = parallel.on_main(put_together)
+        n_rows, index = distributed.on_main(put_together)
         rows = _map_rows(folder, dtype, (n_rows, width))
     if unreadable is not None:
         unreadable.update(problems)

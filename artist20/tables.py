@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from artist20 import UserError, artifacts, comparison, dataset
+from artist20 import UserError, comparison, dataset, files
 
 UNTRAINED = "untrained backbone"
 MARKERS = ("<!-- results -->", "<!-- end of results -->")  # of README's table
@@ -224,5 +224,5 @@ def put_between_markers(path: Path, text: str) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, whole or not at all."""
-    with artifacts.atomic_path(path) as temporary:
+    with files.atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -23,15 +23,17 @@ import numpy as np
 
 from artist20 import (
     UserError,
-    artifacts,
     classical,
     cli,
     dataset,
     evaluation,
     features,
     inference,
+    results,
+    runtime,
 )
 from artist20.classical import Rows
+from artist20.files import sha256_file
 
 
 def make_rows(units: list[np.ndarray], config: dict[str, Any]) -> Rows:
@@ -55,11 +57,11 @@ def read_metrics(results_dir: Path, level: str) -> dict[str, Any]:
         If they do not, or there are no models.
     """
     script = "task1_train.py" + (" --level segment" if level == "segment" else "")
-    folder = artifacts.task1_dir(results_dir, level)
-    metrics = artifacts.read_metrics(folder / "metrics.json", script)
-    artifacts.check_features(metrics, results_dir, script)
-    file = artifacts.task1_dir(results_dir) / "preprocessing.json"
-    version = artifacts.read_metrics(file, "task1_preprocessing.py")["feature_version"]
+    folder = results.task1_dir(results_dir, level)
+    metrics = results.read_metrics(folder / "metrics.json", script)
+    results.check_features(metrics, results_dir, script)
+    file = results.task1_dir(results_dir) / "preprocessing.json"
+    version = results.read_metrics(file, "task1_preprocessing.py")["feature_version"]
     if version != features.VERSION:
         raise UserError(
             f"{file} is of features of version {version}, these are of version "
@@ -77,8 +79,8 @@ def count_train_songs(results_dir: Path, classes: list[str]) -> np.ndarray:
         If the list of these songs is missing, or of other artists.
     """
     made_by = "task1_preprocessing.py"
-    file = artifacts.task1_dir(results_dir) / "songs_train.json"
-    artists = [song["artist"] for song in artifacts.read_songs(file, made_by)]
+    file = results.task1_dir(results_dir) / "songs_train.json"
+    artists = [song["artist"] for song in results.read_songs(file, made_by)]
     if sorted(set(artists)) != classes:
         raise UserError(f"{file} is of other artists than the models: run {made_by} again")
     return np.unique(artists, return_counts=True)[1]
@@ -89,7 +91,7 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     inference.add_test_options(parser, "task1")
     parser.add_argument(
-        "--level", choices=artifacts.TASK1_LEVELS, default="song", help="as in task1_train.py"
+        "--level", choices=results.TASK1_LEVELS, default="song", help="as in task1_train.py"
     )
     parser.add_argument(
         "--model",
@@ -103,20 +105,20 @@ def main() -> int:
     """Name the artists; return the exit status."""
     args = parse_args()
     started = time.monotonic()
-    device = cli.choose_device(args.device)
-    folder = artifacts.task1_dir(args.results_dir, args.level)
+    device = runtime.choose_device(args.device)
+    folder = results.task1_dir(args.results_dir, args.level)
     metrics = read_metrics(args.results_dir, args.level)
     chosen = args.model or metrics["best_in_cv"]
     if chosen not in metrics["models"]:
         raise UserError(f"--model {chosen}: {folder} has {', '.join(metrics['models'])}")
     made_by = "task1_train.py --overwrite"
-    classes = artifacts.read_predictions(folder / "val_predictions.json", made_by).classes
+    classes = results.read_predictions(folder / "val_predictions.json", made_by).classes
     n_train = count_train_songs(args.results_dir, classes)
     songs = inference.read_test(args, folder, classes)
     files = songs.files
     hashes = {key: dataset.content_key(file) for key, file in files.items()}
     unreadable: dict[str, str] = {}
-    cache = artifacts.task1_dir(args.results_dir) / "cache"
+    cache = results.task1_dir(args.results_dir) / "cache"
     units = features.cached_units(
         cache,
         {hashes[key]: file for key, file in files.items()},
@@ -131,17 +133,17 @@ def main() -> int:
     checkpoints, scores = {}, {}
     for name, row in metrics["models"].items():
         file = folder / f"{name}.skops"
-        model = artifacts.read_sklearn(file, classes, rows.X.shape[1])
+        model = results.read_sklearn(file, classes, rows.X.shape[1])
         logits = classical.logits(name, classical.song_scores(model, rows))
         scores[name] = evaluation.calibrated(logits, row["temperature"])
-        checkpoints[name] = [artifacts.sha256_file(file)]
+        checkpoints[name] = [sha256_file(file)]
     print(
-        f"predictions are those of the {artifacts.TITLES[chosen]}, "
+        f"predictions are those of the {results.TITLES[chosen]}, "
         f"{metrics['models'][chosen]['cv_top1']:.1%} in cross-validation"
     )
-    test = artifacts.TestScores(classes, read, checkpoints, scores, {})
+    test = results.TestScores(classes, read, checkpoints, scores, {})
     return inference.finish(args, songs, test, chosen, reasons, n_train, started)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
-from artist20 import UserError, artifacts, cli, evaluation, parallel
+from artist20 import UserError, distributed, evaluation, files, results, runtime
 
 # What is kept of an epoch in the midst of it: the sums are over its steps so far.
 NEW_EPOCH = {"step": 0, "examples": 0, "loss_sum": 0.0, "seconds": 0.0}
@@ -32,7 +32,7 @@ ANEW = "the same command with --overwrite"
 RESULTS = (
     *(BEST, LAST, "history.csv", "metrics.json"),
     *("val_predictions.json", "test_predictions.json", "test_scores.json"),
-    *artifacts.EMBEDDING_FILES,
+    *results.EMBEDDING_FILES,
 )
 
 
@@ -68,15 +68,15 @@ def open_run(
     if overwrite:
         discard(folder)
     elif metrics_file.is_file():
-        metrics = artifacts.read_metrics(metrics_file, f"{script} --overwrite")
-        artifacts.check_same_settings(metrics["settings"], settings, metrics_file)
+        metrics = results.read_metrics(metrics_file, f"{script} --overwrite")
+        results.check_same_settings(metrics["settings"], settings, metrics_file)
         check_whole(folder, metrics, script)
         return metrics
     elif (folder / LAST).is_file():
-        with artifacts.only_writer(folder):  # or it is no unfinished run, but one that goes on
+        with files.only_writer(folder):  # or it is no unfinished run, but one that goes on
             pass
         last = read_last(folder, f"{script} --overwrite")
-        artifacts.check_same_settings(last["config"], settings, folder / LAST)
+        results.check_same_settings(last["config"], settings, folder / LAST)
         if not resume:
             raise UserError(
                 f"{folder / LAST} is of an unfinished run (epoch {last['epoch']} of "
@@ -94,14 +94,14 @@ def check_whole(folder: Path, metrics: dict[str, Any], script: str) -> None:
         With --overwrite, without which the script would find the run finished.
     """
     anew = f"{script} --overwrite"
-    best = artifacts.read_checkpoint(folder / BEST, anew)
-    artifacts.check_same_run(folder, best, metrics, script)
-    artifacts.read_predictions(folder / "val_predictions.json", anew)
-    artifacts.read_history(folder / "history.csv", anew)
-    for path in (folder / name for name in artifacts.EMBEDDING_FILES):
+    best = results.read_checkpoint(folder / BEST, anew)
+    results.check_same_run(folder, best, metrics, script)
+    results.read_predictions(folder / "val_predictions.json", anew)
+    results.read_history(folder / "history.csv", anew)
+    for path in (folder / name for name in results.EMBEDDING_FILES):
         if "embeddings" in metrics and not (
             path.is_file()
-            and artifacts.has_form(metrics["embeddings"], {path.name: artifacts.sha256_file(path)})
+            and results.has_form(metrics["embeddings"], {path.name: files.sha256_file(path)})
         ):
             raise UserError(f"{path} is missing, or not of the run in metrics.json: run {anew}")
 
@@ -122,7 +122,7 @@ def check_patience(args: argparse.Namespace) -> None:
 def discard(folder: Path) -> None:
     """Remove a run's results from its folder, unless another process is writing to it."""
     if folder.is_dir():
-        with artifacts.only_writer(folder):
+        with files.only_writer(folder):
             for name in RESULTS:
                 (folder / name).unlink(missing_ok=True)
             shutil.rmtree(folder / "tensorboard", ignore_errors=True)
@@ -218,12 +218,12 @@ def fit(
         history, state = last["history"], last["state"]
         within = f", step {state['step']} of {steps_per_epoch}" if state["step"] else ""
         print(f"going on after epoch {len(history)} of {epochs}{within}")
-        if history and parallel.is_main():  # it may have been stopped before it was written
+        if history and distributed.is_main():  # it may have been stopped before it was written
             _write_history(folder / "history.csv", history)
 
     def save() -> None:
-        if parallel.is_main():
-            artifacts.write_checkpoint(
+        if distributed.is_main():
+            files.write_checkpoint(
                 folder / LAST,
                 {
                     **identity,
@@ -237,12 +237,12 @@ def fit(
                 },
             )
 
-    runner = parallel.distribute(model)
+    runner = distributed.distribute(model)
     with ExitStack() as stack:
         stopped = stack.enter_context(_stop_request())
         stack.enter_context(_told_if_memory_is_short(identity["config"]))
-        if parallel.is_main():
-            stack.enter_context(artifacts.only_writer(folder))
+        if distributed.is_main():
+            stack.enter_context(files.only_writer(folder))
             if tensorboard:
                 events = stack.enter_context(_event_writer(folder, len(history)))
         bar = stack.enter_context(
@@ -250,7 +250,7 @@ def fit(
                 desc="train",
                 total=epochs * steps_per_epoch,
                 initial=len(history) * steps_per_epoch + state["step"],
-                disable=parallel.quiet(),
+                disable=distributed.quiet(),
                 unit="step",
             )
         )
@@ -268,19 +268,19 @@ def fit(
                 optimizer,
                 rest,
                 label_smoothing,
-                lambda step, epoch=epoch: step_seed(seed, epoch, step, parallel.rank()),
+                lambda step, epoch=epoch: step_seed(seed, epoch, step, distributed.rank()),
                 precision,
                 state,
                 stopped,
                 bar,
             )
             state["seconds"] += time.monotonic() - started
-            if parallel.any_of(bool(stopped)):
+            if distributed.any_of(bool(stopped)):
                 # Also after the last step: validation may take longer than a scheduler waits.
                 if not all(value.isfinite().all() for value in model.state_dict().values()):
                     raise UserError(_not_finite(epoch, folder))
                 save()
-                parallel.gather(None)  # no process leaves before it is written
+                distributed.gather(None)  # no process leaves before it is written
                 raise KeyboardInterrupt(*stopped)
             started = time.monotonic()
             train_loss = state["loss_sum"] / state["examples"]
@@ -306,7 +306,7 @@ def fit(
             better = not select or _rank(row) > before
             history.append(row)
             state = dict(NEW_EPOCH)
-            if parallel.is_main():
+            if distributed.is_main():
                 if better:
                     best = {
                         **identity,
@@ -314,7 +314,7 @@ def fit(
                         "val_top1": row["val_top1"],
                         "model": _on_cpu(model),
                     }
-                    artifacts.write_checkpoint(folder / BEST, best)
+                    files.write_checkpoint(folder / BEST, best)
                 _write_history(folder / "history.csv", history)
                 if tensorboard:
                     for name, value in row.items():
@@ -326,8 +326,8 @@ def fit(
                     f"top-3 {row['val_top3']:.1%}  {row['seconds']:.1f} s"
                 )
             save()
-            if parallel.any_of(bool(stopped)):
-                parallel.gather(None)
+            if distributed.any_of(bool(stopped)):
+                distributed.gather(None)
                 raise KeyboardInterrupt(*stopped)
     return history
 
@@ -400,16 +400,16 @@ def read_last(folder: Path, made_by: str) -> dict[str, Any]:
     UserError
         If it is broken, or no such file.
     """
-    last = artifacts.read_checkpoint(folder / LAST, made_by)
+    last = results.read_checkpoint(folder / LAST, made_by)
     form = {
         "epoch": int,
         "model": dict,
         "optimizer": dict,
         "scheduler": dict,
         "state": {"step": int, "examples": int, "loss_sum": float, "seconds": float},
-        "history": [dict.fromkeys(artifacts.HISTORY, float)],
+        "history": [dict.fromkeys(results.HISTORY, float)],
     }
-    if not artifacts.has_form(last, form) or last["epoch"] != len(last["history"]):
+    if not results.has_form(last, form) or last["epoch"] != len(last["history"]):
         raise UserError(f"{folder / LAST} is of no run that can go on: run {made_by}")
     return last
 
@@ -434,7 +434,7 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: Path, made_
 
 def read_best(folder: Path, model: nn.Module) -> int:
     """Load the weights of ``best.pt`` into a network; return their epoch."""
-    best = artifacts.read_checkpoint(folder / BEST, ANEW)
+    best = results.read_checkpoint(folder / BEST, ANEW)
     load_weights(model, best, folder / BEST, ANEW)
     return best["epoch"]
 
@@ -507,13 +507,13 @@ def finish(
         "last": result[f"{name}_last" if select else name],
         **metrics,
     }
-    if parallel.is_main():
-        artifacts.write_predictions(
-            folder / "val_predictions.json", artifacts.Predictions(classes, songs, scores)
+    if distributed.is_main():
+        results.write_predictions(
+            folder / "val_predictions.json", results.Predictions(classes, songs, scores)
         )
         if embeddings:
-            metrics["embeddings"] = artifacts.write_embeddings(folder, *embeddings, train_songs)
-        artifacts.write_json(folder / "metrics.json", metrics)
+            metrics["embeddings"] = results.write_embeddings(folder, *embeddings, train_songs)
+        files.write_json(folder / "metrics.json", metrics)
     return metrics
 
 
@@ -543,14 +543,14 @@ def pool_folds(folder: Path, name: str, script: str, songs: list[dict[str, str]]
     """
     settings, classes = [], []
     scores: dict[str, np.ndarray] = {}
-    for fold in range(1, artifacts.N_FOLDS + 1):
+    for fold in range(1, results.N_FOLDS + 1):
         metrics_file = folder / f"fold-{fold}" / "metrics.json"
         if not metrics_file.is_file():
             print(
                 f"{metrics_file} is not there: run {script} --fold {fold}, too, to pool the folds"
             )
             return
-        metrics = artifacts.read_metrics(metrics_file, script)
+        metrics = results.read_metrics(metrics_file, script)
         of_fold = metrics["settings"]
         settings.append(
             {
@@ -561,8 +561,8 @@ def pool_folds(folder: Path, name: str, script: str, songs: list[dict[str, str]]
                 "training_songs": metrics["dataset"]["fingerprint"],
             }
         )
-        artifacts.check_same_settings(settings[-1], settings[0], metrics_file)
-        part = artifacts.read_predictions(metrics_file.with_name("val_predictions.json"), script)
+        results.check_same_settings(settings[-1], settings[0], metrics_file)
+        part = results.read_predictions(metrics_file.with_name("val_predictions.json"), script)
         of_songs = part.scores.get(f"{name}_last", part.scores.get(name))
         if of_songs is None:
             raise UserError(
@@ -577,12 +577,12 @@ def pool_folds(folder: Path, name: str, script: str, songs: list[dict[str, str]]
             f"the folds in {folder} are of other songs than the training songs are now: run "
             f"{script} --overwrite for each"
         )
-    pooled = artifacts.Predictions(
+    pooled = results.Predictions(
         classes[0], songs, {name: np.array([scores[path] for path in paths])}
     )
-    artifacts.write_predictions(folder / "cv_predictions.json", pooled)
+    results.write_predictions(folder / "cv_predictions.json", pooled)
     top1, top3 = (evaluation.top_k_accuracy(pooled.scores[name], pooled.labels, k) for k in (1, 3))
-    print(f"all {artifacts.N_FOLDS} folds, {len(songs)} songs: top-1 {top1:.1%}, top-3 {top3:.1%}")
+    print(f"all {results.N_FOLDS} folds, {len(songs)} songs: top-1 {top1:.1%}, top-3 {top3:.1%}")
 
 
 def summary_line(metrics: dict[str, Any]) -> str:
@@ -614,12 +614,12 @@ def train_epoch(
     device = next(model.parameters()).device
     model.train()
     # Summed where it arises: to ask a GPU for a number in every step would make it wait.
-    loss_sum = torch.tensor(state["loss_sum"] if parallel.is_main() else 0.0, device=device)
+    loss_sum = torch.tensor(state["loss_sum"] if distributed.is_main() else 0.0, device=device)
     for x, targets in batches:
         torch.manual_seed(seed_of(state["step"]))
         n_examples = len(x)
-        if parallel.world_size() > 1:
-            mine = parallel.share(n_examples).to(device)
+        if distributed.world_size() > 1:
+            mine = distributed.share(n_examples).to(device)
             x, targets = x[mine], targets[mine]
         with autocast(device, precision):
             logits = model(x).float()
@@ -631,15 +631,15 @@ def train_epoch(
         loss = loss / (n_answers * n_examples)
         optimizer.zero_grad(set_to_none=True)
         # Averaged over the processes: the sum of their parts of the mean is wanted.
-        (loss * parallel.world_size()).backward()
+        (loss * distributed.world_size()).backward()
         optimizer.step()
         loss_sum += loss.detach() * n_examples
         state["step"] += 1
         state["examples"] += n_examples
         bar.update()
-        if parallel.any_of(bool(stopped)):
+        if distributed.any_of(bool(stopped)):
             break
-    state["loss_sum"] = float(parallel.total(loss_sum))
+    state["loss_sum"] = float(distributed.total(loss_sum))
 
 
 @contextmanager
@@ -678,7 +678,7 @@ def _told_if_memory_is_short(config: dict[str, Any]) -> Iterator[None]:
         size = config["batch_size"]
         smaller = f"--batch-size {size // 2}" if size > 1 else "a smaller --crop-seconds"
         raise UserError(
-            f"{cli.short_of_gpu_memory(error)} for batches of {size}: try {smaller}, with "
+            f"{runtime.short_of_gpu_memory(error)} for batches of {size}: try {smaller}, with "
             "--overwrite if there are epochs already"
         ) from None
 
@@ -704,5 +704,5 @@ def _write_history(path: Path, history: list[dict[str, float]]) -> None:
     writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
-    with artifacts.atomic_path(path) as temporary:
+    with files.atomic_path(path) as temporary:
         temporary.write_text(text.getvalue())

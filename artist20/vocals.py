@@ -35,8 +35,8 @@ from torch import nn
 from torchaudio.models import hdemucs_high
 from torchaudio.pipelines import HDEMUCS_HIGH_MUSDB_PLUS
 
-from artist20 import UserError, audio, cli, dataset, fetch
-from artist20.artifacts import (
+from artist20 import UserError, audio, cli, dataset, fetch, runtime
+from artist20.files import (
     atomic_path,
     only_writer,
     parse_json,
@@ -322,8 +322,8 @@ def separate_songs(data_dir: Path, output: Path, separator: Separator) -> int:
         record = {
             "settings": settings,
             "pretrained": separator.pretrained,
-            "command": cli.command(),
-            "versions": cli.versions(),
+            "command": runtime.command(),
+            "versions": runtime.versions(),
         }
         write_json(output / "vocals.json", record)
         index = output / INDEX
@@ -408,7 +408,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     args = parse_args(argv)
     started = time.monotonic()
-    separator = load_separator(args.weights, cli.choose_device(args.device))
+    separator = load_separator(args.weights, runtime.choose_device(args.device))
     n_failed = separate_songs(args.data_dir, args.output_dir, separator)
     note = "" if separator.pretrained else ": no vocals, of an UNTRAINED separator"
     print(f"{args.output_dir} done in {time.monotonic() - started:.0f} s{note}")
@@ -416,4 +416,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

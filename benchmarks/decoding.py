@@ -13,7 +13,7 @@ import av
 import numpy as np
 import soundfile
 
-from artist20 import audio, cli, dataset
+from artist20 import audio, cli, dataset, runtime
 
 RATE, HIGH, SECONDS, REPEATS = audio.SAMPLE_RATE, 44_100, 180, 3
 VBR = {**audio.MP3_CODING, "bitrate_mode": "VARIABLE"}
@@ -86,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

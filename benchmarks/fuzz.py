@@ -30,7 +30,18 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from artist20 import UserError, artifacts, audio, cli, collection, dataset, fetch, store
+from artist20 import (
+    UserError,
+    audio,
+    cli,
+    collection,
+    dataset,
+    fetch,
+    files,
+    results,
+    runtime,
+    store,
+)
 
 SECONDS = 10  # that a case may take
 MEMORY = 2 * 2**30  # bytes of data that a process may hold
@@ -48,10 +59,10 @@ def read_audio(file: Path) -> None:
 def read_json(file: Path) -> None:
     """Read a file as every kind of JSON that stages hand each other."""
     readers: list[Callable[[], object]] = [
-        lambda: artifacts.read_json(file, "x"),
-        lambda: artifacts.read_predictions(file, "x"),
-        lambda: artifacts.read_test_scores(file, "x"),
-        *(lambda stage=stage: artifacts.read_metrics(file, stage) for stage in STAGES),
+        lambda: files.read_json(file, "x"),
+        lambda: results.read_predictions(file, "x"),
+        lambda: results.read_test_scores(file, "x"),
+        *(lambda stage=stage: results.read_metrics(file, stage) for stage in STAGES),
     ]
     errors = []
     for read in readers:
@@ -113,9 +124,9 @@ def make_seeds(folder: Path) -> dict[str, tuple[list[bytes], Callable[[Path], ob
         found[extension] = (data, read_audio)
     arrays = []
     for array in (rng.normal(size=(4, 3)), np.array(["queen", "u2"]), np.arange(5)):
-        artifacts.write_array(folder / "a.npy", array)
+        files.write_array(folder / "a.npy", array)
         arrays.append((folder / "a.npy").read_bytes())
-    found["npy"] = (arrays, lambda file: artifacts.read_array(file, "x"))
+    found["npy"] = (arrays, lambda file: files.read_array(file, "x"))
 
     paths = [f"./train_val/{artist}/b/0.mp3" for artist in "xyz"]
     songs = [{"path": path, "artist": path[12], "album": "b"} for path in paths]
@@ -137,20 +148,20 @@ def make_seeds(folder: Path) -> dict[str, tuple[list[bytes], Callable[[Path], ob
     found["index"] = ([lines.encode()], read_index)
 
     checkpoint = {"kind": "x", "classes": ["a", "b"], "config": {"lr": 0.1, "x": (1, 2)}}
-    artifacts.write_checkpoint(folder / "a.pt", {**checkpoint, "model": {"w": torch.ones(2, 3)}})
+    files.write_checkpoint(folder / "a.pt", {**checkpoint, "model": {"w": torch.ones(2, 3)}})
     pt = (folder / "a.pt").read_bytes()
     torch.save(checkpoint, folder / "a.pt", _use_new_zipfile_serialization=False)
     found["pt"] = (
         [pt, (folder / "a.pt").read_bytes()],
-        lambda file: artifacts.read_checkpoint(file, "x"),
+        lambda file: results.read_checkpoint(file, "x"),
     )
     X, y = rng.normal(size=(12, 4)), np.array(list("ab" * 6))
     models = []
     for classifier in (SVC(), RandomForestClassifier(2)):
         model = make_pipeline(RobustScaler(), SelectKBest(f_classif, k=2), classifier).fit(X, y)
-        artifacts.write_sklearn(folder / "a.skops", model)
+        files.write_sklearn(folder / "a.skops", model)
         models.append((folder / "a.skops").read_bytes())
-    found["skops"] = (models, artifacts.read_sklearn)
+    found["skops"] = (models, results.read_sklearn)
     with zipfile.ZipFile(folder / "a.zip", "w") as archive:
         for name in ("train.json", "val.json", "train_val/x/b/0.mp3"):
             archive.writestr(f"hw1/artist20/{name}", json.dumps(paths))
@@ -286,4 +297,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

@@ -17,7 +17,7 @@ from measure import run
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from artist20 import artifacts, audio, cli, dataset
+from artist20 import audio, cli, dataset, files, results, runtime
 
 SCRIPTS = {"panns": "task2_inference.py", "resnet": "task2_inference_wo_pretrain.py"}
 BYTES_PER_SECOND = 4000  # of MP3 at 32 kbit/s
@@ -55,16 +55,16 @@ def main() -> None:
             loop(sources[i % len(sources)].file, song, args.song_seconds)
         minutes = args.songs * audio.duration(song) / 60
         for checkpoint in args.checkpoint:
-            kind = artifacts.read_checkpoint(checkpoint, "training")["kind"]
+            kind = results.read_checkpoint(checkpoint, "training")["kind"]
             where = ["--data-dir", folder, "--output", f"{folder}/test_predictions.json"]
             script = [sys.executable, str(REPOSITORY / SCRIPTS[kind])]
             seconds, cpu_seconds, megabytes = run(
                 [*script, "--checkpoint", str(checkpoint.resolve()), *where], Path(folder)
             )
-            found = artifacts.read_json(Path(folder, "test_predictions.json"), "the script")
+            found = files.read_json(Path(folder, "test_predictions.json"), "the script")
             print(f"{checkpoint!s:60}{seconds:9.0f}{cpu_seconds:9.0f}{megabytes:7.0f}", end="")
             print(f"  {len(found)} songs, {60 * minutes / seconds:.0f} x real time")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

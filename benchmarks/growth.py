@@ -17,7 +17,7 @@ from measure import run
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from artist20 import cli
+from artist20 import cli, runtime
 
 TINY = ["--epochs", "1", "--crop-seconds", "1"]
 PANNS = [*TINY, "--backbone-weights", "untrained", "--views", "1", "--windows", "1"]
@@ -64,4 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

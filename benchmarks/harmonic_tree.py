@@ -21,8 +21,8 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from artist20 import UserError, audio, cli, dataset
-from artist20.artifacts import only_writer
+from artist20 import UserError, audio, cli, dataset, runtime
+from artist20.files import only_writer
 from artist20.store import map_songs
 
 
@@ -64,4 +64,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

@@ -47,22 +47,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 # What the stages import, for their forks.
-from artist20 import (  # noqa: F401
-    artifacts,
-    classical,
-    cli,
-    comparison,
-    dataset,
-    demo,
-    ensemble,
-    features,
-    figures,
-    inference,
-    panns,
-    slides,
-    task1_inference,
-    training,
-)
+from artist20 import classical, cli, files, results, runtime
 
 COMPUTE = ["--data-dir", "data", "--device", "cpu", "--workers", "2"]
 TRAIN = [*COMPUTE, "--epochs", "4", "--crop-seconds", "2", "--batch-size", "4"]
@@ -275,11 +260,11 @@ def contents(folder: Path) -> dict[str, str]:
         if file.is_dir() or file.name == ".lock":
             continue
         if file.suffix == ".json":
-            value = steady(artifacts.read_json(file, "the stage"))
+            value = steady(files.read_json(file, "the stage"))
         elif file.suffix == ".pt":
-            value = steady(artifacts.read_checkpoint(file, "the stage"))
+            value = steady(results.read_checkpoint(file, "the stage"))
         elif file.suffix == ".skops":
-            value = answers_of(artifacts.read_sklearn(file))
+            value = answers_of(results.read_sklearn(file))
         elif file.suffix == ".csv":
             value = steady(list(csv.DictReader(file.open())))
         else:
@@ -394,7 +379,7 @@ if __name__ == "__main__":
     if os.fork():
         pipes = Server(os.fdopen(to_server[1], "w"), os.fdopen(to_main[0]))
         os.close(to_server[0])
-        cli.run(lambda: main(pipes))
+        runtime.run(lambda: main(pipes))
     os.close(to_server[1])
     stage_to_run = serve(os.fdopen(to_server[0]), os.fdopen(to_main[1], "w"))
     if stage_to_run:

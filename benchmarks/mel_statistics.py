@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from artist20 import artifacts, audio, cli, dataset, evaluation, spectrogram
+from artist20 import audio, cli, dataset, evaluation, results, runtime, spectrogram
 
 STRENGTHS = (0.03, 0.1, 0.3)
 WINDOW_SECONDS = 5.0
@@ -66,7 +66,7 @@ def main() -> None:
     }
     for strength in STRENGTHS:
         scores, labels = [], []
-        for fold in range(1, artifacts.N_FOLDS + 1):
+        for fold in range(1, results.N_FOLDS + 1):
             train, held_out, classes = dataset.read_to_fit(args.data_dir, fold, args.limit)
             X = np.concatenate([statistics[song.path] for song in train])
             y = dataset.class_indices(train, classes)
@@ -85,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import task2_train_wo_pretrain as stage
-from artist20 import artifacts, cli, evaluation
+from artist20 import cli, evaluation, results, runtime
 
 
 def parse_change(text: str) -> tuple[str, Any]:
@@ -44,12 +44,12 @@ def train(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Train; return (n_songs, n_classes) scores, (n_songs,) labels, and seconds."""
     scores, labels, seconds = [], [], 0.0
-    folds = [None] if args.validate else range(1, artifacts.N_FOLDS + 1)
+    folds = [None] if args.validate else range(1, results.N_FOLDS + 1)
     for args.fold in folds:
         run = folder / (f"fold-{args.fold}" if args.fold else "all")
         metrics = stage.train(args, recipe, run, args.results_dir / "cache")
         seconds += metrics["epochs_seconds"]
-        part = artifacts.read_predictions(run / "val_predictions.json", stage.SCRIPT)
+        part = results.read_predictions(run / "val_predictions.json", stage.SCRIPT)
         name = metrics["model"]
         scores.append(part.scores.get(f"{name}_last", part.scores[name]))
         labels.append(part.labels)
@@ -108,4 +108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

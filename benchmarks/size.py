@@ -22,7 +22,7 @@ from measure import run
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from artist20 import artifacts, audio, cli
+from artist20 import audio, cli, results, runtime
 
 N_ARTISTS, SONGS_PER_ALBUM = 20, 10
 SAMPLES = audio.SAMPLE_RATE // 20
@@ -60,8 +60,8 @@ def write_predictions(folder: Path, n_songs: int) -> None:
     ]
     scores = np.random.default_rng(0).dirichlet(np.ones(N_ARTISTS), n_songs)
     path = folder / "val_predictions.json"
-    artifacts.write_predictions(path, artifacts.Predictions(classes, songs, {"model": scores}))
-    assert len(artifacts.read_predictions(path, "this benchmark").labels) == n_songs
+    results.write_predictions(path, results.Predictions(classes, songs, {"model": scores}))
+    assert len(results.read_predictions(path, "this benchmark").labels) == n_songs
 
 
 STEPS: dict[str, Callable[[Path, int], None]] = {
@@ -124,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from artist20 import classical, cli
+from artist20 import classical, cli, runtime
 from artist20.classical import Rows
 
 N_ALBUMS, SONGS_PER_ALBUM, N_FEATURES = 4, 2, 901
@@ -95,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

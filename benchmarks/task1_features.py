@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from artist20 import audio, classical, cli, dataset, features
+from artist20 import audio, classical, cli, dataset, features, runtime
 from artist20.store import map_songs
 
 
@@ -101,4 +101,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

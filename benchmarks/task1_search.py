@@ -18,7 +18,7 @@ import numpy as np
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from artist20 import classical, cli
+from artist20 import classical, cli, runtime
 from artist20.classical import Rows
 
 N_SONGS, N_FEATURES, N_ARTISTS, N_ALBUMS = 949, 901, 20, 4
@@ -99,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 import task2_train
 import task2_train_wo_pretrain as resnet
-from artist20 import UserError, audio, cli, dataset, panns, spectrogram, training
+from artist20 import UserError, audio, cli, dataset, panns, runtime, spectrogram, training
 from artist20.spectrogram import FrontEnd, LogMels
 from artist20.store import map_songs
 
@@ -100,14 +100,14 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, cache: Path) 
         raise UserError(
             f"{len(songs)} songs are no batch of {recipe.batch_size}: --batch-size takes fewer"
         )
-    precision = cli.choose_precision(args.precision, device)
+    precision = runtime.choose_precision(args.precision, device)
     steps = seconds_of(lambda: train_epoch(model, repeat(one, n_steps), precision), device)
     epoch = seconds_of(lambda: train_epoch(model, islice(batches(), n_steps), precision), device)
     exact = seconds_of(lambda: train_epoch(model, repeat(one, n_steps), torch.float32), device, 1)
     size = (
         f"{n_steps} steps of {recipe.batch_size} crops of {spectrogram.to_seconds(n_frames):.0f} s"
     )
-    print_row("ResNet, one batch in memory", steps, f"{size}, {cli.plain_name(precision)}")
+    print_row("ResNet, one batch in memory", steps, f"{size}, {runtime.plain_name(precision)}")
     print_row("ResNet, an epoch", epoch, f"{epoch / steps:.2f} x the row above")
     print_row("ResNet, one batch in memory, float32", exact, f"{exact / steps:.2f} x the first row")
     if device.type == "cuda":
@@ -139,7 +139,7 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, cache: Path) 
 
 def measure_panns(args: argparse.Namespace, device: torch.device) -> None:
     """Measure Cnn14's embeddings and the MLP's epochs at artist20's size."""
-    precision = cli.choose_precision(args.precision, device)
+    precision = runtime.choose_precision(args.precision, device)
     clip = torch.randn(int(10 * audio.SAMPLE_RATE), device=device)
     n_clips = 4 if device.type == "cpu" else 256
     found = {}
@@ -191,7 +191,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Measure, and print the table."""
     args = parse_args()
-    device = cli.choose_device(args.device)
+    device = runtime.choose_device(args.device)
     print(f"{'':44}{'seconds':>9}")
     with tempfile.TemporaryDirectory() as cache:
         measure_resnet(args, device, Path(cache))
@@ -199,4 +199,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runtime.run(main)

@@ -21,8 +21,8 @@ import soundfile
 from hypothesis import HealthCheck, settings
 from scipy.special import softmax
 
-from artist20 import artifacts, cli, evaluation
-from artist20.artifacts import FeatureSet, Predictions
+from artist20 import evaluation, files, results, runtime
+from artist20.results import FeatureSet, Predictions
 from artist20.spectrogram import FrontEnd
 
 # The same few examples in every run: the suite is quick, and fails for its code alone.
@@ -248,9 +248,9 @@ def put_network(results_dir: Path, name: str, strength: float, seed: int, **metr
     chosen = not name.endswith("_strong")
     strengths = {name: strength} | ({f"{name}_last": strength} if chosen else {})
     val = toy_predictions("val", strengths, seed + 100)
-    artifacts.write_predictions(folder / "val_predictions.json", val)
+    results.write_predictions(folder / "val_predictions.json", val)
     held_out = toy_predictions("train", {name: strength}, seed)
-    artifacts.write_predictions(folder / "cv_predictions.json", held_out)
+    results.write_predictions(folder / "cv_predictions.json", held_out)
     for checkpoint in ("best.pt", "last.pt"):
         (folder / checkpoint).write_text(f"{checkpoint} of {name}, {seed}")
     metrics = {
@@ -266,7 +266,7 @@ def put_network(results_dir: Path, name: str, strength: float, seed: int, **metr
         **TOY_PROVENANCE,
         **metrics,
     }
-    artifacts.write_json(folder / "metrics.json", metrics)
+    files.write_json(folder / "metrics.json", metrics)
     return folder
 
 
@@ -278,11 +278,11 @@ def put_task1(
     cv: str = "album",
 ) -> Path:
     """Write what task1_train.py leaves of its models."""
-    folder = artifacts.task1_dir(results_dir, level)
+    folder = results.task1_dir(results_dir, level)
     val = toy_predictions("val", strengths, seed + 100)
-    artifacts.write_predictions(folder / "val_predictions.json", val)
+    results.write_predictions(folder / "val_predictions.json", val)
     held_out = toy_predictions("train", strengths, seed)
-    artifacts.write_predictions(folder / "cv_predictions.json", held_out)
+    results.write_predictions(folder / "cv_predictions.json", held_out)
     for name in strengths:
         (folder / f"{name}.skops").write_text(f"{name}, {seed}")
     cv_top1 = {name: _reached(held_out, name)["top1"] for name in strengths}
@@ -306,10 +306,10 @@ def put_task1(
         "command": f"python task1_train.py --level {level}",
         **TOY_PROVENANCE,
     }
-    artifacts.write_json(folder / "metrics.json", metrics)
+    files.write_json(folder / "metrics.json", metrics)
     prepared = {"dataset": TOY_DATASET, "feature_version": 1, "arrays": config["arrays"]}
-    artifacts.write_json(
-        artifacts.task1_dir(results_dir) / "preprocessing.json",
+    files.write_json(
+        results.task1_dir(results_dir) / "preprocessing.json",
         {**prepared, "command": "python task1_preprocessing.py", **TOY_PROVENANCE},
     )
     return folder
@@ -324,7 +324,7 @@ def call(monkeypatch: pytest.MonkeyPatch, script: str, *options: object) -> int:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit) as end:
-            cli.run(importlib.import_module(script).main)
+            runtime.run(importlib.import_module(script).main)
     finally:
         signal.signal(signal.SIGTERM, handler)
     return end.value.code or 0

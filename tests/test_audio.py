@@ -15,7 +15,7 @@ import soundfile
 import soxr
 from conftest import encode
 
-from artist20 import UserError, artifacts, audio
+from artist20 import UserError, audio, files
 
 RATE = 16_000
 
@@ -375,8 +375,8 @@ def test_silence_is_told_and_so_are_channels_that_cancel_out(tmp_path):
 
 def test_a_note_is_one_line_of_a_script(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(RATE), RATE)
-    code = "import sys; from pathlib import Path; from artist20 import audio, cli;"
-    code += "cli.run(lambda: audio.load(Path(sys.argv[1])).sum() and None)"
+    code = "import sys; from pathlib import Path; from artist20 import audio, runtime;"
+    code += "runtime.run(lambda: audio.load(Path(sys.argv[1])).sum() and None)"
     result = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "a.wav"],
         capture_output=True,
@@ -438,7 +438,7 @@ def test_a_disk_that_is_full_at_the_last_moment_is_told(tmp_path, suffix):
     for missing in (1, 100, 500, 1500, 5000):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, before[1]))
         try:
-            with pytest.raises(artifacts.DiskFullError, match=f"a.{suffix} cannot be written"):
+            with pytest.raises(files.DiskFullError, match=f"a.{suffix} cannot be written"):
                 audio.write(file, waveform)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -19,13 +19,13 @@ import task1_train
 from artist20 import (
     Note,
     UserError,
-    artifacts,
     audio,
     classical,
     collection,
     dataset,
     panns,
     printable,
+    results,
 )
 
 RATE = 16_000
@@ -505,7 +505,7 @@ def test_bad_songs_stop_the_training_or_are_left_out_and_recorded(
         assert call(monkeypatch, "task1_train", "--workers", 1) == 0
         assert json.loads((folder / "metrics.json").read_text())["dataset"] == recorded
     else:
-        predictions = artifacts.read_predictions(file.with_name("val_predictions.json"), "x")
+        predictions = results.read_predictions(file.with_name("val_predictions.json"), "x")
         assert len(predictions.songs) == 3
     # The same songs, mended in no way: the run is known again.
     assert call(monkeypatch, script, *options, "--skip-unreadable") == 0

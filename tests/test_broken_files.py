@@ -41,7 +41,6 @@ import task1_train
 from artist20 import (
     UserError,
     architecture,
-    artifacts,
     classical,
     comparison_report,
     dataset,
@@ -52,6 +51,7 @@ from artist20 import (
     figures_confusion,
     figures_network,
     figures_songs,
+    files,
     inference,
     map_report,
     maps,
@@ -59,7 +59,19 @@ from artist20 import (
     training,
     vocals,
 )
+from artist20.files import read_json, write_checkpoint, write_json
 from artist20.models import ArtistResNet, EmbeddingMLP
+from artist20.results import (
+    HISTORY,
+    Predictions,
+    read_checkpoint,
+    read_features,
+    read_metrics,
+    read_record,
+    write_embeddings,
+    write_predictions,
+)
+from artist20.results import read_units as read_units_of_results
 
 SETTINGS = {"lr": 0.1, "fold": None, "dataset": "all", "also_train_on": None}
 
@@ -80,12 +92,12 @@ class Touch:
 def put_checkpoints(folder: Path, model: torch.nn.Module, **more: Any) -> None:
     whole = {"classes": TOY_ARTISTS, "model": dict(model.state_dict()), **more}
     whole["config"] = {**whole["config"], **SETTINGS}
-    metrics = artifacts.read_metrics(folder / "metrics.json", "task2_train.py")
-    artifacts.write_json(folder / "metrics.json", {**metrics, "settings": whole["config"]})
-    artifacts.write_checkpoint(folder / "best.pt", {**whole, "epoch": 1})
-    row = dict.fromkeys(artifacts.HISTORY, 1.0)
+    metrics = read_metrics(folder / "metrics.json", "task2_train.py")
+    write_json(folder / "metrics.json", {**metrics, "settings": whole["config"]})
+    write_checkpoint(folder / "best.pt", {**whole, "epoch": 1})
+    row = dict.fromkeys(HISTORY, 1.0)
     last = {"optimizer": {}, "scheduler": {}, "state": training.NEW_EPOCH, "history": [row]}
-    artifacts.write_checkpoint(folder / "last.pt", {**whole, **last, "epoch": 1})
+    write_checkpoint(folder / "last.pt", {**whole, **last, "epoch": 1})
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +107,7 @@ def whole(tmp_path_factory) -> Path:
     results = folder / "results"
     put_task1(results, {"svm": 3, "knn": 1}, seed=1)
     put_task1(results, {"svm": 3, "logistic_regression": 2}, seed=20, level="segment")
-    artifacts.write_json(
+    write_json(
         results / "task1/ablation.json",
         {
             "settings": {"model": "svm"},
@@ -108,9 +120,9 @@ def whole(tmp_path_factory) -> Path:
     for name, seed in (("panns", 4), ("resnet", 5), ("resnet_strong", 6)):
         run = results / "task2" / name
         vectors = (np.eye(len(TOY_SONGS[split]))[:, :3] for split in ("train", "val"))
-        embeddings = artifacts.write_embeddings(run, *vectors, TOY_SONGS["train"])
+        embeddings = write_embeddings(run, *vectors, TOY_SONGS["train"])
         put_network(results, name, 2.0, seed, embeddings=embeddings)
-        rows = [artifacts.HISTORY, *([epoch] * len(artifacts.HISTORY) for epoch in (1, 2, 3))]
+        rows = [HISTORY, *([epoch] * len(HISTORY) for epoch in (1, 2, 3))]
         text = "\n".join(",".join(map(str, row)) for row in rows)
         (run / "history.csv").write_text(text, encoding="utf-8")
     folds = results / "task2/resnet_strong"
@@ -118,13 +130,13 @@ def whole(tmp_path_factory) -> Path:
         put_network(results, f"resnet_strong/fold-{fold}", 2.0, fold, model="resnet_strong")
         of_fold = toy_predictions("train", {"resnet_strong": 2.0}, fold)
         mine = np.arange(len(of_fold.songs)) % 5 == fold - 1
-        part = artifacts.Predictions(
+        part = Predictions(
             of_fold.classes,
             [song for song, is_mine in zip(of_fold.songs, mine, strict=True) if is_mine],
             {"resnet_strong": of_fold.scores["resnet_strong"][mine]},
         )
-        artifacts.write_predictions(folds / f"fold-{fold}/val_predictions.json", part)
-    artifacts.write_json(folds / "candidates.json", {"chosen": ".", "candidates": {}})
+        write_predictions(folds / f"fold-{fold}/val_predictions.json", part)
+    write_json(folds / "candidates.json", {"chosen": ".", "candidates": {}})
     put_checkpoints(
         results / "task2/panns",
         EmbeddingMLP(4, 0.0, panns.EMBEDDING_SIZE, []),
@@ -158,9 +170,9 @@ def whole(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classical, "GRIDS", grids)
         task1_train.train_all(arguments(drawn))
-    artifacts.write_json(folder / "vocals/vocals.json", {"settings": {}, "songs": {}})
-    artifacts.write_json(folder / "data/dataset.json", {"name": "toy", "synthesised": True})
-    artifacts.write_json(folder / "data/answers.json", ["a"])
+    write_json(folder / "vocals/vocals.json", {"settings": {}, "songs": {}})
+    write_json(folder / "data/dataset.json", {"name": "toy", "synthesised": True})
+    write_json(folder / "data/answers.json", ["a"])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert call(patch, "artist20.ensemble") == 0
@@ -230,8 +242,8 @@ def run_function(function: Callable[[], object]) -> Callable[[pytest.MonkeyPatch
 
 def read_units() -> None:
     for split in dataset.SPLITS:
-        songs = artifacts.read_features(Path("drawn/task1"), split)
-        artifacts.read_units(
+        songs = read_features(Path("drawn/task1"), split)
+        read_units_of_results(
             Path("drawn/task1"), split, len(songs.y), width=len(features.UNIT_NAMES)
         )
 
@@ -245,8 +257,8 @@ def go_on(name: str, script: str) -> None:
     """Go on with a run that has no metrics yet."""
     folder = Path("results/task2", name)
     (folder / "metrics.json").unlink(missing_ok=True)
-    last = artifacts.read_checkpoint(folder / "last.pt", script)
-    settings = artifacts.read_checkpoint(folder / "best.pt", script)["config"]
+    last = read_checkpoint(folder / "last.pt", script)
+    settings = read_checkpoint(folder / "best.pt", script)["config"]
     training.open_run(folder, settings, script, resume=True, overwrite=False)
     model = ArtistResNet(4, width=4)
     training.load_weights(model, last, folder / "last.pt", script)
@@ -550,7 +562,7 @@ def test_huge_json_is_a_line_that_a_terminal_can_show(tmp_path, of):
     for name in ("a.json", "train.json", "dataset.json"):
         (data / name).write_text(HUGE[of])
     readers = [
-        lambda: artifacts.read_record(data / "a.json", "x", {"classes": [str]}),
+        lambda: read_record(data / "a.json", "x", {"classes": [str]}),
         lambda: dataset.read_list(data, "train"),
         lambda: dataset.describe(data),
         lambda: demo.is_complete(data, {}),
@@ -568,9 +580,9 @@ def test_json_beyond_memory_is_told(tmp_path, monkeypatch):
     def too_much(_text):
         raise MemoryError
 
-    for module in (artifacts, dataset):
+    for module in (files, dataset):
         monkeypatch.setattr(module, "parse_json", too_much)
     with pytest.raises(UserError, match=r"train\.json does not fit into memory: run x again"):
-        artifacts.read_json(tmp_path / "train.json", "x")
+        read_json(tmp_path / "train.json", "x")
     with pytest.raises(UserError, match=r"train\.json does not fit into memory"):
         dataset.read_list(tmp_path, "train")

@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from artist20 import Note, UserError, artifacts, classical, features
+from artist20 import Note, UserError, classical, features, results
 from artist20.classical import Rows
 
 MODELS = list(classical.GRIDS["song"])
@@ -184,7 +184,7 @@ def test_a_fold_without_songs_is_left_out():
     sizes = [len(held_out) for _, held_out in classical.split_folds(train, "album", 0)]
     assert sum(sizes) == len(y)
     assert 0 not in sizes
-    assert len(sizes) < artifacts.N_FOLDS
+    assert len(sizes) < results.N_FOLDS
 
 
 def test_folds_by_song_are_stratified_and_split_albums():

@@ -15,7 +15,7 @@ import soundfile
 from conftest import ALBUMS, ARTISTS, make_waveform, write_song
 
 from artist20 import UserError, collection, dataset
-from artist20.artifacts import only_writer
+from artist20.files import only_writer
 
 
 def read_json(path: Path):

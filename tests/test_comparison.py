@@ -9,7 +9,9 @@ import pytest
 import sklearn.metrics
 from conftest import TOY_DATASET, put_network, put_task1
 
-from artist20 import UserError, artifacts, comparison, ensemble, evaluation
+from artist20 import UserError, comparison, ensemble, evaluation
+from artist20.files import sha256_file, write_json
+from artist20.results import read_predictions, read_results, write_predictions
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_rows_have_intervals_and_cross_validation(results):
     for name, folder in folders.items():
         row = rows[name]
         val, held_out = (
-            artifacts.read_predictions(results / folder / f"{split}_predictions.json", "x")
+            read_predictions(results / folder / f"{split}_predictions.json", "x")
             for split in ("val", "cv")
         )
         for k in (1, 3):
@@ -109,7 +111,7 @@ def test_what_has_not_been_run_is_left_out_and_said(results, capsys):
 def test_a_model_that_memory_is_too_short_for_is_left_out_and_said(results, monkeypatch, capsys):
     reason = "it takes about 9.0 GB"
     change(results / "task1/segment/metrics.json", left_out={"random_forest": reason})
-    found = artifacts.read_results(run(results, monkeypatch, capsys), "x")
+    found = read_results(run(results, monkeypatch, capsys), "x")
     assert found["left_out"] == {"Random forest, 5 s segments": reason}
     comparison.collect(results)
     assert f"left out: task1/segment/random_forest ({reason})" in capsys.readouterr().out
@@ -204,9 +206,9 @@ def test_without_chosen_epochs_there_is_no_note_of_them(results, capsys):
 
 def test_what_choosing_an_epoch_brought_is_printed(results, capsys):
     file = results / "task2/resnet/val_predictions.json"
-    predictions = artifacts.read_predictions(file, "x")
+    predictions = read_predictions(file, "x")
     predictions.scores["resnet_last"] = np.roll(predictions.scores["resnet"], 1, axis=1)
-    artifacts.write_predictions(file, predictions)
+    write_predictions(file, predictions)
     lines = printed(results, capsys)
     line = lines[next(i for i, line in enumerate(lines) if line.startswith("ResNet ")) + 1]
     last = [
@@ -284,10 +286,10 @@ def test_the_ensemble_is_compared_with_each_model(results, monkeypatch, capsys):
 def test_without_an_ensemble_the_best_in_cross_validation_is_compared(results, capsys):
     # The best on the validation songs is another.
     val = results / "task2/resnet/val_predictions.json"
-    scores = artifacts.read_predictions(val, "x")
+    scores = read_predictions(val, "x")
     for name in scores.scores:
         scores.scores[name][:] = np.eye(4)[scores.labels]
-    artifacts.write_predictions(val, scores)
+    write_predictions(val, scores)
     change(results / "task2/resnet/metrics.json", top1=1.0, top3=1.0)
     heading, table = paired(printed(results, capsys))
     assert heading == "ResNet, strong recipe, the best in CV, on these songs, against"
@@ -318,7 +320,7 @@ def test_one_model_alone_is_not_compared(tmp_path, capsys):
 
 
 def test_the_command_lists_the_files_of_models_alone(results, monkeypatch, capsys):
-    artifacts.write_json(results / "task2/resnet/fold-1/val_predictions.json", {})
+    write_json(results / "task2/resnet/fold-1/val_predictions.json", {})
     arguments = ["--results-dir", str(results), "--assets-dir", str(results / "assets")]
     monkeypatch.setattr(sys, "argv", ["comparison", *arguments])
     comparison.main()
@@ -341,7 +343,7 @@ def run(results, monkeypatch, capsys):
 def test_all_that_is_computed_is_in_a_file_with_what_it_is_from(results, monkeypatch, capsys):
     combine(results, monkeypatch)
     path = run(results, monkeypatch, capsys)
-    found = artifacts.read_results(path, "x")
+    found = read_results(path, "x")
     assert {"command": found["command"], **comparison.gather(results)} == found
     rows = comparison.collect(results)
     assert list(found["models"]) == list(rows)
@@ -365,7 +367,7 @@ def test_all_that_is_computed_is_in_a_file_with_what_it_is_from(results, monkeyp
         "task2/resnet/val_predictions.json",
         "ensemble/metrics.json",
     ):
-        assert found["files"][name] == artifacts.sha256_file(results / name)
+        assert found["files"][name] == sha256_file(results / name)
     assert "task1/preprocessing.json" in found["files"]
     # Nothing says on whose machine it was, and a second run writes the same bytes.
     text = path.read_text()
@@ -384,7 +386,7 @@ def test_absolute_paths_in_commands_are_cut():
 def test_results_that_are_out_of_date_are_refused(results, monkeypatch, capsys):
     combine(results, monkeypatch, "--members", "svm", "resnet")
     path = run(results, monkeypatch, capsys)
-    found = artifacts.read_results(path, "x")
+    found = read_results(path, "x")
     comparison.check_up_to_date(found, results, path)
     with pytest.raises(UserError, match=r"lacks .*ensemble/metrics\.json: run python -m"):
         models = {name: row for name, row in found["models"].items() if name != "ensemble"}
@@ -392,7 +394,7 @@ def test_results_that_are_out_of_date_are_refused(results, monkeypatch, capsys):
     (results / "task2/panns/metrics.json").rename(results / "kept.json")
     with pytest.raises(UserError, match=r"made of another .*panns/metrics\.json: run python -m"):
         comparison.check_up_to_date(found, results, path)
-    found = artifacts.read_results(run(results, monkeypatch, capsys), "x")
+    found = read_results(run(results, monkeypatch, capsys), "x")
     assert "panns" not in found["models"]
     (results / "kept.json").rename(results / "task2/panns/metrics.json")
     with pytest.raises(UserError, match=r"lacks .*panns/metrics\.json: run python -m"):
@@ -414,8 +416,8 @@ def test_results_that_are_out_of_date_are_refused(results, monkeypatch, capsys):
 def test_a_file_that_is_no_results_is_refused(tmp_path, change_of):
     put_network(tmp_path, "resnet", 0.9, seed=31)
     path = tmp_path / "results.json"
-    artifacts.write_json(path, change_of({"command": "x", **comparison.gather(tmp_path)}))
+    write_json(path, change_of({"command": "x", **comparison.gather(tmp_path)}))
     with pytest.raises(
         UserError, match=r"results\.json is not what comparison writes: run it again"
     ):
-        artifacts.read_results(path, "comparison")
+        read_results(path, "comparison")

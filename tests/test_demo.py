@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from artist20 import UserError, demo
-from artist20.artifacts import LOCK, only_writer
+from artist20.files import LOCK, only_writer
 
 SIZES = {"artists": 3, "albums": 3, "songs": 1, "seconds": 2.0}
 OPTIONS = ["--artists", "3", "--albums", "3", "--songs", "1", "--seconds", "2"]

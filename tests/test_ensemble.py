@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from conftest import TOY_ARTISTS, TOY_DATASET, TOY_SONGS, put_network, put_task1, toy_scores
 
-from artist20 import UserError, artifacts, ensemble, evaluation
+from artist20 import UserError, ensemble, evaluation
+from artist20.files import sha256_file, write_json
+from artist20.results import (
+    Predictions,
+    TestScores,
+    read_predictions,
+    read_test_scores,
+    write_predictions,
+    write_test_scores,
+)
 
 
 def members_of(strengths: list[float], n_songs: int, seed: int = 0) -> tuple[np.ndarray, ...]:
@@ -131,7 +140,7 @@ def test_all_models_are_combined(results, run, capsys):
     output = capsys.readouterr().out
     assert "left out: task2/panns (" in output
     predictions = {
-        split: artifacts.read_predictions(results / f"ensemble/{split}_predictions.json", "x")
+        split: read_predictions(results / f"ensemble/{split}_predictions.json", "x")
         for split in ("cv", "val")
     }
     assert predictions["cv"].songs == TOY_SONGS["train"]
@@ -162,7 +171,7 @@ def test_all_models_are_combined(results, run, capsys):
     }
     assert len(files) == 8
     for name, digest in metrics["files"].items():
-        assert artifacts.sha256_file(results / name) == digest
+        assert sha256_file(results / name) == digest
 
 
 def test_the_cross_validated_figure_is_of_weights_that_had_not_seen_the_album(results, run):
@@ -173,7 +182,7 @@ def test_the_cross_validated_figure_is_of_weights_that_had_not_seen_the_album(re
     log_p, labels = ensemble.log_probabilities(scores), members[0].held_out.labels
     assert weights == pytest.approx(ensemble.fit_weights(log_p, labels))
     in_sample = ensemble.pool(log_p, weights)
-    written = artifacts.read_predictions(results / "ensemble/cv_predictions.json", "x")
+    written = read_predictions(results / "ensemble/cv_predictions.json", "x")
     assert metrics["cv"]["log_loss"] > evaluation.log_loss(in_sample, labels)
     # Songs of one album were scored with the same weights: these follow from their scores.
     albums = written.albums
@@ -193,11 +202,11 @@ def test_weights_are_never_fitted_on_validation_songs(results, run):
     before = run()
     held_out = (results / "ensemble/cv_predictions.json").read_bytes()
     for path in results.glob("task*/**/val_predictions.json"):
-        predictions = artifacts.read_predictions(path, "x")
+        predictions = read_predictions(path, "x")
         rng = np.random.default_rng(0)
         scores = {name: rng.permutation(rows) for name, rows in predictions.scores.items()}
-        changed = artifacts.Predictions(predictions.classes, predictions.songs, scores)
-        artifacts.write_predictions(path, changed)
+        changed = Predictions(predictions.classes, predictions.songs, scores)
+        write_predictions(path, changed)
     after = run()
     assert after["top1"] < before["top1"] - 0.2
     assert after["cv"] == before["cv"]
@@ -208,13 +217,13 @@ def test_weights_are_never_fitted_on_validation_songs(results, run):
 
 
 def test_the_last_epoch_stands_for_a_network_whose_epoch_was_chosen(results, run):
-    val = artifacts.read_predictions(results / "task2/resnet/val_predictions.json", "x")
+    val = read_predictions(results / "task2/resnet/val_predictions.json", "x")
     assert (val.scores["resnet"] != val.scores["resnet_last"]).any()
     row = run()["members"]["resnet"]
     assert row["val"]["top1"] == evaluation.top_k_accuracy(val.scores["resnet_last"], val.labels, 1)
     before = (results / "ensemble/val_predictions.json").read_bytes()
     val.scores["resnet"][:] = 0.25
-    artifacts.write_predictions(results / "task2/resnet/val_predictions.json", val)
+    write_predictions(results / "task2/resnet/val_predictions.json", val)
     run()
     assert (results / "ensemble/val_predictions.json").read_bytes() == before
 
@@ -344,10 +353,10 @@ def test_folds_of_another_run_are_refused(results, run, chosen):
     change(folder / "metrics.json", settings=settings)
     of_fold = {**settings, "fold": 2, "dataset": "some", "also_train_on": "abcd"}
     if chosen:  # the folds of a classifier that was not chosen are no matter
-        artifacts.write_json(folder / "candidates.json", {"chosen": chosen})
-        artifacts.write_json(folder / "other/fold-1/metrics.json", {})
+        write_json(folder / "candidates.json", {"chosen": chosen})
+        write_json(folder / "other/fold-1/metrics.json", {})
     path = folder / (chosen or ".") / "fold-2/metrics.json"
-    artifacts.write_json(path, {**metrics, "settings": of_fold})
+    write_json(path, {**metrics, "settings": of_fold})
     run()
     change(path, settings={**of_fold, "lr": 0.5, "also_train_on": None})
     with pytest.raises(
@@ -386,10 +395,10 @@ def put_test_scores(results, keys=TEST_KEYS, guessed=None):
             checkpoint = {"resnet": "last.pt", "resnet_strong": "best.pt"}.get(
                 name, f"{name}.skops"
             )
-            checkpoints[name] = [artifacts.sha256_file(folder / checkpoint)]
+            checkpoints[name] = [sha256_file(folder / checkpoint)]
         of_folder = (guessed or {}).get(folder.name, {})
-        test = artifacts.TestScores(TOY_ARTISTS, songs, checkpoints, scores, of_folder)
-        artifacts.write_test_scores(folder / file, test)
+        test = TestScores(TOY_ARTISTS, songs, checkpoints, scores, of_folder)
+        write_test_scores(folder / file, test)
 
 
 def test_test_songs_are_ranked_by_the_members_product(results, run):
@@ -398,7 +407,7 @@ def test_test_songs_are_ranked_by_the_members_product(results, run):
     total = 0
     for member in ensemble.read_members(results, None):
         file = "test_last_scores.json" if member.is_chosen else "test_scores.json"
-        test = artifacts.read_test_scores(member.folder / file, "x")
+        test = read_test_scores(member.folder / file, "x")
         weight = metrics["members"][member.name]["weight"]
         total = total + weight * np.log(test.scores[member.own_name])
     predictions = json.loads((results / "ensemble/test_predictions.json").read_text())
@@ -417,7 +426,7 @@ def test_a_song_that_one_member_guessed_is_guessed(results, run, capsys, monkeyp
     assert "guessed: 002 is short\n" in said
     assert "guessed: 004 is no file\n" in said  # as the first member has it
     assert "2 of 8 predictions are guesses" in said
-    test = artifacts.read_test_scores(results / "ensemble/test_scores.json", "x")
+    test = read_test_scores(results / "ensemble/test_scores.json", "x")
     assert test.guessed == {"002": "is short", "004": "is no file"}
     predictions = json.loads((results / "ensemble/test_predictions.json").read_text())
     best = [test.classes[i] for i in test.scores["ensemble"].argmax(axis=1)]

@@ -23,20 +23,28 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.preprocessing import StandardScaler
 
-import artist20
 from artist20 import (
     UserError,
-    artifacts,
     audio,
-    cli,
     collection,
     dataset,
     evaluation,
     figures,
+    results,
+    runtime,
     store,
     training,
 )
-from artist20.artifacts import DiskFullError
+from artist20.files import (
+    DiskFullError,
+    atomic_path,
+    only_writer,
+    read_array,
+    write_array,
+    write_checkpoint,
+    write_json,
+    write_sklearn,
+)
 from artist20.models import ArtistResNet, EmbeddingMLP
 from artist20.store import RowStore
 
@@ -69,15 +77,15 @@ def save_figure(path):
 
 def write_units(path):
     song = dataset.Song("./train_val/a/b/c.mp3", "a", "b", Path("c.mp3"))
-    artifacts.write_features(path.parent, "train", np.zeros((1, 2)), [NOISE], [song])
+    results.write_features(path.parent, "train", np.zeros((1, 2)), [NOISE], [song])
 
 
 WRITERS = {
-    "a.json": lambda path: artifacts.write_json(path, NOISE.tolist()),
-    "a.npy": lambda path: artifacts.write_array(path, NOISE),
+    "a.json": lambda path: write_json(path, NOISE.tolist()),
+    "a.npy": lambda path: write_array(path, NOISE),
     "units_train.npy": write_units,
-    "a.pt": lambda path: artifacts.write_checkpoint(path, {"model": torch.from_numpy(NOISE)}),
-    "a.skops": lambda path: artifacts.write_sklearn(path, StandardScaler().fit(np.tile(NOISE, 50))),
+    "a.pt": lambda path: write_checkpoint(path, {"model": torch.from_numpy(NOISE)}),
+    "a.skops": lambda path: write_sklearn(path, StandardScaler().fit(np.tile(NOISE, 50))),
     "a.mp3": lambda path: audio.write(path, np.tile(NOISE.ravel() / 9, 20)),
     "a.wav": lambda path: audio.write(path, NOISE.ravel() / 9),
     "a.png": save_figure,
@@ -118,7 +126,7 @@ def test_a_store_on_a_full_disk_keeps_what_it_has(tmp_path, full_disk, monkeypat
 
 def test_a_full_disk_ends_a_script_with_one_line(tmp_path, full_disk, monkeypatch, capsys):
     def main():
-        artifacts.write_array(tmp_path / "X.npy", NOISE)
+        write_array(tmp_path / "X.npy", NOISE)
 
     assert status_of(main, "the same command goes on") == 2
     error = capsys.readouterr().err
@@ -162,13 +170,13 @@ def test_what_a_killed_writer_left_is_written_over(tmp_path):
     path = tmp_path / "a.json"
 
     def killed():
-        with artifacts.atomic_path(path) as temporary:
+        with atomic_path(path) as temporary:
             temporary.write_text("half, and longer than what follows")
             os.kill(os.getpid(), signal.SIGKILL)
 
     os.waitpid(in_a_fork(killed), 0)
     assert len(list(tmp_path.iterdir())) == 1
-    artifacts.write_json(path, 1)
+    write_json(path, 1)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "1\n"
 
@@ -178,7 +186,7 @@ def test_writers_of_one_file_take_turns(tmp_path):
 
     def write(text):
         for _ in range(50):
-            with artifacts.atomic_path(path) as temporary:
+            with atomic_path(path) as temporary:
                 for _ in range(3):
                     with temporary.open("a") as file:
                         file.write(text)
@@ -196,8 +204,8 @@ def test_a_lock_that_there_is_no_space_for_is_told(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, most))
     try:
         with (
-            pytest.raises(artifacts.DiskFullError, match=r"\.lock cannot be written"),
-            artifacts.only_writer(tmp_path),
+            pytest.raises(DiskFullError, match=r"\.lock cannot be written"),
+            only_writer(tmp_path),
         ):
             pass
     finally:
@@ -208,7 +216,7 @@ def test_the_second_run_is_told_of_the_first_and_a_killed_one_holds_nothing(tmp_
     holding = tmp_path / "holding"
 
     def hold():
-        with artifacts.only_writer(tmp_path):
+        with only_writer(tmp_path):
             holding.touch()
             time.sleep(60)
 
@@ -216,12 +224,12 @@ def test_the_second_run_is_told_of_the_first_and_a_killed_one_holds_nothing(tmp_
     wait_for(holding.exists)
     with (
         pytest.raises(UserError, match=f"another run is writing to .*process {pid} on "),
-        artifacts.only_writer(tmp_path),
+        only_writer(tmp_path),
     ):
         pass
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    with artifacts.only_writer(tmp_path):
+    with only_writer(tmp_path):
         assert f"process {os.getpid()} on " in (tmp_path / ".lock").read_text()
 
 
@@ -278,8 +286,8 @@ def test_workers_leave_stops_to_their_parent_and_end_with_it(method, tmp_path):
     code = """
 import multiprocessing, os, signal, time
 from concurrent.futures import ProcessPoolExecutor
-pool = ProcessPoolExecutor(2, initializer=cli.start_worker)
-with cli.signals_held():
+pool = ProcessPoolExecutor(2, initializer=runtime.start_worker)
+with runtime.signals_held():
     jobs = [pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []) for _ in range(9)]
 print(all(job.result() == {signal.SIGINT, signal.SIGTERM} for job in jobs))
 for _ in range(2):
@@ -342,7 +350,7 @@ def main():
             print(error)
     print(list(store.map_songs([], len, workers=2, label="none")))
     use()
-cli.run(main)"""
+runtime.run(main)"""
 
 
 @pytest.mark.parametrize(
@@ -354,7 +362,7 @@ def test_shared_memory_that_workers_cannot_use_is_one_line(tiny_copy, options, r
         pytest.skip("this user may not mount a file system")
     fill = "head -c 8k /dev/zero > /dev/shm/full 2> /dev/null"
     mount = f'mount -t tmpfs -o {options} tmpfs /dev/shm; {fill}; exec "$@"'
-    code = f"from artist20 import cli\n{USERS_OF_WORKERS}"
+    code = f"from artist20 import runtime\n{USERS_OF_WORKERS}"
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", mount, "sh", sys.executable, "-c", code, tiny_copy],
         cwd=REPOSITORY,
@@ -398,7 +406,7 @@ def test_caches_have_a_place_without_a_home(tmp_path, monkeypatch, capsys, home)
         monkeypatch.setenv("HOME", str(tmp_path / folders[home]))
     monkeypatch.setattr(pwd, "getpwuid", nobody)
 
-    artist20.ensure_caches()
+    runtime.ensure_caches()
 
     assert getpass.getuser() == str(os.getuid())
     cache = Path(platformdirs.user_cache_dir("librosa"))
@@ -414,7 +422,7 @@ def test_a_home_that_is_there_is_left_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     before = dict(os.environ)
-    artist20.ensure_caches()
+    runtime.ensure_caches()
     assert dict(os.environ) == before
     assert capsys.readouterr().err == ""
     assert not list(tmp_path.iterdir())
@@ -435,7 +443,7 @@ def main():
     raise KeyboardInterrupt
 context = multiprocessing.get_context("fork")
 ready, worker = context.Event(), context.Process(target=work, daemon=True)
-cli.run(main)"""
+runtime.run(main)"""
     done = shell(code)
     assert (done.returncode, done.stderr) == (
         130,
@@ -447,7 +455,7 @@ def test_a_stop_is_held_and_does_not_reach_new_programs(capfd):
     code = "import signal; print(len(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), cli.signals_held():
+        with pytest.raises(KeyboardInterrupt), runtime.signals_held():
             signal.raise_signal(signal.SIGINT)
             subprocess.run([sys.executable, "-Sc", code], check=True)
     finally:
@@ -465,24 +473,19 @@ class Caught:
 def main():
     Caught()
     time.sleep(60)
-cli.run(main)"""
+runtime.run(main)"""
     done = shell(code)
     assert done.returncode == 143
     assert done.stderr == b"stopped; run the same command again to go on\n"
 
 
-@pytest.mark.parametrize("program", ["task2_train.py", "-m artist20.ensemble"])
-def test_a_stop_while_a_script_is_still_importing_is_one_line(program, tmp_path):
-    # Whichever imports NumPy, it gets a Ctrl-C.
-    (tmp_path / "numpy.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
-    done = subprocess.run(
-        [sys.executable, *program.split()],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+def test_importing_the_package_changes_nothing():
+    code = "import os, sys, warnings; before = dict(os.environ), sys.excepthook, sys.stdout, "
+    code += "warnings.formatwarning\nimport artist20, artist20.results\n"
+    code += (
+        "assert before == (dict(os.environ), sys.excepthook, sys.stdout, warnings.formatwarning)"
     )
-    assert (done.returncode, done.stderr) == (130, b"stopped before it began\n")
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 
 # --- stdout ------------------------------------------------------------------------------------
@@ -490,13 +493,13 @@ def test_a_stop_while_a_script_is_still_importing_is_one_line(program, tmp_path)
 
 def shell(code, **more):
     """Run Python code with ``cli``, as a script would."""
-    command = [sys.executable, "-c", f"from artist20 import cli\n{code}"]
+    command = [sys.executable, "-c", f"from artist20 import runtime\n{code}"]
     return subprocess.run(command, cwd=REPOSITORY, stderr=subprocess.PIPE, timeout=60, **more)
 
 
 def test_a_full_stdout_is_one_line():
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        done = shell("cli.run(lambda: print('table'))", stdout=full)
+        done = shell("runtime.run(lambda: print('table'))", stdout=full)
     assert done.returncode == 2
     assert done.stderr == b"error: stdout cannot be written: No space left on device\n"
 
@@ -505,7 +508,7 @@ def test_a_full_stdout_is_one_line():
     "environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}, {"LC_ALL": "C", "HOME": ""}]
 )
 def test_names_are_printed_whatever_the_encoding(environment):
-    code = r"cli.run(lambda: print('Bj\u00f6rk \u2013 \u266b \udcff'))"
+    code = r"runtime.run(lambda: print('Bj\u00f6rk \u2013 \u266b \udcff'))"
     done = shell(code, stdout=subprocess.PIPE, env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(b"Bj")
@@ -519,7 +522,7 @@ def status_of(main, *options):
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with pytest.raises(SystemExit) as end:
-            cli.run(main, *options)
+            runtime.run(main, *options)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -589,8 +592,8 @@ def test_two_thousand_artists(tmp_path):
     scores = training.predict(mlp, torch.randn(3, 2048), torch.float32)
     songs = [{"path": f"{i}.mp3", "artist": classes[-1 - i], "album": "a"} for i in range(3)]
     path = tmp_path / "val_predictions.json"
-    artifacts.write_predictions(path, artifacts.Predictions(classes, songs, {"mlp": scores}))
-    back = artifacts.read_predictions(path, "this test")
+    results.write_predictions(path, results.Predictions(classes, songs, {"mlp": scores}))
+    back = results.read_predictions(path, "this test")
     assert back.labels.tolist() == [1999, 1998, 1997]
     assert np.array_equal(evaluation.top_k(back.scores["mlp"], 3), evaluation.top_k(scores, 3))
 
@@ -600,9 +603,9 @@ def test_features_are_never_all_in_memory(tmp_path):
     song = dataset.Song("./train_val/a/b/c.mp3", "a", "b", Path("c.mp3"))
     X = (np.full(n_features, i, np.float32) for i in range(n_songs))
     tracemalloc.start()
-    artifacts.write_features(tmp_path, "val", X, [np.zeros((1, 2))] * n_songs, [song] * n_songs)
+    results.write_features(tmp_path, "val", X, [np.zeros((1, 2))] * n_songs, [song] * n_songs)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    written = artifacts.read_array(tmp_path / "X_val.npy", "this test", mmap_mode="r")
+    written = read_array(tmp_path / "X_val.npy", "this test", mmap_mode="r")
     assert written[:, 0].tolist() == list(range(n_songs))
     assert most < written.nbytes / 2

@@ -15,15 +15,7 @@ from matplotlib.text import Text
 from PIL import Image
 from torch import nn
 
-from artist20 import (
-    Note,
-    UserError,
-    artifacts,
-    evaluation,
-    figures,
-    figures_confusion,
-    figures_network,
-)
+from artist20 import Note, UserError, evaluation, figures, figures_confusion, figures_network, files
 from artist20.architecture import Layer, describe
 from artist20.models import ArtistResNet, BasicBlock, EmbeddingMLP
 
@@ -606,9 +598,9 @@ def test_a_full_disk_ends_a_report(tmp_path):
         yield "first", comparison(), "c"
 
     def full():
-        raise artifacts.DiskFullError("there is no space")
+        raise files.DiskFullError("there is no space")
 
-    with pytest.raises(artifacts.DiskFullError):
+    with pytest.raises(files.DiskFullError):
         figures.save_all([drawn, full, drawn], tmp_path, "svg")
 
 
@@ -812,7 +804,7 @@ def test_a_users_matplotlibrc_and_backend_change_no_byte(tmp_path):
     (tmp_path / "matplotlibrc").write_text(MATPLOTLIBRC)
     code = """
 from pathlib import Path
-from artist20 import cli, figures
+from artist20 import figures, runtime
 figure = figures.top_k(["a"], figures.np.array([[0.5, 1.0]]), title="t", n_classes=2)
 figures.save(figure, Path("x.png"), "c")"""
     environment = {

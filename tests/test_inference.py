@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from artist20 import UserError, artifacts, audio, cli, inference, spectrogram
+from artist20 import UserError, audio, cli, inference, results, spectrogram
 from artist20.spectrogram import FrontEnd
 
 RATE = 16_000
@@ -174,7 +174,7 @@ def test_an_unreadable_song_is_named_and_guessed_or_left_out(data_dir, capsys, l
     assert "004.mp3 is empty" in named[1]
     assert ("2 of 5 predictions are guesses" in output) == (not leave_out)
 
-    test = artifacts.read_test_scores(data_dir.parent / "results/test_scores.json", "x")
+    test = results.read_test_scores(data_dir.parent / "results/test_scores.json", "x")
     keys = sorted(read | guesses)
     assert list(test.songs) == keys
     assert list(test.guessed) == list(guesses)
@@ -238,7 +238,7 @@ def test_output_is_honoured(data_dir, tmp_path):
 def test_all_scores_stand_beside_the_predictions(data_dir, tmp_path, output, scores):
     assert run(data_dir, "--output", tmp_path / "out" / output) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {output, scores}
-    test = artifacts.read_test_scores(tmp_path / "out" / scores, "x")
+    test = results.read_test_scores(tmp_path / "out" / scores, "x")
     assert test.classes == CLASSES
     assert test.songs == {
         key: hashlib.sha256((data_dir / f"test/{key}.wav").read_bytes()).hexdigest()

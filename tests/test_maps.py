@@ -5,7 +5,7 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 from artist20 import UserError, figures_songs, maps
-from artist20.artifacts import FeatureSet, SongVectors
+from artist20.results import FeatureSet, SongVectors
 
 
 def records(artists, albums):

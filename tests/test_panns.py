@@ -16,7 +16,7 @@ from torch import nn
 
 import task2_train
 from artist20 import UserError, audio, cli, panns
-from artist20.artifacts import sha256_file
+from artist20.files import sha256_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RATE = 16_000

@@ -16,16 +16,17 @@ from sklearn.metrics import confusion_matrix, f1_score
 
 from artist20 import (
     UserError,
-    artifacts,
     comparison_report,
     evaluation,
     figures,
     figures_confusion,
     figures_network,
+    files,
     map_report,
     panns,
     resnet,
 )
+from artist20.results import RECIPES, TASK1_LEVELS, read_checkpoint, read_metrics
 
 NETWORKS = {"panns": 0.7, "resnet": 0.9, "panns_strong": 1.3, "resnet_strong": 2.0}
 OF_ALL = {
@@ -60,18 +61,18 @@ def change(path, **values):
 def add_task1(results_dir, level="song"):
     """Write what Task 1 leaves, with what its report needs."""
     folder = put_task1(results_dir, {"svm": 0.8, "knn": 0.3}, seed=1, level=level)
-    metrics = artifacts.read_metrics(folder / "metrics.json", "task1_train.py")
+    metrics = read_metrics(folder / "metrics.json", "task1_train.py")
     for i, row in enumerate(metrics["models"].values()):
         row |= {"calibration_error": 0.1 + i, "cv_top1": 0.4}
         row["cv_top1_by"] = {"album": 0.4, "song": None if i else 0.5}
-    artifacts.write_json(folder / "metrics.json", metrics)
+    files.write_json(folder / "metrics.json", metrics)
     family = {"n_features": 8, "without": 0.3, "alone": None, "lost": 0.1, "lost_std": 0.01}
     ablation = {
         "settings": {"model": "svm"},
         "complete": True,
         "families": {"mfcc": family, "mel": {**family, "alone": 0.2}},
     }
-    artifacts.write_json(folder / "ablation.json", ablation)
+    files.write_json(folder / "ablation.json", ablation)
 
 
 def add_network(results_dir, name):
@@ -91,12 +92,12 @@ def add_network(results_dir, name):
         "trained_on": "toy",
         "model": {"standardize.mean": torch.zeros(n_inputs)},
     }
-    artifacts.write_checkpoint(folder / "best.pt", checkpoint)
+    files.write_checkpoint(folder / "best.pt", checkpoint)
 
 
 def make_results(results_dir):
     """Write results of both tasks and both recipes."""
-    for level in artifacts.TASK1_LEVELS:
+    for level in TASK1_LEVELS:
         add_task1(results_dir, level)
     for name in NETWORKS:
         add_network(results_dir, name)
@@ -347,7 +348,7 @@ def test_training_curves_are_those_of_history(results, report):
 
 
 def test_diagrams_are_of_the_network_that_was_trained(results, report):
-    for recipe, name in zip(artifacts.RECIPES, ("resnet", "resnet_strong"), strict=True):
+    for recipe, name in zip(RECIPES, ("resnet", "resnet_strong"), strict=True):
         drawn = report("task2_gen_report_wo_pretrain", "--recipe", recipe)
         texts = drawn[f"task2_architecture_diagram_{name}"][0].texts
         network = resnet.make_network({"classes": TOY_ARTISTS, "config": CONFIGS[name]})
@@ -419,9 +420,9 @@ def test_history_that_is_of_another_training_is_left_out(some_results, names):
 
 def test_a_checkpoint_of_an_older_version_is_left_out(some_results, names):
     path = some_results / "task2/resnet/best.pt"
-    checkpoint = artifacts.read_checkpoint(path, "x")
+    checkpoint = read_checkpoint(path, "x")
     del checkpoint["config"]["width"]
-    artifacts.write_checkpoint(path, checkpoint)
+    files.write_checkpoint(path, checkpoint)
     status, drawn, output = names("task2_gen_report_wo_pretrain")
     assert (status, "task2_architecture_diagram_resnet" in drawn) == (1, False)
     assert "best.pt is no checkpoint of task2_train_wo_pretrain.py" in output
@@ -478,7 +479,7 @@ def test_metrics_and_predictions_of_two_runs_are_not_drawn_together(some_results
     path = some_results / "task1/metrics.json"
     metrics = json.loads(path.read_text())
     metrics["models"]["svm"]["top1"] += 0.1
-    artifacts.write_json(path, metrics)
+    files.write_json(path, metrics)
     with pytest.raises(UserError, match="is not of the run in"):
         names("task1_gen_report")
     change(some_results / "task2/resnet/metrics.json", top1=0.01)

@@ -22,8 +22,18 @@ import torch
 from conftest import ARTISTS, assert_one_line, call, write_song
 from PIL import Image
 
-from artist20 import artifacts, audio, comparison, features, fetch, spectrogram
+from artist20 import audio, comparison, features, fetch, spectrogram
+from artist20.files import only_writer, sha256_file, write_checkpoint, write_json
 from artist20.models import ArtistResNet, EmbeddingMLP
+from artist20.results import (
+    EMBEDDING_FILES,
+    feature_hashes,
+    read_checkpoint,
+    read_predictions,
+    read_test_scores,
+    read_units,
+    task1_dir,
+)
 from artist20.spectrogram import FrontEnd
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -169,7 +179,7 @@ def test_task1_features(study):
         assert np.isfinite(X).all()
         assert [song["path"] for song in songs] == read(folder / f"data/{split}.json")
         assert y.tolist() == [song["artist"] for song in songs]
-        units, unit_songs = artifacts.read_units(
+        units, unit_songs = read_units(
             folder / "results/task1", split, n_songs, len(features.UNIT_NAMES)
         )
         assert np.isfinite(units).all()
@@ -184,7 +194,7 @@ def test_task1_metrics(study):
     metrics = read(folder / "results/task1/metrics.json")
     assert list(metrics["models"]) == ["svm", "random_forest", "knn", "logistic_regression"]
     assert {"dataset", "config", "seed", "versions", "device", "seconds"} <= metrics.keys()
-    predictions = artifacts.read_predictions(folder / "results/task1/val_predictions.json", "x")
+    predictions = read_predictions(folder / "results/task1/val_predictions.json", "x")
     for name, row in metrics["models"].items():
         best = predictions.scores[name].argmax(axis=1)
         assert row["top1"] == pytest.approx((best == predictions.labels).mean())
@@ -216,7 +226,7 @@ def test_task2_metrics(study, name):
     assert float(best["val_top1"]) == pytest.approx(metrics["top1"])
     assert float(history[-1]["val_top1"]) == pytest.approx(metrics["last"]["top1"])
 
-    predictions = artifacts.read_predictions(results / "val_predictions.json", "x")
+    predictions = read_predictions(results / "val_predictions.json", "x")
     assert list(predictions.scores) == [name, f"{name}_last"]
     for scores, top1 in zip(
         predictions.scores.values(), (metrics["top1"], metrics["last"]["top1"]), strict=True
@@ -265,7 +275,7 @@ def test_embeddings_are_the_last_layers_inputs_in_the_songs_order(study, name):
             rows = torch.from_numpy(np.fromfile(cache / "rows.bin", np.float32).reshape(-1, 2048))
             lines = map(json.loads, (cache / "index.jsonl").read_text().splitlines())
             of_song = {key: rows[first : first + n] for key, first, n in lines}
-            batches[split] = [of_song[artifacts.sha256_file(song)] for song in files[split]]
+            batches[split] = [of_song[sha256_file(song)] for song in files[split]]
     model.load_state_dict(best["model"])
     for split in files:
         expected = last_layer_inputs(model, batches[split], best["config"]["precision"])
@@ -276,7 +286,7 @@ def test_embeddings_are_the_last_layers_inputs_in_the_songs_order(study, name):
         assert not np.allclose(np.roll(found, 2, axis=0), expected, **near)  # an album further
     songs = read(results / "songs_train.json")
     assert [song["path"] for song in songs] == read(folder / "data/train.json")
-    assert read(results / "metrics.json")["embeddings"].keys() == set(artifacts.EMBEDDING_FILES)
+    assert read(results / "metrics.json")["embeddings"].keys() == set(EMBEDDING_FILES)
 
 
 @pytest.mark.parametrize("name", ["panns", "resnet"])
@@ -372,7 +382,7 @@ def test_maps_of_what_is_there(here, monkeypatch, capsys):
         assert "hand-made" not in caption
         metrics = read(here / f"results/task2/{name}/metrics.json")
         del metrics["embeddings"]
-        artifacts.write_json(here / f"results/task2/{name}/metrics.json", metrics)
+        write_json(here / f"results/task2/{name}/metrics.json", metrics)
     for script, name in zip(scripts, ("panns", "resnet"), strict=True):
         assert call(monkeypatch, script) == 1
         said = capsys.readouterr().out
@@ -456,7 +466,7 @@ def test_test_songs_of_task1_and_the_ensemble(here):
         for i, answer in enumerate(read(here / "data/answers.json"), start=1)
     )
     assert f"3 answers: top-1 {right / 3:.2%}" in done.stdout
-    test = artifacts.read_test_scores(here / "results/task1/test_scores.json", "x")
+    test = read_test_scores(here / "results/task1/test_scores.json", "x")
     assert list(test.scores) == list(metrics["members"])
     best = read(here / "results/task1/metrics.json")["best_in_cv"]
     guesses = [test.classes[i] for i in test.scores[best].argmax(axis=1)]
@@ -471,9 +481,7 @@ def test_test_songs_of_task1_and_the_ensemble(here):
 
 
 def assert_test_songs_are_scored_as_validation_songs(here, monkeypatch, capsys, level):
-    val = artifacts.read_predictions(
-        artifacts.task1_dir(here / "results", level) / "val_predictions.json", "x"
-    )
+    val = read_predictions(task1_dir(here / "results", level) / "val_predictions.json", "x")
     (here / "other/test").mkdir(parents=True)
     for i, song in enumerate(val.songs, start=1):
         shutil.copyfile(here / "data" / song["path"], here / f"other/test/{i:03}.mp3")
@@ -490,7 +498,7 @@ def assert_test_songs_are_scored_as_validation_songs(here, monkeypatch, capsys, 
     assert "6 of 7 songs are in" in output
     assert "out.json and out_scores.json: 8 of 8 songs" in output
     assert "8 answers: top-1 12.50%" in output
-    test = artifacts.read_test_scores(here / "out_scores.json", "x")
+    test = read_test_scores(here / "out_scores.json", "x")
     assert test.classes == val.classes
     assert list(test.songs) == [f"{i:03}" for i in range(1, 9)]
     assert list(test.guessed) == ["007", "008"]
@@ -522,7 +530,7 @@ def test_task1_guesses_as_its_own_training_songs_say(here, monkeypatch, capsys):
     songs = read(path)
     few = ARTISTS_BY_SONGS[0]
     songs.remove(next(song for song in songs if song["artist"] == few))
-    artifacts.write_json(path, songs)
+    write_json(path, songs)
     (here / "other/test").mkdir(parents=True)
     shutil.copyfile(here / "data/test/001.mp3", here / "other/test/001.mp3")
     (here / "other/test/002.mp3").write_bytes(b"")
@@ -530,7 +538,7 @@ def test_task1_guesses_as_its_own_training_songs_say(here, monkeypatch, capsys):
     assert call(monkeypatch, "artist20.task1_inference", *options) == 1
     predictions = read(here / "results/task1/test_predictions.json")
     assert predictions["002"] == [*ARTISTS_BY_SONGS[1:], few]
-    artifacts.write_json(path, [song for song in songs if song["artist"] != few])
+    write_json(path, [song for song in songs if song["artist"] != few])
     assert call(monkeypatch, "artist20.task1_inference", *options) == 2
     assert "songs_train.json is of other artists than the models" in capsys.readouterr().err
 
@@ -588,7 +596,7 @@ def test_a_second_run_reuses_what_is_there(here, monkeypatch, capsys):
 def test_overwrite_gives_the_same_again(here, monkeypatch):
     results = here / "results/task2/resnet"
     before = {name: read(results / name) for name in ("val_predictions.json", "metrics.json")}
-    embeddings = {name: (results / name).read_bytes() for name in artifacts.EMBEDDING_FILES}
+    embeddings = {name: (results / name).read_bytes() for name in EMBEDDING_FILES}
     (results / "val_predictions.json").unlink()
     options = [*STUDY["task2_train_wo_pretrain"], "--overwrite"]
     assert call(monkeypatch, "task2_train_wo_pretrain", *options) == 0
@@ -656,9 +664,9 @@ def test_panns_inference_needs_no_training_data_either(here, tmp_path, monkeypat
 
 def test_a_grader_is_told_where_the_backbone_is(here, monkeypatch, capsys):
     path = here / "results/task2/panns/best.pt"
-    checkpoint = artifacts.read_checkpoint(path, "x")
+    checkpoint = read_checkpoint(path, "x")
     checkpoint["config"]["backbone_weights"] = fetch.CNN14_16K.sha256
-    artifacts.write_checkpoint(path, checkpoint)
+    write_checkpoint(path, checkpoint)
     assert call(monkeypatch, "task2_inference", *COMPUTE) == 2
     error = capsys.readouterr().err
     assert_one_line(error)
@@ -838,7 +846,7 @@ def test_preprocessing_killed_at_random_moments_ends_with_the_same_features(stud
         process.wait()
     done = run("task1_preprocessing", *COMPUTE, cwd=here)
     assert done.returncode == 0, done.stderr
-    for name in artifacts.feature_hashes(expected):
+    for name in feature_hashes(expected):
         assert (here / "results/task1" / name).read_bytes() == (expected / name).read_bytes(), name
 
 
@@ -891,18 +899,6 @@ def test_stdout_may_be_closed(here):
     assert read(here / "results/task2/resnet/metrics.json")["epoch"] == 1
 
 
-def test_all_standard_streams_may_be_closed(tmp_path):
-    """And no file is opened under their numbers, into which libraries would print."""
-    code = "from artist20 import cli; from pathlib import Path; import sys, tqdm\n"
-    code += "list(tqdm.tqdm('ab', disable=None)); print('lost', file=sys.stderr)\n"
-    code += "Path('number').open('w').write(str(Path('other').open('w').fileno()))"
-    for closed in ("2>&-", "<&- >&- 2>&-"):
-        line = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(code)} {closed}"
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        assert subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment).returncode == 0
-        assert int((tmp_path / "number").read_text()) > 2
-
-
 def test_a_reader_that_leaves_early_gets_no_traceback(here):
     reading, writing = os.pipe()
     os.close(reading)
@@ -947,7 +943,7 @@ def results_of(folder):
     return {
         "history": history,
         "predictions": read(folder / "val_predictions.json"),
-        "embeddings": [(folder / name).read_bytes() for name in artifacts.EMBEDDING_FILES],
+        "embeddings": [(folder / name).read_bytes() for name in EMBEDDING_FILES],
         "metrics": {
             key: metrics[key] for key in ("top1", "top3", "epoch", "last", "settings", "dataset")
         },
@@ -977,7 +973,7 @@ def test_a_stopped_and_killed_run_goes_on_as_if_nothing_had_been(
                 "stopping after this step; once more to stop at once\n"
                 "stopped; --resume, in place of --overwrite, goes on where it was\n"
             )
-        before, epoch = epoch, artifacts.read_checkpoint(folder / "last.pt", "x")["epoch"]
+        before, epoch = epoch, read_checkpoint(folder / "last.pt", "x")["epoch"]
         assert before < epoch < 8
         assert not (folder / "metrics.json").exists()
 
@@ -1021,7 +1017,7 @@ def test_a_file_in_the_way_is_one_line(here, monkeypatch, capsys):
 def test_a_running_training_is_not_overwritten(here, monkeypatch, capsys):
     folder = here / "results/task2/resnet"
     before = (folder / "best.pt").read_bytes()
-    with artifacts.only_writer(folder):
+    with only_writer(folder):
         options = [*STUDY["task2_train_wo_pretrain"], "--overwrite"]
         assert call(monkeypatch, "task2_train_wo_pretrain", *options) == 2
     assert "another run is writing to" in capsys.readouterr().err
@@ -1070,14 +1066,14 @@ def test_folds_score_every_training_song_unseen(five_albums, tmp_path, caller, r
         assert status == 0, error
         assert ("to pool the folds" in out) == (fold > 1)
     assert "all 5 folds, 10 songs" in out
-    pooled = artifacts.read_predictions(folder / "cv_predictions.json", "x")
+    pooled = read_predictions(folder / "cv_predictions.json", "x")
     listed = read(five_albums / "train.json")
     assert [song["path"] for song in pooled.songs] == listed
     (name,) = pooled.scores
     assert name == folder.name
     held_out = []
     for fold in range(1, 6):
-        of_fold = artifacts.read_predictions(folder / f"fold-{fold}/val_predictions.json", "x")
+        of_fold = read_predictions(folder / f"fold-{fold}/val_predictions.json", "x")
         key = f"{name}_last" if recipe == "deck" else name
         for song, scores in zip(of_fold.songs, of_fold.scores[key], strict=True):
             assert scores.tolist() == pooled.scores[name][listed.index(song["path"])].tolist()
@@ -1113,11 +1109,10 @@ def test_the_strong_recipe_is_not_chosen_on_the_validation_songs(five_albums, tm
         assert metrics["selected_on"] == "nothing"
         assert metrics["epoch"] == 2
         assert metrics["last"] == {key: metrics[key] for key in ("top1", "top3")}
-        predictions = artifacts.read_predictions(folder / "val_predictions.json", "x")
+        predictions = read_predictions(folder / "val_predictions.json", "x")
         assert list(predictions.scores) == ["resnet_strong"]
         best, last = (
-            artifacts.read_checkpoint(folder / name, "x")["model"]
-            for name in ("best.pt", "last.pt")
+            read_checkpoint(folder / name, "x")["model"] for name in ("best.pt", "last.pt")
         )
         assert all(torch.equal(best[name], last[name]) for name in last)
         paths.append(folder / "best.pt")
@@ -1203,9 +1198,9 @@ def test_a_fold_may_not_decide_when_to_stop(five_albums, caller, script):
 )
 def test_a_checkpoint_of_an_earlier_version_is_told_in_one_line(here, caller, script, model, key):
     path = here / f"results/task2/{model}/best.pt"
-    checkpoint = artifacts.read_checkpoint(path, "x")
+    checkpoint = read_checkpoint(path, "x")
     del (checkpoint if key in checkpoint else checkpoint["config"])[key]
-    artifacts.write_checkpoint(path, checkpoint)
+    write_checkpoint(path, checkpoint)
     status, _, error = caller(script, "--data-dir", "data")
     assert status == 2
     assert "version" in error

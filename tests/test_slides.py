@@ -15,15 +15,16 @@ from conftest import TOY_ARTISTS, TOY_DATASET, put_network, put_task1
 
 from artist20 import (
     UserError,
-    artifacts,
-    cli,
     comparison,
     ensemble,
     findings,
     model_card,
+    runtime,
     slides,
     tables,
 )
+from artist20.files import write_json
+from artist20.results import TITLES, read_results
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SETTINGS = {
@@ -48,17 +49,17 @@ def add_search(folder, seed):
         row |= {"cv_std": rng.random() / 10, "cv_top1_by": by, "temperature": 1.5}
     metrics["best_in_cv"] = max(metrics["models"], key=lambda n: metrics["models"][n]["cv_top1"])
     metrics["config"] |= {"folds": 5, "unseen_in_cv": 3}
-    artifacts.write_json(folder / "metrics.json", metrics)
+    write_json(folder / "metrics.json", metrics)
     for i, name in enumerate(metrics["models"]):
         settings = {"transforms": ["RobustScaler()", f"SelectKBest(k={90 + i})"], "grid": []}
         search = {"settings": settings, "candidates": [{}] * (7 + i)}
-        artifacts.write_json(folder / f"search_{name}.json", search)
+        write_json(folder / f"search_{name}.json", search)
     families = {
         name: {"n_features": n, "without": without, "alone": alone, "lost": 0.0, "lost_std": 0.0}
         for name, (n, without, alone) in FAMILIES.items()
     }
     ablation = {"settings": {"model": metrics["best_in_cv"]}, "complete": True}
-    artifacts.write_json(folder / "ablation.json", {**ablation, "families": families})
+    write_json(folder / "ablation.json", {**ablation, "families": families})
 
 
 def put_all(results_dir):
@@ -88,14 +89,14 @@ def put_net(results_dir, name, strength, seed, **metrics):
         value = read(file)
         last = np.roll(np.array(value["scores"][f"{name}_last"]), seed, axis=0)
         value["scores"][f"{name}_last"] = last.tolist()
-        artifacts.write_json(file, value)
+        write_json(file, value)
 
 
 def run(module, *options):
     """Run a module as its command does; return the exit status."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
         patch.setattr(sys, "argv", ["x", *map(str, options)])
-        cli.run(module.main)
+        runtime.run(module.main)
     return stopped.value.code
 
 
@@ -219,7 +220,7 @@ MODELS = {
 def raw(written):
     results_dir = written[0]
     best = read(results_dir / "task1/segment/metrics.json")["best_in_cv"]
-    title = f"{artifacts.TITLES[best]}, 5 s segments"
+    title = f"{TITLES[best]}, 5 s segments"
     models = {**MODELS, "segments": ("task1/segment", best, title)}
     return {name: Raw(results_dir, *of) for name, of in models.items()}
 
@@ -264,7 +265,7 @@ def test_tables_of_results_are_those_of_the_files(written, raw):
     ):
         assert_results_table(read_tables(pages[heading])[0], raw, shown)
     assert_results_table(read_tables(card)[1], raw, titles)
-    results = artifacts.read_results(written[0] / "assets/results.json", "x")
+    results = read_results(written[0] / "assets/results.json", "x")
     assert_results_table(read_tables(tables.for_readme(results))[0], raw, titles)
 
 
@@ -487,7 +488,7 @@ def test_task1_is_as_its_files_have_it(written):
     text = plain(" ".join(pages["Task 1: findings"].split()))
     best = metrics["best_in_cv"]
     top1 = metrics["models"][best]["cv_top1"]
-    assert f"Best in cross-validation: {artifacts.TITLES[best]}, {top1:.1%}." in text
+    assert f"Best in cross-validation: {TITLES[best]}, {top1:.1%}." in text
     gains = [of["cv_top1_by"] for of in metrics["models"].values()]
     low, high = sorted(100 * (of["song"] - of["album"]) for of in gains)
     assert f"cross-validation would give {low:+.1f} to {high:+.1f} points" in text
@@ -610,7 +611,7 @@ def artist20_itself(results):
 
 
 def test_the_homeworks_figures_stand_beside_those_of_artist20_alone(written):
-    results = artifacts.read_results(written[0] / "assets/results.json", "x")
+    results = read_results(written[0] / "assets/results.json", "x")
     for text in (written[1], written[2], tables.for_readme(results)):
         assert "57.14" not in text
     results = artist20_itself(results)
@@ -634,7 +635,7 @@ def test_the_homeworks_figures_stand_beside_those_of_artist20_alone(written):
 
 
 def test_a_model_that_was_left_out_is_named(written):
-    results = artifacts.read_results(written[0] / "assets/results.json", "x")
+    results = read_results(written[0] / "assets/results.json", "x")
     assert tables.left_out_line(results) == ""
     results["left_out"] = {"Random forest": "it takes about 9.0 GB"}
     for text in (
@@ -684,9 +685,7 @@ def test_only_the_resnet_and_that_without_cross_validation(tmp_path):
 def test_an_ablation_that_is_not_finished_is_said(tmp_path):
     folder = put_task1(tmp_path, {"svm": 0.8, "knn": 0.3}, seed=1)
     add_search(folder, seed=1)
-    artifacts.write_json(
-        folder / "ablation.json", read(folder / "ablation.json") | {"complete": False}
-    )
+    write_json(folder / "ablation.json", read(folder / "ablation.json") | {"complete": False})
     deck, _ = write_deck(tmp_path)
     assert "is not finished" in read_slides(deck)["Task 1: features"]
 
@@ -709,7 +708,7 @@ def test_figures_are_shown_where_they_are(tmp_path, capsys):
 
 
 def test_of_many_artists_both_ends_are_shown(written):
-    results = artifacts.read_results(written[0] / "assets/results.json", "x")
+    results = read_results(written[0] / "assets/results.json", "x")
     models = {
         name: row | {"artists": {f"a{i}": {"songs": 5, "f1": i / 50} for i in range(50)}}
         for name, row in results["models"].items()
@@ -763,7 +762,7 @@ def test_results_of_other_songs_are_refused(tmp_path, capsys):
     write_deck(tmp_path)
     metrics = tmp_path / "task2/resnet/metrics.json"
     other = read(metrics) | {"dataset": TOY_DATASET | {"name": "other", "fingerprint": "f" * 64}}
-    artifacts.write_json(metrics, other)
+    write_json(metrics, other)
     before = (tmp_path / "report.md").read_text()
     for module, text in ((slides, "was made of another"), (comparison, "are of different songs")):
         capsys.readouterr()
@@ -806,7 +805,7 @@ def test_readmes_table_is_put_between_its_markers(tmp_path):
 
 def test_the_repository_shows_what_its_results_say():
     """If this fails, run ``make assets``."""
-    results = artifacts.read_results(REPOSITORY / "assets/results.json", "make assets")
+    results = read_results(REPOSITORY / "assets/results.json", "make assets")
     figures = slides.find_figures(REPOSITORY / "assets", REPOSITORY)
     assert (REPOSITORY / "report.md").read_text("utf-8") == slides.render(results, figures)
     assert (REPOSITORY / "MODEL_CARD.md").read_text("utf-8") == model_card.render(results)

@@ -15,8 +15,10 @@ from PIL import Image
 
 import task2_gen_report_wo_pretrain as report
 import task2_inference_wo_pretrain as inference
-from artist20 import artifacts, audio, cli, figures_songs, resnet, song_report, spectrogram
+from artist20 import audio, figures_songs, resnet, runtime, song_report, spectrogram
+from artist20.files import write_checkpoint, write_json
 from artist20.models import ArtistResNet
+from artist20.results import Predictions, resnet_dir, write_predictions
 from artist20.spectrogram import FrontEnd
 
 CLASSES = sorted(ARTISTS)
@@ -42,7 +44,7 @@ def put_network(folder, width=8, window_seconds=150.0, **more):
         "model": model.state_dict(),
         **more,
     }
-    artifacts.write_checkpoint(folder / "best.pt", checkpoint)
+    write_checkpoint(folder / "best.pt", checkpoint)
     return model
 
 
@@ -60,7 +62,7 @@ def call(monkeypatch, capsys):
 
     def run(script, *options):
         monkeypatch.setattr(sys, "argv", ["script.py", *map(str, options)])
-        status = cli._status(script.main, "")
+        status = runtime._status(script.main, "")
         return status, *capsys.readouterr()
 
     return run
@@ -153,7 +155,7 @@ def test_probabilities_are_those_of_inference_and_of_the_windows(
     tmp_path, monkeypatch, call, drawn, recipe
 ):
     monkeypatch.chdir(tmp_path)
-    results = artifacts.resnet_dir(tmp_path / "results", recipe)
+    results = resnet_dir(tmp_path / "results", recipe)
     model = put_network(results, window_seconds=1.5 if recipe == "strong" else 150)
     song = tmp_path / f"train_val/{ARTIST}/Album/01-Song.wav"
     write_song(song, ARTIST, seed=1, seconds=3.3)
@@ -225,13 +227,11 @@ def test_whether_the_network_learnt_from_the_song_is_said(
     path = f"./train_val/{ARTIST}/{album}/song.wav"
     record = {"path": path, "artist": ARTIST, "album": album}
     other = {"path": f"./train_val/{ARTIST}/x/song.wav", "artist": ARTIST, "album": "x"}
-    artifacts.write_json(
-        folder / "songs_train.json", [other, record] if split == "train" else [other]
-    )
+    write_json(folder / "songs_train.json", [other, record] if split == "train" else [other])
     val = [record] if split == "val" else [other]
     scores = {"resnet": np.full((1, len(CLASSES)), 1 / 3)}
-    predictions = artifacts.Predictions(CLASSES, val, scores)
-    artifacts.write_predictions(folder / "val_predictions.json", predictions)
+    predictions = Predictions(CLASSES, val, scores)
+    write_predictions(folder / "val_predictions.json", predictions)
     song = tmp_path / "data" / path
     write_song(song, ARTIST, seed=1, seconds=1)
     assert song_report.split_of(song.resolve(), folder) == split
@@ -310,7 +310,7 @@ def test_no_checkpoint_and_a_recipe_without_songs_are_one_line(folder, call, tmp
     assert status == 2
     assert "task2/resnet_strong/best.pt is missing" in error
     assert "--checkpoint" not in error  # which this script has not
-    artifacts.write_checkpoint(folder / "best.pt", {"kind": "panns", "classes": [], "config": {}})
+    write_checkpoint(folder / "best.pt", {"kind": "panns", "classes": [], "config": {}})
     status, _, error = call(report, "--song", "song.wav")
     assert status == 2
     assert "is no checkpoint of" in error

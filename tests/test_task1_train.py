@@ -8,29 +8,29 @@ import pytest
 from conftest import SMALL_GRIDS, TOY_DATASET, make_songs
 
 import task1_train
-from artist20 import UserError, artifacts, classical, cli, evaluation, features
+from artist20 import UserError, classical, evaluation, features, files, results, runtime
 
 
 def put_features(folder, train, val):
     """Write what task1_preprocessing.py writes: units are noise around each song's features."""
     rng = np.random.default_rng(0)
-    artifacts.write_json(folder / "feature_names.json", train.names)
+    files.write_json(folder / "feature_names.json", train.names)
     for split, part in (("train", train), ("val", val)):
-        artifacts.write_array(folder / f"X_{split}.npy", part.X)
-        artifacts.write_array(folder / f"y_{split}.npy", part.y)
-        artifacts.write_json(folder / f"songs_{split}.json", part.songs)
+        files.write_array(folder / f"X_{split}.npy", part.X)
+        files.write_array(folder / f"y_{split}.npy", part.y)
+        files.write_json(folder / f"songs_{split}.json", part.songs)
         unit_songs = np.repeat(np.arange(len(part.y), dtype=np.int32), 4)
         units = rng.normal(size=(len(unit_songs), len(features.UNIT_NAMES)))
         units[:, 1 : 1 + part.X.shape[1]] += part.X[unit_songs]
         units[:, 0] = 156
-        artifacts.write_array(folder / f"units_{split}.npy", units.astype(np.float32))
-        artifacts.write_array(folder / f"unit_songs_{split}.npy", unit_songs)
-    artifacts.write_json(
+        files.write_array(folder / f"units_{split}.npy", units.astype(np.float32))
+        files.write_array(folder / f"unit_songs_{split}.npy", unit_songs)
+    files.write_json(
         folder / "preprocessing.json",
         {
             "dataset": TOY_DATASET,
             "feature_version": 1,
-            "arrays": artifacts.feature_hashes(folder),
+            "arrays": results.feature_hashes(folder),
         },
     )
 
@@ -65,18 +65,18 @@ def read(folder, name):
 
 @pytest.mark.parametrize("n_artists", [2, 3])
 def test_train_all(tmp_path, small_grids, n_artists, capsys):
-    folder = artifacts.task1_dir(tmp_path)
+    folder = results.task1_dir(tmp_path)
     train, val = make_songs(n_artists), make_songs(n_artists, n_albums=1, seed=5)
     put_features(folder, train, val)
     task1_train.train_all(arguments(tmp_path))
 
     metrics = read(folder, "metrics.json")
     assert list(metrics["models"]) == list(SMALL_GRIDS)
-    predictions = artifacts.read_predictions(folder / "val_predictions.json", "x")
+    predictions = results.read_predictions(folder / "val_predictions.json", "x")
     assert predictions.classes == sorted(set(train.y))
     assert predictions.songs == val.songs
     for name, row in metrics["models"].items():
-        model = artifacts.read_sklearn(folder / f"{name}.skops")
+        model = results.read_sklearn(folder / f"{name}.skops")
         best_guess = np.array(predictions.classes)[predictions.scores[name].argmax(axis=1)]
         assert row["top1"] == pytest.approx((best_guess == val.y).mean())
         assert row["top1"] <= row["top3"] <= 1
@@ -93,7 +93,7 @@ def test_train_all(tmp_path, small_grids, n_artists, capsys):
         assert predictions.scores[name].sum(axis=1) == pytest.approx(np.ones(len(val.y)), rel=1e-4)
         assert row["cv_top1_by"]["album"] == row["cv_top1"]
         assert row["cv_top1_by"]["song"] > 0
-    held_out = artifacts.read_predictions(folder / "cv_predictions.json", "x")
+    held_out = results.read_predictions(folder / "cv_predictions.json", "x")
     assert held_out.songs == train.songs
     assert list(held_out.scores) == list(SMALL_GRIDS)
     best = max(metrics["models"], key=lambda name: metrics["models"][name]["cv_top1"])
@@ -104,13 +104,13 @@ def test_train_all(tmp_path, small_grids, n_artists, capsys):
     assert any(row["cv_top1"] > 1.2 / n_artists for row in metrics["models"].values())
     assert metrics["dataset"]["name"] == "toy"
     config = {"level": "song", "cv": "album", "folds": 5, "unseen_in_cv": 0}
-    assert metrics["config"] == {**config, "arrays": artifacts.feature_hashes(folder)}
+    assert metrics["config"] == {**config, "arrays": results.feature_hashes(folder)}
     assert {"seed", "command", "versions", "device", "seconds"} <= metrics.keys()
     assert "next: python task1_gen_report.py" in capsys.readouterr().out
 
 
 def test_finished_models_are_not_searched_again(tmp_path, small_grids, monkeypatch, capsys):
-    folder = artifacts.task1_dir(tmp_path)
+    folder = results.task1_dir(tmp_path)
     put_features(folder, make_songs(), make_songs(seed=5))
     task1_train.train_all(arguments(tmp_path))
     before = read(folder, "val_predictions.json")
@@ -138,7 +138,7 @@ def test_finished_models_are_not_searched_again(tmp_path, small_grids, monkeypat
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"cv": "song"}, "features", "grid"])
 def test_models_of_other_settings_are_refused(tmp_path, small_grids, monkeypatch, change):
-    folder = artifacts.task1_dir(tmp_path)
+    folder = results.task1_dir(tmp_path)
     monkeypatch.setattr(classical, "GRIDS", {"song": {"knn": SMALL_GRIDS["knn"]}})
     put_features(folder, make_songs(), make_songs(seed=5))
     task1_train.train_all(arguments(tmp_path))
@@ -169,14 +169,14 @@ def test_too_few_songs_are_a_mistake_of_one_line(
     grids = {**SMALL_GRIDS, "knn": [{"n_neighbors": [3, 5]}]}
     monkeypatch.setattr(classical, "GRIDS", {"song": grids})
     train = make_songs(n_artists, n_albums, n_songs)
-    put_features(artifacts.task1_dir(tmp_path), train, make_songs(n_artists, 1, 1, seed=5))
+    put_features(results.task1_dir(tmp_path), train, make_songs(n_artists, 1, 1, seed=5))
     try:
         task1_train.train_all(arguments(tmp_path, cv=cv))
     except UserError as error:
         assert "preprocess more songs" in str(error)
         assert "\n" not in str(error)
     else:
-        assert read(artifacts.task1_dir(tmp_path), "metrics.json")["models"]["knn"]
+        assert read(results.task1_dir(tmp_path), "metrics.json")["models"]["knn"]
 
 
 def test_the_stage_before_is_named(tmp_path):
@@ -185,7 +185,7 @@ def test_the_stage_before_is_named(tmp_path):
 
 
 def test_a_stopped_ablation_goes_on_with_the_next_family(tmp_path, small_grids, monkeypatch):
-    folder = artifacts.task1_dir(tmp_path)
+    folder = results.task1_dir(tmp_path)
     put_features(folder, make_songs(), make_songs(seed=5))
     task1_train.train_all(arguments(tmp_path))
     whole = read(folder, "ablation.json")
@@ -210,7 +210,7 @@ def test_a_stopped_ablation_goes_on_with_the_next_family(tmp_path, small_grids, 
 
 
 def test_folds_by_album_that_cannot_be_made_are_left_out(tmp_path, small_grids):
-    folder = artifacts.task1_dir(tmp_path)
+    folder = results.task1_dir(tmp_path)
     train = make_songs(n_artists=2, n_albums=1, n_songs=10)
     put_features(folder, train, make_songs(n_artists=2, n_albums=1, seed=5))
     task1_train.train_all(arguments(tmp_path, cv="song"))
@@ -225,13 +225,13 @@ def test_folds_by_album_that_cannot_be_made_are_left_out(tmp_path, small_grids):
     [("ablation.json", "{}"), ("search_knn.json", "[]"), ("search_knn.json", "{}")],
 )
 def test_damaged_records_are_named(tmp_path, small_grids, name, content):
-    folder = artifacts.task1_dir(tmp_path)
+    folder = results.task1_dir(tmp_path)
     put_features(folder, make_songs(), make_songs(seed=5))
     task1_train.train_all(arguments(tmp_path))
     (folder / name).write_text(content)
     with pytest.raises(UserError, match=f"{name}.*run it again"):
         task1_train.train_all(arguments(tmp_path))
-    artifacts.write_array(folder / "held_out_svm.npy", np.zeros((3, 3)))
+    files.write_array(folder / "held_out_svm.npy", np.zeros((3, 3)))
     with pytest.raises(UserError, match="held_out_svm"):
         task1_train.train_all(arguments(tmp_path))
 
@@ -239,9 +239,9 @@ def test_damaged_records_are_named(tmp_path, small_grids, name, content):
 def test_a_model_that_memory_is_too_short_for_is_left_out(
     tmp_path, small_grids, monkeypatch, capsys
 ):
-    folder = artifacts.task1_dir(tmp_path)
+    folder = results.task1_dir(tmp_path)
     put_features(folder, make_songs(), make_songs(n_albums=1, seed=5))
-    monkeypatch.setattr(cli, "machine_memory", lambda: 10**9)
+    monkeypatch.setattr(runtime, "machine_memory", lambda: 10**9)
     trees = classical.GRIDS["song"]["random_forest"][0]
     monkeypatch.setitem(trees, "n_estimators", [10**7])
     task1_train.train_all(arguments(tmp_path))
@@ -254,20 +254,20 @@ def test_a_model_that_memory_is_too_short_for_is_left_out(
     others = {name: (folder / f"{name}.skops").read_bytes() for name in metrics["models"]}
 
     # More memory adds it, and leaves the others as they are.
-    monkeypatch.setattr(cli, "machine_memory", lambda: 10**12)
+    monkeypatch.setattr(runtime, "machine_memory", lambda: 10**12)
     monkeypatch.setitem(trees, "n_estimators", [5])
     task1_train.train_all(arguments(tmp_path))
     metrics = read(folder, "metrics.json")
     assert (len(metrics["models"]), metrics["left_out"]) == (4, {})
     assert {name: (folder / f"{name}.skops").read_bytes() for name in others} == others
     # What is there did fit, whatever the machine.
-    monkeypatch.setattr(cli, "machine_memory", lambda: 1000)
+    monkeypatch.setattr(runtime, "machine_memory", lambda: 1000)
     task1_train.train_all(arguments(tmp_path))
     assert len(read(folder, "metrics.json")["models"]) == 4
 
 
 def test_a_model_whose_numbers_overflow_is_left_out(tmp_path, monkeypatch, capsys):
-    folder = artifacts.task1_dir(tmp_path)
+    folder = results.task1_dir(tmp_path)
     train, val = make_songs(), make_songs(n_albums=1, seed=5)
     train.X[::4] *= 1e12  # as of songs a million times as loud
     put_features(folder, train, val)
@@ -276,11 +276,11 @@ def test_a_model_whose_numbers_overflow_is_left_out(tmp_path, monkeypatch, capsy
     task1_train.train_all(arguments(tmp_path))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")]
     assert line.startswith("left out: svm (its numbers overflow: features are far out of scale")
-    metrics = artifacts.read_metrics(folder / "metrics.json", "task1_train.py")
+    metrics = results.read_metrics(folder / "metrics.json", "task1_train.py")
     assert list(metrics["models"]) == ["knn"]
     assert metrics["left_out"].keys() == {"svm"}
     for split in ("val", "cv"):
-        predictions = artifacts.read_predictions(folder / f"{split}_predictions.json", "x")
+        predictions = results.read_predictions(folder / f"{split}_predictions.json", "x")
         assert list(predictions.scores) == ["knn"]
 
     monkeypatch.setattr(classical, "GRIDS", {"song": {"svm": grids["svm"]}})
@@ -288,19 +288,19 @@ def test_a_model_whose_numbers_overflow_is_left_out(tmp_path, monkeypatch, capsy
         task1_train.train_all(arguments(tmp_path))
 
 
-@pytest.mark.parametrize("level", artifacts.TASK1_LEVELS)
+@pytest.mark.parametrize("level", results.TASK1_LEVELS)
 def test_memory_too_short_for_all_is_a_mistake_of_one_line(
     tmp_path, small_grids, monkeypatch, level
 ):
-    put_features(artifacts.task1_dir(tmp_path), make_songs(), make_songs(seed=5))
-    monkeypatch.setattr(cli, "machine_memory", lambda: 1000)
+    put_features(results.task1_dir(tmp_path), make_songs(), make_songs(seed=5))
+    monkeypatch.setattr(runtime, "machine_memory", lambda: 1000)
     with pytest.raises(UserError, match=r"^[^\n]*take fewer artists[^\n]*$"):
         task1_train.train_all(arguments(tmp_path, level=level))
 
 
 def test_fewer_processes_where_memory_is_short(tmp_path, small_grids, monkeypatch, capsys):
     monkeypatch.setattr(classical, "memory_needed", lambda *_: 1e9)
-    monkeypatch.setattr(cli, "machine_memory", lambda: 3.5e9)
+    monkeypatch.setattr(runtime, "machine_memory", lambda: 3.5e9)
     workers, left_out = task1_train.find_room(arguments(tmp_path, workers=8), 10, 10, 2)
     assert set(workers.values()) == {3}
     assert not left_out
@@ -311,7 +311,7 @@ def test_fewer_processes_where_memory_is_short(tmp_path, small_grids, monkeypatc
 
 
 def test_segments_beside_songs(tmp_path, small_grids, capsys):
-    songs, segments = artifacts.task1_dir(tmp_path), artifacts.task1_dir(tmp_path, "segment")
+    songs, segments = results.task1_dir(tmp_path), results.task1_dir(tmp_path, "segment")
     put_features(songs, make_songs(), make_songs(n_albums=1, seed=5))
     task1_train.train_all(arguments(tmp_path))
     of_songs = (songs / "metrics.json").read_bytes()
@@ -324,7 +324,7 @@ def test_segments_beside_songs(tmp_path, small_grids, capsys):
     assert points == {(s, c) for s in classical.SEGMENT_SECONDS for c in (False, True)}
     best = max(chosen, key=lambda row: row["mean"])
     assert {**best["params"], "level": "segment"}.items() <= metrics["config"].items()
-    predictions = artifacts.read_predictions(segments / "val_predictions.json", "x")
+    predictions = results.read_predictions(segments / "val_predictions.json", "x")
     assert len(predictions.songs) == 12
     assert max(row["top1"] for row in metrics["models"].values()) > 0.5
     assert "task1_gen_report.py --level segment" in capsys.readouterr().out
@@ -337,21 +337,21 @@ def test_segments_beside_songs(tmp_path, small_grids, capsys):
 
 @pytest.mark.parametrize("damage", ["width", "songs", "dtype", "missing"])
 def test_units_that_do_not_fit_are_refused(tmp_path, small_grids, damage):
-    folder = artifacts.task1_dir(tmp_path)
+    folder = results.task1_dir(tmp_path)
     put_features(folder, make_songs(), make_songs(seed=5))
     file = folder / "units_train.npy"
     units = np.load(file)
     if damage == "width":
-        artifacts.write_array(file, units[:, :-1])
+        files.write_array(file, units[:, :-1])
     elif damage == "dtype":
-        artifacts.write_array(file, units.astype(np.float64))
+        files.write_array(file, units.astype(np.float64))
     elif damage == "songs":
         songs = folder / "unit_songs_train.npy"
-        artifacts.write_array(songs, np.maximum(np.load(songs), 1))
+        files.write_array(songs, np.maximum(np.load(songs), 1))
     else:
         file.unlink()
         with pytest.raises(UserError, match=r"units_train\.npy is missing"):
             task1_train.train_all(arguments(tmp_path, level="segment"))
         return
     with pytest.raises(UserError, match=r"run task1_preprocessing\.py again"):
-        artifacts.read_units(folder, "train", 48, len(features.UNIT_NAMES))
+        results.read_units(folder, "train", 48, len(features.UNIT_NAMES))

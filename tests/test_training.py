@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 from tqdm import tqdm
 
 import task2_train_wo_pretrain as stage
-from artist20 import UserError, artifacts, augment, spectrogram, training
+from artist20 import UserError, augment, files, results, spectrogram, training
 from artist20.models import ArtistResNet, EmbeddingMLP
 from artist20.spectrogram import FrontEnd
 
@@ -161,8 +161,8 @@ def test_train_loss_is_the_mean_over_examples_with_smoothed_labels(tmp_path):
 
 def test_checkpoints_hold_what_rebuilds_the_network(tmp_path):
     history = run_toy(tmp_path)
-    last = artifacts.read_checkpoint(tmp_path / "last.pt", "x")
-    best = artifacts.read_checkpoint(tmp_path / "best.pt", "x")
+    last = results.read_checkpoint(tmp_path / "last.pt", "x")
+    best = results.read_checkpoint(tmp_path / "best.pt", "x")
     for checkpoint in (last, best):
         assert {key: checkpoint[key] for key in IDENTITY} == IDENTITY
         make_toy().load_state_dict(checkpoint["model"])
@@ -194,7 +194,7 @@ def test_best_is_chosen_by_top1_top3_and_loss(tmp_path, monkeypatch, ranks, expe
     monkeypatch.setattr(training.evaluation, "top_k_accuracy", lambda _s, _l, k: current[k])
     monkeypatch.setattr(training.evaluation, "log_loss", lambda _s, _l: current["loss"])
     run_toy(tmp_path, epochs=len(ranks), score_val=score_val)
-    assert artifacts.read_checkpoint(tmp_path / "best.pt", "x")["epoch"] == expected
+    assert results.read_checkpoint(tmp_path / "best.pt", "x")["epoch"] == expected
 
 
 def test_best_holds_the_weights_of_its_epoch(tmp_path):
@@ -244,7 +244,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, schedule, epoch):
     assert without_seconds(parts) == without_seconds(whole)
     assert len({row["lr"] for row in whole}) > 1
     for name in ("last.pt", "best.pt"):
-        a, b = (artifacts.read_checkpoint(tmp_path / run / name, "x") for run in ("whole", "parts"))
+        a, b = (results.read_checkpoint(tmp_path / run / name, "x") for run in ("whole", "parts"))
         assert_equal(a, b)
 
 
@@ -264,7 +264,7 @@ def test_a_signal_ends_the_step_and_nothing_is_lost(tmp_path, number, epoch, ste
         run_toy(tmp_path / "parts", batches=batches)
     assert stop.value.args == (number,)
     assert handlers == [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
-    last = artifacts.read_checkpoint(tmp_path / "parts/last.pt", "x")
+    last = results.read_checkpoint(tmp_path / "parts/last.pt", "x")
     # Also after the last step: what is left of that epoch is to validate.
     assert (last["epoch"], last["state"]["step"]) == (epoch - 1, step + 1)
     assert last["val_top1"] is None  # these weights have not been validated
@@ -272,7 +272,7 @@ def test_a_signal_ends_the_step_and_nothing_is_lost(tmp_path, number, epoch, ste
     parts = run_toy(tmp_path / "parts")
     assert without_seconds(parts) == without_seconds(whole)
     for name in ("last.pt", "best.pt"):
-        a, b = (artifacts.read_checkpoint(tmp_path / run / name, "x") for run in ("whole", "parts"))
+        a, b = (results.read_checkpoint(tmp_path / run / name, "x") for run in ("whole", "parts"))
         assert_equal(a, b)
 
 
@@ -339,14 +339,14 @@ def test_bfloat16_learns_with_losses_in_float32(tmp_path):
     losses = np.array([[row["train_loss"] for row in rows] for rows in (history, exact)])
     assert losses[0] != pytest.approx(losses[1], rel=1e-6)
     assert losses[0] == pytest.approx(losses[1], rel=0.03)
-    last = artifacts.read_checkpoint(tmp_path / "half/last.pt", "x")
+    last = results.read_checkpoint(tmp_path / "half/last.pt", "x")
     weights = [value.dtype for value in last["model"].values() if value.is_floating_point()]
     assert set(weights) == {torch.float32}
 
 
 def test_the_plateau_is_that_of_the_validation_loss(tmp_path):
     history = run_toy(tmp_path, "plateau")
-    scheduler = artifacts.read_checkpoint(tmp_path / "last.pt", "x")["scheduler"]
+    scheduler = results.read_checkpoint(tmp_path / "last.pt", "x")["scheduler"]
     assert scheduler["best"] in [row["val_loss"] for row in history]
 
 
@@ -384,7 +384,7 @@ def test_nan_loss_stops_and_keeps_the_epoch_before(tmp_path):
     with pytest.raises(UserError, match=r"nan or infinite in epoch 3; .*last.pt.*--lr"):
         run_toy(tmp_path, batches=batches)
     assert (tmp_path / "last.pt").read_bytes() == kept["last"]
-    assert artifacts.read_checkpoint(tmp_path / "last.pt", "x")["epoch"] == 2
+    assert results.read_checkpoint(tmp_path / "last.pt", "x")["epoch"] == 2
 
 
 def test_weights_that_the_last_step_ruins_are_not_kept(tmp_path):
@@ -413,7 +413,7 @@ def test_weights_that_the_last_step_ruins_are_not_kept(tmp_path):
             folder=tmp_path,
             identity=IDENTITY,
         )
-    last = artifacts.read_checkpoint(tmp_path / "last.pt", "x")
+    last = results.read_checkpoint(tmp_path / "last.pt", "x")
     assert last["epoch"] == 1
     assert last["model"]["weight"].isfinite().all()
 
@@ -433,21 +433,21 @@ def make_metrics(settings):
 def put_finished(folder, settings=SETTINGS):
     put_unfinished(folder, settings)
     shutil.copy(folder / "last.pt", folder / "best.pt")
-    row = dict.fromkeys(artifacts.HISTORY, 1.0)
+    row = dict.fromkeys(results.HISTORY, 1.0)
     training._write_history(folder / "history.csv", [row])
     predictions = toy_predictions("val", {"resnet": 1.0}, 0)
-    artifacts.write_predictions(folder / "val_predictions.json", predictions)
+    results.write_predictions(folder / "val_predictions.json", predictions)
     vectors = (np.eye(len(TOY_SONGS[split]), dtype="f4")[:, :3] for split in ("train", "val"))
-    embeddings = artifacts.write_embeddings(folder, *vectors, TOY_SONGS["train"])
+    embeddings = results.write_embeddings(folder, *vectors, TOY_SONGS["train"])
     metrics = {**make_metrics(settings), "embeddings": embeddings}
-    artifacts.write_json(folder / "metrics.json", metrics)
+    files.write_json(folder / "metrics.json", metrics)
 
 
 def put_unfinished(folder, settings=SETTINGS):
     checkpoint = {"kind": "toy", "classes": ["a", "b"], "config": settings, "epoch": 2}
     checkpoint |= {"model": {}, "optimizer": {}, "scheduler": {}, "state": training.NEW_EPOCH}
-    checkpoint["history"] = [dict.fromkeys(artifacts.HISTORY, 1.0)] * 2
-    artifacts.write_checkpoint(folder / "last.pt", checkpoint)
+    checkpoint["history"] = [dict.fromkeys(results.HISTORY, 1.0)] * 2
+    files.write_checkpoint(folder / "last.pt", checkpoint)
 
 
 def open_run(folder, settings=SETTINGS, resume=False, overwrite=False):
@@ -467,7 +467,7 @@ def test_a_finished_run_of_the_same_settings_is_reused(tmp_path, resume):
 
 @pytest.mark.parametrize(
     "name",
-    ["best.pt", "val_predictions.json", "history.csv", *artifacts.EMBEDDING_FILES],
+    ["best.pt", "val_predictions.json", "history.csv", *results.EMBEDDING_FILES],
 )
 @pytest.mark.parametrize("damage", ["missing", "cut"])
 def test_a_finished_run_with_a_damaged_file_is_to_be_trained_anew(tmp_path, name, damage):
@@ -483,8 +483,8 @@ def test_a_finished_run_with_a_damaged_file_is_to_be_trained_anew(tmp_path, name
 
 def test_a_checkpoint_of_another_run_is_no_finished_run(tmp_path):
     put_finished(tmp_path)
-    best = artifacts.read_checkpoint(tmp_path / "best.pt", "x")
-    artifacts.write_checkpoint(tmp_path / "best.pt", {**best, "config": {"n_mels": 10**9}})
+    best = results.read_checkpoint(tmp_path / "best.pt", "x")
+    files.write_checkpoint(tmp_path / "best.pt", {**best, "config": {"n_mels": 10**9}})
     with pytest.raises(UserError, match=r"best\.pt is not of the run in .* --overwrite$"):
         open_run(tmp_path)
 
@@ -492,7 +492,7 @@ def test_a_checkpoint_of_another_run_is_no_finished_run(tmp_path):
 def test_a_run_that_goes_on_elsewhere_is_not_called_unfinished(tmp_path):
     put_unfinished(tmp_path)
     with (
-        artifacts.only_writer(tmp_path),
+        files.only_writer(tmp_path),
         pytest.raises(UserError, match="another run is writing"),
     ):
         open_run(tmp_path)
@@ -542,7 +542,7 @@ def test_finish_reports_the_best_and_the_last_epoch(tmp_path):
     wrong = np.roll(right, 1, axis=1)
     model = make_toy(1)
     best = {name: value.clone() for name, value in make_toy(2).state_dict().items()}
-    artifacts.write_checkpoint(tmp_path / "best.pt", {**IDENTITY, "epoch": 3, "model": best})
+    files.write_checkpoint(tmp_path / "best.pt", {**IDENTITY, "epoch": 3, "model": best})
 
     def score_val():
         is_best = torch.equal(model.state_dict()["0.weight"], best["0.weight"])
@@ -569,11 +569,11 @@ def test_finish_reports_the_best_and_the_last_epoch(tmp_path):
     assert (metrics["top1"], metrics["top3"], metrics["epoch"]) == (1, 1, 3)
     assert metrics["last"]["top1"] == 0
     assert metrics["seed"] == 0
-    predictions = artifacts.read_predictions(tmp_path / "val_predictions.json", "x")
+    predictions = results.read_predictions(tmp_path / "val_predictions.json", "x")
     assert np.allclose(predictions.scores["toy"], right)
     assert np.allclose(predictions.scores["toy_last"], wrong)
     assert (predictions.labels == LABELS).all()
-    kept = artifacts.read_embeddings(tmp_path, metrics, songs[3:5], "x")
+    kept = results.read_embeddings(tmp_path, metrics, songs[3:5], "x")
     assert np.array_equal(kept.train, best["0.weight"][:3])  # of the epoch that is reported
     assert np.array_equal(kept.val, best["0.weight"][3:5])
     assert kept.train_songs == songs[:3]

@@ -20,7 +20,7 @@ from torchaudio.models import HDemucs
 from torchaudio.pipelines import HDEMUCS_HIGH_MUSDB_PLUS
 
 from artist20 import UserError, audio, vocals
-from artist20.artifacts import only_writer, sha256_file
+from artist20.files import only_writer, sha256_file
 from artist20.vocals import SEPARATOR_RATE, SOURCES, STRIDE, Separator
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, RobustScaler, StandardScaler
 from sklearn.svm import SVC
 
-from artist20 import UserError, artifacts, dataset
+from artist20 import UserError, dataset, files, results
 
 STAGE = "task0_stage.py"
 AGAIN = rf"run {STAGE} again|{STAGE} writes: run it again"
@@ -48,16 +48,16 @@ def refused(read, path: Path, *args: object) -> str:
 
 def test_atomic_path_replaces_only_when_all_is_written(tmp_path):
     path = tmp_path / "new" / "a.txt"
-    with artifacts.atomic_path(path) as temporary:
+    with files.atomic_path(path) as temporary:
         assert temporary.parent == path.parent
         assert temporary.suffix == ".txt"
         temporary.write_text("old")
         assert not path.exists()
-    with pytest.raises(KeyboardInterrupt), artifacts.atomic_path(path) as temporary:
+    with pytest.raises(KeyboardInterrupt), files.atomic_path(path) as temporary:
         temporary.write_text("half of the n")
         raise KeyboardInterrupt
     assert path.read_text() == "old"
-    with artifacts.atomic_path(path) as temporary:
+    with files.atomic_path(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
@@ -67,12 +67,12 @@ def test_atomic_path_replaces_only_when_all_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("write", "value"),
     [
-        (artifacts.write_json, {"x": float("nan")}),
-        (artifacts.write_json, {"x": float("inf")}),
-        (artifacts.write_json, {"x": object()}),
-        (artifacts.write_array, np.array([object()])),
-        (artifacts.write_checkpoint, {"x": lambda: None}),
-        (artifacts.write_sklearn, (i for i in range(3))),
+        (files.write_json, {"x": float("nan")}),
+        (files.write_json, {"x": float("inf")}),
+        (files.write_json, {"x": object()}),
+        (files.write_array, np.array([object()])),
+        (files.write_checkpoint, {"x": lambda: None}),
+        (files.write_sklearn, (i for i in range(3))),
     ],
 )
 def test_a_failed_write_leaves_the_old_file(tmp_path, write, value):
@@ -86,7 +86,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, write, value):
 
 def test_sha256_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert artifacts.sha256_file(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
+    assert files.sha256_file(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
 
 
 # --- JSON and arrays ---------------------------------------------------------------------------
@@ -94,17 +94,17 @@ def test_sha256_file(tmp_path):
 
 def test_json_comes_back(tmp_path):
     value = {"ä, [b] (c's)": [1, 0.1, None, True], "empty": {}}
-    artifacts.write_json(tmp_path / "a.json", value)
-    assert artifacts.read_json(tmp_path / "a.json", STAGE) == value
+    files.write_json(tmp_path / "a.json", value)
+    assert files.read_json(tmp_path / "a.json", STAGE) == value
     assert "ä" in (tmp_path / "a.json").read_text(encoding="utf-8")  # people read it
 
 
 def test_bad_json_is_named(tmp_path):
     path = tmp_path / "a.json"
-    assert f"run {STAGE} first" in refused(artifacts.read_json, path, STAGE)
+    assert f"run {STAGE} first" in refused(files.read_json, path, STAGE)
     for content in (b"", b'{"a": 1', b"\xff\xfe"):
         path.write_bytes(content)
-        assert f"run {STAGE} again" in refused(artifacts.read_json, path, STAGE)
+        assert f"run {STAGE} again" in refused(files.read_json, path, STAGE)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_bad_json_is_named(tmp_path):
 def test_json_is_read_more_strictly_than_python_does(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_text(text)
-    assert "no valid JSON" in refused(artifacts.read_json, path, STAGE)
+    assert "no valid JSON" in refused(files.read_json, path, STAGE)
 
 
 def test_what_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
@@ -126,19 +126,19 @@ def test_what_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
     for library, name in ((torch, "load"), (np, "load"), (skops.io, "load"), (Path, "read_text")):
         monkeypatch.setattr(library, name, refuse)
     expected = f"{path} cannot be read (Permission denied): mend that"
-    for read in (artifacts.read_checkpoint, artifacts.read_array, artifacts.read_json):
+    for read in (results.read_checkpoint, files.read_array, files.read_json):
         assert refused(read, path, STAGE) == expected
-    assert refused(artifacts.read_sklearn, path) == expected
+    assert refused(results.read_sklearn, path) == expected
 
 
 def test_what_is_no_file_is_not_read(tmp_path):
     path = tmp_path / "a.json"
     os.mkfifo(path)  # opening it would wait for ever
-    for read in (artifacts.read_json, artifacts.read_array):
+    for read in (files.read_json, files.read_array):
         assert "is no file" in refused(read, path, STAGE)
     path.unlink()
     path.mkdir()
-    assert "is no file" in refused(artifacts.read_json, path, STAGE)
+    assert "is no file" in refused(files.read_json, path, STAGE)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_what_is_no_file_is_not_read(tmp_path):
     ],
 )
 def test_has_form(value, form, expected):
-    assert artifacts.has_form(value, form) == expected
+    assert results.has_form(value, form) == expected
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,8 @@ def test_has_form(value, form, expected):
     [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(["queen", "sigur_rós"]), np.zeros(0)],
 )
 def test_arrays_come_back(tmp_path, array):
-    artifacts.write_array(tmp_path / "a.npy", array)
-    result = artifacts.read_array(tmp_path / "a.npy", STAGE)
+    files.write_array(tmp_path / "a.npy", array)
+    result = files.read_array(tmp_path / "a.npy", STAGE)
     assert result.dtype == array.dtype
     np.testing.assert_array_equal(result, array)
 
@@ -183,9 +183,9 @@ def test_arrays_come_back(tmp_path, array):
 def test_an_array_with_pickle_is_refused_and_not_run(tmp_path):
     path, marker = tmp_path / "a.npy", tmp_path / "marker"
     np.save(path, np.array([Touch(marker)]), allow_pickle=True)
-    assert f"run {STAGE} again" in refused(artifacts.read_array, path, STAGE)
+    assert f"run {STAGE} again" in refused(files.read_array, path, STAGE)
     path.write_bytes(pickle.dumps(Touch(marker)))  # np.load would take a bare pickle, too
-    refused(artifacts.read_array, path, STAGE)
+    refused(files.read_array, path, STAGE)
     assert not marker.exists()
     # The control, on a file made three lines above: read the unsafe way, it does run.
     np.load(path, allow_pickle=True)
@@ -194,22 +194,22 @@ def test_an_array_with_pickle_is_refused_and_not_run(tmp_path):
 
 def test_bad_arrays_are_named(tmp_path):
     path = tmp_path / "a.npy"
-    assert f"run {STAGE} first" in refused(artifacts.read_array, path, STAGE)
-    artifacts.write_array(path, np.zeros((30, 4)))
+    assert f"run {STAGE} first" in refused(files.read_array, path, STAGE)
+    files.write_array(path, np.zeros((30, 4)))
     whole = path.read_bytes()
     for size in (0, 3, 8, 40, 100, 128, 500, len(whole) - 1):
         path.write_bytes(whole[:size])
-        assert f"run {STAGE} again" in refused(artifacts.read_array, path, STAGE)
+        assert f"run {STAGE} again" in refused(files.read_array, path, STAGE)
     path.write_bytes(b"PK\x03\x04 no archive")
-    refused(artifacts.read_array, path, STAGE)
+    refused(files.read_array, path, STAGE)
     with path.open("wb") as file:
         np.savez(file, a=np.zeros(3))  # an archive of arrays is no array
-    refused(artifacts.read_array, path, STAGE)
+    refused(files.read_array, path, STAGE)
 
 
 def test_arrays_with_any_byte_changed_are_read_or_named(tmp_path):
     path = tmp_path / "a.npy"
-    artifacts.write_array(path, np.zeros((3, 4)))
+    files.write_array(path, np.zeros((3, 4)))
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     for position in range(128):  # the header
@@ -217,7 +217,7 @@ def test_arrays_with_any_byte_changed_are_read_or_named(tmp_path):
         changed[position] = rng.integers(256)
         path.write_bytes(changed)
         try:
-            artifacts.read_array(path, STAGE)
+            files.read_array(path, STAGE)
         except UserError as error:
             assert str(path) in str(error)
 
@@ -227,22 +227,22 @@ def test_arrays_with_any_byte_changed_are_read_or_named(tmp_path):
 
 def write_feature_set(folder: Path, data_dir: Path) -> list[dataset.Song]:
     songs = dataset.read_split(data_dir, "val")
-    artifacts.write_json(folder / "feature_names.json", ["a", "b", "c"])
+    files.write_json(folder / "feature_names.json", ["a", "b", "c"])
     units = [np.full((n, 5), n, np.float32) for n in (1, 2, 1, 1, 3, 1)]
-    artifacts.write_features(folder, "val", np.arange(18.0).reshape(6, 3), units, songs)
+    results.write_features(folder, "val", np.arange(18.0).reshape(6, 3), units, songs)
     return songs
 
 
 def test_features_come_back(tmp_path, tiny_data):
     songs = write_feature_set(tmp_path, tiny_data)
-    features = artifacts.read_features(tmp_path, "val")
+    features = results.read_features(tmp_path, "val")
     assert features.X.dtype == np.float32
     np.testing.assert_array_equal(features.X, np.arange(18.0).reshape(6, 3))
     assert features.y.tolist() == [song.artist for song in songs]
     assert features.albums.tolist() == [f"{song.artist}/{song.album}" for song in songs]
     assert features.songs == [song.record() for song in songs]
     assert features.names == ["a", "b", "c"]
-    units, unit_songs = artifacts.read_units(tmp_path, "val", 6, 5)
+    units, unit_songs = results.read_units(tmp_path, "val", 6, 5)
     assert unit_songs.tolist() == [0, 1, 1, 2, 3, 4, 4, 4, 5]
     assert units[:, 0].tolist() == [1, 2, 2, 1, 1, 3, 3, 3, 1]
     assert not units.flags.writeable
@@ -269,9 +269,9 @@ def test_features_come_back(tmp_path, tiny_data):
 def test_features_that_do_not_belong_together(tmp_path, tiny_data, name, value):
     write_feature_set(tmp_path, tiny_data)
     path = tmp_path / name
-    (artifacts.write_array if name.endswith(".npy") else artifacts.write_json)(path, value)
+    (files.write_array if name.endswith(".npy") else files.write_json)(path, value)
     with pytest.raises(UserError, match=r"run task1_preprocessing\.py again") as caught:
-        artifacts.read_features(tmp_path, "val")
+        results.read_features(tmp_path, "val")
     assert str(tmp_path) in str(caught.value)
     assert name in str(caught.value)
 
@@ -281,7 +281,7 @@ def test_a_missing_file_of_features_is_named(tmp_path, tiny_data, name):
     write_feature_set(tmp_path, tiny_data)
     (tmp_path / name).unlink()
     with pytest.raises(UserError, match=r"run task1_preprocessing\.py first") as caught:
-        artifacts.read_features(tmp_path, "val")
+        results.read_features(tmp_path, "val")
     assert str(tmp_path / name) in str(caught.value)
 
 
@@ -305,8 +305,8 @@ def test_pipelines_come_back(tmp_path, classifier):
     X, y = toy_problem()
     steps = VarianceThreshold(), StandardScaler(), PCA(5, whiten=True), RobustScaler()
     model = make_pipeline(*steps, SelectKBest(f_classif, k=4), classifier).fit(X, y)
-    artifacts.write_sklearn(tmp_path / "a.skops", model)
-    result = artifacts.read_sklearn(tmp_path / "a.skops")
+    files.write_sklearn(tmp_path / "a.skops", model)
+    result = results.read_sklearn(tmp_path / "a.skops")
     np.testing.assert_array_equal(result.predict(X), model.predict(X))
     scores = "decision_function" if isinstance(classifier, SVC) else "predict_proba"
     np.testing.assert_array_equal(getattr(result, scores)(X), getattr(model, scores)(X))
@@ -318,26 +318,26 @@ def test_a_model_of_another_type_is_refused_and_not_run(tmp_path):
     # Reading alone would not run it, but the first call of transform would.
     model = FunctionTransformer(os.mkdir)
     skops.io.dump(model, path)
-    refused(artifacts.read_sklearn, path)
+    refused(results.read_sklearn, path)
     path.write_bytes(pickle.dumps(Touch(marker)))
-    refused(artifacts.read_sklearn, path)
+    refused(results.read_sklearn, path)
     assert not marker.exists()
 
 
 def test_bad_models_are_named(tmp_path):
     path = tmp_path / "a.skops"
-    assert "run task1_train.py first" in refused(artifacts.read_sklearn, path)
+    assert "run task1_train.py first" in refused(results.read_sklearn, path)
     X, y = toy_problem()
-    artifacts.write_sklearn(path, KNeighborsClassifier().fit(X, y))
+    files.write_sklearn(path, KNeighborsClassifier().fit(X, y))
     whole = path.read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        assert "run task1_train.py --overwrite" in refused(artifacts.read_sklearn, path)
-    artifacts.write_sklearn(path, StandardScaler().fit(X, y))
-    assert "no model of task1_train.py" in refused(artifacts.read_sklearn, path)
+        assert "run task1_train.py --overwrite" in refused(results.read_sklearn, path)
+    files.write_sklearn(path, StandardScaler().fit(X, y))
+    assert "no model of task1_train.py" in refused(results.read_sklearn, path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("schema.json", "{}")
-    refused(artifacts.read_sklearn, path)
+    refused(results.read_sklearn, path)
 
 
 # --- checkpoints -------------------------------------------------------------------------------
@@ -353,8 +353,8 @@ def make_checkpoint() -> dict[str, object]:
 
 
 def test_checkpoints_come_back(tmp_path):
-    artifacts.write_checkpoint(tmp_path / "a.pt", make_checkpoint())
-    result = artifacts.read_checkpoint(tmp_path / "a.pt", STAGE)
+    files.write_checkpoint(tmp_path / "a.pt", make_checkpoint())
+    result = results.read_checkpoint(tmp_path / "a.pt", STAGE)
     assert torch.equal(result["state"].pop("weight"), make_checkpoint()["state"].pop("weight"))
     assert {**result, "state": {}} == {**make_checkpoint(), "state": {}}
 
@@ -362,15 +362,15 @@ def test_checkpoints_come_back(tmp_path):
 def test_a_checkpoint_with_code_is_refused_and_not_run(tmp_path, recwarn):
     path, marker = tmp_path / "a.pt", tmp_path / "marker"
     torch.save({**make_checkpoint(), "extra": Touch(marker)}, path)
-    message = refused(artifacts.read_checkpoint, path, STAGE)
+    message = refused(results.read_checkpoint, path, STAGE)
     assert len(message.splitlines()) == 1
     assert not marker.exists()
     path.write_bytes(
         pickle.dumps({**make_checkpoint(), "state": {}, "extra": Touch(marker)}, protocol=2)
     )
-    refused(artifacts.read_checkpoint, path, STAGE)
+    refused(results.read_checkpoint, path, STAGE)
     path.write_bytes(pickle.dumps(Touch(marker), protocol=4))  # of which torch warns
-    refused(artifacts.read_checkpoint, path, STAGE)
+    refused(results.read_checkpoint, path, STAGE)
     assert not recwarn.list
     assert not marker.exists()
     # The control, on a file made above: read the unsafe way, it does run.
@@ -380,25 +380,25 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(tmp_path, recwarn):
 
 def test_bad_checkpoints_are_named(tmp_path):
     path = tmp_path / "a.pt"
-    assert f"run {STAGE} first" in refused(artifacts.read_checkpoint, path, STAGE)
-    artifacts.write_checkpoint(path, make_checkpoint())
+    assert f"run {STAGE} first" in refused(results.read_checkpoint, path, STAGE)
+    files.write_checkpoint(path, make_checkpoint())
     whole = path.read_bytes()
     for size in [0, 1, 2, 10, len(whole) // 2, len(whole) - 1]:
         path.write_bytes(whole[:size])
-        refused(artifacts.read_checkpoint, path, STAGE)
+        refused(results.read_checkpoint, path, STAGE)
     for content in (b"no checkpoint", b"0", b"."):
         path.write_bytes(content)
-        refused(artifacts.read_checkpoint, path, STAGE)
+        refused(results.read_checkpoint, path, STAGE)
     for value in ({"model": {}}, [1, 2], torch.zeros(3)):
-        artifacts.write_checkpoint(path, value)
-        assert f"no checkpoint of {STAGE}" in refused(artifacts.read_checkpoint, path, STAGE)
+        files.write_checkpoint(path, value)
+        assert f"no checkpoint of {STAGE}" in refused(results.read_checkpoint, path, STAGE)
 
 
 # --- predictions -------------------------------------------------------------------------------
 
 
-def make_predictions() -> artifacts.Predictions:
-    return artifacts.Predictions(
+def make_predictions() -> results.Predictions:
+    return results.Predictions(
         ["queen", "sigur_rós", "u2"],
         [
             {"path": "./train_val/u2/War/01.mp3", "artist": "u2", "album": "War"},
@@ -410,8 +410,8 @@ def make_predictions() -> artifacts.Predictions:
 
 def test_predictions_come_back_to_six_digits(tmp_path):
     written = make_predictions()
-    artifacts.write_predictions(tmp_path / "a.json", written)
-    result = artifacts.read_predictions(tmp_path / "a.json", STAGE)
+    results.write_predictions(tmp_path / "a.json", written)
+    result = results.read_predictions(tmp_path / "a.json", STAGE)
     assert (result.classes, result.songs) == (written.classes, written.songs)
     assert result.labels.tolist() == [2, 0]
     assert result.albums.tolist() == ["u2/War", "queen/Jazz"]
@@ -441,20 +441,20 @@ def test_predictions_come_back_to_six_digits(tmp_path):
 )
 def test_bad_predictions_are_named(tmp_path, change):
     path = tmp_path / "a.json"
-    artifacts.write_predictions(path, make_predictions())
-    artifacts.write_json(path, {**artifacts.read_json(path, STAGE), **change})
-    assert re.search(AGAIN, refused(artifacts.read_predictions, path, STAGE))
+    results.write_predictions(path, make_predictions())
+    files.write_json(path, {**files.read_json(path, STAGE), **change})
+    assert re.search(AGAIN, refused(results.read_predictions, path, STAGE))
 
 
 def test_predictions_that_are_missing_or_no_object(tmp_path):
     path = tmp_path / "a.json"
-    assert f"run {STAGE} first" in refused(artifacts.read_predictions, path, STAGE)
-    artifacts.write_json(path, [1])
-    assert re.search(AGAIN, refused(artifacts.read_predictions, path, STAGE))
+    assert f"run {STAGE} first" in refused(results.read_predictions, path, STAGE)
+    files.write_json(path, [1])
+    assert re.search(AGAIN, refused(results.read_predictions, path, STAGE))
 
 
-def make_test_scores() -> artifacts.TestScores:
-    return artifacts.TestScores(
+def make_test_scores() -> results.TestScores:
+    return results.TestScores(
         ["queen", "sigur_rós", "u2"],
         {"001": "ab", "002": "cd"},
         {"svm": ["12"], "knn": ["34", "56"]},
@@ -465,8 +465,8 @@ def make_test_scores() -> artifacts.TestScores:
 
 def test_test_scores_come_back_to_six_digits(tmp_path):
     written = make_test_scores()
-    artifacts.write_test_scores(tmp_path / "a.json", written)
-    result = artifacts.read_test_scores(tmp_path / "a.json", STAGE)
+    results.write_test_scores(tmp_path / "a.json", written)
+    result = results.read_test_scores(tmp_path / "a.json", STAGE)
     assert (result.classes, result.songs) == (written.classes, written.songs)
     assert result.checkpoints == written.checkpoints
     assert result.guessed == written.guessed
@@ -492,16 +492,16 @@ def test_test_scores_come_back_to_six_digits(tmp_path):
 )
 def test_bad_test_scores_are_named(tmp_path, change):
     path = tmp_path / "a.json"
-    artifacts.write_test_scores(path, make_test_scores())
-    artifacts.write_json(path, {**artifacts.read_json(path, STAGE), **change})
-    assert re.search(AGAIN, refused(artifacts.read_test_scores, path, STAGE))
+    results.write_test_scores(path, make_test_scores())
+    files.write_json(path, {**files.read_json(path, STAGE), **change})
+    assert re.search(AGAIN, refused(results.read_test_scores, path, STAGE))
 
 
 def test_test_scores_that_are_missing_or_predictions(tmp_path):
     path = tmp_path / "a.json"
-    assert f"run {STAGE} first" in refused(artifacts.read_test_scores, path, STAGE)
-    artifacts.write_predictions(path, make_predictions())
-    assert "run it again" in refused(artifacts.read_test_scores, path, STAGE)
+    assert f"run {STAGE} first" in refused(results.read_test_scores, path, STAGE)
+    results.write_predictions(path, make_predictions())
+    assert "run it again" in refused(results.read_test_scores, path, STAGE)
 
 
 RECORDS = [{"path": f"./train_val/{a}/x/1.mp3", "artist": a, "album": "x"} for a in "abc"]
@@ -509,12 +509,12 @@ RECORDS = [{"path": f"./train_val/{a}/x/1.mp3", "artist": a, "album": "x"} for a
 
 def write_run(folder: Path) -> dict:
     train, val = np.arange(12.0).reshape(3, 4), np.ones((2, 4)) / 3
-    return {"embeddings": artifacts.write_embeddings(folder, train, val, RECORDS)}
+    return {"embeddings": results.write_embeddings(folder, train, val, RECORDS)}
 
 
 def test_embeddings_come_back(tmp_path):
     metrics = write_run(tmp_path)
-    found = artifacts.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
+    found = results.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
     assert found.train.dtype == found.val.dtype == np.float32
     assert found.train.tolist() == np.arange(12.0).reshape(3, 4).tolist()
     assert found.val.tolist() == [[np.float32(1 / 3)] * 4] * 2
@@ -525,24 +525,24 @@ def test_embeddings_come_back(tmp_path):
     "value", [{}, [1], [{"path": "a", "artist": "b"}], [{**RECORDS[0], "path": 1}]]
 )
 def test_what_is_no_list_of_songs_is_named(tmp_path, value):
-    artifacts.write_json(tmp_path / "songs.json", value)
-    assert "no list of songs" in refused(artifacts.read_songs, tmp_path / "songs.json", STAGE)
+    files.write_json(tmp_path / "songs.json", value)
+    assert "no list of songs" in refused(results.read_songs, tmp_path / "songs.json", STAGE)
 
 
-@pytest.mark.parametrize("name", artifacts.EMBEDDING_FILES)
+@pytest.mark.parametrize("name", results.EMBEDDING_FILES)
 def test_embeddings_that_are_missing_or_of_another_run_are_named(tmp_path, name):
     metrics = write_run(tmp_path)
     kept = (tmp_path / name).read_bytes()
     (tmp_path / name).unlink()
     with pytest.raises(UserError, match=f"{name} is missing: run {STAGE} first"):
-        artifacts.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
+        results.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
     (tmp_path / name).write_bytes(kept[: len(kept) // 2])
     with pytest.raises(UserError, match=f"{name}.* run {STAGE} again"):
-        artifacts.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
+        results.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
     other = [{**song, "album": "y"} for song in RECORDS]
-    artifacts.write_embeddings(tmp_path, np.zeros((3, 4)), np.zeros((2, 4)), other)
+    results.write_embeddings(tmp_path, np.zeros((3, 4)), np.zeros((2, 4)), other)
     with pytest.raises(UserError, match=f"is not of the run .* run {STAGE} --overwrite"):
-        artifacts.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
+        results.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
 
 
 @pytest.mark.parametrize(
@@ -561,17 +561,17 @@ def test_embeddings_that_are_missing_or_of_another_run_are_named(tmp_path, name)
 def test_arrays_that_are_no_embeddings_of_the_songs_are_refused(tmp_path, name, array):
     metrics = write_run(tmp_path)
     file = f"{name}_embeddings.npy"
-    artifacts.write_array(tmp_path / file, array)
-    metrics["embeddings"][file] = artifacts.sha256_file(tmp_path / file)
+    files.write_array(tmp_path / file, array)
+    metrics["embeddings"][file] = files.sha256_file(tmp_path / file)
     with pytest.raises(UserError, match="no embeddings of 3 and 2 songs: run"):
-        artifacts.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
+        results.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
 
 
 def test_test_predictions_are_the_courses(tmp_path):
-    artifacts.write_test_predictions(
+    results.write_test_predictions(
         tmp_path / "a.json", {"010": ["u2", "queen", "abba"], "002": ["queen", "u2", "abba"]}
     )
-    result = artifacts.read_json(tmp_path / "a.json", STAGE)
+    result = files.read_json(tmp_path / "a.json", STAGE)
     assert list(result.items()) == [
         ("002", ["queen", "u2", "abba"]),
         ("010", ["u2", "queen", "abba"]),
@@ -582,7 +582,7 @@ def test_test_predictions_are_the_courses(tmp_path):
 
 
 def test_models_lie_where_the_commands_beside_them_write():
-    folders = artifacts.model_folders(Path("r"))
+    folders = results.model_folders(Path("r"))
     assert {folder.relative_to("r").as_posix(): commands for folder, *commands in folders} == {
         "task1": ["task1_train.py", "python -m artist20.task1_inference"],
         "task1/segment": [
@@ -607,9 +607,9 @@ def test_models_lie_where_the_commands_beside_them_write():
 
 def test_check_same_settings_names_every_difference():
     made = {"lr": 0.01, "epochs": 5, "seed": 0, "gone": 1}
-    artifacts.check_same_settings(made, dict(made), Path("results"))
+    results.check_same_settings(made, dict(made), Path("results"))
     with pytest.raises(UserError) as caught:
-        artifacts.check_same_settings(
+        results.check_same_settings(
             made, {"lr": 0.01, "epochs": 9, "seed": "0", "new": True}, Path("results")
         )
     message = str(caught.value)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from artist20 import artifacts, audio, dataset, parallel, spectrogram, training
+from artist20 import audio, dataset, distributed, results, spectrogram, training
 from artist20.models import ArtistResNet
 from artist20.spectrogram import FrontEnd
 
@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
-from artist20 import augment, cli, parallel, training
+from artist20 import augment, distributed, runtime, training
 
 folder, when, number = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 X = torch.from_numpy(np.random.default_rng(0).normal(size=(9, 1, 8, 6))).float()
@@ -37,18 +37,18 @@ seen = []
 def batches(epoch):
     order = np.random.default_rng(epoch).permutation(9)
     for part in (order[:5], order[5:8], order[8:]):
-        seen.append([epoch, part[parallel.share(len(part)).numpy()].tolist()])
-        if epoch == when and parallel.rank() == 1:
+        seen.append([epoch, part[distributed.share(len(part)).numpy()].tolist()])
+        if epoch == when and distributed.rank() == 1:
             os.kill(os.getpid(), number)
         yield X[part], augment.one_hot(torch.from_numpy(y[part]), 3)
 
 def main():
-    parallel.start(torch.device("cpu"))
+    distributed.start(torch.device("cpu"))
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3)
     )
-    model = parallel.synchronize_batch_norm(model)
+    model = distributed.synchronize_batch_norm(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
 
     def score(songs):
@@ -56,13 +56,13 @@ def main():
 
     history = training.fit(
         model, optimizer, CosineAnnealingLR(optimizer, 4), batches,
-        lambda: parallel.score_divided(9, score), y, epochs=4, steps_per_epoch=3,
+        lambda: distributed.score_divided(9, score), y, epochs=4, steps_per_epoch=3,
         label_smoothing=0.1, seed=0, precision=torch.float32, folder=folder,
         identity={"kind": "toy", "classes": ["a", "b", "c"], "config": {}},
     )
-    (folder / f"seen-{parallel.rank()}.json").write_text(json.dumps([seen, history]))
+    (folder / f"seen-{distributed.rank()}.json").write_text(json.dumps([seen, history]))
 
-cli.run(main)
+runtime.run(main)
 """
 
 
@@ -106,7 +106,7 @@ def assert_same_run(folder, alone):
         for row, other in zip(history, expected, strict=True):
             for key in ("train_loss", "val_loss", "val_top1", "val_top3", "lr"):
                 assert row[key] == pytest.approx(other[key], rel=1e-4), key
-    ours, theirs = (artifacts.read_checkpoint(path / "last.pt", "x") for path in (folder, alone))
+    ours, theirs = (results.read_checkpoint(path / "last.pt", "x") for path in (folder, alone))
     for name, value in theirs["model"].items():
         torch.testing.assert_close(ours["model"][name], value, rtol=1e-3, atol=1e-4)
 
@@ -162,7 +162,7 @@ def test_a_killed_process_ends_the_run_which_can_go_on(tmp_path, alone):
     assert "another process is gone" in done.stderr
     assert "to go on" in done.stderr
     assert "RuntimeError" not in done.stderr  # torchrun itself reports the killed process
-    assert artifacts.read_checkpoint(tmp_path / "last.pt", "x")["epoch"] == 2
+    assert results.read_checkpoint(tmp_path / "last.pt", "x")["epoch"] == 2
     done = run_toy(tmp_path, 2)
     assert done.returncode == 0, done.stderr
     assert_same_run(tmp_path, alone)
@@ -172,7 +172,7 @@ def test_a_signal_to_one_process_stops_both_after_the_step(tmp_path, alone):
     done = run_toy(tmp_path, 2, signal_in_epoch=3, number=signal.SIGTERM)
     assert done.returncode != 0
     assert "RuntimeError" not in done.stderr
-    last = artifacts.read_checkpoint(tmp_path / "last.pt", "x")
+    last = results.read_checkpoint(tmp_path / "last.pt", "x")
     assert (last["epoch"], last["state"]["step"]) == (2, 1)
     done = run_toy(tmp_path, 2)
     assert done.returncode == 0, done.stderr
@@ -188,7 +188,7 @@ def test_one_process_goes_on_where_two_were(tmp_path, alone):
 
 def assert_embeddings_are_the_checkpoints(folder, data_dir):
     """Embed every song by itself with best.pt: weights differ between runs, by their rounding."""
-    best = artifacts.read_checkpoint(folder / "best.pt", "x")
+    best = results.read_checkpoint(folder / "best.pt", "x")
     model = ArtistResNet(len(best["classes"]), statistics=True)
     model.load_state_dict(best["model"])
     for split, songs in zip(dataset.SPLITS, dataset.read_train_val(data_dir), strict=True):
@@ -218,7 +218,7 @@ def test_the_stages_give_the_same_with_two_processes(tiny_data, tmp_path):
         "TimeStatistics.__init__.__defaults__ = (0,)\n"
         "deck = stage.RECIPES['deck']\n"
         "stage.RECIPES['deck'] = dataclasses.replace(deck, dropout=0, statistics=True)\n"
-        "stage.cli.run(stage.main)\n"
+        "stage.runtime.run(stage.main)\n"
     )
     for n in (1, 2):
         for script, options in (
@@ -250,14 +250,14 @@ def test_the_stages_give_the_same_with_two_processes(tiny_data, tmp_path):
             assert done.stdout.count("next: python") == 1
             assert "UserWarning" not in done.stderr
     one, two = (tmp_path / f"results-{n}" for n in (1, 2))
-    for name in artifacts.feature_hashes(one / "task1"):
+    for name in results.feature_hashes(one / "task1"):
         assert (one / "task1" / name).read_bytes() == (two / "task1" / name).read_bytes()
     losses = []
     for folder in (one, two):
         (rows,) = folder.glob("task2/resnet/cache/log_mel-*/rows.bin")
         assert not list(rows.parent.glob("parts/*"))
         metrics = json.loads((folder / "task2/resnet/metrics.json").read_text())
-        last = artifacts.read_checkpoint(folder / "task2/resnet/last.pt", "x")
+        last = results.read_checkpoint(folder / "task2/resnet/last.pt", "x")
         losses.append([row["train_loss"] for row in last["history"]])
         assert metrics["device"].endswith("2 processes") == (folder == two)
     # Weights that begin 1e-7 apart are as far from each other after the first epoch's steps.
@@ -277,14 +277,14 @@ def test_the_stages_give_the_same_with_two_processes(tiny_data, tmp_path):
 
 
 def test_a_process_that_torchrun_did_not_start_is_alone():
-    assert parallel.world_size() == 1
-    assert parallel.is_main()
-    assert parallel.on_main(lambda: 3) == 3
-    assert parallel.gather("x") == ["x"]
-    assert parallel.any_of(True)
+    assert distributed.world_size() == 1
+    assert distributed.is_main()
+    assert distributed.on_main(lambda: 3) == 3
+    assert distributed.gather("x") == ["x"]
+    assert distributed.any_of(True)
     model = nn.Linear(1, 1)
-    assert parallel.distribute(model) is model
-    assert parallel.synchronize_batch_norm(model) is model
-    assert parallel.share(3).tolist() == [0, 1, 2]
-    scores = parallel.score_divided(3, lambda songs: songs[:, None] * np.ones(2))
+    assert distributed.distribute(model) is model
+    assert distributed.synchronize_batch_norm(model) is model
+    assert distributed.share(3).tolist() == [0, 1, 2]
+    scores = distributed.score_divided(3, lambda songs: songs[:, None] * np.ones(2))
     assert scores.tolist() == [[0, 0], [1, 1], [2, 2]]

@@ -1,0 +1,261 @@
+"""Atomic writes, a lock for one writer, and reads that never run what they read.
+
+Arrays are read without pickle, checkpoints with ``weights_only=True``, scikit-learn models through
+skops with a fixed list of trusted types. Every write goes to a temporary name in the same folder
+and is moved into place when it is whole. Knows nothing of music.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+
+from artist20 import UserError
+
+# torch and skops take seconds to import, and few stages need both: they are imported where used.
+
+
+# What the system says when a disk, a quota or a limit on the size of files is full.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class DiskFullError(UserError):
+    """A file that there is no space for. The message names it, and the space that there is."""
+
+
+@contextmanager
+def told_when_full(path: Path) -> Iterator[None]:
+    """Turn a failure to write to ``path`` for want of space into a :class:`DiskFullError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        free = shutil.disk_usage(path.parent).free / 1e6
+        raise DiskFullError(
+            f"{path} cannot be written: {os.strerror(error.errno)}; {free:.1f} MB are free there: "
+            "make space"
+        ) from None
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that replaces it if the block succeeds.
+
+    The suffix is kept, because some writers choose the format by it. After a failure the
+    temporary file is gone and ``path`` is as it was. What a killed process left, the next one that
+    writes the same file writes over; who comes while another writes it waits.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no space for it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stem = path.stem[:50]  # a name that is as long as names can be has no room for more
+    temporary = path.with_name(f".{stem}.tmp{path.suffix}")
+    with told_when_full(path), _opened_alone(temporary) as file:
+        try:
+            yield temporary
+            os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException as error:
+            try:
+                _raise_what_the_system_says(error, file)
+            finally:
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _opened_alone(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file, perhaps a new one, that no other process has opened so."""
+    while True:
+        with path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                still_there = os.path.samestat(path.stat(), os.fstat(file.fileno()))
+            except FileNotFoundError:
+                still_there = False
+            if still_there:  # and not moved to its place by whoever had it
+                yield file
+                return
+
+
+def _raise_what_the_system_says(error: BaseException, file: IO[bytes]) -> None:
+    """Find out whether NumPy, torch or libsndfile failed for want of space: they do not say."""
+    if isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno is None):
+        for _ in range(2):  # the first may still have space for a part
+            os.write(file.fileno(), bytes(2**16))
+
+
+LOCK = ".lock"  # in a folder: who writes to it, or did so last
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to a folder at the same time.
+
+    The lock is the operating system's: it ends with the process, however that ends. The file says
+    who had it last.
+
+    Raises
+    ------
+    UserError
+        If another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / LOCK
+    # Unbuffered: what there is no space for would be written once more, and fail, at closing.
+    with lock.open("ab", buffering=0) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another run is writing to {folder} ({lock.read_text().strip()}): wait for it to "
+                "end, or name another folder"
+            ) from None
+        with told_when_full(lock):
+            file.truncate(0)
+            who = f"process {os.getpid()} on {platform.node()}, {Path(sys.argv[0]).name}\n"
+            file.write(os.fsencode(who))
+        yield
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON (indented, UTF-8); NaN and infinity are refused."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """Read JSON.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    made_by : str
+        The command that makes it, for the message when it is missing or broken.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or no JSON.
+    """
+    _check_is_file(path, made_by)
+    try:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except ValueError as error:
+        raise UserError(f"{path} is no valid JSON ({error}): run {made_by} again") from None
+    except MemoryError:
+        raise UserError(f"{path} does not fit into memory: run {made_by} again") from None
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON more strictly than Python does: without NaN, infinity and keys that come twice.
+
+    Raises
+    ------
+    ValueError
+        If it is no such JSON, or nested more deeply than Python can follow.
+    """
+
+    def only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
+            raise ValueError(f"{twice!r} is in it twice")
+        return value
+
+    def refuse(number: str) -> None:
+        raise ValueError(f"{number} is no number")
+
+    try:
+        return json.loads(text, object_pairs_hook=only_once, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _check_is_file(path: Path, made_by: str) -> None:
+    """Refuse what is missing, and what is no file: a folder cannot be read, a pipe never ends."""
+    if not path.is_file():
+        what = "is no file: move it away, then" if path.exists() else "is missing:"
+        raise UserError(f"{path} {what} run {made_by} first")
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be read ({error.strerror}): mend that")
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as ``.npy`` that can be read without pickle."""
+    with atomic_path(path) as temporary:
+        np.save(temporary, array, allow_pickle=False)
+
+
+def read_array(path: Path, made_by: str, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
+    """Read an ``.npy`` file; a missing or broken one is a ``UserError`` that names ``made_by``."""
+    _check_is_file(path, made_by)
+    try:
+        array = np.load(path, allow_pickle=False, mmap_mode=mmap_mode)
+    except PermissionError as error:
+        raise _unreadable(path, error) from None
+    except Exception as error:  # NumPy lets errors of zipfile, tokenize, ast and its own through
+        reason = _first_line(error)
+        raise UserError(f"{path} cannot be read ({reason}): run {made_by} again") from None
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{path} is an archive, not an array: run {made_by} again")
+    return array
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _write_rows(path: Path, parts: Iterable[np.ndarray], n_rows: int) -> None:
+    """Write a float32 array of ``n_rows`` rows as ``.npy``, given in parts of one or several."""
+    # Not memory-mapped: a process that maps a file for which the disk has no space is killed.
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        for part in parts:
+            if file.tell() == 0:
+                header = np.lib.format.header_data_from_array_1_0(np.empty(0, np.float32))
+                header["shape"] = (n_rows, part.shape[-1])
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.ascontiguousarray(part, np.float32).tobytes())
+
+
+def write_sklearn(path: Path, model: object) -> None:
+    """Write a fitted scikit-learn model with skops."""
+    import skops.io
+
+    with atomic_path(path) as temporary:
+        skops.io.dump(model, temporary)
+
+
+def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Write a dict of plain values and tensors as ``.pt``."""
+    import torch
+
+    with atomic_path(path) as temporary:
+        torch.save(checkpoint, temporary)

@@ -1,0 +1,380 @@
+"""What surrounds a run: signals and exit statuses, device and precision, seeds, provenance."""
+
+import argparse
+import atexit
+import getpass
+import io
+import multiprocessing
+import os
+import platform
+import random
+import re
+import shlex
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from artist20 import Note, UserError, __version__
+from artist20.files import NO_SPACE, DiskFullError
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch."""
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - for libraries that draw from the global state
+    torch.manual_seed(seed)
+
+
+def choose_device(name: str) -> Any:
+    """Return the ``torch.device`` for --device, and say which it is.
+
+    Raises
+    ------
+    UserError
+        If CUDA is asked for and not there.
+    """
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA GPU; use --device cpu or auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, one speaks
+        print(f"device: {device_name(device)}")
+    return device
+
+
+def choose_precision(name: str, device: Any, trained_in: str | None = None) -> Any:
+    """Return the ``torch.dtype`` for --precision.
+
+    For a model that was ``trained_in`` float32, auto is float32 on any machine.
+    """
+    import torch
+
+    if name == "auto" and trained_in == "float32":
+        name = trained_in
+
+    if name == "auto":
+        # Not where oneDNN would emulate it, at half the speed of float32.
+        has_it = device.type == "cuda" or (
+            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        )
+        name = "bfloat16" if has_it else "float32"
+    return getattr(torch, name)
+
+
+def machine_memory() -> int:
+    """Return how much memory this machine, or the container on it, has in all, in bytes."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # no such file, or "max"
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total
+
+
+def plain_name(precision: Any) -> str:
+    """Name a ``torch.dtype`` as --precision does."""
+    return str(precision).removeprefix("torch.")
+
+
+def device_name(device: Any) -> str:
+    """Name a ``torch.device`` for people: the GPU's name, or the CPU and its threads."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device) + _processes()
+    return f"CPU, {torch.get_num_threads()} threads" + _processes()
+
+
+def _processes() -> str:
+    n_processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
+    return f", {n_processes} processes" if n_processes > 1 else ""
+
+
+def command() -> str:
+    """Return the command line that runs, as one would type it."""
+    module = sys.modules["__main__"].__spec__  # None for a script, unlike with -m
+    program = ["-m", module.name] if module else [Path(sys.argv[0]).name]
+    return shlex.join(["python", *program, *sys.argv[1:]])
+
+
+def provenance(
+    args: argparse.Namespace, data: dict[str, Any], device: str, started: float
+) -> dict[str, Any]:
+    """Say where a metrics file comes from.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        The script's options.
+    data : dict
+        What :func:`artist20.dataset.summary` says of the songs.
+    device : str
+        What computed, as :func:`device_name` says it.
+    started : float
+        ``time.monotonic()`` at the start.
+
+    Returns
+    -------
+    dict
+        Plain values for JSON.
+    """
+    return {
+        "dataset": data,
+        "seed": args.seed,
+        "command": command(),
+        "versions": versions(),
+        "device": device,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that results depend on."""
+    from importlib.metadata import version
+
+    names = (
+        *("numpy", "scipy", "scikit-learn", "skops", "torch", "torchaudio"),
+        *("librosa", "av", "soxr", "panns-inference"),
+    )
+    return {
+        "artist20": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+    }
+
+
+def ensure_caches() -> None:
+    """Let libraries keep their caches where the user has no home folder, or not even a name.
+
+    Without a folder for them librosa and numba cannot be imported, without a name torch makes no
+    optimiser: containers run as users of whom nothing is known. No result depends on a cache.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = str(os.getuid())
+    # Not Path.home(), which fails where there is none.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111
+    try:
+        tempfile.TemporaryFile(dir=cache if cache.exists() else cache.parent).close()
+    except OSError:
+        folder = tempfile.TemporaryDirectory(prefix="artist20-cache-")
+        atexit.register(folder.cleanup)
+        os.environ["XDG_CACHE_HOME"] = folder.name
+        os.environ.setdefault("MPLCONFIGDIR", folder.name)
+        print(
+            f"{cache} cannot be written: libraries make their caches anew in every run, which "
+            "takes seconds; XDG_CACHE_HOME names another folder for them",
+            file=sys.stderr,
+        )
+
+
+def run(
+    main: Callable[[], int | None], to_go_on: str = "run the same command again to go on"
+) -> None:
+    """Run a script's ``main`` and exit.
+
+    A :class:`~artist20.UserError` becomes one line on stderr and exit status 2, and so do memory
+    and disks that are too small; Ctrl-C and SIGTERM become exit status 130 and 143. Finished work
+    is on disk by then. A reader of stdout that leaves (``| head``) ends the script without a word,
+    with exit status 141.
+    """
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    show_notes_in_a_line()
+    ensure_caches()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A log file shows how far the script is; a name that the terminal's encoding lacks is
+        # written with escapes.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    hook = sys.unraisablehook
+    sys.unraisablehook = partial(_stop_again, hook)
+    try:
+        status = _status(main, to_go_on)
+    except Exception as error:
+        traceback.print_exc()
+        traceback.clear_frames(error.__traceback__)  # they hold workers
+        status = 1
+    sys.unraisablehook = hook
+    for number in STOPS:  # all is written: nothing to tell any more
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    for worker in multiprocessing.active_children():
+        if worker.daemon:  # Python would wait for ever for what leaves signals to this process
+            worker.kill()
+    if "RANK" in os.environ:  # set by torchrun
+        from artist20 import distributed
+
+        distributed.leave()
+    sys.exit(status)
+
+
+def _status(main: Callable[[], int | None], to_go_on: str) -> int:
+    """Run ``main``; return the exit status, when nothing that ``main`` made is held any more."""
+    try:
+        return main() or 0
+    except DiskFullError as error:
+        print(f"error: {error}; {to_go_on}", file=sys.stderr)
+        return 2
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        terminated = interrupt.args == (signal.SIGTERM,)
+        print(f"stopped; {to_go_on}", file=sys.stderr)
+        return 143 if terminated else 130
+    except MemoryError:
+        print("error: memory is short: try fewer --workers", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        import torch
+
+        from artist20 import distributed
+
+        if isinstance(error, torch.OutOfMemoryError):
+            print(f"error: {short_of_gpu_memory(error)}: try --device cpu", file=sys.stderr)
+        elif "can't allocate memory" in str(error):  # torch, on CPUs
+            print("error: memory is short: try fewer --workers", file=sys.stderr)
+        elif distributed.other_is_gone(error):
+            print(f"error: another process is gone; {to_go_on}", file=sys.stderr)
+        else:
+            raise
+        return 2
+    except BrokenPipeError:
+        _silence_stdout()
+        return 141
+    except OSError as error:
+        if error.filename is None and error.errno in NO_SPACE and _stdout_is_full():
+            _silence_stdout()
+            print(f"error: stdout cannot be written: {error.strerror}", file=sys.stderr)
+            return 2
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def short_of_gpu_memory(error: Exception) -> str:
+    """Say that a GPU's memory is short, and how much was asked for in vain."""
+    asked = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
+    return f"the GPU's memory is short{f' by {asked[1]}' if asked else ''}"
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until the block ends; keep them from processes started in it.
+
+    Workers are to be started so, in the main thread. Stopped in the midst of that, their parent
+    would know of some and end none. A signal to the whole process group, as Ctrl-C is, must not
+    take the workers from a parent that is about to end them in order.
+    """
+    resource_tracker.ensure_running()  # its start among the workers' would let signals through
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in STOPS}
+    # A new program has none of these handlers, but its signals are blocked where its parent's were.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def check_for_semaphores() -> None:
+    """Check that worker processes can be started; to be called before they are.
+
+    Raises
+    ------
+    UserError
+        If what they take turns by cannot be made: it lies in ``/dev/shm``.
+    """
+    try:
+        multiprocessing.Lock()
+    except OSError as error:
+        raise UserError(
+            f"/dev/shm: {error.strerror}: worker processes need a few kilobytes there, so mount it "
+            "writable and make space in it (docker run --tmpfs /dev/shm)"
+        ) from None
+
+
+def start_worker(_worker: int = 0) -> None:
+    """Prepare a worker process: to be called first in each.
+
+    It prints notes as the script does, and ends when its parent has ended. A parent that was killed
+    ends none, and its workers would wait for ever for songs, or for theirs to be taken from them.
+    """
+    show_notes_in_a_line()
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: Any) -> None:
+    # Not until getppid() changes: the fork server starts workers that are another process's. In a
+    # fork, younger siblings hold open what this waits for; but they wait, too, the youngest for the
+    # parent alone.
+    parent.join()
+    os._exit(1)
+
+
+def _stop_again(hook: Callable[[Any], object], unraisable: Any) -> None:
+    """Repeat a stop that came where Python drops it: in a destructor, or in a C library's call."""
+    error = unraisable.exc_value
+    if isinstance(error, KeyboardInterrupt):
+        number = signal.SIGTERM if error.args == (signal.SIGTERM,) else signal.SIGINT
+        threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+    else:
+        hook(unraisable)
+
+
+def show_notes_in_a_line() -> None:
+    """Print a :class:`~artist20.Note` as one line, where Python names the code that warned."""
+    usual = warnings.formatwarning
+
+    def in_a_line(
+        message: Warning | str,
+        category: type[Warning],
+        file: str,
+        line: int,
+        code: str | None = None,
+    ) -> str:
+        if issubclass(category, Note):
+            return f"note: {message}\n"
+        return usual(message, category, file, line, code)
+
+    warnings.formatwarning = in_a_line
+
+
+def _stdout_is_full() -> bool:
+    try:
+        print(flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def _silence_stdout() -> None:
+    # Python would try once more to write what is left.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _raise_terminated(signal_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(signal.Signals(signal_number))
