@@ -79,14 +79,6 @@ class Recipe:
         Regularisation.
     noise_probability : float
         Share of the crops that noise is added to; the others are met as songs are scored.
-    gain_db, equalizer_db : float
-        See :func:`artist20.augment.equalizer_curves`.
-    tempo, pitch : float
-        Both ratios are drawn between 1 / this and this.
-    time_masks, frequency_masks : int
-        How many bands of a crop are covered.
-    mask_share : float
-        How much of the crop one covers at most.
     select : bool
         Whether the epoch is chosen on the validation songs; otherwise it is the last one.
     """
@@ -108,13 +100,6 @@ class Recipe:
     label_smoothing: float
     mixup_alpha: float
     noise_probability: float
-    gain_db: float
-    equalizer_db: float
-    tempo: float
-    pitch: float
-    time_masks: int
-    frequency_masks: int
-    mask_share: float
     select: bool
 
     @property
@@ -141,13 +126,6 @@ DECK = Recipe(
     label_smoothing=0.1,
     mixup_alpha=0.2,
     noise_probability=0.5,
-    gain_db=0,
-    equalizer_db=0,
-    tempo=1,
-    pitch=1,
-    time_masks=0,
-    frequency_masks=0,
-    mask_share=0,
     select=True,
 )
 # What is changed, and why, is in benchmarks/RESULTS.md.
@@ -176,47 +154,30 @@ def augmented_batches(
     n_frames: int,
     n_classes: int,
     recipe: Recipe,
-    fill: Tensor,
+    device: torch.device,
     seed: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch of augmented random crops, mixed in pairs, on the device of ``fill``.
+    """Yield one epoch of augmented random crops, mixed in pairs.
 
-    ``fill``, (n_mels,), is what masks hold; ``labels`` are of the songs' first version.
+    ``labels`` are of the songs' first version.
     """
     rng = np.random.default_rng(seed)
-    device = fill.device
     generator = torch.Generator(device).manual_seed(seed)
-    warped = recipe.tempo > 1 or recipe.pitch > 1
-    n_source = int(n_frames * recipe.tempo) + warped  # the fastest tempo's
     for crops, crop_labels in spectrogram.random_crops(
         songs,
         labels,
-        n_source,
+        n_frames,
         recipe.batch_size,
         rng,
         recipe.crops_per_song,
         versions=len(songs.spans) // len(labels),
     ):
         log_mel = crops.to(device).float()
-        if warped:
-            tempo, pitch = (
-                ratio ** rng.uniform(-1, 1, len(log_mel)) for ratio in (recipe.tempo, recipe.pitch)
-            )
-            mel_hz = spectrogram.mel_hz(recipe.n_mels)
-            log_mel = augment.warp_log_mel(log_mel, n_frames, tempo, pitch, mel_hz)
-        if recipe.gain_db or recipe.equalizer_db:
-            curves = augment.equalizer_curves(
-                len(log_mel), recipe.n_mels, recipe.gain_db, recipe.equalizer_db, rng
-            )
-            log_mel = log_mel + curves.to(device)[:, None]
         snr_db = rng.uniform(*NOISE_SNR_DB, len(crops))
         snr_db[rng.random(len(crops)) >= recipe.noise_probability] = np.inf
         log_mel = augment.add_noise_to_log_mel(
             log_mel, torch.from_numpy(snr_db).float().to(device), generator
         )
-        for axis, n_masks in ((1, recipe.time_masks), (2, recipe.frequency_masks)):
-            width = round(recipe.mask_share * log_mel.shape[axis])
-            log_mel = augment.mask_bands(log_mel, fill, axis, n_masks, width, rng)
         targets = augment.one_hot(crop_labels.to(device), n_classes)
         yield augment.mixup(log_mel, targets, recipe.mixup_alpha, rng)
 
@@ -346,7 +307,7 @@ def train(args: argparse.Namespace, recipe: Recipe, folder: Path, cache: Path) -
             n_frames,
             len(classes),
             recipe,
-            model.standardize.mean,
+            device,
             training.epoch_seed(args.seed, epoch),
         )
 

@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from artist20 import augment, spectrogram
-from artist20.spectrogram import FrontEnd
+from artist20 import augment
 
 RATE = 16_000
 
@@ -182,88 +181,6 @@ def test_mixup_depends_on_its_generator_alone():
 def test_one_hot():
     assert augment.one_hot(torch.tensor([2, 0]), 3).tolist() == [[0, 0, 1], [1, 0, 0]]
     assert augment.one_hot(torch.tensor([1]), 3).dtype == torch.float32
-
-
-# --- tempo and pitch of log-mels ---------------------------------------------------------------
-
-MEL_HZ = np.linspace(100, 6400, 64)
-
-
-def test_warping_by_one_changes_nothing():
-    log_mel = torch.randn(3, 20, 64, generator=seeded())
-    ones = np.ones(3)
-    torch.testing.assert_close(
-        augment.warp_log_mel(log_mel, 15, ones, ones, MEL_HZ), log_mel[:, :15]
-    )
-
-
-def test_a_faster_tempo_comes_to_an_event_earlier_and_a_higher_pitch_lies_higher():
-    log_mel = torch.full((2, 40, 64), -80.0)
-    log_mel[:, 30, 20] = 0  # bin 20 is at 2100 Hz
-    tempo, pitch = np.array([1.5, 1.0]), np.array([1.0, 2.0])
-    warped = augment.warp_log_mel(log_mel, 40, tempo, pitch, MEL_HZ)
-    assert np.unravel_index(int(warped[0].argmax()), (40, 64)) == (20, 20)
-    assert np.unravel_index(int(warped[1].argmax()), (40, 64)) == (30, 41)  # at 4200 Hz
-    assert warped.max() == 0
-
-
-def test_warping_agrees_with_the_log_mel_of_a_resampled_tone():
-    """A tone a semitone higher, made by the warp and by itself."""
-    low, high = (
-        torch.from_numpy(spectrogram.log_mel(sine(f).numpy(), FrontEnd())).float()
-        for f in (1000, 1000 * 2 ** (1 / 12))
-    )
-    pitch = np.array([2 ** (1 / 12)])
-    warped = augment.warp_log_mel(low[None], len(low), np.ones(1), pitch, spectrogram.mel_hz(64))[0]
-    loudest = high[20:40].mean(0).argmax()
-    assert abs(int(warped[20:40].mean(0).argmax()) - int(loudest)) <= 1
-
-
-# --- equalisation ------------------------------------------------------------------------------
-
-
-def test_equalizer_curves_have_the_spread_that_is_asked_for():
-    rng = np.random.default_rng(0)
-    curves = augment.equalizer_curves(4000, 64, 0, 3, rng)
-    assert curves.shape == (4000, 64)
-    assert float(curves.square().mean().sqrt()) == pytest.approx(3, rel=0.05)
-    assert float(curves.mean(dim=1).abs().max()) < 1e-4  # the level is the gain's
-    levels = augment.equalizer_curves(4000, 64, 6, 0, rng)
-    assert torch.equal(levels, levels[:, :1].expand(-1, 64))
-    assert -6 <= float(levels.min()) < -5.9
-    assert 5.9 < float(levels.max()) <= 6
-
-
-# --- masks -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("axis", [1, 2])
-def test_masks_cover_whole_bands_no_wider_than_allowed(axis):
-    log_mel = torch.randn(200, 30, 16, generator=seeded())
-    fill = torch.arange(16.0) + 100
-    masked = augment.mask_bands(log_mel, fill, axis, 1, 5, np.random.default_rng(0))
-    changed = masked != log_mel
-    assert torch.equal(masked[changed], fill.expand_as(masked)[changed])
-    bands = changed.any(dim=3 - axis)
-    assert torch.equal(bands, changed.all(dim=3 - axis))
-    widths = bands.sum(dim=1)
-    assert sorted(set(widths.tolist())) == [0, 1, 2, 3, 4, 5]
-    edges = (bands[:, 1:] != bands[:, :-1]).sum(dim=1)
-    assert int(edges.max()) <= 2  # one band
-    assert bands[:, 0].any()
-    assert bands[:, -1].any()
-
-
-def test_several_masks_cover_more_and_none_covers_nothing():
-    log_mel = torch.zeros(500, 30, 16)
-    fill = torch.ones(16)
-    covered = [
-        float(augment.mask_bands(log_mel, fill, 1, n, 5, np.random.default_rng(0)).mean())
-        for n in (0, 1, 3)
-    ]
-    assert covered[0] == 0
-    assert covered[1] == pytest.approx(2.5 / 30, rel=0.1)
-    assert 2 * covered[1] < covered[2] < 3 * covered[1]
 
 
 def test_no_mixup_with_alpha_zero():
