@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import ParameterGrid
 
 from artist20 import (
     UserError,
@@ -64,7 +63,6 @@ def choose_segments(
     train: FeatureSet,
     settings: dict[str, Any],
     args: argparse.Namespace,
-    workers: int,
 ) -> dict[str, Any]:
     """Choose the segments' length, and whether covariances help, by cross-validation."""
     search_file = results.task1_dir(args.results_dir, "segment") / "search_segments.json"
@@ -93,7 +91,7 @@ def choose_segments(
             [point],
             cv=args.cv,
             seed=args.seed,
-            workers=workers,
+            workers=args.workers,
             label=f"segments of {seconds:g} s" + (" + covariance" if covariance else ""),
         )
         candidates.append({**found[0], "params": cut})
@@ -102,57 +100,6 @@ def choose_segments(
     for row in candidates:
         print(f"{row['params']}: {row['mean']:.1%} in cross-validation")
     return candidates[0]["params"]
-
-
-def find_room(
-    args: argparse.Namespace, n_songs: int, n_rows: int, n_artists: int
-) -> tuple[dict[str, int], dict[str, str]]:
-    """Find out, before any work begins, which models the machine has the memory for.
-
-    Returns
-    -------
-    workers : dict of str to int
-        By model how many processes can fit it at a time, --workers at most.
-    left_out : dict of str to str
-        By model that there is no room for, why it is left out.
-
-    Raises
-    ------
-    UserError
-        If that is all of them, or the one that chooses the segments.
-    """
-    n_features = len(features.FEATURE_NAMES)
-    if args.level == "segment":
-        n_features += len(features.COVARIANCE_NAMES)
-    folder = results.task1_dir(args.results_dir, args.level)
-    memory = runtime.machine_memory()
-    workers, left_out = {}, {}
-    for name, grid in classical.GRIDS[args.level].items():
-        per_process = classical.memory_needed(name, grid, n_rows, n_features, n_artists)
-        scores = 8 * len(ParameterGrid(grid)) * n_songs * n_artists  # of all points, held out
-        most = int((memory - scores) / per_process)
-        is_there = not args.overwrite and (folder / f"search_{name}.json").is_file()
-        if most >= 2 or is_there:  # two: while it is written, a model is in memory twice
-            workers[name] = max(1, min(args.workers, most))
-            if workers[name] < args.workers and not is_there:
-                print(f"{name}: {workers[name]} of {args.workers} processes, for want of memory")
-            continue
-        left_out[name] = (
-            f"it takes about {(2 * per_process + scores) / 1e9:.1f} GB of memory for "
-            f"{n_artists:,} artists and {n_rows:,} {args.level}s, and there are "
-            f"{memory / 1e9:.1f} GB"
-        )
-        print(
-            f"left out: {name} ({left_out[name]}; the other models run, and where there is more "
-            "memory the same command adds it)"
-        )
-    needed = classical.CHOOSER if args.level == "segment" else None
-    if not workers or needed in left_out:
-        raise UserError(
-            f"{needed or 'every model'} takes too much memory: take fewer artists or songs, a "
-            "machine with more memory, or one of the networks of Task 2"
-        )
-    return workers, left_out
 
 
 def read_record(path: Path, settings: dict[str, Any], form: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +111,7 @@ def read_record(path: Path, settings: dict[str, Any], form: dict[str, Any]) -> d
 
 
 def search_and_fit(
-    name: str, train: Rows, settings: dict[str, Any], args: argparse.Namespace, workers: int
+    name: str, train: Rows, settings: dict[str, Any], args: argparse.Namespace
 ) -> tuple[Any, dict[str, Any], np.ndarray]:
     """Search and fit one model, or read it if it is there with the same settings.
 
@@ -178,8 +125,6 @@ def search_and_fit(
         What the record must agree with.
     args : argparse.Namespace
         The options.
-    workers : int
-        Number of processes.
 
     Returns
     -------
@@ -217,7 +162,7 @@ def search_and_fit(
         print(f"{name}: is there already, not searched again")
         return model, record, held_out
     started = time.monotonic()
-    folds = {"seed": args.seed, "workers": workers}
+    folds = {"seed": args.seed, "workers": args.workers}
     candidates, held_out = classical.search(
         name, args.level, train, grid, cv=args.cv, **folds, label=f"search {name}"
     )
@@ -254,7 +199,6 @@ def explain(
     rows: dict[str, Rows],
     settings: dict[str, Any],
     args: argparse.Namespace,
-    workers: int,
 ) -> None:
     """Write ``ablation.json``: what each family of features is worth to the best model.
 
@@ -272,7 +216,7 @@ def explain(
     lost = classical.permutation_importance(
         model, rows["val"], np.unique(rows["train"].y), args.seed
     )
-    folds = {"cv": args.cv, "seed": args.seed, "workers": workers}
+    folds = {"cv": args.cv, "seed": args.seed, "workers": args.workers}
     missing = [family for family in lost if family not in families]
     for family, worth in classical.ablate(
         name, args.level, rows["train"], params, missing, **folds
@@ -314,13 +258,10 @@ def train_models(
     folder = results.task1_dir(args.results_dir, args.level)
     classes = np.unique(splits["train"].y)
     labels = np.searchsorted(classes, splits["val"].y)
-    n_songs = n_rows = len(splits["train"].y)
     print(
-        f"{n_songs} training songs, {len(splits['val'].y)} validation songs, {len(classes)} artists"
+        f"{len(splits['train'].y)} training songs, {len(splits['val'].y)} validation songs, "
+        f"{len(classes)} artists"
     )
-    if args.level == "segment":  # at most; how many there will be is chosen
-        n_rows = len(results.read_units(made, "train", n_songs, len(features.UNIT_NAMES))[0])
-    workers, left_out = find_room(args, n_songs, n_rows, len(classes))
     if args.overwrite:  # so that the same command without it goes on, should this one be stopped
         for file in ("metrics.json", "val_predictions.json", "cv_predictions.json"):
             (folder / file).unlink(missing_ok=True)
@@ -345,16 +286,16 @@ def train_models(
             "held out, their artist has no other"
         )
     if args.level == "segment":
-        cut = choose_segments(made, splits["train"], settings, args, workers[classical.CHOOSER])
+        cut = choose_segments(made, splits["train"], settings, args)
         settings |= cut
     rows = read_rows(made, args.level, splits, cut)
 
-    fitted, models, scores, held_out = {}, {}, {}, {}
+    fitted, models, scores, held_out, left_out = {}, {}, {}, {}, {}
     print(f"{'model':20}{'top-1':>8}{'top-3':>8}{'CV':>8}  best parameters")
-    for name in workers:
+    for name in classical.GRIDS[args.level]:
         try:
             fitted[name], record, held_out[name] = search_and_fit(
-                name, rows["train"], settings, args, workers[name]
+                name, rows["train"], settings, args
             )
             logits = classical.logits(name, classical.song_scores(fitted[name], rows["val"]))
         except classical.OutOfScaleError as error:
@@ -406,7 +347,7 @@ def train_models(
     }
     files.write_json(folder / "metrics.json", metrics)
     explained = {**settings, "model": best, "params": models[best]["params"]}
-    explain(best, fitted[best], rows, explained, args, workers[best])
+    explain(best, fitted[best], rows, explained, args)
     report = "task1_gen_report.py" + (" --level segment" if args.level == "segment" else "")
     print(f"wrote {folder} in {time.monotonic() - started:.0f} s; next: python {report}")
 

@@ -214,31 +214,6 @@ def make_classifier(name: str, seed: int) -> ClassifierMixin:
     return LogisticRegression(max_iter=2000)
 
 
-def memory_needed(name: str, grid: Grid, n_rows: int, n_features: int, n_artists: int) -> float:
-    """Estimate how much memory a process takes that fits a model, in bytes.
-
-    Parameters
-    ----------
-    name : str
-        Which model.
-    grid : Grid
-        The points to try.
-    n_rows, n_features, n_artists : int
-        Of what it is fitted on.
-    """
-    numbers = 2 * n_rows * n_features + 3 * n_rows * n_artists
-    if name == "random_forest":
-        # A tree has up to 1.1 nodes per row, and each has a number per artist.
-        n_trees = max(max(part["n_estimators"]) for part in grid)
-        numbers += 1.1 * n_trees * n_rows * n_artists
-    elif name == "logistic_regression":
-        numbers += 25 * n_features * n_artists  # L-BFGS keeps ten steps, and their gradients
-    elif name == "svm":
-        n_pairs = n_artists * (n_artists - 1) // 2
-        numbers += 2 * min(MAX_PAIR_SCORES, n_rows * n_pairs)
-    return 8.0 * numbers
-
-
 def split_folds(rows: Rows, cv: str, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Split the training songs, stratified by artist; with ``cv="album"``, albums stay whole.
 

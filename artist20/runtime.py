@@ -18,7 +18,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -78,14 +78,6 @@ def choose_precision(name: str, device: Any, trained_in: str | None = None) -> A
         )
         name = "bfloat16" if has_it else "float32"
     return getattr(torch, name)
-
-
-def machine_memory() -> int:
-    """Return how much memory this machine, or the container on it, has in all, in bytes."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):  # no such file, or "max"
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return total
 
 
 def plain_name(precision: Any) -> str:

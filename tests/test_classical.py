@@ -299,17 +299,6 @@ def test_an_svms_scores_are_scikit_learns_to_the_last_bit(monkeypatch, n_artists
     assert model[-1].decision_function_shape == "ovr"  # as it is written to disk
 
 
-def test_the_forests_memory_is_foreseen():
-    train = make_rows(n_artists=30)
-    grid = [{"n_estimators": [5, 20]}]
-    model = classical.fit_model("random_forest", "song", train, {"n_estimators": 20}, 0)
-    taken = sum(tree.tree_.value.nbytes for tree in model[-1].estimators_)
-    sizes = (len(train.X), train.X.shape[1], 30)
-    of_rows = classical.memory_needed("knn", [], *sizes)
-    foreseen = classical.memory_needed("random_forest", grid, *sizes) - of_rows
-    assert taken < foreseen < 1.5 * taken
-
-
 @pytest.mark.parametrize("n_artists", [2, 3])
 @pytest.mark.parametrize("name", MODELS)
 def test_scores_rank_as_the_model_predicts(name, n_artists):

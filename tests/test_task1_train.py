@@ -8,7 +8,7 @@ import pytest
 from conftest import SMALL_GRIDS, TOY_DATASET, make_songs
 
 import task1_train
-from artist20 import UserError, classical, evaluation, features, files, results, runtime
+from artist20 import UserError, classical, evaluation, features, files, results
 
 
 def put_features(folder, train, val):
@@ -236,36 +236,6 @@ def test_damaged_records_are_named(tmp_path, small_grids, name, content):
         task1_train.train_all(arguments(tmp_path))
 
 
-def test_a_model_that_memory_is_too_short_for_is_left_out(
-    tmp_path, small_grids, monkeypatch, capsys
-):
-    folder = results.task1_dir(tmp_path)
-    put_features(folder, make_songs(), make_songs(n_albums=1, seed=5))
-    monkeypatch.setattr(runtime, "machine_memory", lambda: 10**9)
-    trees = classical.GRIDS["song"]["random_forest"][0]
-    monkeypatch.setitem(trees, "n_estimators", [10**7])
-    task1_train.train_all(arguments(tmp_path))
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")]
-    assert line.startswith("left out: random_forest (it takes about ")
-    assert "GB of memory for 3 artists and 48 songs, and there are 1.0 GB;" in line
-    metrics = read(folder, "metrics.json")
-    assert metrics["left_out"].keys() == {"random_forest"}
-    assert list(metrics["models"]) == ["svm", "knn", "logistic_regression"]
-    others = {name: (folder / f"{name}.skops").read_bytes() for name in metrics["models"]}
-
-    # More memory adds it, and leaves the others as they are.
-    monkeypatch.setattr(runtime, "machine_memory", lambda: 10**12)
-    monkeypatch.setitem(trees, "n_estimators", [5])
-    task1_train.train_all(arguments(tmp_path))
-    metrics = read(folder, "metrics.json")
-    assert (len(metrics["models"]), metrics["left_out"]) == (4, {})
-    assert {name: (folder / f"{name}.skops").read_bytes() for name in others} == others
-    # What is there did fit, whatever the machine.
-    monkeypatch.setattr(runtime, "machine_memory", lambda: 1000)
-    task1_train.train_all(arguments(tmp_path))
-    assert len(read(folder, "metrics.json")["models"]) == 4
-
-
 def test_a_model_whose_numbers_overflow_is_left_out(tmp_path, monkeypatch, capsys):
     folder = results.task1_dir(tmp_path)
     train, val = make_songs(), make_songs(n_albums=1, seed=5)
@@ -286,25 +256,6 @@ def test_a_model_whose_numbers_overflow_is_left_out(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(classical, "GRIDS", {"song": {"svm": grids["svm"]}})
     with pytest.raises(UserError, match="every model is left out; of the last, its numbers"):
         task1_train.train_all(arguments(tmp_path))
-
-
-@pytest.mark.parametrize("level", results.TASK1_LEVELS)
-def test_memory_too_short_for_all_is_a_mistake_of_one_line(
-    tmp_path, small_grids, monkeypatch, level
-):
-    put_features(results.task1_dir(tmp_path), make_songs(), make_songs(seed=5))
-    monkeypatch.setattr(runtime, "machine_memory", lambda: 1000)
-    with pytest.raises(UserError, match=r"^[^\n]*take fewer artists[^\n]*$"):
-        task1_train.train_all(arguments(tmp_path, level=level))
-
-
-def test_fewer_processes_where_memory_is_short(tmp_path, small_grids, monkeypatch, capsys):
-    monkeypatch.setattr(classical, "memory_needed", lambda *_: 1e9)
-    monkeypatch.setattr(runtime, "machine_memory", lambda: 3.5e9)
-    workers, left_out = task1_train.find_room(arguments(tmp_path, workers=8), 10, 10, 2)
-    assert set(workers.values()) == {3}
-    assert not left_out
-    assert "knn: 3 of 8 processes, for want of memory" in capsys.readouterr().out
 
 
 # --- segments ----------------------------------------------------------------------------------
