@@ -100,7 +100,7 @@ def main() -> int:
     """Run the stage."""
     args = parse_args()
     folder = results.panns_dir(args.results_dir, args.recipe)
-    made_by = "task2_train.py" + ("" if args.recipe == "deck" else f" --recipe {args.recipe}")
+    made_by = "task2_train.py" + ("" if args.recipe == "homework" else f" --recipe {args.recipe}")
     parts = (
         diagram,
         network_report.confusion_matrix,

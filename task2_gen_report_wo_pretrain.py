@@ -140,7 +140,7 @@ def main() -> int:
         return draw_songs(args)
     folder = results.resnet_dir(args.results_dir, args.recipe)
     made_by = "task2_train_wo_pretrain.py"
-    made_by += "" if args.recipe == "deck" else f" --recipe {args.recipe}"
+    made_by += "" if args.recipe == "homework" else f" --recipe {args.recipe}"
     parts = (
         diagram,
         network_report.confusion_matrix,

@@ -112,7 +112,7 @@ STRONG = Recipe(
     select=False,
 )
 RECIPES = {
-    "deck": Recipe(
+    "homework": Recipe(
         epochs=100,
         batch_size=8,
         lr=0.005,
@@ -413,7 +413,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--views",
         type=cli.positive_int,
-        help="augmented embeddings per training song (default: deck: 8, strong: its windows alone)",
+        help="augmented embeddings per training song (default: homework: 8, strong: none)",
     )
     parser.add_argument(
         "--windows",
@@ -455,7 +455,7 @@ def main() -> None:
         held_out = results.read_predictions(folder / chosen / "cv_predictions.json", SCRIPT)
         results.write_predictions(folder / "cv_predictions.json", held_out)
     print_summary(metrics)
-    option = "" if args.recipe == "deck" else f" --recipe {args.recipe}"
+    option = "" if args.recipe == "homework" else f" --recipe {args.recipe}"
     print(f"results are in {folder}; next: python task2_inference.py{option}")
 
 

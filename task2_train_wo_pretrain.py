@@ -108,7 +108,7 @@ class Recipe:
         return FrontEnd(self.n_fft, self.n_mels)
 
 
-DECK = Recipe(
+HOMEWORK = Recipe(
     epochs=100,
     batch_size=32,
     lr=0.01,
@@ -130,7 +130,7 @@ DECK = Recipe(
 )
 # What is changed, and why, is in benchmarks/RESULTS.md.
 STRONG = dataclasses.replace(
-    DECK,
+    HOMEWORK,
     epochs=80,
     lr=0.003,
     crop_seconds=5,
@@ -145,7 +145,7 @@ STRONG = dataclasses.replace(
     weight_decay=0.05,
     select=False,
 )
-RECIPES = {"deck": DECK, "strong": STRONG}
+RECIPES = {"homework": HOMEWORK, "strong": STRONG}
 
 
 def augmented_batches(
@@ -412,7 +412,7 @@ def main() -> None:
             lambda: training.pool_folds(folder.parent, metrics["model"], SCRIPT, records)
         )
     else:
-        recipe_option = "" if args.recipe == "deck" else f" --recipe {args.recipe}"
+        recipe_option = "" if args.recipe == "homework" else f" --recipe {args.recipe}"
         print(
             f"results are in {folder}; next: python task2_inference_wo_pretrain.py{recipe_option}"
         )

@@ -145,8 +145,8 @@ def add_recipe_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         choices=RECIPES,
-        default="deck",
-        help="how the network is trained: as in the homework's deck, or what does better",
+        default="homework",
+        help="how the network is trained: as in the homework, or what does better",
     )
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 TASK1_LEVELS = ("song", "segment")  # what a row of features is
 
 
-RECIPES = ("deck", "strong")  # how Task 2's networks are trained
+RECIPES = ("homework", "strong")  # how Task 2's networks are trained
 
 
 N_FOLDS = 5  # of cross-validation by album
@@ -160,7 +160,7 @@ def task1_dir(results_dir: Path, level: str = "song") -> Path:
     return results_dir / "task1" / ("segment" if level == "segment" else "")
 
 
-def panns_dir(results_dir: Path, recipe: str = "deck", fold: int | None = None) -> Path:
+def panns_dir(results_dir: Path, recipe: str = "homework", fold: int | None = None) -> Path:
     """Folder of Task 2's first model: embedding cache, checkpoints, metrics, predictions.
 
     The cache of the homework's recipe serves all recipes and folds; see :func:`resnet_dir`.
@@ -168,7 +168,7 @@ def panns_dir(results_dir: Path, recipe: str = "deck", fold: int | None = None) 
     return _task2_dir(results_dir, "panns", recipe, fold)
 
 
-def resnet_dir(results_dir: Path, recipe: str = "deck", fold: int | None = None) -> Path:
+def resnet_dir(results_dir: Path, recipe: str = "homework", fold: int | None = None) -> Path:
     """Folder of Task 2's second model: spectrogram cache, checkpoints, metrics, predictions.
 
     Another recipe than the homework's has a folder beside it, a fold of cross-validation one
@@ -179,7 +179,7 @@ def resnet_dir(results_dir: Path, recipe: str = "deck", fold: int | None = None)
 
 def network_name(model: str, recipe: str) -> str:
     """Name ``panns`` or ``resnet`` of a recipe, in files and tables: a key of :data:`TITLES`."""
-    return model if recipe == "deck" else f"{model}_{recipe}"
+    return model if recipe == "homework" else f"{model}_{recipe}"
 
 
 def _task2_dir(results_dir: Path, model: str, recipe: str, fold: int | None) -> Path:
@@ -207,7 +207,7 @@ def model_folders(results_dir: Path) -> list[tuple[Path, str, str]]:
         folders.append((task1_dir(results_dir, level), f"task1_train.py{option}", scores))
     for folder_of, suffix in ((panns_dir, ""), (resnet_dir, "_wo_pretrain")):
         for recipe in RECIPES:
-            option = "" if recipe == "deck" else f" --recipe {recipe}"
+            option = "" if recipe == "homework" else f" --recipe {recipe}"
             train = f"task2_train{suffix}.py{option}"
             scores = f"python task2_inference{suffix}.py{option}"
             folders.append((folder_of(results_dir, recipe), train, scores))

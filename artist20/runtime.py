@@ -232,7 +232,7 @@ def _status(main: Callable[[], int | None], to_go_on: str) -> int:
         print(f"stopped; {to_go_on}", file=sys.stderr)
         return 143 if terminated else 130
     except MemoryError:
-        print("error: memory is short: try fewer --workers", file=sys.stderr)
+        print("error: not enough memory: try fewer --workers", file=sys.stderr)
         return 2
     except RuntimeError as error:
         import torch
@@ -240,9 +240,9 @@ def _status(main: Callable[[], int | None], to_go_on: str) -> int:
         from artist20 import distributed
 
         if isinstance(error, torch.OutOfMemoryError):
-            print(f"error: {short_of_gpu_memory(error)}: try --device cpu", file=sys.stderr)
+            print(f"error: {out_of_cuda_memory(error)}; try --device cpu", file=sys.stderr)
         elif "can't allocate memory" in str(error):  # torch, on CPUs
-            print("error: memory is short: try fewer --workers", file=sys.stderr)
+            print("error: not enough memory: try fewer --workers", file=sys.stderr)
         elif distributed.other_is_gone(error):
             print(f"error: another process is gone; {to_go_on}", file=sys.stderr)
         else:
@@ -262,10 +262,10 @@ def _status(main: Callable[[], int | None], to_go_on: str) -> int:
         return 2
 
 
-def short_of_gpu_memory(error: Exception) -> str:
-    """Say that a GPU's memory is short, and how much was asked for in vain."""
+def out_of_cuda_memory(error: Exception) -> str:
+    """Return what CUDA could not allocate, in a few words."""
     asked = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
-    return f"the GPU's memory is short{f' by {asked[1]}' if asked else ''}"
+    return f"CUDA out of memory{f': tried to allocate {asked[1]}' if asked else ''}"
 
 
 @contextmanager

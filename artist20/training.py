@@ -114,7 +114,7 @@ def check_patience(args: argparse.Namespace) -> None:
     UserError
         With --fold, whose songs are to be scored unseen, and with any recipe but the homework's.
     """
-    if args.patience and (args.fold or args.recipe != "deck"):
+    if args.patience and (args.fold or args.recipe != "homework"):
         where = "--fold" if args.fold else f"--recipe {args.recipe}"
         raise UserError(f"--patience stops by the songs that are scored, which {where} may not do")
 
@@ -201,7 +201,7 @@ def fit(
     Raises
     ------
     UserError
-        If the loss is no longer finite, or the GPU's memory short. The last good checkpoint stays.
+        If the loss is no longer finite, or CUDA out of memory. The last good checkpoint stays.
     KeyboardInterrupt
         After Ctrl-C or SIGTERM, when ``last.pt`` is written.
     """
@@ -678,7 +678,7 @@ def _told_if_memory_is_short(config: dict[str, Any]) -> Iterator[None]:
         size = config["batch_size"]
         smaller = f"--batch-size {size // 2}" if size > 1 else "a smaller --crop-seconds"
         raise UserError(
-            f"{runtime.short_of_gpu_memory(error)} for batches of {size}: try {smaller}, with "
+            f"{runtime.out_of_cuda_memory(error)} in batches of {size}: try {smaller}, with "
             "--overwrite if there are epochs already"
         ) from None
 

@@ -152,7 +152,7 @@ def test_artists_with_one_album_are_counted():
     assert classical.count_unseen(replace(two, y=y), "album", 0) == 2 * lonely.sum()
 
 
-def test_the_grids_are_the_decks():
+def test_the_grids_are_the_homeworks():
     grids = classical.GRIDS["song"]
     knn = grids["knn"][0]
     assert knn["n_neighbors"] == [3, 5, 7, 9, 11, 13, 15]

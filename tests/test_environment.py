@@ -537,12 +537,12 @@ TORCH = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capac
     [
         (
             torch.OutOfMemoryError(TORCH),
-            "the GPU's memory is short by 2.50 GiB: try --device cpu",
+            "CUDA out of memory: tried to allocate 2.50 GiB; try --device cpu",
         ),
-        (MemoryError(), "memory is short: try fewer --workers"),
+        (MemoryError(), "not enough memory: try fewer --workers"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 B"),
-            "memory is short: try fewer --workers",
+            "not enough memory: try fewer --workers",
         ),
     ],
 )
@@ -562,7 +562,7 @@ def test_short_memory_in_training_names_the_batch_size_to_try(tmp_path, size, ad
     def batches(_epoch):
         raise torch.OutOfMemoryError(TORCH)
 
-    with pytest.raises(UserError, match=f"by 2.50 GiB for batches of {size}: .*{advice}"):
+    with pytest.raises(UserError, match=f"allocate 2.50 GiB in batches of {size}: .*{advice}"):
         training.fit(
             model,
             optimizer,

@@ -477,7 +477,7 @@ def train(tiny_data, tmp_path, untrained, monkeypatch):
             "compile": False,
             "tensorboard": False,
             "results_dir": tmp_path,
-            "recipe": "deck",
+            "recipe": "homework",
             "fold": None,
             "also_train_on": None,
             "skip_unreadable": False,

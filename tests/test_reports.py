@@ -184,7 +184,7 @@ def predictions_of(results, name):
 
 
 def test_all_that_there_are_results_for_is_drawn(results, report):
-    for recipe, suffix in (("deck", ""), ("strong", "_strong")):
+    for recipe, suffix in (("homework", ""), ("strong", "_strong")):
         drawn = report("task2_gen_report_wo_pretrain", "--recipe", recipe)
         assert drawn.keys() == {f"{name}{suffix}" for name in OF_RESNET} | OF_ALL
         of_panns = report("task2_gen_report", "--recipe", recipe)

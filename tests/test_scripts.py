@@ -1052,7 +1052,7 @@ def caller(tmp_path, monkeypatch, capsys):
     return run_here
 
 
-@pytest.mark.parametrize("recipe", ["deck", "strong"])
+@pytest.mark.parametrize("recipe", ["homework", "strong"])
 def test_folds_score_every_training_song_unseen(five_albums, tmp_path, caller, recipe):
     options = [
         *("--data-dir", five_albums, "--device", "cpu", "--workers", 1, "--epochs", 1),
@@ -1074,7 +1074,7 @@ def test_folds_score_every_training_song_unseen(five_albums, tmp_path, caller, r
     held_out = []
     for fold in range(1, 6):
         of_fold = read_predictions(folder / f"fold-{fold}/val_predictions.json", "x")
-        key = f"{name}_last" if recipe == "deck" else name
+        key = f"{name}_last" if recipe == "homework" else name
         for song, scores in zip(of_fold.songs, of_fold.scores[key], strict=True):
             assert scores.tolist() == pooled.scores[name][listed.index(song["path"])].tolist()
         albums = {(song["artist"], song["album"]) for song in of_fold.songs}

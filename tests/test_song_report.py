@@ -150,7 +150,7 @@ def test_windows_cover_the_song_and_overlap(
 # --- what is drawn -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", ["deck", "strong"])
+@pytest.mark.parametrize("recipe", ["homework", "strong"])
 def test_probabilities_are_those_of_inference_and_of_the_windows(
     tmp_path, monkeypatch, call, drawn, recipe
 ):

@@ -726,5 +726,5 @@ def test_the_strong_network_is_standardised_by_the_training_songs():
     silence = spectrogram.LogMels(np.full((40, 16), -100, np.float16), [(0, 20), (20, 20)])
     silent = stage.make_model(4, silence, 20, recipe, cpu, 0)
     assert silent(torch.full((1, 20, 16), -100.0)).isfinite().all()
-    deck = dataclasses.replace(stage.DECK, n_mels=16, width=4)
+    deck = dataclasses.replace(stage.HOMEWORK, n_mels=16, width=4)
     assert stage.make_model(4, silence, 20, deck, cpu, 0).statistics is None
