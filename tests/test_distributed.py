@@ -140,6 +140,7 @@ atexit.register(note)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("failing", [False, True], ids=["done", "mistake"])
 def test_no_process_ends_with_threads_of_gloo(tmp_path, failing):
     script = tmp_path / "toy.py"
@@ -156,6 +157,7 @@ def test_no_process_ends_with_threads_of_gloo(tmp_path, failing):
         assert "gloo" not in file.read_text()
 
 
+@pytest.mark.long
 def test_a_killed_process_ends_the_run_which_can_go_on(tmp_path, alone):
     done = run_toy(tmp_path, 2, signal_in_epoch=3)
     assert done.returncode != 0
@@ -179,6 +181,7 @@ def test_a_signal_to_one_process_stops_both_after_the_step(tmp_path, alone):
     assert_same_run(tmp_path, alone)
 
 
+@pytest.mark.long
 def test_one_process_goes_on_where_two_were(tmp_path, alone):
     assert run_toy(tmp_path, 2, signal_in_epoch=3).returncode != 0
     done = run_toy(tmp_path, 1)
@@ -207,6 +210,7 @@ def assert_embeddings_are_the_checkpoints(folder, data_dir):
         assert not np.allclose(np.roll(found, 1, axis=0), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 def test_the_stages_give_the_same_with_two_processes(tiny_data, tmp_path):
     """Features exactly, embeddings and the ResNet's losses but for rounding."""
     # Without dropout, whose masks differ between processes; with the strong recipe's two answers.
@@ -216,8 +220,8 @@ def test_the_stages_give_the_same_with_two_processes(tiny_data, tmp_path):
         "import task2_train_wo_pretrain as stage\n"
         "from artist20.models import TimeStatistics\n"
         "TimeStatistics.__init__.__defaults__ = (0,)\n"
-        "deck = stage.RECIPES['deck']\n"
-        "stage.RECIPES['deck'] = dataclasses.replace(deck, dropout=0, statistics=True)\n"
+        "homework = stage.RECIPES['homework']\n"
+        "stage.RECIPES['homework'] = dataclasses.replace(homework, dropout=0, statistics=True)\n"
         "stage.runtime.run(stage.main)\n"
     )
     for n in (1, 2):

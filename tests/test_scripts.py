@@ -38,6 +38,8 @@ from artist20.spectrogram import FrontEnd
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+pytestmark = pytest.mark.xdist_group("study")  # in one process: two would each make the study
+
 RESNET = ["--epochs", "2", "--crop-seconds", "2", "--batch-size", "4", "--seed", "3"]
 PANNS = [*RESNET, "--views", "1", "--windows", "1", "--backbone-weights", "untrained"]
 DATA = ["--data-dir", "data"]
@@ -630,6 +632,7 @@ OVERRIDE = "-dac_override,-dac_read_search"
 AS_OTHERS = ["setpriv", f"--bounding-set={OVERRIDE}", f"--inh-caps={OVERRIDE}"]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.getuid() == 0 and not shutil.which("setpriv"), reason="root, no setpriv")
 def test_folders_that_may_not_be_written(here, tiny_copy):
     """Songs are only read; where results cannot go, one line says so."""
@@ -829,6 +832,7 @@ def test_a_song_that_cannot_be_read_is_named(tiny_copy, tmp_path, monkeypatch, c
     assert not list(tmp_path.glob("results/task1/X_*"))
 
 
+@pytest.mark.long
 def test_preprocessing_killed_at_random_moments_ends_with_the_same_features(study, here):
     expected = study[0] / "results/task1"
     shutil.rmtree(here / "results/task1")
@@ -1060,7 +1064,7 @@ def test_folds_score_every_training_song_unseen(five_albums, tmp_path, caller, r
     ]
     if recipe == "strong":
         options += ["--also-train-on", five_albums]  # of which every fold has other songs
-    folder = tmp_path / f"results/task2/resnet{'' if recipe == 'deck' else '_strong'}"
+    folder = tmp_path / f"results/task2/resnet{'' if recipe == 'homework' else '_strong'}"
     for fold in range(5, 0, -1):
         status, out, error = caller("task2_train_wo_pretrain", *options, "--fold", fold)
         assert status == 0, error
@@ -1157,6 +1161,7 @@ def test_the_strong_panns_recipe_chooses_by_cross_validation(five_albums, tmp_pa
     assert "--fold" in error
 
 
+@pytest.mark.long
 def test_a_stopped_choice_of_other_settings_goes_on(five_albums, tmp_path, caller, monkeypatch):
     options = [
         *("--data-dir", five_albums, "--device", "cpu", "--workers", 1, "--recipe", "strong"),
@@ -1207,7 +1212,9 @@ def test_a_checkpoint_of_an_earlier_version_is_told_in_one_line(here, caller, sc
     assert_one_line(error)
 
 
-@pytest.mark.parametrize("script", ["task2_train", "task2_train_wo_pretrain"])
+@pytest.mark.parametrize(
+    "script", [pytest.param("task2_train", marks=pytest.mark.long), "task2_train_wo_pretrain"]
+)
 def test_other_versions_of_the_songs_join_the_training(five_albums, tmp_path, caller, script):
     twins = tmp_path / "vocals"
     for seed, path in enumerate(json.loads((five_albums / "train.json").read_text())):
