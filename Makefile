@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: setup lint test demo assets clean
+.PHONY: setup lint test test-long demo assets clean
 
 setup: .venv/.installed
 
@@ -10,7 +10,7 @@ setup: .venv/.installed
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv
 	@echo "Installing requirements.txt into .venv (a few GB, a few minutes)"
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt
 	@touch $@
 
 lint: setup
@@ -19,7 +19,11 @@ lint: setup
 
 # Two processes of one thread each: more threads than cores take several times as long.
 test: lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup
+
+# Kills at random moments, more ways to start processes, two processes in every stage.
+test-long: lint
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup -m long
 
 # Every stage on synthesised songs, with epochs, views and crops cut to fit ten minutes on two cores.
 # It keeps to data/demo and results/demo. What is there is used again: a second run takes a minute.

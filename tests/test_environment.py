@@ -303,7 +303,7 @@ os.kill(os.getpid(), signal.SIGKILL)"""
     wait_for(lambda: not any(Path("/proc", pid).exists() for pid in workers.split()))
 
 
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])  # all other tests have Python's own
+@pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.long)])
 def test_stages_decode_however_their_workers_are_started(method, tiny_copy, tmp_path):
     """And notes are one line."""
     first = json.loads((tiny_copy / "train.json").read_text())[0]
