@@ -170,6 +170,7 @@ def test_a_killed_process_ends_the_run_which_can_go_on(tmp_path, alone):
     assert_same_run(tmp_path, alone)
 
 
+@pytest.mark.long
 def test_a_signal_to_one_process_stops_both_after_the_step(tmp_path, alone):
     done = run_toy(tmp_path, 2, signal_in_epoch=3, number=signal.SIGTERM)
     assert done.returncode != 0
