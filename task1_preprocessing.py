@@ -80,7 +80,8 @@ def preprocess(args: argparse.Namespace, folder: Path) -> None:
             units = [units_of[keys[song]] for song in songs]
             n_features = len(features.FEATURE_NAMES)
             X = (features.merge_units(of_song, 1)[0, :n_features] for of_song in units)
-            results.write_features(folder, split, X, units, songs)
+            records = [song.record() for song in songs]
+            results.write_features(folder, split, X, units, records)
             print(f"{split}: {len(songs)} songs x {n_features} features")
         write_json(
             made,

@@ -9,8 +9,7 @@ Writes  RESULTS_DIR/task1/{svm,random_forest,knn,logistic_regression}.skops    f
 
 Each model's settings are found by grid search with 5-fold cross-validation on the training songs;
 scaling and feature selection are fitted within each fold. A model that is there already is not
-searched again. One that the machine has too little memory for is left out, which is said before
-anything else and recorded in metrics.json; so is one whose numbers overflow, once that is found.
+searched again. One whose numbers overflow is left out, which is said and recorded in metrics.json.
 With --level segment, models learn from segments of some seconds (how many is chosen in
 cross-validation too), a song's score is the mean over its segments, and all is written to
 RESULTS_DIR/task1/segment.

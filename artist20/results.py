@@ -26,8 +26,6 @@ from artist20.files import (
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-    from artist20.dataset import Song
-
 
 TASK1_LEVELS = ("song", "segment")  # what a row of features is
 
@@ -369,7 +367,7 @@ def write_features(
     split: str,
     X: Iterable[np.ndarray],
     units: Sequence[np.ndarray],
-    songs: "Sequence[Song]",
+    songs: Sequence[dict[str, str]],
 ) -> None:
     """Write a split's features, song by song: together they may be larger than memory.
 
@@ -383,16 +381,16 @@ def write_features(
         (n_features,) per song, to ``X_<split>.npy``.
     units : sequence of np.ndarray
         (n_units, n_columns) per song, one below another to ``units_<split>.npy``.
-    songs : sequence of Song
-        To ``y_<split>.npy`` and ``songs_<split>.json``.
+    songs : sequence of dict
+        ``path``, ``artist`` and ``album`` of each, to ``y_<split>.npy`` and ``songs_<split>.json``.
     """
     _write_rows(folder / f"X_{split}.npy", X, len(songs))
-    write_array(folder / f"y_{split}.npy", np.array([song.artist for song in songs]))
+    write_array(folder / f"y_{split}.npy", np.array([song["artist"] for song in songs]))
     n_units = [len(of_song) for of_song in units]
     _write_rows(folder / f"units_{split}.npy", units, sum(n_units))
     unit_songs = np.repeat(np.arange(len(units), dtype=np.int32), n_units)
     write_array(folder / f"unit_songs_{split}.npy", unit_songs)
-    write_json(folder / f"songs_{split}.json", [song.record() for song in songs])
+    write_json(folder / f"songs_{split}.json", songs)
 
 
 def feature_hashes(folder: Path) -> dict[str, str]:

@@ -137,7 +137,7 @@ def chosen_line(models: dict[str, Any]) -> str:
 
 
 def left_out_line(results: dict[str, Any]) -> str:
-    """Say which models of Task 1 there was no memory for, or nothing."""
+    """Say which models of Task 1 were left out, and why, or nothing."""
     return " ".join(
         f"**{escape(name)}** is left out: {escape(reason)}."
         for name, reason in results["left_out"].items()

@@ -77,7 +77,7 @@ def save_figure(path):
 
 def write_units(path):
     song = dataset.Song("./train_val/a/b/c.mp3", "a", "b", Path("c.mp3"))
-    results.write_features(path.parent, "train", np.zeros((1, 2)), [NOISE], [song])
+    results.write_features(path.parent, "train", np.zeros((1, 2)), [NOISE], [song.record()])
 
 
 WRITERS = {
@@ -603,7 +603,8 @@ def test_features_are_never_all_in_memory(tmp_path):
     song = dataset.Song("./train_val/a/b/c.mp3", "a", "b", Path("c.mp3"))
     X = (np.full(n_features, i, np.float32) for i in range(n_songs))
     tracemalloc.start()
-    results.write_features(tmp_path, "val", X, [np.zeros((1, 2))] * n_songs, [song] * n_songs)
+    units, records = [np.zeros((1, 2))] * n_songs, [song.record()] * n_songs
+    results.write_features(tmp_path, "val", X, units, records)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     written = read_array(tmp_path / "X_val.npy", "this test", mmap_mode="r")

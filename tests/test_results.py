@@ -229,7 +229,8 @@ def write_feature_set(folder: Path, data_dir: Path) -> list[dataset.Song]:
     songs = dataset.read_split(data_dir, "val")
     files.write_json(folder / "feature_names.json", ["a", "b", "c"])
     units = [np.full((n, 5), n, np.float32) for n in (1, 2, 1, 1, 3, 1)]
-    results.write_features(folder, "val", np.arange(18.0).reshape(6, 3), units, songs)
+    records = [song.record() for song in songs]
+    results.write_features(folder, "val", np.arange(18.0).reshape(6, 3), units, records)
     return songs
 
 
