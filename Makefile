@@ -16,21 +16,22 @@ setup: .venv/.installed
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 # Two processes of one thread each: more threads than cores take several times as long.
 test: lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 # Kills at random moments, more ways to start processes, two processes in every stage.
 test-long: lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup -m long
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m long
 
 # Every stage on synthesised songs, with epochs, views and crops cut to fit ten minutes on two cores.
 # It keeps to data/demo and results/demo. What is there is used again: a second run takes a minute.
 DEMO_RESULTS := --results-dir results/demo
 DEMO := --data-dir data/demo $(DEMO_RESULTS)
 DEMO_FIGURES := $(DEMO_RESULTS) --assets-dir results/demo/assets
-DEMO_PANNS := --backbone-weights untrained --epochs 50 --crop-seconds 3 --views 1 --windows 2
+DEMO_PANNS := --encoder-weights untrained --epochs 50 --crop-seconds 3 --views 1 --windows 2
 DEMO_RESNET := --epochs 16 --crop-seconds 5 --batch-size 16 --lr 0.001
 
 demo: setup

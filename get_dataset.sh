@@ -16,7 +16,7 @@ export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
 if ! missing=$("$python" -c '
 import sys
 assert sys.version_info >= (3, 11), "Python 3.11 or later is needed"
-import av, gdown, numpy, tqdm' 2>&1); then
+import av, gdown, msgspec, numpy, tqdm' 2>&1); then
   reason=${missing##*$'\n'} # of a traceback, the last line
   echo "error: $python: $reason; run 'make setup' or 'pip install -r requirements.txt' in $here" >&2
   exit 2

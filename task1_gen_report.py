@@ -3,7 +3,7 @@
 Reads   RESULTS_DIR/task1/metrics.json, val_predictions.json, ablation.json, X_*.npy, songs_*.json
 Writes  ASSETS_DIR/task1_model_comparison.png       top-1 and top-3
                    task1_confusion_matrix_svm.png   who is taken for whom
-                   task1_reliability.png            how far probabilities can be believed
+                   task1_reliability.png            reliability diagrams
                    task1_album_effect.png           what an album gives away
                    task1_ablation.png               what families of features are worth
                    task1_map.png                    which songs' features are alike
@@ -17,213 +17,132 @@ status is 1.
 """
 
 import argparse
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from artist20 import (
-    UserError,
-    cli,
-    comparison,
-    dataset,
-    evaluation,
-    figures,
-    figures_confusion,
-    map_report,
-    runtime,
-)
-from artist20.figures import Drawing
+from artist20 import UserError, cli, evaluation, runtime
+from artist20.features import read_features
+from artist20.report import compare, maps, plots
+from artist20.report.style import Drawing, save_all
 from artist20.results import (
-    ABLATION_FORM,
     TASK1_LEVELS,
     TITLES,
+    Ablation,
     Predictions,
+    Task1Metrics,
     check_features,
-    read_metrics,
-    read_predictions,
     read_record,
     task1_dir,
 )
 
-
-@dataclass(frozen=True)
-class Results:
-    """What task1_train.py left, of one level.
-
-    Attributes
-    ----------
-    folder : Path
-        Where it is.
-    stage : str
-        The folder, for captions.
-    made_by : str
-        The command that made it.
-    metrics : dict
-        Its ``metrics.json``.
-    predictions : Predictions
-        Its ``val_predictions.json``.
-    """
-
-    folder: Path
-    stage: str
-    made_by: str
-    metrics: dict[str, Any]
-    predictions: Predictions
-
-    @property
-    def names(self) -> list[str]:
-        """The models, for people."""
-        return [TITLES[name] for name in self.metrics["models"]]
-
-    @property
-    def of_segments(self) -> str:
-        """What the models learn from, if it is not songs: for titles, after a noun."""
-        config = self.metrics["config"]
-        return f", {config['seconds']:g} s segments" if config["level"] == "segment" else ""
-
-    @property
-    def data(self) -> str:
-        """The data set's name."""
-        return dataset.label(self.metrics["dataset"])
-
-    @property
-    def songs(self) -> str:
-        """Which songs are scored."""
-        return f"{len(self.predictions.songs)} validation songs of {self.data}"
-
-    @property
-    def of_val(self) -> str:
-        """What figures of the validation songs are made from."""
-        return f"Made from {self.stage}/metrics.json and val_predictions.json."
+PREFIXES = {"song": "task1", "segment": "task1_segment"}  # of the figures' names
+STAGES = {"song": "task1", "segment": "task1/segment"}  # folders, for captions
 
 
-def model_comparison(results: Results) -> Iterator[Drawing]:
-    """Draw top-1 and top-3."""
-    models, predictions = results.metrics["models"], results.predictions
-    intervals = [
-        [
-            evaluation.bootstrap_interval(
-                evaluation.hits(predictions.scores[name], predictions.labels, k),
-                predictions.albums,
-            )
-            for name in models
-        ]
-        for k in (1, 3)
-    ]
-    figure = figures.model_comparison(
-        results.names,
-        [row["top1"] for row in models.values()],
-        [row["top3"] for row in models.values()],
-        title=f"Task 1{results.of_segments}: hand-made features on {results.songs}",
-        n_songs=len(predictions.songs),
-        n_classes=len(predictions.classes),
-        note="Whiskers: 95 % intervals, by bootstrap over albums.",
-        top1_interval=np.array(intervals[0]),
-        top3_interval=np.array(intervals[1]),
-    )
-    caption = (
+def models(metrics: Task1Metrics, predictions: Predictions) -> Iterator[Drawing]:
+    """Draw what the models reached, and what an album gives away."""
+    prefix, what = PREFIXES[metrics.level], what_of(metrics)
+    labels, classes, data = predictions.labels, predictions.classes, metrics.dataset
+    songs = f"{len(labels)} validation songs of {data.label}"
+    scores = {TITLES[name]: predictions.scores[name] for name in metrics.models}
+    made = f"Made from {STAGES[metrics.level]}/metrics.json and val_predictions.json."
+
+    reached = {
+        name: evaluation.figures(of_model, labels, predictions.albums)
+        for name, of_model in scores.items()
+    }
+    yield Drawing(
+        f"{prefix}_model_comparison",
+        plots.model_comparison(
+            reached,
+            n_songs=len(labels),
+            n_classes=len(classes),
+            title=f"{what}: hand-made features on {songs}",
+        ),
         "Top-1 and top-3 accuracy of Task 1's models on the validation songs, with 95 % intervals "
-        f"by bootstrap over albums. {results.of_val}"
+        f"by bootstrap over albums. {made}",
     )
-    yield "model_comparison", figure, caption
-
-
-def confusion_matrix(results: Results) -> Iterator[Drawing]:
-    """Draw who is taken for whom by the SVM, or by the best model of segments."""
-    name = results.metrics["best_in_cv"] if results.of_segments else "svm"
-    if name not in results.metrics["models"]:  # which main() says
-        return
-    predictions, model = results.predictions, TITLES[name]
-    figure = figures_confusion.confusion_matrix(
-        evaluation.confusion_matrix(predictions.scores[name], predictions.labels),
-        predictions.classes,
-        title=f"{model}{results.of_segments} on {results.songs}: "
-        f"top-1 {results.metrics['models'][name]['top1']:.1%}",
-    )
-    caption = (
-        f"Who is taken for whom by the {model}: songs by true artist (rows) and best guess "
-        f"(columns), artists who are taken for each other side by side. {results.of_val}"
-    )
-    yield f"confusion_matrix{'' if results.of_segments else '_svm'}", figure, caption
-
-
-def reliability(results: Results) -> Iterator[Drawing]:
-    """Draw how far probabilities can be believed."""
-    models, predictions = results.metrics["models"], results.predictions
-    figure = figures.reliability(
-        results.names,
-        [evaluation.reliability(predictions.scores[name], predictions.labels) for name in models],
-        [f"calibration error {row['calibration_error']:.1%}" for row in models.values()],
-        title=f"Task 1{results.of_segments}: how far to believe a probability, {results.songs}",
-    )
-    caption = (
+    name = metrics.best_in_cv if metrics.level == "segment" else "svm"
+    if name in metrics.models:  # main() prints why, if not
+        model = metrics.title(name)
+        yield Drawing(
+            f"{prefix}_confusion_matrix{'_svm' if metrics.level == 'song' else ''}",
+            plots.confusion_matrix(
+                predictions.scores[name],
+                labels,
+                classes,
+                title=f"{model} on {songs}: top-1 {metrics.models[name].top1:.1%}",
+            ),
+            f"Who is taken for whom by the {model}: songs by true artist (rows) and best guess "
+            f"(columns), artists who are taken for each other side by side. {made}",
+        )
+    yield Drawing(
+        f"{prefix}_reliability",
+        plots.reliability(
+            scores, labels, title=f"{what}: reliability of the models' probabilities, {songs}"
+        ),
         "How often each model's best guess is right, against the probability it gives; on the "
         "dashed line they agree, a dot's area is its share of the songs, and the error is the "
-        f"expected calibration error. {results.of_val}"
+        f"expected calibration error. {made}",
     )
-    yield "reliability", figure, caption
-
-
-def album_effect(results: Results) -> Iterator[Drawing]:
-    """Draw what an album gives away."""
-    top1 = [row["cv_top1_by"] for row in results.metrics["models"].values()]
-    n_songs = results.metrics["dataset"]["train"]
-    figure = figures.album_effect(
-        results.names,
-        [or_nan(of_model["song"]) for of_model in top1],
-        [or_nan(of_model["album"]) for of_model in top1],
-        title=f"Task 1{results.of_segments}: what an album gives away, {n_songs} training songs of "
-        f"{results.data}",
-        n_songs=n_songs,
-    )
-    caption = (
-        "Top-1 in cross-validation where albums are split between folds and where they are kept "
-        f"whole. Made from {results.stage}/metrics.json."
-    )
-    yield "album_effect", figure, caption
-
-
-def ablation(results: Results) -> Iterator[Drawing]:
-    """Draw what families of features are worth."""
-    path = results.folder / "ablation.json"
-    ablation = read_record(path, results.made_by, ABLATION_FORM)
-    if not ablation["complete"]:
-        raise UserError(f"{path} is not finished: run {results.made_by} again")
-    best, families = results.metrics["best_in_cv"], ablation["families"]
-    if ablation["settings"]["model"] != best:
-        raise UserError(f"{path} is of another model than {best}: run {results.made_by} again")
-    model = TITLES[best]
-    figure = figures.ablation(
-        [f"{family} ({row['n_features']})" for family, row in families.items()],
-        *(
-            [or_nan(row[key]) for row in families.values()]
-            for key in ("without", "alone", "lost", "lost_std")
+    yield Drawing(
+        f"{prefix}_album_effect",
+        plots.album_effect(
+            {TITLES[name]: model for name, model in metrics.models.items()},
+            n_songs=data.train,
+            title=f"{what}: what an album gives away, {data.train} training songs of {data.label}",
         ),
-        whole=results.metrics["models"][best]["cv_top1"],
-        title=f"Task 1{results.of_segments}: what features are worth to {model}, "
-        f"{results.metrics['dataset']['train']} training and {results.songs}",
+        "Top-1 in cross-validation where albums are kept whole and where they are split between "
+        f"folds. Made from {STAGES[metrics.level]}/metrics.json.",
     )
-    caption = (
-        f"Top-1 of {model} with one family of features alone (left), and what it loses when the "
-        "family is left out (middle) or shuffled (right, with its standard deviation). "
-        f"Made from {results.stage}/ablation.json and metrics.json."
+
+
+def ablation(folder: Path, metrics: Task1Metrics, made_by: str) -> Iterator[Drawing]:
+    """Draw what families of features are worth."""
+    path = folder / "ablation.json"
+    found = read_record(path, Ablation, made_by)
+    best, data = metrics.best_in_cv, metrics.dataset
+    if not found.complete:
+        raise UserError(f"{path} is not finished: run {made_by} again")
+    if found.settings.model != best:
+        raise UserError(f"{path} is of another model than {best}: run {made_by} again")
+    yield Drawing(
+        f"{PREFIXES[metrics.level]}_ablation",
+        plots.ablation(
+            found,
+            metrics.models[best].cv_top1,
+            title=f"{what_of(metrics)}: what features are worth to {TITLES[best]}, {data.train} "
+            f"training and {data.val} validation songs of {data.label}",
+        ),
+        f"Top-1 of {TITLES[best]} with one family of features alone (left), and what it loses when "
+        "the family is left out (middle) or shuffled (right, with its standard deviation). Made "
+        f"from {STAGES[metrics.level]}/ablation.json and metrics.json.",
     )
-    yield "ablation", figure, caption
 
 
-def or_nan(value: float | None) -> float:
-    """Replace what could not be measured, and is not drawn."""
-    return np.nan if value is None else value
+def song_map(folder: Path, metrics: Task1Metrics) -> Iterator[Drawing]:
+    """Draw which songs' features are alike."""
+    vectors = maps.scaled_features(*(read_features(folder, split) for split in ("train", "val")))
+    found, data = maps.make_map(vectors), metrics.dataset
+    print(found.caption)
+    yield Drawing(
+        "task1_map",
+        plots.song_map(
+            found,
+            title=f"{data.train} training and {data.val} validation songs of {data.label}, by "
+            f"{found.n_dimensions} hand-made features",
+        ),
+        f"{found.caption} Features are scaled by their medians and quartiles over the training "
+        f"songs, and cut off at {maps.MAX_SCALED:g} interquartile ranges. Made from "
+        "task1/metrics.json, X_train.npy, X_val.npy, songs_train.json, songs_val.json.",
+    )
 
 
-def with_prefix(prefix: str, drawings: Iterable[Drawing]) -> Iterator[Drawing]:
-    """Name the figures' files."""
-    for name, figure, caption in drawings:
-        yield f"{prefix}_{name}", figure, caption
+def what_of(metrics: Task1Metrics) -> str:
+    """Return how titles begin."""
+    segments = metrics.settings.segments
+    return "Task 1" + (f", {segments.seconds:g} s segments" if segments else "")
 
 
 def parse_args() -> argparse.Namespace:
@@ -242,22 +161,19 @@ def main() -> int:
     args = parse_args()
     folder = task1_dir(args.results_dir, args.level)
     made_by = "task1_train.py" + (" --level segment" if args.level == "segment" else "")
-    metrics = read_metrics(folder / "metrics.json", made_by)
-    predictions = read_predictions(folder / "val_predictions.json", made_by)
+    metrics = read_record(folder / "metrics.json", Task1Metrics, made_by)
+    predictions = read_record(folder / "val_predictions.json", Predictions, made_by)
     check_features(metrics, args.results_dir, made_by)
-    for name, row in metrics["models"].items():
-        comparison.check_reached(folder, name, row, predictions, made_by)
-    stage = str(folder.relative_to(args.results_dir))
-    results = Results(folder, stage, made_by, metrics, predictions)
-    prefix = "task1_segment" if args.level == "segment" else "task1"
-    parts = (model_comparison, confusion_matrix, reliability, album_effect, ablation)
-    drawings = [part(results) for part in parts]
+    for name, model in metrics.models.items():
+        compare.check_reached(folder, name, model, predictions, made_by)
+    parts = [
+        partial(models, metrics, predictions),
+        partial(ablation, folder, metrics, made_by),
+    ]
     if args.level == "song":
-        drawings.append(map_report.of_task1(args.results_dir, metrics["dataset"]))
-    status = figures.save_all(
-        [partial(with_prefix, prefix, part) for part in drawings], args.assets_dir, args.format
-    )
-    for name, reason in metrics["left_out"].items():
+        parts.append(partial(song_map, folder, metrics))
+    status = save_all(parts, args.assets_dir, args.format)
+    for name, reason in metrics.left_out.items():
         print(f"left out: {TITLES[name]} ({reason})")
         status = 1
     return status

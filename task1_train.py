@@ -7,12 +7,12 @@ Writes  RESULTS_DIR/task1/{svm,random_forest,knn,logistic_regression}.skops    f
                           cv_predictions.json             training songs, each scored unseen
                           ablation.json                   what families of features are worth
 
-Each model's settings are found by grid search with 5-fold cross-validation on the training songs;
-scaling and feature selection are fitted within each fold. A model that is there already is not
-searched again. One whose numbers overflow is left out, which is said and recorded in metrics.json.
-With --level segment, models learn from segments of some seconds (how many is chosen in
-cross-validation too), a song's score is the mean over its segments, and all is written to
-RESULTS_DIR/task1/segment.
+Each model's settings are found by grid search (GRIDS in artist20/classical.py) with 5-fold
+cross-validation on the training songs; scaling and feature selection are fitted within each fold.
+A model that is there already is not searched again. One whose numbers overflow is left out, which
+is said and recorded in metrics.json. With --level segment, models learn from segments of some
+seconds (how many is chosen in cross-validation too), a song's score is the mean over its segments,
+and all is written to RESULTS_DIR/task1/segment.
 
     python task1_train.py
     python task1_train.py --level segment
@@ -20,335 +20,98 @@ RESULTS_DIR/task1/segment.
 
 import argparse
 import time
-from itertools import product
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
+from msgspec.structs import asdict
 
-from artist20 import (
-    UserError,
-    classical,
-    cli,
-    dataset,
-    evaluation,
-    features,
-    files,
-    results,
-    runtime,
-)
-from artist20.classical import Rows
-from artist20.results import FeatureSet
+from artist20 import UserError, ablation, classical, cli, evaluation, features, results, runtime
+from artist20.classical import Fitted, OutOfScaleError, Rows
+from artist20.dataset import SPLITS
+from artist20.files import check_is_file, only_writer
+from artist20.results import FitSettings, Predictions, Task1Model
+
+# What the models are, and which of their parameters are searched: GRIDS in artist20/classical.py.
 
 
-def read_rows(
-    folder: Path, level: str, splits: dict[str, FeatureSet], cut: dict[str, Any]
-) -> dict[str, Rows]:
-    """Make the rows of both splits; ``cut`` has the segments' seconds and covariance."""
-    rows = {}
-    for split, songs in splits.items():
-        if level == "song":
-            index = np.arange(len(songs.y))
-            rows[split] = Rows(songs.X, index, songs.y, songs.albums, songs.names)
-        else:
-            width = len(features.UNIT_NAMES)
-            units, unit_songs = results.read_units(folder, split, len(songs.y), width)
-            rows[split] = classical.cut_segments(units, unit_songs, songs.y, songs.albums, **cut)
-    return rows
-
-
-def choose_segments(
-    folder: Path,
-    train: FeatureSet,
-    settings: dict[str, Any],
-    args: argparse.Namespace,
-) -> dict[str, Any]:
-    """Choose the segments' length, and whether covariances help, by cross-validation."""
-    search_file = results.task1_dir(args.results_dir, "segment") / "search_segments.json"
-    point = {"C": [classical.CHOOSER_C]}
-    settings = {
-        **settings,
-        "seconds": list(classical.SEGMENT_SECONDS),
-        "covariance": list(classical.COVARIANCE),
-        "chooser": classical.CHOOSER,
-        "point": point,
-    }
-    candidates = []
-    if search_file.is_file():
-        of_point = {"params": {"seconds": float, "covariance": bool}, "mean": float}
-        record = read_record(search_file, settings, {"candidates": [of_point]})
-        candidates = record["candidates"]
-    for seconds, covariance in product(classical.SEGMENT_SECONDS, classical.COVARIANCE):
-        cut = {"seconds": seconds, "covariance": covariance}
-        if cut in [row["params"] for row in candidates]:
-            continue
-        rows = read_rows(folder, "segment", {"train": train}, cut)["train"]
-        found, _ = classical.search(
-            classical.CHOOSER,
-            "segment",
-            rows,
-            [point],
-            cv=args.cv,
-            seed=args.seed,
-            workers=args.workers,
-            label=f"segments of {seconds:g} s" + (" + covariance" if covariance else ""),
-        )
-        candidates.append({**found[0], "params": cut})
-        files.write_json(search_file, {"settings": settings, "candidates": candidates})
-    candidates.sort(key=lambda row: -row["mean"])
-    for row in candidates:
-        print(f"{row['params']}: {row['mean']:.1%} in cross-validation")
-    return candidates[0]["params"]
-
-
-def read_record(path: Path, settings: dict[str, Any], form: dict[str, Any]) -> dict[str, Any]:
-    """Read what an earlier run of this script left, if it was a run of the same settings."""
-    form = {"settings": dict, **form}
-    record = results.read_record(path, "task1_train.py --overwrite", form)
-    results.check_same_settings(record["settings"], settings, path)
-    return record
-
-
-def search_and_fit(
-    name: str, train: Rows, settings: dict[str, Any], args: argparse.Namespace
-) -> tuple[Any, dict[str, Any], np.ndarray]:
-    """Search and fit one model, or read it if it is there with the same settings.
-
-    Parameters
-    ----------
-    name : str
-        Which model.
-    train : Rows
-        The training songs.
-    settings : dict
-        What the record must agree with.
-    args : argparse.Namespace
-        The options.
-
-    Returns
-    -------
-    model : Pipeline
-        Fitted on all training songs.
-    record : dict
-        What ``search_<name>.json`` holds.
-    held_out : np.ndarray
-        (n_songs, n_classes) probabilities of the training songs, each scored unseen.
-    """
-    folder = results.task1_dir(args.results_dir, args.level)
-    model_file, search_file = folder / f"{name}.skops", folder / f"search_{name}.json"
-    held_out_file = folder / f"held_out_{name}.npy"
-    grid = classical.GRIDS[args.level][name]
-    transforms = classical.make_transforms(args.level, name, train.X)
-    steps = [str(step) for step in transforms.named_steps.values()]
-    settings = {**settings, "grid": grid, "transforms": steps}
-    classes = np.unique(train.y)
-    if search_file.is_file():
-        candidate = {"params": dict, "mean": float, "std": float, "folds": [float]}
-        form = {
-            "candidates": [candidate],
-            "folds_by": dict.fromkeys(("album", "song"), (candidate, type(None))),
-            "temperature": float,
-            "seconds": float,
-        }
-        record = read_record(search_file, settings, form)
-        held_out = files.read_array(held_out_file, "task1_train.py --overwrite")
-        fit = held_out.shape == (len(train.y), len(classes)) and held_out.dtype.kind == "f"
-        if not (record["candidates"] and fit and np.isfinite(held_out).all()):
-            raise UserError(
-                f"{search_file.name} and {held_out_file} do not fit: run task1_train.py --overwrite"
-            )
-        model = results.read_sklearn(model_file, classes.tolist(), train.X.shape[1])
-        print(f"{name}: is there already, not searched again")
-        return model, record, held_out
-    started = time.monotonic()
-    folds = {"seed": args.seed, "workers": args.workers}
-    candidates, held_out = classical.search(
-        name, args.level, train, grid, cv=args.cv, **folds, label=f"search {name}"
+def make_settings(args: argparse.Namespace, prepared: results.Preprocessing) -> FitSettings:
+    """Collect what all fits depend on; at the level of segments, these are still to be chosen."""
+    array = "X_train.npy" if args.level == "song" else "units_train.npy"
+    return FitSettings(
+        dataset=prepared.dataset.identity,
+        features=prepared.arrays[array],
+        cv=args.cv,
+        seed=args.seed,
     )
-    params = candidates[0]["params"]
-    model = classical.fit_model(name, args.level, train, params, args.seed)
-    seconds = time.monotonic() - started
-    # The same model under folds of the other kind: what an album gives away.
-    other = "song" if args.cv == "album" else "album"
-    point = [{key: [value] for key, value in params.items()}]
-    try:
-        beside = classical.search(
-            name, args.level, train, point, cv=other, **folds, label=f"{name}, folds by {other}"
-        )[0][0]
-    except UserError:  # too few songs or albums for folds of that kind alone
-        beside = None
-    logits = classical.logits(name, held_out)
-    temperature = evaluation.fit_temperature(logits, np.searchsorted(classes, train.y))
-    record = {
-        "settings": settings,
-        "seconds": round(seconds, 1),
-        "candidates": candidates,
-        "folds_by": {args.cv: candidates[0], other: beside},
-        "temperature": temperature,
-    }
-    files.write_array(held_out_file, evaluation.calibrated(logits, temperature))
-    files.write_sklearn(model_file, model)
-    files.write_json(search_file, record)
-    return model, record, evaluation.calibrated(logits, temperature)
 
 
-def explain(
-    name: str,
-    model: Any,
-    rows: dict[str, Rows],
-    settings: dict[str, Any],
-    args: argparse.Namespace,
-) -> None:
-    """Write ``ablation.json``: what each family of features is worth to the best model.
-
-    It is written anew after each family, so that a stopped run goes on with the next.
-    """
-    file = results.task1_dir(args.results_dir, args.level) / "ablation.json"
-    params = settings["params"]
-    families = {}
-    if file.is_file():
-        before = read_record(file, settings, results.ABLATION_FORM)
-        if before["complete"]:
-            print(f"{file}: is there already, not measured again")
-            return
-        families = before["families"]
-    lost = classical.permutation_importance(
-        model, rows["val"], np.unique(rows["train"].y), args.seed
-    )
-    folds = {"cv": args.cv, "seed": args.seed, "workers": args.workers}
-    missing = [family for family in lost if family not in families]
-    for family, worth in classical.ablate(
-        name, args.level, rows["train"], params, missing, **folds
-    ):
-        families[family] = {**worth, **lost[family]}
-        complete = len(families) == len(lost)
-        record = {"settings": settings, "complete": complete, "families": families}
-        files.write_json(file, record)
-
-
-def train_all(args: argparse.Namespace) -> None:
-    """Read the features, check that they are whole, and fit the models on them."""
-    started = time.monotonic()
-    folder = results.task1_dir(args.results_dir)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is missing: run task1_preprocessing.py first")
-    with files.only_writer(folder):  # nor may the features be replaced meanwhile
-        splits = {split: results.read_features(folder, split) for split in dataset.SPLITS}
-        prepared = results.read_metrics(folder / "preprocessing.json", "task1_preprocessing.py")
-        arrays = results.feature_hashes(folder)
-        changed = [name for name in arrays if prepared["arrays"].get(name) != arrays[name]]
-        if changed:
-            raise UserError(
-                f"{folder}: {', '.join(changed)} changed since the arrays were made: "
-                "run task1_preprocessing.py again"
-            )
-        train_models(args, splits, prepared["dataset"], arrays, started)
-
-
-def train_models(
-    args: argparse.Namespace,
-    splits: dict[str, FeatureSet],
-    data: dict[str, Any],
-    arrays: dict[str, str],
-    started: float,
-) -> None:
-    """Fit the models, print their table, write predictions and metrics."""
-    made = results.task1_dir(args.results_dir)  # by task1_preprocessing.py
-    folder = results.task1_dir(args.results_dir, args.level)
-    classes = np.unique(splits["train"].y)
-    labels = np.searchsorted(classes, splits["val"].y)
-    print(
-        f"{len(splits['train'].y)} training songs, {len(splits['val'].y)} validation songs, "
-        f"{len(classes)} artists"
-    )
-    if args.overwrite:  # so that the same command without it goes on, should this one be stopped
-        for file in ("metrics.json", "val_predictions.json", "cv_predictions.json"):
-            (folder / file).unlink(missing_ok=True)
-        for file in ("test_predictions.json", "test_scores.json"):
-            (folder / file).unlink(missing_ok=True)
-        for file in ("segments", *classical.GRIDS[args.level]):
-            (folder / f"search_{file}.json").unlink(missing_ok=True)
-        (folder / "ablation.json").unlink(missing_ok=True)
-    used = "X_train.npy" if args.level == "song" else "units_train.npy"
-    settings = {
-        "dataset": dataset.identity(data),
-        "features": arrays[used],
-        "cv": args.cv,
-        "seed": args.seed,
-    }
-    cut = {}
-    of_songs = read_rows(made, "song", splits, {})["train"]
-    unseen = classical.count_unseen(of_songs, args.cv, args.seed)
+def count_unseen(songs: Rows, settings: FitSettings) -> int:
+    """Count the training songs whose artist is unknown when they are held out, and say so."""
+    unseen = classical.count_unseen(songs, settings.cv, settings.seed)
     if unseen:
         print(
             f"{unseen} training songs count as wrong in cross-validation: when their album is "
             "held out, their artist has no other"
         )
-    if args.level == "segment":
-        cut = choose_segments(made, splits["train"], settings, args)
-        settings |= cut
-    rows = read_rows(made, args.level, splits, cut)
+    return unseen
 
-    fitted, models, scores, held_out, left_out = {}, {}, {}, {}, {}
+
+def remove_results(folder: Path) -> None:
+    """Remove what --overwrite replaces: without it, the same command then goes on if stopped."""
+    predictions = [f"{split}_predictions.json" for split in ("val", "cv", "test")]
+    for name in ("metrics.json", "ablation.json", "test_scores.json", *predictions):
+        (folder / name).unlink(missing_ok=True)
+    for file in folder.glob("search_*.json"):
+        file.unlink()
+
+
+def fit_models(
+    rows: dict[str, Rows], folder: Path, settings: FitSettings, workers: int
+) -> tuple[dict[str, Fitted], dict[str, np.ndarray], dict[str, str]]:
+    """Search and fit all models, score the validation songs, and print the table.
+
+    Returns
+    -------
+    fitted : dict of str to Fitted
+        By name.
+    scores : dict of str to np.ndarray
+        (n_songs, n_classes) probabilities of the validation songs.
+    left_out : dict of str to str
+        Why other models could not be fitted.
+    """
+    train, val = rows["train"], rows["val"]
+    labels = np.searchsorted(np.unique(train.y), val.y)
+    fitted, scores, left_out = {}, {}, {}
     print(f"{'model':20}{'top-1':>8}{'top-3':>8}{'CV':>8}  best parameters")
-    for name in classical.GRIDS[args.level]:
+    for name in classical.GRIDS[train.level]:
         try:
-            fitted[name], record, held_out[name] = search_and_fit(
-                name, rows["train"], settings, args
-            )
-            logits = classical.logits(name, classical.song_scores(fitted[name], rows["val"]))
-        except classical.OutOfScaleError as error:
-            held_out.pop(name, None)
+            one = classical.search_and_fit(name, train, folder, settings, workers)
+            scores[name] = classical.probabilities(name, one.model, val, one.search.temperature)
+        except OutOfScaleError as error:
             left_out[name] = str(error)
             print(f"left out: {name} ({error})")
             continue
-        scores[name] = evaluation.calibrated(logits, record["temperature"])
-        chosen = record["candidates"][0]
-        models[name] = {
-            "top1": evaluation.top_k_accuracy(scores[name], labels, 1),
-            "top3": evaluation.top_k_accuracy(scores[name], labels, 3),
-            "log_loss": evaluation.log_loss(scores[name], labels),
-            "calibration_error": evaluation.calibration_error(scores[name], labels),
-            "cv_top1": chosen["mean"],
-            "cv_std": chosen["std"],
-            "cv_top1_by": {kind: row and row["mean"] for kind, row in record["folds_by"].items()},
-            "params": chosen["params"],
-            "temperature": record["temperature"],
-            "seconds": record["seconds"],
-        }
-        row = models[name]
-        print(
-            f"{name:20}{row['top1']:8.1%}{row['top3']:8.1%}{row['cv_top1']:8.1%}  {row['params']}"
-        )
-    if not models:
-        *_, reason = left_out.values()
-        raise UserError(f"every model is left out; of the last, {reason}")
-    best = max(models, key=lambda name: models[name]["cv_top1"])
-    for split, of_split in (("val", scores), ("cv", held_out)):
-        songs = splits["val" if split == "val" else "train"].songs
-        results.write_predictions(
-            folder / f"{split}_predictions.json",
-            results.Predictions(classes.tolist(), songs, of_split),
-        )
-    metrics = {
-        "models": models,
-        "left_out": left_out,
-        "best_in_cv": best,
-        "config": {
-            "level": args.level,
-            "cv": args.cv,
-            "folds": len(record["candidates"][0]["folds"]),
-            "unseen_in_cv": unseen,
-            "arrays": arrays,
-            **cut,
-        },
-        **runtime.provenance(args, data, f"CPU, {args.workers} processes", started),
-    }
-    files.write_json(folder / "metrics.json", metrics)
-    explained = {**settings, "model": best, "params": models[best]["params"]}
-    explain(best, fitted[best], rows, explained, args)
-    report = "task1_gen_report.py" + (" --level segment" if args.level == "segment" else "")
-    print(f"wrote {folder} in {time.monotonic() - started:.0f} s; next: python {report}")
+        fitted[name] = one
+        top1, top3 = (evaluation.top_k_accuracy(scores[name], labels, k) for k in (1, 3))
+        print(f"{name:20}{top1:8.1%}{top3:8.1%}{one.best.mean:8.1%}  {one.best.params}")
+    if not fitted:
+        raise UserError(f"every model is left out; of the last, {left_out[name]}")
+    return fitted, scores, left_out
+
+
+def describe(fitted: Fitted, scores: np.ndarray, labels: np.ndarray) -> Task1Model:
+    """Compute what a model reached on the validation songs."""
+    return Task1Model(
+        **asdict(evaluation.quality(scores, labels)),
+        calibration_error=evaluation.calibration_error(scores, labels),
+        cv_top1=fitted.best.mean,
+        cv_std=fitted.best.std,
+        cv_top1_by={cv: best.mean if best else None for cv, best in fitted.search.folds_by.items()},
+        params=fitted.best.params,
+        temperature=fitted.search.temperature,
+        seconds=fitted.search.seconds,
+    )
 
 
 def parse_args() -> argparse.Namespace:
@@ -375,7 +138,52 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     """Run the stage."""
-    train_all(parse_args())
+    args = parse_args()
+    started = time.monotonic()
+    made = results.task1_dir(args.results_dir)  # by task1_preprocessing.py
+    folder = results.task1_dir(args.results_dir, args.level)
+    check_is_file(made / "preprocessing.json", features.MADE_BY)
+    with only_writer(made):  # nor may the features be replaced meanwhile
+        prepared = features.read_prepared(made)
+        songs = {split: features.read_features(made, split).songs for split in SPLITS}
+        classes = sorted({song.artist for song in songs["train"]})
+        print(
+            f"{len(songs['train'])} training songs, {len(songs['val'])} validation songs, "
+            f"{len(classes)} artists"
+        )
+        settings = make_settings(args, prepared)
+        unseen = count_unseen(classical.read_rows(made, "train"), settings)
+        if args.overwrite:
+            remove_results(folder)
+        if args.level == "segment":
+            segments = classical.choose_segments(made, folder, settings, args.workers)
+            settings = msgspec.structs.replace(settings, segments=segments)
+        rows = {split: classical.read_rows(made, split, settings.segments) for split in SPLITS}
+        fitted, scores, left_out = fit_models(rows, folder, settings, args.workers)
+        val = Predictions(classes=classes, songs=songs["val"], scores=scores)
+        held_out = {name: one.held_out for name, one in fitted.items()}
+        cv = Predictions(classes=classes, songs=songs["train"], scores=held_out)
+        results.write_record(folder / "val_predictions.json", val)
+        results.write_record(folder / "cv_predictions.json", cv)
+        best = max(fitted.values(), key=lambda one: one.best.mean)
+        metrics = results.Task1Metrics(
+            models={name: describe(fitted[name], scores[name], val.labels) for name in fitted},
+            left_out=left_out,
+            best_in_cv=best.name,
+            settings=results.Task1Settings(
+                cv=settings.cv,
+                folds=len(best.best.folds),
+                unseen_in_cv=unseen,
+                arrays=prepared.arrays,
+                segments=settings.segments,
+            ),
+            dataset=prepared.dataset,
+            provenance=runtime.provenance(args, f"CPU, {args.workers} processes", started),
+        )
+        results.write_record(folder / "metrics.json", metrics)
+        ablation.explain(best, rows, folder, settings, args.workers)
+    report = "task1_gen_report.py" + (" --level segment" if args.level == "segment" else "")
+    print(f"wrote {folder} in {time.monotonic() - started:.0f} s; next: python {report}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Task 2, model 1, stage 3: draw the PANNs model's architecture, training, confusions and map.
 
 Reads   RESULTS_DIR/task2/panns/best.pt, history.csv, metrics.json, val_predictions.json,
-        *_embeddings.npy; for the map also RESULTS_DIR/task1/X_*.npy, if they are of the same songs
+        *_embeddings.npy, songs_train.json
 Writes  ASSETS_DIR/task2_architecture_diagram.png     layers, shapes, parameters
                    task2_confusion_matrix_panns.png   who is taken for whom
                    task2_training_panns.png           loss, accuracy, learning rate by epoch
@@ -19,68 +19,42 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import torch
+from torch import nn
 
-from artist20 import (
-    UserError,
-    architecture,
-    cli,
-    comparison,
-    dataset,
-    figures,
-    figures_network,
-    map_report,
-    network_report,
-    panns,
-    results,
-    runtime,
-)
-from artist20.figures import Drawing
-from artist20.models import EmbeddingMLP
+from artist20 import cli, runtime, trained
+from artist20.encoders import panns
+from artist20.report import architecture, network_plots
+from artist20.report.style import Drawing, save_all
+from artist20.results import TransferRecipe, network_dir
 
 
 def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
-    """Draw the backbone and the classifier."""
-    metrics = results.read_metrics(folder / "metrics.json", made_by)
-    checkpoint = results.read_checkpoint(folder / "best.pt", made_by)
-    form = {
-        "kind": "panns",
-        "config": {
-            "crop_seconds": float,
-            "sample_rate": (16_000, 32_000),
-            "dropout": float,
-            "hidden": [int],
-            "pooled": bool,
-        },
-    }
-    if not results.has_form(checkpoint, form):
-        raise UserError(f"{folder / 'best.pt'} is no checkpoint of {made_by}: run it again")
-    results.check_same_run(folder, checkpoint, metrics, made_by)
-    config, name = checkpoint["config"], metrics["model"]
-    # On the meta device a forward pass has shapes and computes nothing.
-    seconds, sample_rate = config["crop_seconds"], config["sample_rate"]
-    network = panns.empty_cnn14(sample_rate).to("meta")
+    """Draw the encoder and the classifier."""
+    metrics = network_plots.read_metrics(folder, made_by)
+    model, recipe = network_plots.read_model(folder, metrics, TransferRecipe, made_by)
+    assert model.settings.encoder is not None  # as TrainedModel checks
+    sample_rate = model.settings.encoder.sample_rate
+    cnn14 = panns.make_cnn14(sample_rate)
+    cnn14.fc_audioset = nn.Identity()  # AudioSet's classes: the embedding before them is used
+    classifier = trained.make_classifier(len(model.classes), recipe, panns.SIZE)
     rows = architecture.describe(
-        network,
-        torch.zeros(1, round(seconds * sample_rate), device="meta"),
-        input_name=f"waveform, {seconds:g} s at {sample_rate / 1000:g} kHz",
-        unused=("fc_audioset",),
+        cnn14,
+        (round(recipe.crop_seconds * sample_rate),),
+        f"waveform, {recipe.crop_seconds:g} s at {sample_rate / 1000:g} kHz",
+        architecture.CNN14_FUNCTIONS,
+    ) + architecture.describe(
+        classifier,
+        (panns.SIZE * (2 if recipe.pooled else 1),),
+        "windows' mean and deviation" if recipe.pooled else "embedding",
     )
-    n_inputs = len(checkpoint["model"]["standardize.mean"])
-    n_classes = len(checkpoint["classes"])
-    classifier = EmbeddingMLP(n_classes, config["dropout"], n_inputs, config["hidden"])
-    rows += architecture.describe(
-        classifier.to("meta"),
-        torch.zeros(1, n_inputs, device="meta"),
-        input_name="windows' mean and deviation" if config["pooled"] else "embedding",
-    )
-    figure = figures_network.architecture(
+    data = metrics.dataset
+    figure = network_plots.architecture(
         rows,
-        title=f"{comparison.title(name, metrics)}: frozen Cnn14 and the classifier trained on "
-        f"{metrics['dataset']['train']} songs of {dataset.label(metrics['dataset'])}",
+        title=f"{metrics.title(metrics.model)}: frozen Cnn14 and the classifier trained on "
+        f"{data.train} songs of {data.label}",
     )
-    yield (
-        f"task2_architecture_diagram{'' if name == 'panns' else f'_{name}'}",
+    yield Drawing(
+        f"task2_architecture_diagram{'' if metrics.model == 'panns' else f'_{metrics.model}'}",
         figure,
         "The frozen Cnn14 and the classifier trained on its embedding, layer by layer, with "
         f"shapes and parameters. Made by running the network of task2/{folder.name}/best.pt.",
@@ -99,17 +73,16 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Run the stage."""
     args = parse_args()
-    folder = results.panns_dir(args.results_dir, args.recipe)
+    folder = network_dir(args.results_dir, "panns", args.recipe)
     made_by = "task2_train.py" + ("" if args.recipe == "homework" else f" --recipe {args.recipe}")
-    parts = (
+    figures = (
         diagram,
-        network_report.confusion_matrix,
-        network_report.training_curves,
-        partial(map_report.of_network, args.results_dir),
+        network_plots.confusion_matrix,
+        network_plots.training,
+        network_plots.song_map,
     )
-    return figures.save_all(
-        [partial(part, folder, made_by) for part in parts], args.assets_dir, args.format
-    )
+    parts = [partial(figure, folder, made_by) for figure in figures]
+    return save_all(parts, args.assets_dir, args.format)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Task 2, model 2, stage 3: draw the ResNet's architecture, training, confusions, map; all models.
 
 Reads   RESULTS_DIR/task2/resnet/best.pt, history.csv, metrics.json, val_predictions.json,
-        *_embeddings.npy; for the map also RESULTS_DIR/task1/X_*.npy, if they are of the same songs;
+        *_embeddings.npy, songs_train.json;
         for the comparison metrics.json and val_predictions.json of all other models
 Writes  ASSETS_DIR/task2_architecture_diagram_resnet.png   layers, shapes, parameters
                    task2_confusion_matrix_resnet.png       who is taken for whom
@@ -11,7 +11,7 @@ Writes  ASSETS_DIR/task2_architecture_diagram_resnet.png   layers, shapes, param
                    task2_all_models_comparison.png         top-1 and top-3
                    task2_top_k.png                         top-k for k up to 10
                    task2_per_artist_f1.png                 who is known how well
-                   task2_reliability.png                   how far networks can be believed
+                   task2_reliability.png                   reliability diagrams of the networks
                    task2_confused_pairs.png                who is taken for whom, and which songs
 
 With --recipe strong, the first four from RESULTS_DIR/task2/resnet_strong, to
@@ -29,7 +29,7 @@ best.pt is all that is needed beside it. This is the only part of a report scrip
     python task2_gen_report_wo_pretrain.py --recipe strong --song song.mp3
 
 Windows are as long as those of the training, but a sixth of the song at most, and each begins a
-quarter of its length after the one before: a song of 30 s has 21 of 5 s also where training was
+quarter of its length after the one before: a song of 30 s has 22 of 5 s also where training was
 on 150 s. The probabilities of the song as a whole are task2_inference_wo_pretrain.py's. Of files of
 one name, the later ones' pictures are numbered.
 """
@@ -39,55 +39,106 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from artist20 import (
-    UserError,
-    architecture,
-    audio,
-    cli,
-    comparison,
-    comparison_report,
-    dataset,
-    figures,
-    figures_network,
-    map_report,
-    network_report,
-    resnet,
-    results,
-    runtime,
-    song_report,
-    spectrogram,
-)
-from artist20.figures import Drawing
+from artist20 import cli, evaluation, runtime, spectrogram, trained
+from artist20.report import architecture, compare, network_plots, plots, song_plots
+from artist20.report.style import Drawing, save_all
+from artist20.results import NetworkMetrics, ResNetRecipe, TrainedModel, load_model, network_dir
 
 
 def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     """Draw the network."""
-    metrics = results.read_metrics(folder / "metrics.json", made_by)
-    checkpoint = results.read_checkpoint(folder / "best.pt", made_by)
-    if not resnet.is_possible(checkpoint):
-        raise UserError(f"{folder / 'best.pt'} is no checkpoint of {made_by}: run it again")
-    results.check_same_run(folder, checkpoint, metrics, made_by)
-    config, n_frames, name = checkpoint["config"], checkpoint["window_frames"], metrics["model"]
-    network = resnet.make_network(checkpoint)
-    # On the meta device a forward pass has shapes and computes nothing.
+    metrics = network_plots.read_metrics(folder, made_by)
+    model, recipe = network_plots.read_model(folder, metrics, ResNetRecipe, made_by)
+    n_frames = model.window_frames
+    assert n_frames is not None  # as TrainedModel checks
+    pooled = "mean and max over time" if recipe.keep_frequency else "global mean and max"
     rows = architecture.describe(
-        network.to("meta"),
-        torch.zeros(1, n_frames, config["n_mels"], device="meta"),
-        input_name=f"log-mel, {spectrogram.to_seconds(n_frames):.1f} s",
+        trained.make_resnet(len(model.classes), recipe),
+        (n_frames, recipe.n_mels),
+        f"log-mel, {spectrogram.to_seconds(n_frames):.1f} s",
+        {"pooling": f"{pooled}, concatenated"},
     )
-    figure = figures_network.architecture(
+    data = metrics.dataset
+    figure = network_plots.architecture(
         rows,
-        title=f"{comparison.title(name, metrics)}: the residual CNN, trained from scratch on "
-        f"{metrics['dataset']['train']} songs of {dataset.label(metrics['dataset'])}",
+        title=f"{metrics.title(metrics.model)}: the residual CNN, trained from scratch on "
+        f"{data.train} songs of {data.label}",
     )
-    yield (
-        f"task2_architecture_diagram_{name}",
+    yield Drawing(
+        f"task2_architecture_diagram_{metrics.model}",
         figure,
         "The residual CNN, layer by layer, with shapes and parameters. "
-        + ("The probabilities of both its answers are averaged. " if config["statistics"] else "")
+        + "The probabilities of both its answers are averaged. " * recipe.statistics
         + f"Made by running the network of task2/{folder.name}/best.pt.",
+    )
+
+
+def all_models(results_dir: Path) -> Iterator[Drawing]:
+    """Draw what all models that have been run reached, on one data set."""
+    models = list(compare.collect(results_dir).values())
+    predictions, data = models[0].predictions, models[0].metrics.dataset
+    labels, classes = predictions.labels, predictions.classes
+    songs = f"{len(labels)} validation songs of {data.label}"
+    scores = {model.title: model.scores for model in models}
+    made = "Made from every model's val_predictions.json and metrics.json."
+    note = flattered = ""
+    if selected := [model for model in models if model.selected]:
+        last = {model.title: evaluation.accuracy(model.unchosen, labels) for model in selected}
+        reached = ", ".join(f"{name} {at.top1:.1%} / {at.top3:.1%}" for name, at in last.items())
+        note = f"Some networks' epochs are chosen on these songs. At the last epoch: {reached}."
+        flattered = (
+            f" Epochs of {' and '.join(last)} are chosen on these songs, which flatters them."
+        )
+
+    yield Drawing(
+        "task2_all_models_comparison",
+        plots.model_comparison(
+            {model.title: model.figures for model in models},
+            n_songs=len(labels),
+            n_classes=len(classes),
+            title=f"All models on {songs}",
+            note=note,
+        ),
+        "Top-1 and top-3 accuracy of all models on the validation songs, with 95 % intervals by "
+        f"bootstrap over albums.{flattered} {made}",
+    )
+    yield Drawing(
+        "task2_top_k",
+        plots.top_k(scores, labels, title=f"How many guesses it takes: all models on {songs}"),
+        "Share of the validation songs whose artist is among a model's k best guesses, for each k."
+        f"{flattered} {made}",
+    )
+    yield Drawing(
+        "task2_per_artist_f1",
+        plots.f1_by_artist(
+            scores, labels, classes, title=f"F1 of each artist, all models on {songs}"
+        ),
+        "F1, the harmonic mean of precision and recall, of each artist (rows; songs in brackets) "
+        f"by each model (columns), the best known artists at the top.{flattered} {made}",
+    )
+    networks = {m.title: m.scores for m in models if isinstance(m.metrics, NetworkMetrics)}
+    if networks:
+        yield Drawing(
+            "task2_reliability",
+            plots.reliability(
+                networks, labels, title=f"Reliability of the networks' probabilities, {songs}"
+            ),
+            "How often each network's best guess is right, against the probability it gives; on "
+            "the dashed line they agree, a dot's area is its share of the songs, and the error is "
+            f"the expected calibration error.{flattered} {made}",
+        )
+    else:
+        print("left out: task2_reliability (no network has been trained)")
+    yield Drawing(
+        "task2_confused_pairs",
+        plots.confused_pairs(
+            scores,
+            predictions,
+            title=f"Who is taken for whom most often: best guesses of {len(models)} "
+            f"{'models' if len(models) > 1 else 'model'}, one for each of {songs}",
+        ),
+        f"The most frequent confusions among the best guesses of {', '.join(scores)}, with the "
+        f"songs that are confused.{flattered} {made}",
     )
 
 
@@ -107,55 +158,33 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def draw_songs(args: argparse.Namespace) -> int:
-    """Draw where in songs which artist is heard; return the exit status.
-
-    Those that cannot be read are named at the end.
-    """
-    folder = results.resnet_dir(args.results_dir, args.recipe)
-    network = resnet.load(folder / "best.pt", runtime.choose_device("auto"), "auto")
-    files = list(dict.fromkeys(path.resolve() for path in args.song))
-    problems = []
-    for file, name in zip(files, song_report.picture_names(files), strict=True):
-        try:
-            figure, caption = song_report.draw(file, network, folder)
-        except audio.AudioError as error:
-            problems.append(str(error))
-            continue
-        path = args.assets_dir / f"{name}.{args.format}"
-        figures.save(figure, path, caption)
-        print(f"wrote {path}")
-    figures.tell_missing_glyphs()
-    if len(problems) == len(files):
-        raise UserError("; ".join(problems))
-    for problem in problems:
-        print(f"left out: {problem}")
-    return 1 if problems else 0
-
-
 def main() -> int:
     """Run the stage."""
     args = parse_args()
-    if args.song:
-        return draw_songs(args)
-    folder = results.resnet_dir(args.results_dir, args.recipe)
+    folder = network_dir(args.results_dir, "resnet", args.recipe)
     made_by = "task2_train_wo_pretrain.py"
     made_by += "" if args.recipe == "homework" else f" --recipe {args.recipe}"
-    parts = (
-        diagram,
-        network_report.confusion_matrix,
-        network_report.training_curves,
-        partial(map_report.of_network, args.results_dir),
-    )
-    # All models come last, because they fail where they were not run on the same songs.
-    return figures.save_all(
-        [
-            *(partial(part, folder, made_by) for part in parts),
-            partial(comparison_report.draw, args.results_dir),
-        ],
-        args.assets_dir,
-        args.format,
-    )
+    if args.song:
+        path = folder / "best.pt"
+        checkpoint = load_model(path, TrainedModel, made_by)
+        network = trained.load_resnet(path, checkpoint, runtime.choose_device("auto"), "auto")
+        files = list(dict.fromkeys(path.resolve() for path in args.song))
+        names = song_plots.picture_names(files)
+        parts = [
+            partial(song_plots.draw, file, name, network, folder)
+            for file, name in zip(files, names, strict=True)
+        ]
+    else:
+        figures = (
+            diagram,
+            network_plots.confusion_matrix,
+            network_plots.training,
+            network_plots.song_map,
+        )
+        parts = [partial(figure, folder, made_by) for figure in figures]
+        # All models come last, because they fail where they were not run on the same songs.
+        parts.append(partial(all_models, args.results_dir))
+    return save_all(parts, args.assets_dir, args.format)
 
 
 if __name__ == "__main__":

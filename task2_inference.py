@@ -14,53 +14,42 @@ RESULTS_DIR/task2/panns_strong.
 """
 
 import argparse
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from artist20 import UserError, audio, cli, fetch, inference, panns, results, runtime, training
-from artist20.models import EmbeddingMLP
-from artist20.panns import Backbone, Embeddings
-
-CHECKPOINT_FORM = {
-    "kind": "panns",
-    "config": {
-        "backbone_weights": str,
-        "sample_rate": (16_000, 32_000),
-        "crop_seconds": float,
-        "windows": (int, type(None)),
-        "precision": str,
-        "seed": int,
-        "hidden": [int],
-        "pooled": bool,
-    },
-    "model": dict,
-}
+from artist20 import UserError, audio, cli, fetch, inference, results, runtime, trained
+from artist20.encoders import panns
+from artist20.encoders.base import UNTRAINED, Encoder
+from artist20.encoders.embeddings import cut_windows
+from artist20.results import EncoderSettings, TransferRecipe
 
 
-def load_backbone(
-    config: dict[str, Any], weights: str | None, device: torch.device, precision: torch.dtype
-) -> Backbone:
-    """Load the backbone that a checkpoint's classifier was trained on.
+def load_encoder(
+    wanted: EncoderSettings,
+    seed: int,
+    weights: str | None,
+    device: torch.device,
+    precision: torch.dtype,
+) -> Encoder:
+    """Load the encoder that a checkpoint's classifier was trained on.
 
     Raises
     ------
     UserError
         If the weights are missing or others.
     """
-    if config["backbone_weights"].startswith(panns.UNTRAINED):
+    if not wanted.pretrained:
         if weights is not None:
             raise UserError(
-                "the checkpoint is of an untrained backbone: leave --backbone-weights out"
+                "the checkpoint is of an untrained encoder: leave --encoder-weights out"
             )
-        weights = panns.UNTRAINED
+        weights = UNTRAINED
     else:
-        file = {16_000: fetch.CNN14_16K, 32_000: fetch.CNN14_32K}[config["sample_rate"]]
-        weights = weights or str(Path("data/panns") / file.name)
+        file = {16_000: fetch.CNN14_16K, 32_000: fetch.CNN14_32K}[wanted.sample_rate]
+        weights = weights or f"data/weights/{file.name}"
         if not Path(weights).is_file():
             option = "--weights" if file is fetch.CNN14_16K else "--weights --weights-32k"
             # Not in the checkpoint: with it every epoch would write hundreds of MB, twice.
@@ -68,32 +57,15 @@ def load_backbone(
                 f"{weights} is missing, the published network that the checkpoint's classifier "
                 f"needs: 'bash get_dataset.sh {option}' fetches it; without a network, put "
                 f"{file.url} ({file.size / 1e6:.0f} MB, SHA-256 {file.sha256}) there by hand, or "
-                "say with --backbone-weights where it is"
+                "say with --encoder-weights where it is"
             )
-    backbone = panns.load_backbone(weights, config["seed"], device, precision)
-    if backbone.weights != config["backbone_weights"]:
+    encoder = panns.load(weights, seed, device, precision)
+    if encoder.settings != wanted:
         raise UserError(
             f"{weights} are not the weights that the checkpoint was trained on "
-            f"({config['backbone_weights']}): name those with --backbone-weights"
+            f"({wanted.weights}): name those with --encoder-weights"
         )
-    return backbone
-
-
-def load_scorer(
-    path: Path, checkpoint: dict[str, Any], device: torch.device, precision: torch.dtype
-) -> Callable[[Embeddings], np.ndarray]:
-    """Rebuild a classifier; what comes back scores a song's windows: (n_rows, n_classes)."""
-    config = checkpoint["config"]
-    n_inputs = panns.EMBEDDING_SIZE * (2 if config["pooled"] else 1)
-    model = EmbeddingMLP(len(checkpoint["classes"]), 0.0, n_inputs, config["hidden"])
-    training.load_weights(model, checkpoint, path, "task2_train.py --overwrite")
-    model.to(device)
-
-    def score(windows: Embeddings) -> np.ndarray:
-        rows = windows.pooled().rows if config["pooled"] else windows.rows
-        return training.predict(model, torch.from_numpy(rows), precision)
-
-    return score
+    return encoder
 
 
 def parse_args() -> argparse.Namespace:
@@ -102,9 +74,9 @@ def parse_args() -> argparse.Namespace:
     inference.add_options(parser, "task2/panns")
     cli.add_recipe_option(parser)
     parser.add_argument(
-        "--backbone-weights",
+        "--encoder-weights",
         metavar="PATH",
-        help="Cnn14's published weights (default: those in data/panns that the checkpoint needs)",
+        help="Cnn14's published weights (default: those in data/weights that the checkpoint needs)",
     )
     return parser.parse_args()
 
@@ -113,28 +85,25 @@ def main() -> int:
     """Run the stage."""
     args = parse_args()
     device = runtime.choose_device(args.device)
-    folder = results.panns_dir(args.results_dir, args.recipe)
-    is_possible = partial(results.has_form, form=CHECKPOINT_FORM)
-    checkpoints = inference.read_checkpoints(args, folder, "panns", is_possible)
-    first, config = next((path, of_first["config"]) for path, of_first in checkpoints.items())
-    for path, checkpoint in checkpoints.items():
-        for shared in ("backbone_weights", "crop_seconds", "windows", "precision"):
-            if checkpoint["config"][shared] != config[shared]:
-                raise UserError(f"{path} and {first} differ in {shared}")
-    precision = runtime.choose_precision(args.precision, device, config["precision"])
-    backbone = load_backbone(config, args.backbone_weights, device, precision)
-    scorers = [
-        load_scorer(path, checkpoint, device, precision) for path, checkpoint in checkpoints.items()
+    folder = results.network_dir(args.results_dir, "panns", args.recipe)
+    checkpoints = inference.read_checkpoints(args, folder, TransferRecipe)
+    inference.check_alike(checkpoints, "encoder", "precision")
+    inference.check_alike(checkpoints, "recipe.crop_seconds", "recipe.windows")
+    first = next(iter(checkpoints.values())).settings
+    precision = runtime.choose_precision(args.precision, device, first.precision)
+    encoder = load_encoder(first.encoder, first.seed, args.encoder_weights, device, precision)
+    classifiers = [
+        trained.load_classifier(path, checkpoint, encoder.size, device, precision)
+        for path, checkpoint in checkpoints.items()
     ]
-    n_samples = round(config["crop_seconds"] * backbone.sample_rate)
+    rate, windows = encoder.settings.sample_rate, first.recipe.windows
+    n_samples = round(first.recipe.crop_seconds * rate)
 
     def score_song(waveform: audio.Waveform) -> np.ndarray:
-        cut = panns.cut_windows(waveform, n_samples, config["windows"], device)
-        rows = panns.embed(backbone, cut)
-        windows = Embeddings(rows, np.zeros(len(rows), dtype=int))
-        return np.stack([score(windows).mean(axis=0) for score in scorers])
+        rows = encoder.embed(cut_windows(waveform, n_samples, windows, device))
+        return np.stack([classifier.score(rows).mean(axis=0) for classifier in classifiers])
 
-    read_song = partial(audio.open_song, sample_rate=backbone.sample_rate)
+    read_song = partial(audio.open_song, sample_rate=rate)
     return inference.run(args, folder, checkpoints, score_song, read_song)
 
 

@@ -19,7 +19,8 @@ from functools import partial
 
 import numpy as np
 
-from artist20 import cli, inference, resnet, results, runtime, spectrogram
+from artist20 import cli, inference, results, runtime, spectrogram, trained
+from artist20.results import ResNetRecipe
 from artist20.spectrogram import FrontEnd
 
 
@@ -35,10 +36,10 @@ def main() -> int:
     """Run the stage."""
     args = parse_args()
     device = runtime.choose_device(args.device)
-    folder = results.resnet_dir(args.results_dir, args.recipe)
-    checkpoints = inference.read_checkpoints(args, folder, "resnet", resnet.is_possible)
+    folder = results.network_dir(args.results_dir, "resnet", args.recipe)
+    checkpoints = inference.read_checkpoints(args, folder, ResNetRecipe)
     networks = [
-        resnet.build(path, checkpoint, device, args.precision)
+        trained.load_resnet(path, checkpoint, device, args.precision)
         for path, checkpoint in checkpoints.items()
     ]
 

@@ -1,7 +1,5 @@
 """Music artist recognition on artist20: the code that the stage scripts share."""
 
-import os
-import sys
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -38,9 +36,3 @@ def printable(name: str | Path) -> str:
     Line breaks, control characters and bytes that are no UTF-8 come out as escapes.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
-
-
-if "ipykernel" not in sys.modules:
-    # A notebook's shell hands on the name of a backend that may not be installed: matplotlib could
-    # not be imported. No figure here needs one.
-    os.environ.pop("MPLBACKEND", None)

@@ -7,11 +7,13 @@ Both work on blocks, so that memory grows with what is asked for and never with 
 import io
 import os
 import warnings
+import wave
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -25,25 +27,16 @@ from artist20.files import atomic_path
 SAMPLE_RATE = 16_000  # Hz; artist20's own
 BLOCK_SECONDS = 10.0
 WHOLE_BLOCKS = 60  # of songs that are kept as a whole: 38 MB at 16 kHz, where 3 hours take 0.7 GB
-MAX_BLOCK = 2**24  # numbers decoded at a time, of all channels: 10 s of eight at 192 kHz
-RATES = (1_000, 1_000_000)  # Hz; a header that says less or more would ask for all memory
+RATES = (1_000, 1_000_000)  # Hz; a broken header that says less or more would ask for all memory
 MAX_LEVEL = 1e6  # integers written as floats are read; what squares to infinity is refused
 SILENCE = 2.0**-15  # highest sample of a silent song: the smallest step of 16 bits
 CANCELLED = 1e-4  # power of the channels' mean relative to theirs: 40 dB below
-MAX_END = 2**13  # bytes that may follow the last frame without being looked at
-ALL_FRAMES = ("mp3", "aac", "flac", "ogg")  # FFmpeg's names of formats with nothing behind them
-NUMBERED = ("flac", "ogg")  # those whose frames say where they belong
-MAX_GAP = 0.02  # seconds between two of these; FFmpeg drops damaged ones without a word
+MAX_GAP = 0.02  # seconds between two FLAC or Ogg frames; FFmpeg drops damaged ones without a word
+MAX_END = 2**13  # bytes before the first frame, or behind the last, that are not looked at
+MAX_JUNK = 2**26  # bytes read in search of another frame: FFmpeg holds them all in memory
 TAGS = (b"APETAGEX", b"LYRICS", b"ID3", b"TAG")  # how they begin
-SAMPLE_TYPES = {  # by FFmpeg's name, without the "p" of planar ones
-    "u8": np.dtype("u1"),
-    "s16": np.dtype("i2"),
-    "s32": np.dtype("i4"),
-    "s64": np.dtype("i8"),
-    "flt": np.dtype("f4"),
-    "dbl": np.dtype("f8"),
-}
-CHANGED = "has changed while it was read"
+UNKNOWN_LENGTH = 0x7FFF_0000  # bytes; WAVs written to a pipe announce more than this
+SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 
 # Names that promise audio, so that a file of such a name is a song even if it turns out broken.
 # Any other file is a song if FFmpeg finds audio in it.
@@ -64,15 +57,7 @@ MP3_CODING = {
 
 
 class AudioError(UserError):
-    """A file that cannot be decoded, or that holds no sound. The message names it.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    reason : str
-        What is wrong with it.
-    """
+    """A file that cannot be decoded, or holds no sound: one line of its name and the ``reason``."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(path, reason)  # as they are: workers send it by pickle
@@ -85,35 +70,22 @@ class AudioError(UserError):
 
 
 class AudioNote(Note):
-    """Something odd about a song that was decoded all the same. The message names the file.
+    """What is odd about a song that was decoded all the same.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    reason : str
-        What is odd.
-    damaged : bool
-        Whether a part of the song is lost.
-    silent : bool
-        Whether nothing is heard of it.
+    ``kind`` is ``"damaged"`` if a part of the song is lost, ``"silent"`` if nothing is heard of it.
     """
 
-    def __init__(
-        self, path: Path, reason: str, *, damaged: bool = False, silent: bool = False
-    ) -> None:
+    def __init__(self, path: Path, reason: str, kind: Literal["damaged", "silent"]) -> None:
         super().__init__(f"{printable(path)} {reason}")
         self.reason = reason
-        self.damaged = damaged
-        self.silent = silent
+        self.kind = kind
 
 
 def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
     """Decode a file block by block, following changes of rate and channels within it.
 
-    Damaged frames are skipped. Once the file has been read to its end, what is odd about it is
-    said by an :class:`AudioNote`: frames that were skipped, silence throughout, channels whose mean
-    is silence although they are not.
+    Damaged frames are skipped. What is odd about a file is an :class:`AudioNote`, given when it has
+    been read to its end: lost parts, silence throughout, channels that cancel each other out.
 
     Parameters
     ----------
@@ -130,20 +102,19 @@ def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarr
     Raises
     ------
     AudioError
-        If the file cannot be decoded, holds NaN, infinity or no sample, or samples beyond
-        :data:`MAX_LEVEL`, or has a sample rate outside :data:`RATES`.
+        If the file cannot be decoded, holds no sample, NaN or samples beyond :data:`MAX_LEVEL`, or
+        has a sample rate outside :data:`RATES`.
     """
     n_samples = 0
     try:
-        with _opened(path) as container:
-            for rate, stretch in groupby(_decode(path, container), key=itemgetter(0)):
-                blocks: Iterator[np.ndarray] = (block for _, block in stretch)
-                if rate != sample_rate:
-                    blocks = resample(blocks, rate, sample_rate)
-                for waveform in blocks:
-                    n_samples += len(waveform)
-                    if len(waveform):
-                        yield waveform
+        for rate, stretch in groupby(_mono(path), key=itemgetter(0)):
+            blocks: Iterator[np.ndarray] = (block for _, block in stretch)
+            if rate != sample_rate:
+                blocks = resample(blocks, rate, sample_rate)
+            for waveform in blocks:
+                n_samples += len(waveform)
+                if len(waveform):
+                    yield waveform
     except (av.FFmpegError, OSError) as error:
         where = f" beyond {n_samples / sample_rate:.0f} s" if n_samples else ""
         raise AudioError(path, f"cannot be decoded{where}: {error.strerror}") from None
@@ -154,19 +125,14 @@ def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarr
 def resample(
     blocks: Iterable[np.ndarray], sample_rate: int, to_rate: int = SAMPLE_RATE
 ) -> Iterator[np.ndarray]:
-    """Bring a waveform to another rate, block by block.
+    """Resample a waveform block by block.
 
     Parameters
     ----------
     blocks : iterable of np.ndarray
-        (n_samples,) float32 each.
+        (n_samples,) float32 each; as many come out, and one more, of which short ones may be empty.
     sample_rate, to_rate : int
         Their rate and that of the result in Hz.
-
-    Yields
-    ------
-    np.ndarray
-        (n_samples,) float32, one for every block and one more; a short one may be empty.
     """
     resampler = soxr.ResampleStream(sample_rate, to_rate, 1, dtype="float32")
     for block in blocks:
@@ -175,7 +141,14 @@ def resample(
 
 
 class _Source(io.FileIO):
-    """A file as FFmpeg reads it: a place that it lacks is an answer, not an exception."""
+    """A file as FFmpeg reads it, which expects no exceptions and seeks frames without end."""
+
+    since_frame = 0  # bytes that were read since the last one
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size) if self.since_frame < MAX_JUNK else b""
+        self.since_frame += len(data)
+        return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         try:
@@ -185,7 +158,7 @@ class _Source(io.FileIO):
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
+def _opened(path: Path) -> Iterator[tuple[_Source, InputContainer]]:
     """Open a regular file, and nothing that it names: a playlist could name any file or host."""
     if not path.is_file():  # a pipe would never end
         raise AudioError(path, "is no file")
@@ -194,27 +167,106 @@ def _opened(path: Path) -> Iterator[InputContainer]:
     options = {"protocol_whitelist": "none"}
     with (
         _Source(path) as source,
-        av.open(source, metadata_errors="ignore", options=options) as container,
+        av.open(source, "r", metadata_errors="ignore", options=options) as container,
     ):
-        yield container
+        yield source, container
 
 
-def _decode(path: Path, container: InputContainer) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the rate and the mean over channels, (n_samples,) float32, of about ten seconds each.
+def _frames(path: Path) -> Iterator[av.AudioFrame]:
+    """Yield what can be decoded; at the end, note what could not.
 
-    What is odd about the file is said at its end.
+    Lost are packets that fail between others that do not, time between frames that say when they
+    are due, an end that FFmpeg does not get to, and long stretches of bytes without a frame, in
+    formats that are nothing but frames. Tags may stand before, between and behind them.
     """
-    peak = of_mean = of_channels = 0.0  # highest sample; energy of the mean, mean of the energies
-    for frames in _batches(_frames(path, container)):
-        rate, block = frames[0].sample_rate, _samples(frames)
+    n_bad = n_damaged = start = end = 0
+    seconds = damaged_at = 0.0
+    due = None  # when the next frame belongs
+    notes = []
+    with _opened(path) as (source, container):
+        stream = container.streams.best("audio")
+        if not isinstance(stream, av.AudioStream):
+            raise AudioError(path, "holds no audio")
+        numbered = container.format.name in ("flac", "ogg")
+        only_frames = numbered or container.format.name in ("mp3", "aac")
+        size = path.stat().st_size
+        try:
+            for packet in container.demux(stream):
+                try:
+                    frames = stream.decode(packet)
+                except av.FFmpegError:
+                    n_bad += 1
+                    continue
+                if not frames:
+                    continue
+                if numbered and frames[0].time is not None:
+                    if due is not None and frames[0].time - due > MAX_GAP:
+                        n_bad = max(n_bad, 1)
+                    due = frames[0].time + sum(f.samples / f.sample_rate for f in frames)
+                position = packet.pos or 0
+                if not seconds:
+                    start = 0 if numbered else position + packet.size  # headers may hold pictures
+                elif n_bad and not _is_tag(path, end, position):
+                    damaged_at = damaged_at or seconds
+                    n_damaged += n_bad
+                n_bad, end = 0, max(end, position + packet.size)
+                source.since_frame = 0
+                for frame in frames:
+                    yield frame
+                    seconds += frame.samples / frame.sample_rate
+        except av.FFmpegError as error:
+            if not seconds:
+                raise
+            notes.append(f"cannot be decoded beyond {seconds:.1f} s: {error.strerror}")
+            end = size
+    if n_bad and not seconds:
+        raise AudioError(path, "cannot be decoded: FFmpeg can read none of its frames")
+    if n_damaged:
+        what = "frame" if n_damaged == 1 else "frames"
+        notes.append(f"has {n_damaged} damaged {what}, the first at {damaged_at:.1f} s: skipped")
+    for what, first, last in (("begins with", 0, start), ("ends in", end, size)):
+        if only_frames and last - first > MAX_END and not _is_tag(path, first, last):
+            notes.append(f"{what} {last - first} bytes without sound")
+    for note in notes:
+        warnings.warn(AudioNote(path, note, "damaged"), stacklevel=1)
+
+
+def _is_tag(path: Path, start: int, stop: int) -> bool:
+    """Return whether a tag begins near either end of a stretch of a file."""
+    with path.open("rb") as file:
+        found = b""
+        for place in (start, max(start, stop - MAX_END)):
+            file.seek(place)
+            found += file.read(min(MAX_END, max(0, stop - place)))
+    return any(tag in found for tag in TAGS)
+
+
+def _batches(frames: Iterable[av.AudioFrame]) -> Iterator[list[av.AudioFrame]]:
+    """Gather frames of one rate and form that last about ten seconds."""
+    seconds = 0.0
+
+    def batch(frame: av.AudioFrame) -> tuple[object, ...]:
+        nonlocal seconds
+        number = seconds // BLOCK_SECONDS
+        seconds += frame.samples / frame.sample_rate
+        return number, frame.sample_rate, frame.layout.nb_channels, frame.format.name
+
+    for _, group in groupby(frames, batch):
+        yield list(group)
+
+
+def _mono(path: Path) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield rate and mean over channels, (n_samples,) float32; at the end, note silence."""
+    peak = -1.0  # highest sample, if there are any
+    of_mean = of_channels = 0.0  # energy of the mean, mean of the channels' energies
+    for batch in _batches(_frames(path)):
+        rate, block = batch[0].sample_rate, _samples(batch)
         if not RATES[0] <= rate <= RATES[1]:
             raise AudioError(path, f"has a sample rate of {rate} Hz")
         waveform = block[0] if len(block) == 1 else block.mean(axis=0)
-        if not np.isfinite(waveform).all():
-            raise AudioError(path, "holds samples that are NaN or infinite")
-        highest = float(np.abs(waveform).max())
-        if highest > MAX_LEVEL:
-            raise AudioError(path, f"holds samples beyond {MAX_LEVEL:g}; full scale is 1")
+        highest = float(np.abs(waveform).max(initial=0))
+        if not highest <= MAX_LEVEL:  # as NaN is not, either
+            raise AudioError(path, f"holds NaN or samples beyond {MAX_LEVEL:g}; full scale is 1")
         peak = max(peak, highest)
         if len(block) > 1:
             of_mean += float(np.vdot(waveform, waveform))
@@ -222,96 +274,26 @@ def _decode(path: Path, container: InputContainer) -> Iterator[tuple[int, np.nda
         yield rate, waveform
     if of_mean < CANCELLED * of_channels:
         reason = "is nearly silent: its channels cancel out"
-        warnings.warn(AudioNote(path, reason, silent=True), stacklevel=1)
-    elif peak < SILENCE:
-        warnings.warn(AudioNote(path, "is silent throughout", silent=True), stacklevel=1)
-
-
-def _batches(frames: Iterable[av.AudioFrame]) -> Iterator[list[av.AudioFrame]]:
-    """Gather frames of one rate and form until they last ten seconds, or fill a block."""
-    batch: list[av.AudioFrame] = []
-    n_samples, form = 0, None
-    for frame in frames:
-        rate, n_channels = frame.sample_rate, frame.layout.nb_channels
-        longest = min(BLOCK_SECONDS * rate, MAX_BLOCK // n_channels)
-        if batch and (n_samples >= longest or form != (rate, n_channels, frame.format.name)):
-            yield batch
-            batch, n_samples = [], 0
-        batch.append(frame)
-        n_samples, form = n_samples + frame.samples, (rate, n_channels, frame.format.name)
-    if n_samples:
-        yield batch
-
-
-def _frames(path: Path, container: InputContainer) -> Iterator[av.AudioFrame]:
-    """Yield what can be decoded.
-
-    Damage is told at the end: packets that could not be decoded although later ones could, gaps
-    between frames that are numbered, an end that FFmpeg does not get to, and in formats that are
-    nothing but frames a long end without any. Tags may follow the last frame.
-    """
-    stream = container.streams.best("audio")
-    if stream is None:
-        raise AudioError(path, "holds no audio")
-    n_bad = n_damaged = end = 0
-    seconds = first_damage = 0.0
-    due = None  # where the next frame belongs
-    in_tag = False  # which joined files have between them, and FFmpeg takes for damaged frames
-    try:
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                in_tag = in_tag if n_bad else bytes(memoryview(packet)[:8]).startswith(TAGS)
-                n_bad += 1
-                continue
-            if not frames:
-                continue
-            if container.format.name in NUMBERED and frames[0].time is not None:
-                n_bad = n_bad or int(due is not None and frames[0].time - due > MAX_GAP)
-                due = frames[0].time + sum(f.samples / f.sample_rate for f in frames)
-            if n_bad and seconds and not in_tag:
-                first_damage = first_damage or seconds
-                n_damaged += n_bad
-            n_bad, in_tag = 0, False
-            end = max(end, (packet.pos or 0) + packet.size)
-            for frame in frames:
-                yield frame
-                seconds += frame.samples / frame.sample_rate
-    except av.FFmpegError as error:
-        if not seconds:
-            raise
-        reason = f"cannot be decoded beyond {seconds:.1f} s: {error.strerror}"
-        warnings.warn(AudioNote(path, reason, damaged=True), stacklevel=1)
-        return
-    if n_bad and not seconds:
-        raise AudioError(path, "cannot be decoded: FFmpeg can read none of its frames")
-    if n_damaged:
-        what = "frame" if n_damaged == 1 else "frames"
-        reason = f"has {n_damaged} damaged {what}, the first at {first_damage:.1f} s: skipped"
-        warnings.warn(AudioNote(path, reason, damaged=True), stacklevel=1)
-    n_left = path.stat().st_size - end
-    if seconds and container.format.name in ALL_FRAMES and n_left > MAX_END:
-        with path.open("rb") as file:
-            file.seek(end)
-            rest = file.read(MAX_END)
-            file.seek(-MAX_END, os.SEEK_END)
-            rest += file.read()
-        if not any(mark in rest for mark in TAGS):
-            reason = f"ends in {n_left} bytes without sound, behind {seconds:.1f} s"
-            warnings.warn(AudioNote(path, reason, damaged=True), stacklevel=1)
+        warnings.warn(AudioNote(path, reason, "silent"), stacklevel=1)
+    elif 0 <= peak < SILENCE:
+        warnings.warn(AudioNote(path, "is silent throughout", "silent"), stacklevel=1)
 
 
 def _samples(frames: list[av.AudioFrame]) -> np.ndarray:
     """Join frames of one form: (n_channels, n_samples) float32, full scale at 1."""
-    kind = SAMPLE_TYPES[frames[0].format.name.removesuffix("p")]
-    n_channels = frames[0].layout.nb_channels
-    if frames[0].format.is_planar:
-        parts = [[np.frombuffer(plane, kind, f.samples) for plane in f.planes] for f in frames]
-        samples = np.concatenate(parts, axis=1)
-    else:
-        mixed = [np.frombuffer(f.planes[0], kind, f.samples * n_channels) for f in frames]
-        samples = np.concatenate(mixed).reshape(-1, n_channels).T
+    form, n_channels = frames[0].format, frames[0].layout.nb_channels
+    kind = np.dtype(SAMPLE_TYPES[form.name.removesuffix("p")])
+    n_planes, n_together = (n_channels, 1) if form.is_planar else (1, n_channels)
+    planes = [  # of eight channels PyAV counts a ninth plane, which is not there
+        [
+            np.frombuffer(memoryview(plane), kind, f.samples * n_together)
+            for plane in f.planes[:n_planes]
+        ]
+        for f in frames
+    ]
+    samples = np.concatenate(planes, axis=1)
+    if n_together > 1:
+        samples = samples.reshape(-1, n_together).T
     if kind.kind == "f":
         with np.errstate(over="ignore"):  # to infinity, which is refused
             return samples.astype(np.float32, copy=False)
@@ -319,50 +301,43 @@ def _samples(frames: list[av.AudioFrame]) -> np.ndarray:
     return samples.astype(np.float32) / full_scale - np.float32(kind.kind == "u")
 
 
-def is_song(path: Path) -> bool:
-    """Tell whether a file is to be taken for a song: its name promises audio, or it holds some."""
-    if path.suffix.lower() in SUFFIXES:
-        return True
+def _tags(path: Path) -> dict[str, str] | None:
+    """Return a file's tags, by names in lower case; None if it holds no audio."""
     try:
-        with _opened(path) as container:
-            return container.streams.best("audio") is not None
+        with _opened(path) as (_, container):
+            if (stream := container.streams.best("audio")) is None:
+                return None
+            tags = {**container.metadata, **stream.metadata}  # Ogg's are the stream's
     except (AudioError, av.FFmpegError, OSError):
-        return False
+        return None
+    return {key.lower(): value for key, value in tags.items()}
+
+
+def is_song(path: Path) -> bool:
+    """Return whether a file is to be taken for a song: by its name, or because it holds audio."""
+    return path.suffix.lower() in SUFFIXES or _tags(path) is not None
 
 
 def artist_tag(path: Path) -> str | None:
     """Return the artist that a file's own tags name, if it can be read and they do."""
-    try:
-        with _opened(path) as container:
-            stream = container.streams.best("audio")
-            # Ogg's tags are the stream's.
-            tags = {**container.metadata, **(stream.metadata if stream else {})}
-    except (AudioError, av.FFmpegError, OSError):
-        return None
-    tags = {key.lower(): value for key, value in tags.items()}
+    tags = _tags(path) or {}
     return tags.get("album_artist") or tags.get("artist")
 
 
 def announced_seconds(path: Path) -> float | None:
-    """Return the length that a file's header announces, or FFmpeg estimates of its size.
-
-    Parameters
-    ----------
-    path : Path
-        A file that :func:`read_blocks` can read.
-
-    Returns
-    -------
-    float or None
-        Seconds; None if the header does not say.
-    """
-    with _opened(path) as container:
+    """Return the seconds that a file's header announces, or FFmpeg estimates of its size."""
+    # FFmpeg goes by the file's size, which a WAV that was cut off has lost.
+    with suppress(wave.Error, EOFError), wave.open(os.fspath(path)) as song:
+        n_bytes = song.getnframes() * song.getnchannels() * song.getsampwidth()
+        if 0 < n_bytes < UNKNOWN_LENGTH:
+            return song.getnframes() / song.getframerate()
+    with _opened(path) as (_, container):
         return container.duration / av.time_base if container.duration else None
 
 
 def load(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     """Decode a whole file: (n_samples,) float32. Raises as :func:`read_blocks` does."""
-    return _joined(read_blocks(path, sample_rate))
+    return np.concatenate(list(read_blocks(path, sample_rate)))
 
 
 class LongSong:
@@ -373,22 +348,14 @@ class LongSong:
 
     Parameters
     ----------
-    path : Path
-        The file.
     sample_rate : int
         Rate of the slices in Hz.
     n_samples : int
         The song's length at that rate.
-
-    Raises
-    ------
-    AudioError
-        If the file is gone.
     """
 
     def __init__(self, path: Path, sample_rate: int, n_samples: int) -> None:
         self.path = path
-        self._version = _version(path)
         self.sample_rate = sample_rate
         self.n_samples = n_samples
         self._blocks: Iterator[np.ndarray] = iter(())
@@ -405,7 +372,7 @@ class LongSong:
         Raises
         ------
         AudioError
-            As :func:`read_blocks` does, or if the file has become another.
+            As :func:`read_blocks` does, or if the file has become shorter.
         ValueError
             For other steps.
         """
@@ -421,23 +388,12 @@ class LongSong:
             while end < stop:
                 block = next(self._blocks, None)
                 if block is None:
-                    raise AudioError(self.path, CHANGED)
+                    raise AudioError(self.path, "has changed while it was read")
                 end += len(block)
                 if end > start:
                     parts.append(block[-(end - start) :])
-        if _version(self.path) != self._version:
-            raise AudioError(self.path, CHANGED)
         self._first, self._held = start, np.concatenate(parts)
         return self._held[: stop - start]
-
-
-def _version(path: Path) -> tuple[int, int]:
-    """Tell a file from what may replace it: its size, and when it was written."""
-    try:
-        status = path.stat()
-    except OSError:
-        raise AudioError(path, CHANGED) from None
-    return status.st_size, status.st_mtime_ns
 
 
 Waveform = np.ndarray | LongSong
@@ -446,19 +402,11 @@ Waveform = np.ndarray | LongSong
 def open_song(path: Path, sample_rate: int = SAMPLE_RATE) -> Waveform:
     """Decode a whole file, and keep it unless it is long.
 
-    Parameters
-    ----------
-    path, sample_rate
-        See :func:`read_blocks`, which says what is raised, too.
-
-    Returns
-    -------
-    np.ndarray or LongSong
-        (n_samples,) float32, or of songs beyond about ten minutes what has the same length and the
-        same slices.
+    Returns (n_samples,) float32, or of songs beyond about ten minutes what has the same length and
+    the same slices. Raises as :func:`read_blocks` does.
     """
     blocks = read_blocks(path, sample_rate)
-    beginning = _joined(islice(blocks, WHOLE_BLOCKS))
+    beginning = np.concatenate([np.empty(0, np.float32), *islice(blocks, WHOLE_BLOCKS)])
     n_more = sum(len(block) for block in blocks)
     return LongSong(path, sample_rate, len(beginning) + n_more) if n_more else beginning
 
@@ -503,15 +451,5 @@ def write_blocks(path: Path, blocks: Iterable[np.ndarray]) -> None:
 
 
 def duration(path: Path) -> float:
-    """Length in seconds, found by decoding the file: headers often only estimate it."""
+    """Return the length in seconds, found by decoding the file: headers often only estimate it."""
     return sum(len(block) for block in read_blocks(path)) / SAMPLE_RATE
-
-
-def _joined(blocks: Iterable[np.ndarray]) -> np.ndarray:
-    waveform = np.empty(0, np.float32)
-    for block in blocks:
-        first = len(waveform)
-        # In its place: blocks beside the whole would take twice the memory, of hours 1.4 GB.
-        waveform.resize(first + len(block), refcheck=False)
-        waveform[first:] = block
-    return waveform

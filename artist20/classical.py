@@ -1,20 +1,24 @@
-"""Task 1's models: how each is made, folds by album, grid search, song scores, ablation.
+"""Task 1's models: pipelines, grids, folds by album, search, song scores.
 
 Two levels: at ``song``, a row of features is a song, as in the homework; at ``segment``, a row is a
 few seconds, models learn from rows, and a song's score is the mean over its rows. Whatever is
 chosen is chosen by cross-validation on the training songs, scored by song.
 """
 
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any
+from itertools import groupby, pairwise, product
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 from joblib import Parallel, delayed
+from msgspec.structs import asdict
 from sklearn.base import ClassifierMixin
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
@@ -27,9 +31,8 @@ from sklearn.preprocessing import RobustScaler, StandardScaler
 from sklearn.svm import SVC
 from tqdm import tqdm
 
-from artist20 import Note, UserError, dataset, evaluation, features, runtime
-from artist20.evaluation import mean_per_song
-from artist20.results import N_FOLDS
+from artist20 import Note, UserError, dataset, evaluation, features, files, results, runtime
+from artist20.results import Candidate, FitSettings, Fold, Params, Segments, Value
 
 N_FEATURES = 100  # that the homework's models are given
 N_COMPONENTS = 100  # that the SVM and k-NN see of a segment
@@ -37,16 +40,17 @@ MIN_FIT_ROWS = 3  # the fewest neighbours of the k-NN's grid, and the PCA needs 
 UNKNOWN = 1e-6  # how far an artist whom a fold's training songs lack is below all others
 FLOOR = 1e-3  # added to probabilities before their logarithm: k-NN's and forests' may be zero
 SVM_STEPS = 1_000_000  # of a pair of artists; more than a hundred times what is needed mostly
-MAX_PAIR_SCORES = 2**26  # of an SVM at a time, 512 MB
+MADE_BY = "task1_train.py --overwrite"
 TOO_FEW = "too few training songs, albums or artists to cross-validate: preprocess more songs"
 
 # What scikit-learn says of numbers that overflowed.
 OVERFLOWS = ("not finite", "contains NaN", "contains infinity", "getting zero weights")
 
-Grid = list[dict[str, list[Any]]]
+Level = Literal["song", "segment"]
+Grid = list[dict[str, list[Value]]]
 
 # At the level of songs: the homework's own, and a linear model beside them.
-GRIDS: dict[str, dict[str, Grid]] = {
+GRIDS: dict[Level, dict[str, Grid]] = {
     "song": {
         "svm": [
             {
@@ -113,6 +117,8 @@ class Rows:
         (n_songs,) ``"artist/album"``: the groups of cross-validation.
     names : list of str
         The columns of X.
+    level : str
+        What a row is.
     """
 
     X: np.ndarray
@@ -120,6 +126,7 @@ class Rows:
     y: np.ndarray
     albums: np.ndarray
     names: list[str]
+    level: Level = "song"
 
     def of_songs(self, songs: np.ndarray) -> "Rows":
         """Keep some songs' rows; songs are numbered anew, in the order given by their number."""
@@ -136,12 +143,16 @@ class Rows:
     @property
     def families(self) -> np.ndarray:
         """(n_features,) the family that each column belongs to."""
-        return np.array([family_of(name) for name in self.names])
+        return np.array([features.family_of(name) for name in self.names])
 
-    def without(self, columns: np.ndarray) -> "Rows":
-        """Leave out columns: (n_features,) bool."""
-        names = [name for name, left_out in zip(self.names, columns, strict=True) if not left_out]
-        return replace(self, X=self.X[:, ~columns], names=names)
+
+def read_rows(folder: Path, split: str, segments: Segments | None = None) -> Rows:
+    """Read a split's features from Task 1's folder: songs, or segments."""
+    songs = features.read_features(folder, split)
+    if segments:
+        units = features.read_units(folder, split)
+        return cut_segments(*units, songs.y, songs.albums, segments)
+    return Rows(songs.X, np.arange(len(songs.y)), songs.y, songs.albums, songs.names)
 
 
 def cut_segments(
@@ -149,8 +160,7 @@ def cut_segments(
     unit_songs: np.ndarray,
     y: np.ndarray,
     albums: np.ndarray,
-    seconds: float,
-    covariance: bool,
+    segments: Segments,
 ) -> Rows:
     """Merge every song's units of about five seconds into segments.
 
@@ -162,38 +172,36 @@ def cut_segments(
         (n_units,) which song a unit is of, in order.
     y, albums : np.ndarray
         (n_songs,) each.
-    seconds : float
-        About how long a segment is; each song is shared out evenly.
-    covariance : bool
-        Whether the covariances of MFCCs are among the columns.
+    segments : Segments
+        About how long they are, each song being shared out evenly, and which columns they have.
     """
-    names = features.FEATURE_NAMES + (features.COVARIANCE_NAMES if covariance else [])
+    names = features.FEATURE_NAMES + (features.COVARIANCE_NAMES if segments.covariance else [])
     bounds = np.searchsorted(unit_songs, np.arange(len(y) + 1))
-    segments = []
+    parts = []
     for first, last in pairwise(bounds):
-        wanted = round((last - first) * features.UNIT_SECONDS / seconds)
+        wanted = round((last - first) * features.UNIT_SECONDS / segments.seconds)
         n_segments = min(max(1, wanted), last - first)
         merged = features.merge_units(units[first:last], n_segments)
-        segments.append(merged[:, : len(names)])
-    song = np.repeat(np.arange(len(y)), [len(part) for part in segments])
-    return Rows(np.concatenate(segments), song, y, albums, names)
+        parts.append(merged[:, : len(names)])
+    song = np.repeat(np.arange(len(y)), [len(part) for part in parts])
+    return Rows(np.concatenate(parts), song, y, albums, names, "segment")
 
 
-def make_transforms(level: str, name: str, X: np.ndarray) -> Pipeline:
-    """Make what stands before a model; it is fitted within each fold.
+def make_transforms(name: str, fit: Rows) -> Pipeline:
+    """Make the steps before a model, for the rows that they will be fitted on.
 
     Features that are constant over the training rows are dropped first: they cannot be scaled, nor
     is the F value defined by which the homework's models select 100 of them. The linear model
     takes all. Segments are many and songs' own recipe is slow on them, so that there the SVM and
-    k-NN work on whitened principal components. ``X`` are the rows that it will be fitted on.
+    k-NN work on whitened principal components.
     """
-    n_varying = int((np.ptp(X, axis=0) > 0).sum())
-    if level == "song" and name != "logistic_regression":
+    n_varying = int((np.ptp(fit.X, axis=0) > 0).sum())
+    if fit.level == "song" and name != "logistic_regression":
         selection = SelectKBest(f_classif, k=min(N_FEATURES, n_varying))
         return make_pipeline(VarianceThreshold(), RobustScaler(), selection)
     transforms = make_pipeline(VarianceThreshold(), StandardScaler())
     if name in ("svm", "knn"):
-        n_components = min(N_COMPONENTS, n_varying, len(X) - 1)
+        n_components = min(N_COMPONENTS, n_varying, len(fit.X) - 1)
         pca = PCA(n_components, whiten=True, svd_solver="covariance_eigh")
         transforms.steps.append(("pca", pca))
     return transforms
@@ -214,7 +222,7 @@ def make_classifier(name: str, seed: int) -> ClassifierMixin:
     return LogisticRegression(max_iter=2000)
 
 
-def split_folds(rows: Rows, cv: str, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def split_folds(rows: Rows, cv: Fold, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Split the training songs, stratified by artist; with ``cv="album"``, albums stay whole.
 
     Returns
@@ -223,7 +231,7 @@ def split_folds(rows: Rows, cv: str, seed: int) -> list[tuple[np.ndarray, np.nda
         Per fold the numbers of the songs to fit on and of those held out, ascending.
     """
     # Both want an artist with a song for every fold.
-    n_folds = min(N_FOLDS, int(np.unique(rows.y, return_counts=True)[1].max()))
+    n_folds = min(results.N_FOLDS, int(np.unique(rows.y, return_counts=True)[1].max()))
     if cv == "album":
         n_folds = min(n_folds, len(np.unique(rows.albums)))
     if n_folds < 2:
@@ -265,7 +273,7 @@ def _overflow_told() -> Iterator[None]:
         raise OutOfScaleError from None
 
 
-def count_unseen(rows: Rows, cv: str, seed: int) -> int:
+def count_unseen(rows: Rows, cv: Fold, seed: int) -> int:
     """Count the songs whose artist no training song of their fold is by.
 
     Raises
@@ -283,69 +291,22 @@ def count_unseen(rows: Rows, cv: str, seed: int) -> int:
     return unseen
 
 
-def row_scores(model: ClassifierMixin | Pipeline, X: np.ndarray) -> np.ndarray:
-    """Score rows: (n_rows, n_classes), the SVM's decision function or probabilities."""
-    classifier = model[-1] if isinstance(model, Pipeline) else model
-    if not isinstance(classifier, SVC):
-        return model.predict_proba(X)
-    if isinstance(model, Pipeline):
-        X = model[:-1].transform(X)
-    n_classes = len(classifier.classes_)
-    if n_classes == 2:  # scikit-learn gives the second one's score alone
-        scores = classifier.decision_function(X)
-        return np.stack([-scores, scores], axis=1)
-    # 2,000 artists are two million pairs, and a row has a number for each.
-    rows_at_a_time = max(1, MAX_PAIR_SCORES // (n_classes * (n_classes - 1) // 2))
-    of_pairs = copy(classifier).set_params(decision_function_shape="ovo")
-    return np.concatenate(
-        [
-            _sum_pairs(of_pairs.decision_function(rows), n_classes)
-            for rows in np.split(X, range(rows_at_a_time, len(X), rows_at_a_time))
-        ]
-    )
+def song_scores(model: ClassifierMixin | Pipeline, rows: Rows) -> np.ndarray:
+    """Score songs: (n_songs, n_classes), the SVM's decision function or probabilities.
 
-
-def _sum_pairs(of_pairs: np.ndarray, n_classes: int) -> np.ndarray:
-    """Sum up what an SVM says of each pair of classes: (n_rows, n_classes).
-
-    A class's score is the number of pairs that it wins, and between -1/3 and 1/3 how clearly: to
-    the last bit scikit-learn's own ``decision_function_shape="ovr"``, which goes through the pairs
-    one by one and takes ten times as long as the SVM itself for some hundreds of artists.
-
-    Parameters
-    ----------
-    of_pairs : np.ndarray
-        (n_rows, n_classes * (n_classes - 1) / 2): above 0 for the first class of (0, 1), (0, 2),
-        ..., (1, 2), ..., else for the second.
-    """
-    votes, sums = np.zeros((2, len(of_pairs), n_classes))
-    end = 0
-    for first in range(n_classes - 1):
-        start, end = end, end + n_classes - 1 - first
-        against = of_pairs[:, start:end]
-        # One after the other, as they are added there; np.sum would round otherwise.
-        sums[:, first] = np.cumsum(np.column_stack([sums[:, first], against]), axis=1)[:, -1]
-        sums[:, first + 1 :] -= against
-        lost = against < 0
-        votes[:, first] += (~lost).sum(axis=1)
-        votes[:, first + 1 :] += lost
-    return votes + sums / (3 * (np.abs(sums) + 1))
-
-
-def song_scores(model: Pipeline, rows: Rows) -> np.ndarray:
-    """Score songs: the mean over each song's rows, (n_songs, n_classes).
+    A song's score is the mean over its rows.
 
     Raises
     ------
     OutOfScaleError
         If there are scores that are not finite.
     """
+    is_svm = not hasattr(model, "predict_proba")
     with _overflow_told():
-        return _finite_mean(row_scores(model, rows.X), rows)
-
-
-def _finite_mean(of_rows: np.ndarray, rows: Rows) -> np.ndarray:
-    of_songs = mean_per_song(of_rows, rows.song, len(rows.y))
+        scores = (model.decision_function if is_svm else model.predict_proba)(rows.X)
+        if scores.ndim == 1:  # of two classes scikit-learn gives the second one's score alone
+            scores = np.stack([-scores, scores], axis=1)
+        of_songs = evaluation.mean_per_song(scores, rows.song, len(rows.y))
     if not np.isfinite(of_songs).all():
         raise OutOfScaleError
     return of_songs
@@ -356,157 +317,162 @@ def logits(name: str, scores: np.ndarray) -> np.ndarray:
     return scores if name == "svm" else np.log(scores + FLOOR)
 
 
-def fold_scores(
-    classifier: ClassifierMixin,
-    n_trees: Sequence[int],
-    fit: Rows,
-    held_out: Rows,
-    classes: np.ndarray,
-) -> list[np.ndarray]:
-    """Fit on a fold's training songs; score the held-out ones, (n_songs, n_classes).
-
-    For a random forest the list has scores for each number of trees: a forest's first trees are
-    the smaller forest of the same seed, so that only the largest is grown. An artist of whom the
-    training songs have none is ranked last.
-    """
-    classifier.fit(fit.X, fit.y[fit.song])
-    if n_trees:
-        of_rows, votes = [], 0
-        for n, tree in enumerate(classifier.estimators_, start=1):
-            votes = votes + tree.predict_proba(held_out.X)
-            if n in n_trees:
-                of_rows.append(votes / n)
-    else:
-        of_rows = [row_scores(classifier, held_out.X)]
-    known = np.searchsorted(classes, classifier.classes_)
-    results = []
-    for scores in of_rows:
-        of_songs = _finite_mean(scores, held_out)
-        lowest = of_songs.min(axis=1, keepdims=True) - UNKNOWN
-        result = np.repeat(lowest, len(classes), axis=1)
-        result[:, known] = of_songs
-        results.append(result)
-    return results
-
-
-def _fold_scores_if_any(*of_fold: Any) -> list[np.ndarray] | None:
-    try:
-        with _overflow_told():
-            return fold_scores(*of_fold)
-    except OutOfScaleError:  # which would end all workers
-        return None
-
-
-def search(
-    name: str,
-    level: str,
-    train: Rows,
-    grid: Grid,
-    *,
-    cv: str,
-    seed: int,
-    workers: int,
-    label: str | None,
-) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Cross-validate every point of a grid.
-
-    Parameters
-    ----------
-    name, level : str
-        Which model, at which level.
-    train : Rows
-        The training songs.
-    grid : Grid
-        Points to try.
-    cv : {"album", "song"}
-        What stays whole.
-    seed : int
-        Of the folds and of the forest.
-    workers : int
-        Number of processes.
-    label : str, optional
-        What the progress bar says; None for no bar.
-
-    Returns
-    -------
-    candidates : list of dict
-        ``params``, ``folds`` (top-1 of each), their ``mean`` and ``std``; best first. Those whose
-        numbers overflow are the last: they have zeros, and ``left_out`` says why.
-    held_out_scores : np.ndarray
-        (n_songs, n_classes) of the best candidate: each song scored by the model of the fold that
-        had not seen its album.
+def probabilities(name: str, model: Pipeline, rows: Rows, temperature: float) -> np.ndarray:
+    """Score songs with a fitted model: (n_songs, n_classes) calibrated probabilities.
 
     Raises
     ------
     OutOfScaleError
-        If the numbers of every candidate overflow.
+        See :func:`song_scores`.
     """
-    classes = np.unique(train.y)
-    folds = split_folds(train, cv, seed)
-    smallest = min(int(np.isin(train.song, fit).sum()) for fit, _ in folds)
-    points = []
-    for point in ParameterGrid(grid):
-        if "n_neighbors" in point:  # k-NN cannot look at more neighbours than a fold has rows
-            point["n_neighbors"] = min(point["n_neighbors"], smallest)
-        if point not in points:
-            points.append(point)
-    n_trees = sorted({point["n_estimators"] for point in points if "n_estimators" in point})
-    grown = [point for point in points if not n_trees or point["n_estimators"] == n_trees[-1]]
+    return evaluation.calibrated(logits(name, song_scores(model, rows)), temperature)
+
+
+# --- cross-validation --------------------------------------------------------------------------
+
+
+def search(
+    name: str, train: Rows, grid: Grid, settings: FitSettings, workers: int, label: str | None
+) -> tuple[list[Candidate], np.ndarray]:
+    """Cross-validate every point of a grid.
+
+    Parameters
+    ----------
+    name : str
+        Which model.
+    train : Rows
+        The training songs.
+    grid : list of dict
+        Parameters and the values to try.
+    settings : FitSettings
+        Says what stays whole in a fold, and the seed of folds and forests.
+    workers : int
+        Number of processes.
+    label : str or None
+        What the progress bar says; without one there is none.
+
+    Returns
+    -------
+    candidates : list of Candidate
+        Best first. Those whose numbers overflow are left out, and a note names them.
+    scores : np.ndarray
+        (n_songs, n_classes) of the best one: each song scored by the model of the fold that had not
+        seen its album.
+
+    Raises
+    ------
+    OutOfScaleError
+        If the numbers of all overflow.
+    """
+    classes, labels = np.unique(train.y, return_inverse=True)
+    folds = split_folds(train, settings.cv, settings.seed)
+    groups = _points(grid, min(int(np.isin(train.song, fit).sum()) for fit, _ in folds))
 
     def tasks() -> Iterator[Any]:
         # Only as fast as the workers take them, so that few folds are in memory at a time; and
         # scaling and selection are fitted once for all points.
         for fit, held_out in folds:
             fit_rows, held_out_rows = train.of_songs(fit), train.of_songs(held_out)
-            transforms = make_transforms(level, name, fit_rows.X)
+            transforms = make_transforms(name, fit_rows)
             with _expected_warnings():
                 transforms.fit(fit_rows.X, fit_rows.y[fit_rows.song])
-            fit_rows = replace(fit_rows, X=transforms.transform(fit_rows.X))
-            held_out_rows = replace(held_out_rows, X=transforms.transform(held_out_rows.X))
-            for point in grown:
-                classifier = make_classifier(name, seed).set_params(**point)
-                yield delayed(_fold_scores_if_any)(
-                    classifier, n_trees, fit_rows, held_out_rows, classes
-                )
+            of_fold = [
+                replace(rows, X=transforms.transform(rows.X)) for rows in (fit_rows, held_out_rows)
+            ]
+            for points in groups:
+                classifier = make_classifier(name, settings.seed)
+                yield delayed(fold_scores)(classifier, points, *of_fold, classes)
 
     with runtime.signals_held():
-        results = Parallel(n_jobs=workers, return_as="generator")(tasks())
+        fits = Parallel(n_jobs=workers, return_as="generator")(tasks())
     quiet = None if label else True  # None: where there is no terminal
-    bar = tqdm(results, label, len(grown) * len(folds), disable=quiet, unit="fit")
-    done = list(bar)  # in the tasks' order: folds, then points
-    candidates, left_out = [], []
-    for i, point in enumerate(grown):
-        of_point = done[i :: len(grown)]
-        if any(scores is None for scores in of_point):
-            zeros = {"mean": 0.0, "std": 0.0, "folds": [0.0] * len(folds)}
-            left_out.append({"params": point, **zeros, "left_out": str(OutOfScaleError())})
+    # In the tasks' order: folds, then groups.
+    done = list(tqdm(fits, label, len(groups) * len(folds), disable=quiet, unit="fit"))
+    found, left_out = [], []
+    for i, points in enumerate(groups):
+        of_group = done[i :: len(groups)]
+        if any(of_points is None for of_points in of_group):
+            left_out += points
             continue
-        for j in range(max(1, len(n_trees))):
-            of_folds = [scores[j] for scores in of_point]
+        for point, *of_folds in zip(points, *of_group, strict=True):
+            scores = np.empty((len(labels), len(classes)))
+            for (_, held_out), of_fold in zip(folds, of_folds, strict=True):
+                scores[held_out] = of_fold
             accuracies = [
-                evaluation.top_k_accuracy(scores, np.searchsorted(classes, train.y[held_out]), 1)
-                for (_, held_out), scores in zip(folds, of_folds, strict=True)
+                evaluation.top_k_accuracy(scores[held_out], labels[held_out], 1)
+                for _, held_out in folds
             ]
-            row = {
-                "params": {**point, "n_estimators": n_trees[j]} if n_trees else point,
-                "mean": float(np.mean(accuracies)),
-                "std": float(np.std(accuracies)),
-                "folds": accuracies,
-            }
-            candidates.append((row, of_folds))
-    if not candidates:
+            mean, std = float(np.mean(accuracies)), float(np.std(accuracies))
+            found.append((Candidate(params=point, mean=mean, std=std, folds=accuracies), scores))
+    if not found:
         raise OutOfScaleError
     if left_out:
-        listed = ", ".join(str(row["params"]) for row in left_out)
+        listed = ", ".join(map(str, left_out))
         warnings.warn(Note(f"{name}: left out {listed}: {OutOfScaleError()}"), stacklevel=2)
-    candidates.sort(key=lambda candidate: -candidate[0]["mean"])
-    held_out_scores = np.empty((len(train.y), len(classes)))
-    for (_, held_out), scores in zip(folds, candidates[0][1], strict=True):
-        held_out_scores[held_out] = scores
-    return [row for row, _ in candidates] + left_out, held_out_scores
+    found.sort(key=lambda one: -one[0].mean)
+    return [candidate for candidate, _ in found], found[0][1]
 
 
-def fit_model(name: str, level: str, train: Rows, params: dict[str, Any], seed: int) -> Pipeline:
+def one_point(params: Params) -> Grid:
+    """Return the grid that has this point alone."""
+    return [{key: [value] for key, value in params.items()}]
+
+
+def _points(grid: Grid, n_rows: int) -> list[list[Params]]:
+    """List a grid's points, in groups that differ in the number of trees alone."""
+
+    def without_trees(point: Params) -> Params:
+        return {**point, "n_estimators": None}
+
+    points: list[Params] = []
+    for point in ParameterGrid(grid):
+        if "n_neighbors" in point:  # k-NN cannot look at more neighbours than a fold has rows
+            point["n_neighbors"] = min(point["n_neighbors"], n_rows)
+        if point not in points:
+            points.append(point)
+    return [list(group) for _, group in groupby(points, without_trees)]
+
+
+def fold_scores(
+    classifier: ClassifierMixin,
+    points: list[Params],
+    fit: Rows,
+    held_out: Rows,
+    classes: np.ndarray,
+) -> list[np.ndarray] | None:
+    """Fit on a fold's training songs, and score those held out, with some points of a grid.
+
+    Points may differ in the number of trees alone: a forest's first trees are the smaller forest of
+    the same seed, so that only the largest is grown. An artist of whom the training songs have none
+    is ranked last.
+
+    Returns
+    -------
+    list of np.ndarray or None
+        (n_songs, n_classes) for each point; None if numbers overflow: an error would end all
+        workers.
+    """
+    largest = max(points, key=lambda point: int(point.get("n_estimators") or 0))
+    result = []
+    try:
+        with _overflow_told():
+            classifier.set_params(**largest).fit(fit.X, fit.y[fit.song])
+        known = np.searchsorted(classes, classifier.classes_)
+        for point in points:
+            fitted = copy(classifier)
+            if "n_estimators" in point:
+                fitted.estimators_ = classifier.estimators_[: point["n_estimators"]]
+            of_known = song_scores(fitted, held_out)
+            lowest = of_known.min(axis=1, keepdims=True) - UNKNOWN
+            scores = np.repeat(lowest, len(classes), axis=1)
+            scores[:, known] = of_known
+            result.append(scores)
+    except OutOfScaleError:
+        return None
+    return result
+
+
+def fit_model(name: str, train: Rows, params: Params, seed: int) -> Pipeline:
     """Fit a model on all training songs.
 
     Raises
@@ -514,81 +480,190 @@ def fit_model(name: str, level: str, train: Rows, params: dict[str, Any], seed: 
     OutOfScaleError
         If its numbers overflow.
     """
-    classifier = make_classifier(name, seed).set_params(**params)
-    transforms = make_transforms(level, name, train.X)
+    pipeline = make_pipeline(
+        *make_transforms(name, train), make_classifier(name, seed).set_params(**params)
+    )
     with _expected_warnings(), _overflow_told():
-        return make_pipeline(*transforms, classifier).fit(train.X, train.y[train.song])
+        return pipeline.fit(train.X, train.y[train.song])
 
 
-def family_of(feature_name: str) -> str:
-    """Say which family a column belongs to: the longest family name that its own begins with."""
-    families = [*features.FAMILIES, "tempo", "mfcc_cov"]
-    return max((name for name in families if feature_name.startswith(name)), key=len)
+# --- what a run keeps, so that a stopped one goes on ---------------------------------------------
 
 
-def ablate(
-    name: str,
-    level: str,
-    train: Rows,
-    params: dict[str, Any],
-    families: Sequence[str],
-    *,
-    cv: str,
-    seed: int,
-    workers: int,
-) -> Iterator[tuple[str, dict[str, float | None]]]:
-    """Cross-validate a model without each of some families of features, and with each alone.
+def choose_segments(prepared: Path, folder: Path, settings: FitSettings, workers: int) -> Segments:
+    """Choose the segments' length, and whether covariances help, by cross-validation.
 
-    Yields
+    Parameters
+    ----------
+    prepared : Path
+        Task 1's folder of features.
+    folder : Path
+        That of the models of segments: ``search_segments.json`` keeps what has been tried.
+    settings : FitSettings
+        What it depends on.
+    workers : int
+        Number of processes.
+    """
+    file = folder / "search_segments.json"
+    wanted = results.SegmentSearchSettings(
+        **asdict(settings),
+        seconds=list(SEGMENT_SECONDS),
+        covariance=list(COVARIANCE),
+        chooser=CHOOSER,
+        point={"C": CHOOSER_C},
+    )
+    candidates: list[Candidate] = []
+    if file.is_file():
+        before = results.read_record(file, results.SegmentSearch, MADE_BY)
+        results.check_same_settings(before.settings, wanted, file)
+        candidates = before.candidates
+    for seconds, covariance in product(SEGMENT_SECONDS, COVARIANCE):
+        segments = Segments(seconds=seconds, covariance=covariance)
+        if asdict(segments) in [candidate.params for candidate in candidates]:
+            continue
+        rows = read_rows(prepared, "train", segments)
+        grid: Grid = [{"C": [CHOOSER_C]}]
+        (found, *_), _ = search(CHOOSER, rows, grid, settings, workers, _described(segments))
+        candidates.append(msgspec.structs.replace(found, params=asdict(segments)))
+        record = results.SegmentSearch(settings=wanted, candidates=candidates)
+        results.write_record(file, record)
+    tried = [(msgspec.convert(one.params, Segments), one.mean) for one in candidates]
+    tried.sort(key=lambda one: -one[1])
+    for segments, mean in tried:
+        print(f"{_described(segments)}: {mean:.1%} in cross-validation")
+    return tried[0][0]
+
+
+def _described(segments: Segments) -> str:
+    return f"segments of {segments.seconds:g} s{' + covariance' if segments.covariance else ''}"
+
+
+class Fitted(NamedTuple):
+    """A model that has been searched and fitted."""
+
+    name: str
+    model: Pipeline  # fitted on all training songs
+    search: results.Search  # what was found
+    # (n_songs, n_classes) probabilities of the training songs, each scored unseen
+    held_out: np.ndarray
+
+    @property
+    def best(self) -> Candidate:
+        """What was chosen."""
+        return self.search.candidates[0]
+
+
+def search_and_fit(
+    name: str, train: Rows, folder: Path, settings: FitSettings, workers: int
+) -> Fitted:
+    """Search and fit one model, or read it if it is there with the same settings.
+
+    Parameters
+    ----------
+    name : str
+        Which model.
+    train : Rows
+        The training songs.
+    folder : Path
+        For ``<name>.skops``, ``held_out_<name>.npy``, and, when both are there,
+        ``search_<name>.json``.
+    settings : FitSettings
+        What an earlier run must agree with.
+    workers : int
+        Number of processes.
+
+    Raises
     ------
-    family : str
-        Its name.
-    worth : dict
-        ``n_features``, and top-1 ``without`` it and with it ``alone``; None where what
-        is left is the same in all training songs of a fold, or its numbers overflow, so that no
-        model can be fitted.
+    OutOfScaleError
+        If the model's numbers overflow.
     """
-    of_columns = train.families
-    grid = [{key: [value] for key, value in params.items()}]
-    kept = {"cv": cv, "seed": seed, "workers": workers, "label": None}
-    for family in tqdm(families, "ablation", disable=None, unit="family"):
-        inside = of_columns == family
-        means = {}
-        for label, columns in (("without", inside), ("alone", ~inside)):
-            rows = train.without(columns)
-            fitted_on = (rows.of_songs(fit).X for fit, _ in split_folds(rows, cv, seed))
-            means[label] = None
-            if all(X.size and np.ptp(X, axis=0).any() for X in fitted_on):
-                with suppress(OutOfScaleError):
-                    means[label] = search(name, level, rows, grid, **kept)[0][0]["mean"]
-        yield family, {"n_features": int(inside.sum()), **means}
+    search_file, held_out_file = folder / f"search_{name}.json", folder / f"held_out_{name}.npy"
+    model_file = folder / f"{name}.skops"
+    classes, labels = np.unique(train.y, return_inverse=True)
+    grid = GRIDS[train.level][name]
+    transforms = [str(step) for step in make_transforms(name, train).named_steps.values()]
+    wanted = results.SearchSettings(**asdict(settings), grid=grid, transforms=transforms)
+    if search_file.is_file():
+        record = results.read_record(search_file, results.Search, MADE_BY)
+        results.check_same_settings(record.settings, wanted, search_file)
+        held_out = files.read_array(held_out_file, MADE_BY)
+        fits = held_out.shape == (len(labels), len(classes)) and held_out.dtype == float
+        if not (fits and ((held_out >= 0) & (held_out <= 1)).all()):
+            raise UserError(f"{held_out_file} does not fit {search_file.name}: run {MADE_BY}")
+        model = read_sklearn(model_file, classes.tolist(), train.X.shape[1])
+        print(f"{name}: is there already, not searched again")
+        return Fitted(name, model, record, held_out)
+    started = time.monotonic()
+    candidates, scores = search(name, train, grid, settings, workers, f"search {name}")
+    best = candidates[0]
+    model = fit_model(name, train, best.params, settings.seed)
+    seconds = time.monotonic() - started
+    temperature = evaluation.fit_temperature(logits(name, scores), labels)
+    held_out = evaluation.calibrated(logits(name, scores), temperature)
+    # The same model under folds of the other kind: what an album gives away.
+    other: Fold = "song" if settings.cv == "album" else "album"
+    by_other = msgspec.structs.replace(settings, cv=other)
+    beside = None
+    with suppress(UserError):  # too few songs or albums for folds of that kind alone
+        point = one_point(best.params)
+        (beside, *_), _ = search(name, train, point, by_other, workers, f"{name}, folds by {other}")
+    record = results.Search(
+        settings=wanted,
+        seconds=round(seconds, 1),
+        candidates=candidates,
+        folds_by={settings.cv: best, other: beside},
+        temperature=temperature,
+    )
+    files.write_array(held_out_file, held_out)
+    files.write_sklearn(model_file, model)
+    results.write_record(search_file, record)
+    return Fitted(name, model, record, held_out)
 
 
-def permutation_importance(
-    model: Pipeline, rows: Rows, classes: np.ndarray, seed: int, repeats: int = 10
-) -> dict[str, dict[str, float]]:
-    """Measure how many points of top-1 are lost when a family of features is shuffled over rows.
+# --- fitted models on disk ---------------------------------------------------------------------
 
-    Whole families, because the statistics of one are correlated: shuffled alone, hardly any of
-    901 columns would be missed (Breiman 2001, for single columns).
+# What skops meets in our fitted pipelines beyond its own list. Fixed here: a file never says for
+# itself what may be trusted.
+TRUSTED_TYPES = [
+    "sklearn.feature_selection._univariate_selection.f_classif",
+    "sklearn.tree._tree.Tree",
+]
 
-    Returns
-    -------
-    dict of str to dict
-        By family: ``lost``, the mean over the repeats as a fraction of songs, and ``lost_std``.
+
+def read_sklearn(
+    path: Path, classes: list[str] | None = None, n_features: int | None = None
+) -> Pipeline:
+    """Read a fitted pipeline; a type outside :data:`TRUSTED_TYPES` is refused.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    classes : list of str, optional
+        The artists that it must know.
+    n_features : int, optional
+        How many features it must take; given with ``classes``.
+
+    Raises
+    ------
+    UserError
+        If it is missing, broken, of another type, or knows others.
     """
-    rng = np.random.default_rng(seed)
-    labels = np.searchsorted(classes, rows.y)
-    families = rows.families
-    whole = evaluation.top_k_accuracy(song_scores(model, rows), labels, 1)
-    result = {}
-    for family in dict.fromkeys(families):
-        lost = []
-        for _ in range(repeats):
-            X = rows.X.copy()
-            inside = families == family
-            X[:, inside] = X[rng.permutation(len(X))][:, inside]
-            shuffled = song_scores(model, replace(rows, X=X))
-            lost.append(whole - evaluation.top_k_accuracy(shuffled, labels, 1))
-        result[family] = {"lost": float(np.mean(lost)), "lost_std": float(np.std(lost))}
-    return result
+    import skops.io
+
+    files.check_is_file(path, "task1_train.py")
+    try:
+        model = skops.io.load(path, trusted=TRUSTED_TYPES)
+    except PermissionError as error:
+        raise files.unreadable(path, error) from None
+    except Exception as error:  # skops lets errors of zipfile, json and its own through
+        raise UserError(
+            f"{path} cannot be read ({files.first_line(error)}): run {MADE_BY}"
+        ) from None
+    if not isinstance(model, Pipeline):
+        raise UserError(f"{path} is no model of task1_train.py: run {MADE_BY}")
+    if classes is not None:
+        known = getattr(model, "classes_", np.empty(0)).tolist()
+        if known != classes or getattr(model, "n_features_in_", None) != n_features:
+            raise UserError(f"{path} is of other artists or features: run {MADE_BY}")
+    return model

@@ -1,14 +1,15 @@
 """The options that scripts share."""
 
 import argparse
-import dataclasses
 import os
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from artist20.results import N_FOLDS, RECIPES
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -210,8 +211,8 @@ def chosen_recipe(args: argparse.Namespace, recipes: dict[str, T]) -> T:
     """Return the recipe for --recipe, changed as the options of its attributes' names say."""
     recipe = recipes[args.recipe]
     given = {
-        field.name: getattr(args, field.name)
-        for field in dataclasses.fields(recipe)  # type: ignore[arg-type]
-        if getattr(args, field.name, None) is not None
+        name: getattr(args, name)
+        for name in recipe.__struct_fields__
+        if getattr(args, name, None) is not None
     }
-    return dataclasses.replace(recipe, **given)  # type: ignore[type-var]
+    return msgspec.structs.replace(recipe, **given)

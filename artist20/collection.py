@@ -13,18 +13,14 @@ import os
 import random
 import re
 import shutil
-import unicodedata
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TypeVar
-
-from tqdm import tqdm
 
 from artist20 import UserError, audio, printable, runtime
+from artist20.cache import map_songs
 from artist20.dataset import (
     NO_NAMES,
     SPLITS,
@@ -39,11 +35,10 @@ from artist20.dataset import (
     spelling_key,
     tidy,
 )
-from artist20.files import LOCK, only_writer, told_when_full, write_json
-
-T = TypeVar("T")
+from artist20.files import only_writer, told_when_full, write_json
 
 MOST_NAMED = 5  # of songs that are the same
+MAX_NAME = 255  # bytes of a file's name, on every usual file system
 
 # What stands behind an album's name on its discs and editions: "Wall (Disc 1)", "Wall_CD2", "Jazz
 # [Deluxe Edition]". Editions are in brackets: "Remastered" may be an album's name.
@@ -73,71 +68,51 @@ def main_album(name: str) -> str:
     return main_album(shorter) if shorter not in (*NO_NAMES, name) else name
 
 
-def _map_files(function: Callable[[Path], T], files: Sequence[Path], label: str) -> list[T]:
-    """Call a function with every file, in as many processes as there are cores."""
-    runtime.check_for_semaphores()
-    pool = ProcessPoolExecutor(initializer=runtime.start_worker)
-    try:
-        with runtime.signals_held():
-            results = pool.map(function, files, chunksize=8)
-        return list(tqdm(results, label, len(files), disable=None, leave=False))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-# --- check -------------------------------------------------------------------------------------
+def _album_key(artist: str, album: str) -> tuple[str, str]:
+    """Return what all discs and editions of an album share."""
+    return spelling_key(artist), spelling_key(main_album(tidy(album)))
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What decoding a file from beginning to end has shown.
-
-    Attributes
-    ----------
-    seconds : float
-        How much could be decoded.
-    sound : str
-        SHA-256 of what was decoded; empty if nothing could be, or it is silence.
-    problems, notes : list of str
-        What is wrong with it, and what is odd.
-    """
+    """What decoding a file from beginning to end has shown."""
 
     seconds: float
-    sound: str
-    problems: list[str]
-    notes: list[str]
+    sound: str  # SHA-256 of what was decoded; empty if that is silence
+    problems: list[str]  # what is wrong with it
+    notes: list[str]  # what is odd, but need not be wrong
 
 
 def examine(file: Path) -> Examined:
-    """Decode a file, and compare its length with the one that its header announces."""
+    """Decode a file, and compare its length with the one that its header announces.
+
+    Raises
+    ------
+    artist20.audio.AudioError
+        If it cannot be decoded.
+    """
     sound, n_samples = hashlib.sha256(), 0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", audio.AudioNote)
-        try:
-            for block in audio.read_blocks(file):
-                sound.update(block.tobytes())
-                n_samples += len(block)
-        except audio.AudioError as error:
-            return Examined(0.0, "", [error.reason], [])
-    said = [warning.message for warning in caught]
-    odd = [message for message in said if isinstance(message, audio.AudioNote)]
-    problems = [message.reason for message in odd if message.damaged]
-    notes = [message.reason for message in odd if not message.damaged]
+        for block in audio.read_blocks(file):
+            sound.update(block.tobytes())
+            n_samples += len(block)
+    odd = [note.message for note in caught if isinstance(note.message, audio.AudioNote)]
+    problems = [note.reason for note in odd if note.kind == "damaged"]
+    silences = [note.reason for note in odd if note.kind == "silent"]
+    notes = list(silences)
     seconds, announced = n_samples / audio.SAMPLE_RATE, audio.announced_seconds(file)
     if announced and abs(seconds - announced) > max(0.5, 0.01 * announced):
         notes.append(f"is {seconds:.1f} s long, {announced:.1f} s by its header or size")
-    silent = any(message.silent for message in odd)
-    return Examined(seconds, "" if silent else sound.hexdigest(), problems, notes)
+    return Examined(seconds, "" if silences else sound.hexdigest(), problems, notes)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What a data folder lists as one of its splits, or holds as its test songs."""
+def _examine_all(files: list[Path]) -> Iterable[Examined | audio.AudioError]:
+    workers = len(os.sched_getaffinity(0))
+    return map_songs(files, examine, workers=workers, label="decoding")
 
-    split: str
-    files: list[Path]
-    artists: set[str]
-    albums: set[tuple[str, str]]
+
+# --- check -------------------------------------------------------------------------------------
 
 
 def check(data_dir: Path) -> list[str]:
@@ -153,46 +128,48 @@ def check(data_dir: Path) -> list[str]:
     """
     problems: list[str] = []
     train, val = (_listed(data_dir, split, problems) for split in SPLITS)
-    problems += [f"val.json: train has no song of {a}" for a in sorted(val.artists - train.artists)]
-    problems += [f"{a}/{b} is in both splits" for a, b in sorted(train.albums & val.albums)]
+    in_train, in_val = ({(song.artist, song.album) for song in songs} for songs in (train, val))
+    known = {artist for artist, _ in in_train}
+    strangers = {artist for artist, _ in in_val if artist not in known}
+    problems += [f"val.json: train has no song of {artist}" for artist in sorted(strangers)]
     problems += [
-        f"{file.relative_to(data_dir)} is in both splits"
-        for file in sorted(set(train.files) & set(val.files))
+        f"{artist}/{album} is in both splits" for artist, album in sorted(in_train & in_val)
     ]
-    notes = _compare_names(train, val, problems)
-    parts = [train, val]
+    notes = _compare_names(in_train, in_val, problems)
+    parts = {"train": [song.file for song in train], "val": [song.file for song in val]}
     try:
-        parts.append(_Part("test", list(read_test(data_dir).values()), set(), set()))
+        parts["test"] = list(read_test(data_dir).values())
     except UserError as error:
         problems.append(str(error))
 
-    files = [file for part in parts for file in part.files if file.is_file()]
-    checked = dict(zip(files, _map_files(examine, files, "decoding"), strict=True))
-    for file, examined in checked.items():
+    files = list(dict.fromkeys(file for part in parts.values() for file in part if file.is_file()))
+    examined: dict[Path, Examined] = {}
+    for file, found in zip(files, _examine_all(files), strict=True):
         name = printable(file.relative_to(data_dir))
-        problems += [f"{name} {problem}" for problem in examined.problems]
-        notes += [f"{name} {note}" for note in examined.notes]
-    across, within = _same_recordings(data_dir, parts, checked)
+        if isinstance(found, audio.AudioError):
+            problems.append(f"{name} {found.reason}")
+            continue
+        examined[file] = found
+        problems += [f"{name} {problem}" for problem in found.problems]
+        notes += [f"{name} {note}" for note in found.notes]
+    across, within = _same_recordings(data_dir, parts, examined)
     # artist20's split is the published one: what it has in both is told, and cannot be mended.
-    if describe(data_dir)["name"] == "artist20":
-        notes += across
-    else:
-        problems += across
+    (notes if describe(data_dir).name == "artist20" else problems).extend(across)
     for note in (*notes, *within):
         print(f"note: {note}")
 
     print(f"{'split':6}{'artists':>9}{'albums':>8}{'songs':>7}{'hours':>8}")
-    for part in parts:
-        hours = sum(checked[file].seconds for file in part.files if file in checked) / 3600
-        known = [len(part.artists), len(part.albums)] if part.split != "test" else ["-", "-"]
-        print(f"{part.split:6}{known[0]:>9}{known[1]:>8}{len(part.files):7}{hours:8.2f}")
+    for part, of_part in parts.items():
+        albums = {file.parent for file in of_part}
+        counts = ["-", "-"] if part == "test" else [len({a.parent for a in albums}), len(albums)]
+        hours = sum(examined[file].seconds for file in of_part if file in examined) / 3600
+        print(f"{part:6}{counts[0]:>9}{counts[1]:>8}{len(of_part):7}{hours:8.2f}")
     return problems
 
 
-def _listed(data_dir: Path, split: str, problems: list[str]) -> _Part:
+def _listed(data_dir: Path, split: str, problems: list[str]) -> list[Song]:
     """Read a split list, and add what is wrong with its entries to ``problems``."""
     songs: dict[Path, Song] = {}
-    missing = []
     for path in read_list(data_dir, split):
         try:
             song = parse_song(data_dir, path)
@@ -202,43 +179,32 @@ def _listed(data_dir: Path, split: str, problems: list[str]) -> _Part:
         if song.file in songs:
             problems.append(f"{split}.json: {path!r} is listed twice")
         elif not song.file.is_file():
-            missing.append(song)
+            problems.append(f"{split}.json: {path!r} is missing")
         songs[song.file] = song
-    there = {_nfc(file) for file in (data_dir / "train_val").rglob("*")} if missing else set()
-    for song in missing:
-        normalised = ", but for its Unicode form: rename it" if _nfc(song.file) in there else ""
-        problems.append(f"{split}.json: {song.path!r} is missing{normalised}")
-    return _Part(
-        split,
-        list(songs),
-        {song.artist for song in songs.values()},
-        {(song.artist, song.album) for song in songs.values()},
-    )
+    return list(songs.values())
 
 
-def _nfc(file: Path) -> str:
-    return unicodedata.normalize("NFC", str(file))
-
-
-def _compare_names(train: _Part, val: _Part, problems: list[str]) -> list[str]:
+def _compare_names(
+    in_train: set[tuple[str, str]], in_val: set[tuple[str, str]], problems: list[str]
+) -> list[str]:
     """Add artists of two spellings and divided albums to ``problems``; return notes."""
     spellings = defaultdict(set)
-    for artist in train.artists | val.artists:
+    for artist, _ in in_train | in_val:
         spellings[spelling_key(artist)].add(artist)
     for names in spellings.values():
         if len(names) > 1:
             problems.append(f"{_quoted(names)} are spellings of one artist: use one of them")
     notes = []
-    of_val = defaultdict(list)
-    for artist, album in val.albums:
-        of_val[spelling_key(artist), spelling_key(main_album(album))].append(album)
-    for artist, album in sorted(train.albums):
-        for other in of_val[spelling_key(artist), spelling_key(main_album(album))]:
+    others = defaultdict(list)
+    for artist, album in sorted(in_val - in_train):
+        others[_album_key(artist, album)].append(album)
+    for artist, album in sorted(in_train):
+        for other in others[_album_key(artist, album)]:
             line = f"{artist}: {album!r} in train and {other!r} in val are"
-            if spelling_key(DISC.sub("", album)) != spelling_key(DISC.sub("", other)):
-                notes.append(f"{line} editions of one album")
-            elif album != other:
+            if spelling_key(DISC.sub("", album)) == spelling_key(DISC.sub("", other)):
                 problems.append(f"{line} one album")
+            else:
+                notes.append(f"{line} editions of one album")
     return notes
 
 
@@ -247,23 +213,22 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 def _same_recordings(
-    data_dir: Path, parts: Sequence[_Part], checked: dict[Path, Examined]
+    data_dir: Path, parts: dict[str, list[Path]], examined: dict[Path, Examined]
 ) -> tuple[list[str], list[str]]:
     """List the songs that sound the same, in a line each: those in several parts, those in one."""
     same: dict[str, dict[Path, str]] = defaultdict(dict)
-    for part in parts:
-        for file in part.files:
-            if file in checked and checked[file].sound:
-                same[checked[file].sound].setdefault(file, part.split)
+    for part, files in parts.items():
+        for file in files:
+            if file in examined and examined[file].sound:
+                same[examined[file].sound].setdefault(file, part)
     across, within = [], []
     for group in same.values():
-        names = [f"{printable(file.relative_to(data_dir))}" for file in group]
+        names = [printable(file.relative_to(data_dir)) for file in group]
         if len(group) > MOST_NAMED:
             names[MOST_NAMED:] = [f"{len(group) - MOST_NAMED} more"]
         line = f"{', '.join(names[:-1])} and {names[-1]} are the same recording"
-        splits = list(dict.fromkeys(group.values()))
-        if len(splits) > 1:
-            across.append(f"{line}, in {' and '.join(splits)}")
+        if len(set(group.values())) > 1:
+            across.append(f"{line}, in {' and '.join(dict.fromkeys(group.values()))}")
         elif len(group) > 1:
             within.append(line)
     return across, within
@@ -288,18 +253,8 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
     The songs are hard-linked into ``output`` where the file system allows it, else copied, so that
     the data folder stands by itself and the music is never touched. Discs and editions become one
     album. Of an ``artist/song`` tree every song is an album. Artists with fewer than two albums are
-    left out by name; a test album is set aside from artists with three or more.
-
-    Parameters
-    ----------
-    music_dir : Path
-        The tree; its top folders are the artists.
-    output : Path
-        The data folder to make; it must not exist.
-    seed : int
-        Decides which albums go where.
-    with_test : bool
-        Whether to set test songs aside, in ``test/`` and ``answers.json``.
+    left out by name. ``with_test`` sets an album aside from artists with three or more, in
+    ``test/`` and ``answers.json``.
 
     Raises
     ------
@@ -316,9 +271,8 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
     _refuse_one_artist(found, music_dir)
     # Of a song that also lies among various artists', that copy is the one to leave out.
     found.sort(key=lambda song: bool(NO_ARTIST.fullmatch(song.artist)))
-    found = _without_copies(found)
     tree: dict[str, dict[str, list[_Found]]] = defaultdict(lambda: defaultdict(list))
-    for song in _join_spellings(found):
+    for song in _join_spellings(_without_copies(found)):
         tree[song.artist][song.album].append(song)
 
     songs: dict[str, list[_Found]] = {"train": [], "val": [], "test": []}
@@ -351,24 +305,24 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
 
 
 def _place(file: Path, music_dir: Path) -> _Found | None:
-    """Find out what a song is to be called; say so if it lies where no song should."""
+    """Find out what a song is to be called; print if it lies where no song should."""
     parts = file.relative_to(music_dir).parts
-    if any("\\" in part or not is_utf8(part) for part in parts):
-        print(f"left out {printable(file)}: there is a backslash in its path, or what is no UTF-8")
-        return None
+    reason = "it lies not in artist/album/"
     match parts:
+        case _ if not all(map(is_utf8, parts)):
+            reason = "its path is no UTF-8"
         case artist, name:
             return _Found(file, artist, file.stem, name)
         case artist, album, name:
             return _Found(file, artist, album, name)
         case artist, album, disc, name if DISC_FOLDER.match(disc):
             return _Found(file, artist, album, f"{disc} - {name}")
-    print(f"left out {printable(file)}: it lies not in artist/album/")
+    print(f"left out {printable(file)}: {reason}")
     return None
 
 
 def _refuse_one_artist(found: Sequence[_Found], music_dir: Path) -> None:
-    """Refuse a folder of one artist's albums; say what becomes of songs without an album."""
+    """Refuse a folder of one artist's albums; print what becomes of songs without an album."""
     if not found:
         raise UserError(f"{music_dir} is to hold folders of artists, with albums in them")
     loose = [song for song in found if song.file.parent.parent == music_dir]
@@ -389,44 +343,27 @@ def _refuse_one_artist(found: Sequence[_Found], music_dir: Path) -> None:
         )
 
 
-def _beginning(file: Path) -> str | audio.AudioError:
-    """Hash what the first block of a file sounds like, or return what is wrong with it."""
-    try:
-        return hashlib.sha256(next(audio.read_blocks(file)).tobytes()).hexdigest()
-    except audio.AudioError as error:
-        return error
-
-
-def _without_copies(found: Sequence[_Found]) -> list[_Found]:
+def _without_copies(found: Sequence[_Found]) -> Iterable[_Found]:
     """Leave out songs that cannot be decoded, and those that sound like one before them."""
-    alike = defaultdict(list)
-    beginnings = _map_files(_beginning, [song.file for song in found], "reading")
-    for song, beginning in zip(found, beginnings, strict=True):
-        if isinstance(beginning, audio.AudioError):
-            print(f"left out {printable(song.file)}: {beginning.reason}")
-        else:
-            alike[beginning].append(song)
-    suspects = [song for group in alike.values() if len(group) > 1 for song in group]
-    whole = _map_files(examine, [song.file for song in suspects], "comparing")
     first: dict[str, _Found] = {}
-    copies = set()
-    for song, examined in zip(suspects, whole, strict=True):
-        original = first.setdefault(examined.sound or str(song.file), song)
-        if original is not song:
-            copies.add(song)
-            of = printable(original.file)
+    examined = _examine_all([song.file for song in found])
+    for song, of_song in zip(found, examined, strict=True):
+        if isinstance(of_song, audio.AudioError):
+            print(f"left out {printable(song.file)}: {of_song.reason}")
+        elif (one := first.setdefault(of_song.sound or str(song.file), song)) is not song:
+            of = printable(one.file)
             print(f"left out {printable(song.file)}: the same recording as {of}")
-    decoded = {song for group in alike.values() for song in group}
-    return [song for song in found if song in decoded - copies]
+    return first.values()
 
 
-def _join_spellings(found: Sequence[_Found]) -> list[_Found]:
+def _join_spellings(found: Iterable[_Found]) -> list[_Found]:
     """Give every artist and album one spelling, and an album's discs and editions its name."""
+    found = list(found)
     artists: dict[str, Counter[str]] = defaultdict(Counter)
     albums: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for song in found:
         artists[spelling_key(song.artist)][song.artist] += 1
-        albums[_album_key(song)][song.album] += 1
+        albums[_album_key(song.artist, song.album)][song.album] += 1
     chosen = {key: tidy(_commonest(spellings)) for key, spellings in artists.items()}
     for key, spellings in artists.items():
         if len(spellings) > 1:
@@ -434,14 +371,12 @@ def _join_spellings(found: Sequence[_Found]) -> list[_Found]:
     for (key, _), spellings in albums.items():
         if len(spellings) > 1:
             whole = main_album(tidy(_commonest(spellings)))
-            artist = printable(chosen[key])
-            print(f"{artist}: {_quoted(spellings)} are kept together: {whole!r}")
+            print(f"{printable(chosen[key])}: {_quoted(spellings)} are kept together: {whole!r}")
 
     joined, taken = [], set()
     for song in found:
-        artist = chosen[spelling_key(song.artist)]
-        album, name = tidy(song.album), tidy(song.name)
-        spellings = albums[_album_key(song)]
+        artist, album, name = chosen[spelling_key(song.artist)], tidy(song.album), tidy(song.name)
+        spellings = albums[_album_key(song.artist, song.album)]
         if len(spellings) > 1:
             behind = album.removeprefix(main_album(album)).strip(" _-,:()[]")
             name = f"{behind} - {name}" if behind else name
@@ -449,13 +384,12 @@ def _join_spellings(found: Sequence[_Found]) -> list[_Found]:
         stem, suffix, number = PurePath(name).stem, PurePath(name).suffix, 2
         while (artist, album, spelling_key(name)) in taken:  # a folder may not tell case
             name, number = f"{stem} ({number}){suffix}", number + 1
+        if len(os.fsencode(name)) > MAX_NAME:
+            print(f"left out {printable(song.file)}: its name, with the disc's, is too long")
+            continue
         taken.add((artist, album, spelling_key(name)))
         joined.append(_Found(song.file, artist, album, name))
     return joined
-
-
-def _album_key(song: _Found) -> tuple[str, str]:
-    return spelling_key(song.artist), spelling_key(main_album(tidy(song.album)))
 
 
 def _commonest(spellings: Counter[str]) -> str:
@@ -467,28 +401,25 @@ def _write_data_folder(output: Path, songs: dict[str, list[_Found]], seed: int) 
     # Made beside its final place and moved there whole: an interrupted run leaves no half data set.
     partial = output.with_name(f".{output.name}.partial")
     with only_writer(partial):
-        for left in partial.iterdir():  # of an interrupted run
-            if left.is_dir():
-                shutil.rmtree(left)
-            elif left.name != LOCK:
-                left.unlink()
+        made = partial / output.name
+        shutil.rmtree(made, ignore_errors=True)  # of an interrupted run
+        ordered = {
+            part: sorted(of_part, key=lambda song: (song.artist, song.album, song.name))
+            for part, of_part in songs.items()
+        }
         for part in SPLITS:
-            paths = []
-            for song in sorted(songs[part], key=lambda song: (song.artist, song.album, song.name)):
-                path = f"./train_val/{song.artist}/{song.album}/{song.name}"
-                _link(song.file, partial / path)
-                paths.append(path)
-            write_json(partial / f"{part}.json", paths)
-        if songs["test"]:
-            order = sorted(songs["test"], key=lambda song: (song.artist, song.album, song.name))
-            random.Random(seed).shuffle(order)
-            for number, song in enumerate(order, start=1):
-                _link(song.file, partial / "test" / f"{number:03}{song.file.suffix.lower()}")
-            write_json(partial / "answers.json", [song.artist for song in order])
-        if output.exists():  # of a run that ended meanwhile
-            raise UserError(f"{output} exists: name a new folder with --output")
-        partial.rename(output)
-        (output / LOCK).unlink()
+            paths = [f"./train_val/{s.artist}/{s.album}/{s.name}" for s in ordered[part]]
+            for song, path in zip(ordered[part], paths, strict=True):
+                _link(song.file, made / path)
+            write_json(made / f"{part}.json", paths)
+        test = ordered["test"]
+        random.Random(seed).shuffle(test)
+        for number, song in enumerate(test, start=1):
+            _link(song.file, made / "test" / f"{number:03}{song.file.suffix.lower()}")
+        if test:
+            write_json(made / "answers.json", [song.artist for song in test])
+        made.rename(output)
+        shutil.rmtree(partial)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -500,8 +431,8 @@ def _link(source: Path, target: Path) -> None:
             shutil.copyfile(source, target)
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m artist20.collection",
         description="Check a data folder, or make one by album.",
@@ -518,12 +449,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     splitter.add_argument("--output", type=Path, required=True, help="data folder to make")
     splitter.add_argument("--seed", type=int, default=0, help="decides which albums go where")
     splitter.add_argument("--test", action="store_true", help="set test songs and answers aside")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
 
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    args = parse_args(argv)
     if args.command == "split":
         split(args.music_dir, args.output, args.seed, args.test)
         return 0

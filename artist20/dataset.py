@@ -15,14 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from artist20 import Note, UserError, audio, printable
 from artist20.files import parse_json, sha256_file
-from artist20.results import N_FOLDS
+from artist20.results import N_FOLDS, Dataset, Record, SongRecord
 
 SPLITS = ("train", "val")
 NO_NAMES = ("", ".", "..")  # of folders: " .. ", tidied, would lead out of the data folder
@@ -56,9 +55,10 @@ class Song:
     album: str
     file: Path
 
-    def record(self) -> dict[str, str]:
-        """Return what other files say of the song: its path, artist and album."""
-        return {"path": self.path, "artist": self.artist, "album": self.album}
+    @property
+    def record(self) -> SongRecord:
+        """What other files say of the song."""
+        return SongRecord(path=self.path, artist=self.artist, album=self.album)
 
 
 def parse_song(data_dir: Path, path: str) -> Song:
@@ -73,24 +73,16 @@ def parse_song(data_dir: Path, path: str) -> Song:
     parts = PurePosixPath(path).parts
     if ".." in parts or path.startswith("/"):
         raise UserError(f"{path!r} leaves the data folder")
-    if "\\" in path:
-        raise UserError(f"{path!r} has a backslash in it: '/' is what separates folders")
-    if not is_utf8(path):
-        raise UserError(f"{path!r} is no UTF-8: rename the file")
     if len(parts) != 4 or parts[0] != "train_val":
         raise UserError(f"{path!r} has not the form './train_val/<artist>/<album>/<song>'")
     file = data_dir / path
-    try:
-        leaves = file.exists() and not file.resolve().is_relative_to(data_dir.resolve())
-    except OSError as error:
-        raise UserError(f"{path!r}: {error.strerror}") from None
-    if leaves:
+    if file.exists() and not file.resolve().is_relative_to(data_dir.resolve()):
         raise UserError(f"{path!r} is a link that leaves the data folder")
     return Song(path, parts[-3], parts[-2], file)
 
 
 def is_utf8(name: str) -> bool:
-    """Tell whether a file's name can stand in a list: others have bytes that no text has."""
+    """Return whether a file's name can stand in a list: some have bytes that no text has."""
     return name == name.encode(errors="ignore").decode()
 
 
@@ -108,15 +100,15 @@ def tidy(name: str) -> str:
 def find_files(folder: Path) -> list[Path]:
     """List what lies below a folder, sorted, but for hidden and :data:`SERVICE_FOLDERS`.
 
-    Links are followed, each folder is entered once. Of one that may not be read a note is given.
+    Links are followed, and each folder is entered once. One that may not be read is noted.
     """
 
-    def say(error: OSError) -> None:
+    def note(error: OSError) -> None:
         warnings.warn(Note(f"left out {printable(error.filename)}: {error.strerror}"), stacklevel=1)
 
     files: list[Path] = []
     entered: set[str] = set()
-    for here, folders, names in os.walk(folder, onerror=say, followlinks=True):
+    for here, folders, names in os.walk(folder, onerror=note, followlinks=True):
         real = os.path.realpath(here)
         if real in entered:
             folders.clear()
@@ -128,7 +120,7 @@ def find_files(folder: Path) -> list[Path]:
 
 
 def is_service(name: str) -> bool:
-    """Tell whether a file or folder is another program's own: ``._001.mp3``, a recycle bin.
+    """Return whether a file or folder is another program's own: ``._001.mp3``, a recycle bin.
 
     ``...And Justice for All`` and ``.38 Special`` are not.
     """
@@ -139,11 +131,10 @@ def read_list(data_dir: Path, split: str) -> list[str]:
     """Read ``train.json`` or ``val.json`` as it stands: a list of paths."""
     list_file = data_dir / f"{split}.json"
     try:
-        paths = parse_json(list_file.read_text(encoding="utf-8-sig"))
+        paths = parse_json(list_file.read_text(encoding="utf-8-sig"), list[str])
     except (FileNotFoundError, NotADirectoryError):
-        if any(
-            file.suffix.lower() in audio.SUFFIXES for file in islice(data_dir.glob("*/*/*"), 100)
-        ):
+        some = islice(data_dir.glob("*/*/*"), 100)
+        if any(file.suffix.lower() in audio.SUFFIXES for file in some):
             raise UserError(
                 f"{list_file} is missing, but {data_dir} holds music: run 'python -m "
                 f"artist20.collection split {data_dir} --output data/mine' first"
@@ -153,11 +144,7 @@ def read_list(data_dir: Path, split: str) -> list[str]:
             "train.json, val.json and test/ with --data-dir"
         ) from None
     except ValueError as error:
-        raise UserError(f"{list_file} is no valid JSON: {error}") from None
-    except MemoryError:
-        raise UserError(f"{list_file} does not fit into memory") from None
-    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise UserError(f"{list_file} is no JSON list of paths")
+        raise UserError(f"{list_file} is no JSON list of paths ({error})") from None
     if not paths:
         raise UserError(f"{list_file} lists no songs")
     return paths
@@ -170,10 +157,6 @@ def read_split(
 
     Parameters
     ----------
-    data_dir : Path
-        The data folder.
-    split : {"train", "val"}
-        Which list.
     limit : int, optional
         Keep this many songs only, see :func:`first_songs`.
     left_out : container of str
@@ -185,22 +168,21 @@ def read_split(
         If the list is missing or malformed, or a song is missing or listed twice. All missing
         songs are counted, before any work begins.
     """
-    songs = []
-    for path in read_list(data_dir, split):
-        try:
-            songs.append(parse_song(data_dir, path))
-        except UserError as error:
-            raise UserError(f"{data_dir / split}.json: {error}") from None
+    list_file, paths = data_dir / f"{split}.json", read_list(data_dir, split)
+    try:
+        songs = [parse_song(data_dir, path) for path in paths]
+    except UserError as error:
+        raise UserError(f"{list_file}: {error}") from None
     times = Counter(song.file for song in songs)  # a path may be spelled in several ways
     twice = [song.path for song in songs if times[song.file] > 1]
     if twice:
-        raise UserError(f"{data_dir / split}.json lists {twice[-1]!r} more than once")
+        raise UserError(f"{list_file} lists {twice[-1]!r} more than once")
     if limit is not None:
         songs = first_songs(songs, limit)
     missing = [song for song in songs if not song.file.is_file()]
     if missing:
         raise UserError(
-            f"{data_dir / split}.json: {len(missing)} of {len(songs)} songs are missing, the first "
+            f"{list_file}: {len(missing)} of {len(songs)} songs are missing, the first "
             f"is {printable(missing[0].file)}; 'python -m artist20.collection check {data_dir}' "
             "names them all"
         )
@@ -212,16 +194,14 @@ def first_songs(songs: Sequence[Song], limit: int) -> list[Song]:
 
     Split lists are sorted by artist, so that their plain beginning would be one artist alone.
     """
-    rank_in_album: Counter[tuple[str, str]] = Counter()
-    album_rank: dict[str, dict[str, int]] = defaultdict(dict)
-    keys = {}
+    albums: dict[str, dict[str, int]] = defaultdict(dict)  # by artist and album, songs so far
+    turns = {}
     for song in songs:
-        albums = album_rank[song.artist]
-        albums.setdefault(song.album, len(albums))
-        keys[song.path] = (rank_in_album[song.artist, song.album], albums[song.album], song.artist)
-        rank_in_album[song.artist, song.album] += 1
-    kept = {song.path for song in sorted(songs, key=lambda song: keys[song.path])[:limit]}
-    return [song for song in songs if song.path in kept]
+        of_artist = albums[song.artist]
+        number = of_artist[song.album] = of_artist.get(song.album, 0) + 1
+        turns[song] = number, list(of_artist).index(song.album), song.artist
+    kept = set(sorted(songs, key=turns.__getitem__)[:limit])
+    return [song for song in songs if song in kept]
 
 
 def read_train_val(
@@ -259,7 +239,7 @@ def album_folds(
     artists, albums : np.ndarray
         (n_songs,) names; songs of one album have the same.
     n_folds : int
-        How many. Fewer come back where there are too few albums to give every one some.
+        How many. Fewer come back where one would be empty.
     seed : int
         Shuffles the albums.
 
@@ -267,6 +247,11 @@ def album_folds(
     -------
     list of np.ndarray
         Numbers of each fold's songs, ascending.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer albums than folds, or no artist has as many songs.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -296,26 +281,25 @@ def read_to_fit(
         return train, val, class_names(train)
     songs = read_split(data_dir, "train", limit, left_out)
     artists = np.array([song.artist for song in songs])
-    albums = np.array([f"{song.artist}/{song.album}" for song in songs])
-    most = np.unique(artists, return_counts=True)[1].max()
-    if min(len(np.unique(albums)), most) >= N_FOLDS:
+    albums = np.array([song.record.group for song in songs])
+    try:
         folds = album_folds(artists, albums, N_FOLDS, seed=0)
-        if len(folds) == N_FOLDS:
-            held_out = set(folds[fold - 1].tolist())
-            train = [song for i, song in enumerate(songs) if i not in held_out]
-            return train, [songs[i] for i in sorted(held_out)], class_names(songs)
-    raise UserError(f"{data_dir} has too few training albums or songs for {N_FOLDS} folds")
+    except ValueError:
+        folds = []
+    if len(folds) < N_FOLDS:
+        raise UserError(f"{data_dir} has too few training albums or songs for {N_FOLDS} folds")
+    held_out = [songs[i] for i in folds[fold - 1]]
+    left = set(songs).difference(held_out)
+    return [song for song in songs if song in left], held_out, class_names(songs)
 
 
-def twins(songs: Sequence[Song], directory: Path) -> list[Song]:
+def alternate_versions(
+    songs: Sequence[Song], directory: Path, option: str = "--also-train-on"
+) -> list[Song]:
     """Find other versions of songs, such as their vocals, in a tree that mirrors the data folder's.
 
-    Parameters
-    ----------
-    songs : sequence of Song
-        The songs.
-    directory : Path
-        Holds ``train_val/<artist>/<album>/<song>`` of the same names.
+    ``directory`` holds ``train_val/<artist>/<album>/<song>`` of the same names; ``option`` is the
+    one that named it.
 
     Raises
     ------
@@ -323,11 +307,11 @@ def twins(songs: Sequence[Song], directory: Path) -> list[Song]:
         If some have none.
     """
     found = [replace(song, file=directory / song.path) for song in songs]
-    missing = [twin.file for twin in found if not twin.file.is_file()]
+    missing = [song.file for song in found if not song.file.is_file()]
     if missing:
         raise UserError(
-            f"--also-train-on {directory}: {len(missing)} of {len(songs)} training songs are not "
-            f"there, the first is {missing[0]}"
+            f"{option} {directory}: {len(missing)} of {len(songs)} songs are missing, the first "
+            f"is {printable(missing[0])}"
         )
     return found
 
@@ -344,17 +328,9 @@ def class_indices(songs: Sequence[Song], classes: Sequence[str]) -> np.ndarray:
 
 
 def songs_among(found: Sequence[Path], where: Path | str) -> list[Path]:
-    """Keep the songs among what a folder holds; a note says what else there is.
-
-    Parameters
-    ----------
-    found : sequence of Path
-        Files and folders.
-    where : Path or str
-        What they were found in, for the note.
-    """
-    is_song = [audio.is_song(path) for path in found]
-    others = [path for path, song in zip(found, is_song, strict=True) if not song]
+    """Keep the songs among files and folders found ``where``, and print what else there is."""
+    songs = [path for path in found if audio.is_song(path)]
+    others = sorted(set(found).difference(songs))
     if others:
         kinds = Counter(
             "folder" if path.is_dir() else path.suffix.lower() or "without suffix"
@@ -363,7 +339,7 @@ def songs_among(found: Sequence[Path], where: Path | str) -> list[Path]:
         counted = ", ".join(f"{n} {printable(kind)}" for kind, n in kinds.most_common())
         first = printable(others[0].name)
         print(f"note: no audio, left out of {printable(where)}: {counted}; the first is {first}")
-    return [path for path, song in zip(found, is_song, strict=True) if song]
+    return songs
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -405,37 +381,33 @@ def read_test(data_dir: Path) -> dict[str, Path]:
     return songs
 
 
-def describe(data_dir: Path) -> dict[str, object]:
-    """Say which data set this is: its name, and whether its songs are synthesised.
+class Marker(Record):
+    """``dataset.json`` in a data folder: what the data set is called, and whether it is made up."""
+
+    name: str
+    synthesised: bool
+
+
+def describe(data_dir: Path) -> Marker:
+    """Read which data set this is.
 
     A file ``dataset.json`` in the folder says so itself; artist20 is known by its split lists;
     anything else goes by its folder's name.
     """
-    marker = data_dir / "dataset.json"
-    if marker.is_file():
+    file = data_dir / "dataset.json"
+    if file.is_file():
         try:
-            value = parse_json(marker.read_text(encoding="utf-8"))
-            return {"name": str(value["name"]), "synthesised": bool(value["synthesised"])}
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{marker} does not say 'name' and 'synthesised'") from None
+            return parse_json(file.read_bytes(), Marker)
+        except ValueError as error:
+            raise UserError(f"{file} does not say 'name' and 'synthesised' ({error})") from None
     paths = sorted(path for split in SPLITS for path in read_list(data_dir, split))
-    digest = hashlib.sha256("\n".join(paths).encode(errors="surrogatepass")).hexdigest()
+    digest = hashlib.sha256("\n".join(paths).encode()).hexdigest()
     name = data_dir.resolve().name
     if digest == ARTIST20_LISTS:
         name = "artist20"
     elif name == "artist20":  # part of it, or another split: not to stand beside its figures
         name = "artist20, other lists"
-    return {"name": name, "synthesised": False}
-
-
-def label(described: Mapping[str, object]) -> str:
-    """Name a data set for titles; synthesised songs are said to be."""
-    return f"{described['name']}{' (synthesised songs)' if described['synthesised'] else ''}"
-
-
-def is_artist20(data: Mapping[str, Any]) -> bool:
-    """Say whether a :func:`summary` is of artist20 itself and whole, not of a stand-in for it."""
-    return data["name"] == "artist20" and not data["synthesised"] and data["limit"] is None
+    return Marker(name=name, synthesised=False)
 
 
 def content_keys(songs: Sequence[Song]) -> list[str]:
@@ -460,56 +432,40 @@ def content_key(file: Path) -> str:
 def find_unreadable(
     songs: Sequence[Song], keys: Sequence[str], reasons: Mapping[str, str], skip: bool
 ) -> dict[str, str]:
-    """Say which songs cannot be decoded, once all have been tried.
+    """Return by path what is wrong with the songs that cannot be decoded, once all have been tried.
 
     Parameters
     ----------
-    songs : sequence of Song
-        The songs.
     keys : sequence of str
-        Their :func:`content_keys`.
+        The songs' :func:`content_keys`.
     reasons : mapping of str to str
-        By key what is wrong with them, as :func:`artist20.store.stored_rows` found it.
+        By key what is wrong with them, as decoding found it.
     skip : bool
         Whether they may be left out.
-
-    Returns
-    -------
-    dict of str to str
-        By path what is wrong with each of the songs to leave out.
 
     Raises
     ------
     UserError
         If there are any that may not be left out: it names them all.
     """
-    lines = {
-        song.path: (f"{printable(song.file)} {reasons[key]}", reasons[key])
-        for song, key in zip(songs, keys, strict=True)
-        if key in reasons
-    }
+    bad = {song: reasons[key] for song, key in zip(songs, keys, strict=True) if key in reasons}
+    lines = [f"{printable(song.file)} {reason}" for song, reason in bad.items()]
     if lines and not skip:
         raise UserError(
             f"{len(lines)} of {len(songs)} songs cannot be read; mend them, take them off the "
-            "lists, or leave them out with --skip-unreadable:\n"
-            + "\n".join(line for line, _ in lines.values())
+            "lists, or leave them out with --skip-unreadable:\n" + "\n".join(lines)
         )
-    for line, _ in lines.values():
+    for line in lines:
         print(f"left out: {line}")
     if lines:
         print(f"{len(lines)} of {len(songs)} songs are left out: they cannot be read")
-    return {path: reason for path, (_, reason) in lines.items()}
+    return {song.path: reason for song, reason in bad.items()}
 
 
 def fingerprint(songs: Sequence[Song], keys: Sequence[str]) -> str:
     """Hash (SHA-256) the songs' paths and contents: equal for equal data, on any machine."""
     lines = sorted(f"{song.path}\t{key}" for song, key in zip(songs, keys, strict=True))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def identity(data: Mapping[str, object]) -> str:
-    """Name the songs of a :func:`summary` in a line that other songs do not share."""
-    return f"{data['name']}, {data['train']} + {data['val']} songs, {data['fingerprint'][:16]}"
 
 
 def summary(
@@ -519,28 +475,20 @@ def summary(
     keys: Sequence[str],
     limit: int | None,
     left_out: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Return what metrics files say of the data: name, fingerprint, sizes, what was left out.
+) -> Dataset:
+    """Describe the songs used: name, fingerprint, sizes, what was left out.
 
-    Parameters
-    ----------
-    data_dir : Path
-        The data folder.
-    train, val : sequence of Song
-        The songs used.
-    keys : sequence of str
-        :func:`content_keys` of the training songs, then of the validation songs.
-    limit : int or None
-        The script's --limit.
-    left_out : mapping of str to str, optional
-        What :func:`find_unreadable` returned.
+    ``keys`` are the :func:`content_keys` of the training songs, then of the validation songs;
+    ``left_out`` is what :func:`find_unreadable` returned.
     """
-    return {
-        **describe(data_dir),
-        "fingerprint": fingerprint([*train, *val], keys),
-        "artists": len(class_names(train)),
-        "train": len(train),
-        "val": len(val),
-        "limit": limit,
-        "unreadable": dict(left_out or {}),
-    }
+    marker = describe(data_dir)
+    return Dataset(
+        name=marker.name,
+        synthesised=marker.synthesised,
+        fingerprint=fingerprint([*train, *val], keys),
+        artists=len(class_names(train)),
+        train=len(train),
+        val=len(val),
+        limit=limit,
+        unreadable=dict(left_out or {}),
+    )

@@ -133,19 +133,9 @@ def total(value: Tensor) -> Tensor:
 
 
 def score_divided(n_songs: int, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Score songs, each in one of the processes.
+    """Score songs, each in one of the processes: (n_songs, n_classes), in every process.
 
-    Parameters
-    ----------
-    n_songs : int
-        How many.
-    score : callable
-        Numbers of songs -> their scores (len(songs), n_classes).
-
-    Returns
-    -------
-    np.ndarray
-        (n_songs, n_classes), in every process.
+    ``score`` takes numbers of songs and returns their scores, (len(songs), n_classes).
     """
     mine = np.arange(rank(), n_songs, world_size())
     parts = gather((mine, score(mine)) if len(mine) else None)
@@ -183,6 +173,11 @@ def synchronize_batch_norm(model: nn.Module) -> nn.Module:
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation over all processes' shares, for CPUs: torch's own is for GPUs alone."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (batch, channels, height, width) by the statistics of all processes."""

@@ -18,31 +18,32 @@ earlier run wrote is replaced.
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+import msgspec
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
-from artist20 import (
-    UserError,
-    classical,
-    cli,
-    comparison,
-    dataset,
-    evaluation,
-    files,
-    inference,
-    results,
-    runtime,
+from artist20 import UserError, cli, dataset, evaluation, files, inference, results, runtime
+from artist20.results import (
+    EnsembleMetrics,
+    EnsembleSettings,
+    NetworkMetrics,
+    Predictions,
+    Run,
+    TestScores,
+    read_record,
+    write_record,
 )
-from artist20.classical import Rows
-from artist20.results import Predictions, TestScores
 
 FLOOR = 1e-6  # probabilities are at least this: a member's sure mistake is not the ensemble's
 RIDGE = 1e-3  # nats per squared distance from equal weights; makes weights of equal members equal
+
+Split = Literal["cv", "val"]
 
 
 @dataclass(frozen=True)
@@ -53,40 +54,44 @@ class Member:
     ----------
     name, own_name : str
         What tables call it, and what its own files call it.
-    folder : Path
-        Where these are.
-    train, score_test : str
-        The commands that train it and that score the test songs with it.
-    metrics : dict
-        The folder's ``metrics.json``.
+    run : Run
+        The stage that made it, and the folder's ``metrics.json``.
     held_out, val : Predictions
         Of the training songs, each scored unseen, and of the validation songs.
     """
 
     name: str
     own_name: str
-    folder: Path
-    train: str
-    score_test: str
-    metrics: dict[str, Any]
+    run: Run
     held_out: Predictions
     val: Predictions
 
     @property
-    def is_chosen(self) -> bool:
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.run.stage.folder
+
+    @property
+    def selected(self) -> bool:
         """Whether ``best.pt`` was chosen on the validation songs."""
-        return comparison.is_chosen(self.metrics)
+        return isinstance(self.run.metrics, NetworkMetrics) and self.run.metrics.selected
 
     @property
     def val_name(self) -> str:
         """What ``val`` calls the scores that are used: the last epoch's if another was chosen."""
-        return f"{self.own_name}_last" if self.is_chosen else self.own_name
+        return f"{self.own_name}_last" if self.selected else self.own_name
+
+    @property
+    def scores(self) -> dict[Split, np.ndarray]:
+        """By split its (n_songs, n_classes) probabilities."""
+        cv, val = self.held_out.scores[self.own_name], self.val.scores[self.val_name]
+        return {"cv": cv, "val": val}
 
 
 # --- weights -----------------------------------------------------------------------------------
 
 
-def log_probabilities(scores: list[np.ndarray]) -> np.ndarray:
+def log_probabilities(scores: Sequence[np.ndarray]) -> np.ndarray:
     """Stack members' probabilities, and take logarithms: (n_members, n_songs, n_classes)."""
     return np.log(np.maximum(np.stack(scores), FLOOR))
 
@@ -153,7 +158,7 @@ def cross_validate(
 
 
 def read_members(results_dir: Path, wanted: list[str] | None) -> list[Member]:
-    """Read the models that can take part, and say which cannot.
+    """Read the models that can take part, and print which cannot.
 
     Parameters
     ----------
@@ -167,35 +172,32 @@ def read_members(results_dir: Path, wanted: list[str] | None) -> list[Member]:
     UserError
         If fewer than two can, or one that is wanted cannot, or they do not belong together.
     """
-    score_test = {folder: command for folder, _, command in results.model_folders(results_dir)}
-    runs = list(comparison.find_runs(results_dir))
-    trained = [name for *_, metrics in runs for name in comparison.names_of(metrics)]
+    runs = results.find_runs(results_dir)
+    trained = [name for run in runs for name in run.metrics.names]
     for name in wanted or []:
         if name not in trained:
             raise UserError(f"--members {name}: {results_dir} has {', '.join(trained) or 'none'}")
-    members = []
-    n_left_out = 0
-    for folder, script, metrics in runs:
-        names = comparison.names_of(metrics)
-        taken = [name for name in names if not wanted or name in wanted]
-        reason = _why_not(folder, script, metrics)
+    members, left_out = [], 0
+    for run in runs:
+        taken = [name for name in run.metrics.names if not wanted or name in wanted]
+        reason = _why_not(run)
         if reason and wanted and taken:
             raise UserError(f"--members {taken[0]}: {reason}")
         if reason:
             print(f"left out: {', '.join(taken)} ({reason})")
-            n_left_out += len(taken)
+            left_out += len(taken)
         elif taken:
             held_out, val = (
-                results.read_predictions(folder / f"{split}_predictions.json", script)
-                for split in ("cv", "val")
+                read_record(run.stage.folder / file, Predictions, run.stage.train)
+                for file in ("cv_predictions.json", "val_predictions.json")
             )
-            common = (folder, script, score_test[folder], metrics, held_out, val)
-            members += [Member(name, names[name], *common) for name in taken]
-    if n_left_out:
-        print(f"{len(members)} models take part, {n_left_out} are left out")
+            names = run.metrics.names
+            members += [Member(name, names[name], run, held_out, val) for name in taken]
+    if left_out:
+        print(f"{len(members)} models take part, {left_out} are left out")
     if len(members) < 2:
-        names = ", ".join(member.name for member in members) or "none"
-        raise UserError(f"an ensemble takes two members at least; {results_dir} gives {names}")
+        found = ", ".join(member.name for member in members) or "none"
+        raise UserError(f"an ensemble takes two members at least; {results_dir} gives {found}")
     for member in members:
         _check_files(member)
         _check_folds(member)
@@ -203,37 +205,38 @@ def read_members(results_dir: Path, wanted: list[str] | None) -> list[Member]:
     return members
 
 
-def _why_not(folder: Path, script: str, metrics: dict[str, Any]) -> str | None:
-    """Say why a run's models cannot take part, if they cannot."""
-    if not comparison.has_folds_by_album(metrics):
+def _why_not(run: Run) -> str | None:
+    """Return why a run's models cannot take part, if they cannot."""
+    folder, train = run.stage.folder, run.stage.train
+    if not run.metrics.folds_by_album:
         return "its cross-validation split albums: run task1_train.py --cv album"
     if not (folder / "cv_predictions.json").is_file():
-        by_itself = "models" in metrics or (folder / "candidates.json").is_file()
-        folds = "" if by_itself else " --fold 1, and 2 to 5"
-        return f"no {folder.name}/cv_predictions.json: run {script}{folds}"
+        of_network = isinstance(run.metrics, NetworkMetrics)
+        by_fold = of_network and not (folder / "candidates.json").is_file()
+        folds = " --fold 1, and 2 to 5" if by_fold else ""
+        return f"no {folder.name}/cv_predictions.json: run {train}{folds}"
     if not (folder / "val_predictions.json").is_file():
-        return f"no {folder.name}/val_predictions.json: run {script} --overwrite"
+        return f"no {folder.name}/val_predictions.json: run {train} --overwrite"
     return None
 
 
 def _check_files(member: Member) -> None:
     """Refuse files that are not of the run that the folder's metrics are of."""
-    for split, predictions, name in (
-        ("train", member.held_out, member.own_name),
-        ("val", member.val, member.val_name),
+    data, again = member.run.metrics.dataset, f"run {member.run.stage.train} --overwrite"
+    for file, n_songs, predictions, name in (
+        ("cv_predictions.json", data.train, member.held_out, member.own_name),
+        ("val_predictions.json", data.val, member.val, member.val_name),
     ):
-        n_songs = member.metrics["dataset"][split]
         if len(predictions.songs) != n_songs or name not in predictions.scores:
-            file = "cv_predictions.json" if split == "train" else "val_predictions.json"
             raise UserError(
                 f"{member.folder / file} is not of the run in metrics.json "
                 f"({len(predictions.songs)} songs of {n_songs}; scores of "
-                f"{', '.join(predictions.scores)}): run {member.train} --overwrite"
+                f"{', '.join(predictions.scores)}): {again}"
             )
     if member.held_out.classes != member.val.classes:
         raise UserError(
             f"cv_predictions.json and val_predictions.json in {member.folder} know different "
-            f"artists: run {member.train} --overwrite"
+            f"artists: {again}"
         )
 
 
@@ -242,49 +245,47 @@ def _check_folds(member: Member) -> None:
 
     That can be known while the folds' own folders are there.
     """
-    folds_dir = member.folder
-    candidates = member.folder / "candidates.json"
-    if candidates.is_file():  # the folds are those of the classifier that they chose
-        folds_dir /= results.read_record(candidates, member.train, {"chosen": str})["chosen"]
+    if not isinstance(member.run.metrics, NetworkMetrics):
+        return
+    train, folds_dir = member.run.stage.train, member.folder
+    choice = folds_dir / "candidates.json"
+    if choice.is_file():  # the folds are those of the classifier that they chose
+        folds_dir /= read_record(choice, results.ClassifierChoice, train).chosen
+    of_all = member.run.metrics.settings
     for file in sorted(folds_dir.glob("fold-*/metrics.json")):
-        of_fold, of_all = (
-            {
-                **{key: value for key, value in settings.items() if key not in ("fold", "dataset")},
-                # A hash over the songs added to those trained on, of which folds have fewer.
-                "also_train_on": bool(settings.get("also_train_on")),
-            }
-            for settings in (
-                results.read_metrics(file, member.train)["settings"],
-                member.metrics["settings"],
-            )
+        of_fold = read_record(file, NetworkMetrics, train).settings
+        # The fingerprint is over the songs trained on, of which folds have fewer.
+        same_versions = bool(of_fold.also_train_on) == bool(of_all.also_train_on)
+        other = msgspec.structs.replace(
+            of_fold,
+            fold=of_all.fold,
+            dataset=of_all.dataset,
+            also_train_on=of_all.also_train_on if same_versions else of_fold.also_train_on,
         )
-        differences = [
-            f"{key} {of_all.get(key)!r}, in the fold {of_fold.get(key)!r}"
-            for key in sorted(of_fold.keys() | of_all.keys())
-            if of_fold.get(key) != of_all.get(key)
-        ]
-        if differences:
+        found = results.differences(of_all, other)
+        if found:
             raise UserError(
                 f"{member.folder}: {file.parent.name} is of a run with other settings "
-                f"({'; '.join(differences)}): run {member.train} --overwrite with the same "
-                "options, with and without --fold"
+                f"({'; '.join(found)}): run {train} --overwrite with the same options, with and "
+                "without --fold"
             )
 
 
 def _check_alike(first: Member, other: Member) -> None:
     """Refuse members of different songs or artists."""
-    data = [dataset.identity(member.metrics["dataset"]) for member in (first, other)]
-    if first.metrics["dataset"]["fingerprint"] != other.metrics["dataset"]["fingerprint"]:
+    data = [member.run.metrics.dataset for member in (first, other)]
+    if data[0].fingerprint != data[1].fingerprint:
+        identities = "; ".join(of.identity for of in data)
         raise UserError(
-            f"{first.name} and {other.name} are of different songs ({'; '.join(data)}): train them "
-            "on the same --data-dir and --limit, or name others with --members"
+            f"{first.name} and {other.name} are of different songs ({identities}): train them on "
+            "the same --data-dir and --limit, or name others with --members"
         )
     same_songs = first.held_out.songs == other.held_out.songs and first.val.songs == other.val.songs
     if not same_songs or first.val.classes != other.val.classes:
         what = "songs" if not same_songs else "artists"
         raise UserError(
             f"the predictions of {first.name} and {other.name} list different {what}: run "
-            f"{first.train} and {other.train} again"
+            f"{first.run.stage.train} and {other.run.stage.train} again"
         )
 
 
@@ -292,7 +293,7 @@ def _check_alike(first: Member, other: Member) -> None:
 
 
 def score_test(members: list[Member], weights: np.ndarray) -> TestScores | str:
-    """Score the test songs, or say what has to be run first.
+    """Score the test songs, or return what has to be run first.
 
     Members without weight need not have scored them. A song that one member could not read is a
     guess of the ensemble's, too.
@@ -300,13 +301,13 @@ def score_test(members: list[Member], weights: np.ndarray) -> TestScores | str:
     used = [member for member, weight in zip(members, weights, strict=True) if weight > 0]
     if not used:
         return "no member is better than guessing"
-    found = []
+    found: list[TestScores] = []
     for member in used:
         checkpoint, output, command = _test_files(member)
         file = inference.scores_file(output)
         if not file.is_file():
             return f"{file} is missing: run {command}"
-        test = results.read_test_scores(file, command)
+        test = read_record(file, TestScores, command)
         made_of = files.sha256_file(checkpoint) if checkpoint.is_file() else None
         if test.checkpoints.get(member.own_name) != [made_of]:
             return f"{file} is not of the {checkpoint.name} that is there: run {command}"
@@ -317,164 +318,135 @@ def score_test(members: list[Member], weights: np.ndarray) -> TestScores | str:
                 f"with the same --data-dir and --leave-out-unreadable: {command}"
             )
         found.append(test)
-    pairs = list(zip((member.own_name for member in used), found, strict=True))
-    pooled = pool(
-        log_probabilities([test.scores[name] for name, test in pairs]), weights[weights > 0]
-    )
+    pairs = [(member.own_name, test) for member, test in zip(used, found, strict=True)]
+    log_p = log_probabilities([test.scores[name] for name, test in pairs])
     return TestScores(
-        found[0].classes,
-        found[0].songs,
-        {"ensemble": [file for name, test in pairs for file in test.checkpoints[name]]},
-        {"ensemble": pooled},
-        {key: reason for _, test in reversed(pairs) for key, reason in test.guessed.items()},
+        classes=found[0].classes,
+        songs=found[0].songs,
+        checkpoints={"ensemble": [of for name, test in pairs for of in test.checkpoints[name]]},
+        guessed={key: reason for test in reversed(found) for key, reason in test.guessed.items()},
+        scores={"ensemble": pool(log_p, weights[weights > 0])},
     )
 
 
 def _test_files(member: Member) -> tuple[Path, Path, str]:
     """Name the checkpoint that a member is, its predictions file, and the command for both."""
-    output = member.folder / "test_predictions.json"
-    if "models" in member.metrics:
-        return member.folder / f"{member.own_name}.skops", output, member.score_test
-    if not member.is_chosen:
-        return member.folder / "best.pt", output, member.score_test
-    checkpoint, output = member.folder / "last.pt", member.folder / "test_last_predictions.json"
-    command = f"{member.score_test} --checkpoint {checkpoint} --output {output}"
-    return checkpoint, output, command
+    folder, command = member.folder, member.run.stage.score_test
+    if member.selected:
+        checkpoint, output = folder / "last.pt", folder / "test_last_predictions.json"
+        return checkpoint, output, f"{command} --checkpoint {checkpoint} --output {output}"
+    of_network = isinstance(member.run.metrics, NetworkMetrics)
+    checkpoint = folder / ("best.pt" if of_network else f"{member.own_name}.skops")
+    return checkpoint, folder / "test_predictions.json", command
 
 
 # --- the command -------------------------------------------------------------------------------
 
 
-def figures_of(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return top-1, top-3 and log loss."""
-    return {
-        "top1": evaluation.top_k_accuracy(scores, labels, 1),
-        "top3": evaluation.top_k_accuracy(scores, labels, 3),
-        "log_loss": evaluation.log_loss(scores, labels),
-    }
-
-
-def combine(args: argparse.Namespace, members: list[Member]) -> tuple[dict[str, Any], int]:
-    """Fit the weights, score all songs, and write everything.
-
-    Returns
-    -------
-    metrics : dict
-        What ``metrics.json`` holds.
-    n_guessed : int
-        How many test songs members could not read.
-    """
+def combine(
+    args: argparse.Namespace, members: list[Member]
+) -> tuple[EnsembleMetrics, TestScores | str]:
+    """Fit the weights, score all songs, and write everything; see :func:`score_test`."""
     started = time.monotonic()
-    folder = results.ensemble_dir(args.results_dir)
-    held_out, val = members[0].held_out, members[0].val
-    scores = {
-        "cv": {member.name: member.held_out.scores[member.own_name] for member in members},
-        "val": {member.name: member.val.scores[member.val_name] for member in members},
-    }
-    labels = {"cv": held_out.labels, "val": val.labels}
-    albums = {"cv": held_out.albums, "val": val.albums}
+    splits: dict[Split, Predictions] = {"cv": members[0].held_out, "val": members[0].val}
+    labels = {split: songs.labels for split, songs in splits.items()}
     log_p = {
-        split: log_probabilities(list(of_split.values())) for split, of_split in scores.items()
+        split: log_probabilities([member.scores[split] for member in members]) for split in splits
     }
-    songs = np.arange(len(held_out.songs))
-    artists = np.array([song["artist"] for song in held_out.songs])
-    rows = Rows(np.empty((len(songs), 0)), songs, artists, albums["cv"], [])
-    folds = classical.split_folds(rows, "album", args.seed)
     weights = fit_weights(log_p["cv"], labels["cv"])
+    folds = _split_folds(splits["cv"], args.seed)
     pooled = {
         "cv": cross_validate(log_p["cv"], labels["cv"], folds),
         "val": pool(log_p["val"], weights),
     }
-
     reached = {
-        name: {split: figures_of(scores[split][name], labels[split]) for split in labels}
-        for name in scores["cv"]
+        member.name: results.Member(
+            title=member.run.metrics.title(member.own_name),
+            weight=float(weight),
+            cv=evaluation.quality(member.scores["cv"], labels["cv"]),
+            val=evaluation.quality(member.scores["val"], labels["val"]),
+        )
+        for member, weight in zip(members, weights, strict=True)
     }
-
-    def quality(name: str) -> tuple[float, float, float]:
-        of_cv = reached[name]["cv"]
-        return of_cv["top1"], of_cv["top3"], -of_cv["log_loss"]
-
-    best = max(reached, key=quality)
-    against_best = {}
-    for split in labels:
-        pair = (pooled[split], scores[split][best])
-        hits = (evaluation.hits(of_model, labels[split], 1) for of_model in pair)
-        against_best[split] = evaluation.compare(*hits, albums[split])
-    metrics = {
-        "model": "ensemble",
-        **figures_of(pooled["val"], labels["val"]),
-        "calibration_error": evaluation.calibration_error(pooled["val"], labels["val"]),
-        "selected_on": "nothing",
-        "cv": figures_of(pooled["cv"], labels["cv"]),
-        "members": {
-            member.name: {
-                "title": comparison.title(member.own_name, member.metrics),
-                "weight": float(weight),
-                **reached[member.name],
-            }
-            for member, weight in zip(members, weights, strict=True)
+    best = max(members, key=lambda member: _rank(reached[member.name].cv))
+    quality = evaluation.quality(pooled["val"], labels["val"])
+    metrics = EnsembleMetrics(
+        top1=quality.top1,
+        top3=quality.top3,
+        log_loss=quality.log_loss,
+        calibration_error=evaluation.calibration_error(pooled["val"], labels["val"]),
+        cv=evaluation.quality(pooled["cv"], labels["cv"]),
+        members=reached,
+        best_member_in_cv=best.name,
+        against_best_member={
+            split: evaluation.compare(
+                evaluation.hits(pooled[split], labels[split], 1),
+                evaluation.hits(best.scores[split], labels[split], 1),
+                songs.albums,
+            )
+            for split, songs in splits.items()
         },
-        "best_member_in_cv": best,
-        "against_best_member": against_best,
-        "untrained_backbone": any(
-            member.metrics.get("backbone") == "untrained backbone" and weight > 0
-            for member, weight in zip(members, weights, strict=True)
+        untrained=any(
+            member.run.metrics.untrained and reached[member.name].weight > 0 for member in members
         ),
-        "files": {
+        files={
             file.relative_to(args.results_dir).as_posix(): files.sha256_file(file)
             for member in members
-            for file in (member.folder / f"{split}_predictions.json" for split in labels)
+            for file in (member.folder / f"{split}_predictions.json" for split in splits)
         },
-        "settings": {"floor": FLOOR, "ridge": RIDGE, "folds": len(folds), "seed": args.seed},
-        **runtime.provenance(args, members[0].metrics["dataset"], "CPU", started),
-    }
+        settings=EnsembleSettings(floor=FLOOR, ridge=RIDGE, folds=len(folds), seed=args.seed),
+        dataset=members[0].run.metrics.dataset,
+        provenance=runtime.provenance(args, "CPU", started),
+    )
     test = score_test(members, weights)
+    folder = results.ensemble_dir(args.results_dir)
     with files.only_writer(folder):
         # Until all is of these weights.
         for name in ("metrics.json", "test_predictions.json", "test_scores.json"):
             (folder / name).unlink(missing_ok=True)
-        for split, predictions in (("cv", held_out), ("val", val)):
-            combined = Predictions(
-                predictions.classes, predictions.songs, {"ensemble": pooled[split]}
-            )
-            results.write_predictions(folder / f"{split}_predictions.json", combined)
+        for split, songs in splits.items():
+            combined = msgspec.structs.replace(songs, scores={"ensemble": pooled[split]})
+            write_record(folder / f"{split}_predictions.json", combined)
         if isinstance(test, TestScores):
-            results.write_test_scores(folder / "test_scores.json", test)
+            write_record(folder / "test_scores.json", test)
             ranked = inference.rank(test.classes, list(test.songs), test.scores["ensemble"])
             results.write_test_predictions(folder / "test_predictions.json", ranked)
-        files.write_json(folder / "metrics.json", metrics)
-    if isinstance(test, str):
-        print(f"no test_predictions.json: {test}")
-        return metrics, 0
-    for key, reason in test.guessed.items():
-        print(f"guessed: {key} {reason}")
-    if test.guessed:
-        print(inference.guesses_line(len(test.guessed), len(test.songs)))
-    return metrics, len(test.guessed)
+        write_record(folder / "metrics.json", metrics)
+    return metrics, test
 
 
-def print_metrics(metrics: dict[str, Any]) -> None:
+def _split_folds(songs: Predictions, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Split songs so that albums stay whole: of each fold, the others and those held out."""
+    artists = np.array([song.artist for song in songs.songs])
+    most = int(np.unique(artists, return_counts=True)[1].max())  # of one artist: one for every fold
+    n_folds = min(results.N_FOLDS, most, len(np.unique(songs.albums)))
+    held_out = dataset.album_folds(artists, songs.albums, n_folds, seed)
+    return [(np.setdiff1d(np.arange(len(artists)), fold), fold) for fold in held_out]
+
+
+def _rank(quality: results.Quality) -> tuple[float, float, float]:
+    return quality.top1, quality.top3, -quality.log_loss
+
+
+def print_metrics(metrics: EnsembleMetrics) -> None:
     """Print weights and figures of members and ensemble, and how it compares with the best."""
-    members = metrics["members"]
-    width = max(len(row["title"]) for row in members.values())
+    members = metrics.members
+    rows = [(of.title, f"{of.weight:.3f}", of.cv, of.val) for of in members.values()]
+    rows.append((metrics.title("ensemble"), "", metrics.cv, metrics))
+    width = max(len(title) for title, *_ in rows)
     print(f"{'':{width}}{'weight':>8}{'CV top-1':>10}{'top-3':>8}{'log loss':>10}{'val top-1':>11}")
-    ensemble = {"title": "Ensemble", "cv": metrics["cv"], "val": metrics}
-    for row in (*members.values(), ensemble):
-        weight = f"{row['weight']:.3f}" if "weight" in row else ""
-        cv = row["cv"]
+    for title, weight, cv, val in rows:
         print(
-            f"{row['title']:{width}}{weight:>8}{cv['top1']:10.1%}{cv['top3']:8.1%}"
-            f"{cv['log_loss']:10.3f}{row['val']['top1']:11.1%}"
+            f"{title:{width}}{weight:>8}{cv.top1:10.1%}{cv.top3:8.1%}{cv.log_loss:10.3f}"
+            f"{val.top1:11.1%}"
         )
-    print(f"against its best member in CV, {members[metrics['best_member_in_cv']]['title']}:")
-    for split, songs in (("cv", "training songs held out"), ("val", "validation songs")):
-        result = metrics["against_best_member"][split]
-        low, high = (100 * end for end in result["interval"])
-        verdict = evaluation.verdict(result["p"], result["interval"])
+    print(f"against its best member in CV, {members[metrics.best_member_in_cv].title}:")
+    titles = {"cv": "training songs held out", "val": "validation songs"}
+    for split, pair in metrics.against_best_member.items():
+        low, high = pair.interval
         print(
-            f"  {songs}: {100 * result['difference']:+.1f} points ({low:+.1f} to {high:+.1f}), "
-            f"p {comparison.p_text(result['p'])}: {verdict}"
+            f"  {titles[split]}: {100 * pair.difference:+.1f} points ({100 * low:+.1f} to "
+            f"{100 * high:+.1f}), p {pair.p:.2g}: {evaluation.verdict(pair.p, pair.interval)}"
         )
 
 
@@ -495,8 +467,16 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Combine the models; return the exit status: 1 if test songs could not be read."""
     args = parse_args()
-    members = read_members(args.results_dir, args.members)
-    metrics, n_guessed = combine(args, members)
+    metrics, test = combine(args, read_members(args.results_dir, args.members))
+    n_guessed = 0
+    if isinstance(test, str):
+        print(f"no test_predictions.json: {test}")
+    else:
+        n_guessed = len(test.guessed)
+        for key, reason in test.guessed.items():
+            print(f"guessed: {key} {reason}")
+        if n_guessed:
+            print(inference.guesses_line(n_guessed, len(test.songs)))
     print_metrics(metrics)
     print(f"wrote {results.ensemble_dir(args.results_dir)}; next: python -m artist20.comparison")
     return 1 if n_guessed else 0

@@ -4,14 +4,16 @@ Pure NumPy and SciPy.
 """
 
 from itertools import combinations
-from typing import Any
 
+import msgspec
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.optimize import minimize_scalar
 from scipy.spatial.distance import squareform
 from scipy.special import softmax
 from scipy.stats import binomtest
+
+from artist20.results import Accuracy, Figures, Interval, Intervals, Pair, Paired, Quality, Verdict
 
 N_RESAMPLES = 10_000  # of a bootstrap: its ends vary by half a point between seeds, of 76 songs
 SIGNIFICANCE = 0.05
@@ -33,9 +35,10 @@ def window_starts(length: int, window: int, most: int | None = None) -> np.ndarr
     np.ndarray
         First position of each window; one window at 0 if the song is no longer than it.
     """
-    last = max(length - window, 0)
-    needed = -(-length // window) if last else 1
-    n_windows = min(needed, most or needed)
+    if length <= window:
+        return np.array([0])
+    last = length - window
+    n_windows = min(-(-length // window), most or length)
     if n_windows == 1:
         return np.array([last // 2])
     return np.linspace(0, last, n_windows).round().astype(int)
@@ -75,7 +78,7 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def hits(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-    """Say of each song whether its artist is among the ``k`` best: (n_songs,) bool.
+    """Return whether each song's artist is among the ``k`` best: (n_songs,) bool.
 
     Parameters
     ----------
@@ -101,7 +104,7 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Find the temperature that makes a softmax's probabilities likeliest (Guo et al. 2017).
+    """Fit the temperature that makes a softmax's probabilities likeliest (Guo et al. 2017).
 
     The order of classes stays as it is, unlike with one sigmoid per class.
 
@@ -151,7 +154,7 @@ def reliability(
     n_songs : np.ndarray
         (n_bins,) how many songs a bin has.
     """
-    guess = top_k(probabilities, 1)[:, 0]
+    guess = probabilities.argmax(axis=1)
     sure = probabilities[np.arange(len(labels)), guess]
     bins = np.minimum((sure * n_bins).astype(int), n_bins - 1)
     n_songs = np.bincount(bins, minlength=n_bins)
@@ -174,8 +177,8 @@ def bootstrap_interval(
     *,
     confidence: float = CONFIDENCE,
     seed: int = 0,
-) -> tuple[float, float]:
-    """Find the interval of a mean by the bootstrap (Efron 1979), from its percentiles.
+) -> Interval:
+    """Compute the interval of a mean by the bootstrap (Efron 1979), from its percentiles.
 
     Songs of an album share its sound, so that a model often has all of them right or all wrong:
     they are fewer than they seem. With ``groups``, whole groups are drawn, with replacement, as
@@ -261,7 +264,7 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return np.minimum(corrected, 1)
 
 
-def compare(first: np.ndarray, second: np.ndarray, albums: np.ndarray) -> dict[str, Any]:
+def compare(first: np.ndarray, second: np.ndarray, albums: np.ndarray) -> Paired:
     """Compare two models on the same songs.
 
     Parameters
@@ -270,37 +273,30 @@ def compare(first: np.ndarray, second: np.ndarray, albums: np.ndarray) -> dict[s
         (n_songs,) bool, each model's :func:`hits`.
     albums : np.ndarray
         (n_songs,) which album a song is of.
-
-    Returns
-    -------
-    dict
-        ``difference`` of their accuracies, first less second, and its ``interval``, a
-        :func:`bootstrap_interval` over albums; how many songs the first (``only_first``) and the
-        second alone has right; ``p`` of :func:`mcnemar`.
     """
     difference = first.astype(float) - second
-    return {
-        "difference": float(difference.mean()),
-        "interval": list(bootstrap_interval(difference, albums)),
-        "only_first": int((first & ~second).sum()),
-        "only_second": int((second & ~first).sum()),
-        "p": mcnemar(first, second),
-    }
+    return Paired(
+        difference=float(difference.mean()),
+        interval=bootstrap_interval(difference, albums),
+        only_first=int((first & ~second).sum()),
+        only_second=int((second & ~first).sum()),
+        p=mcnemar(first, second),
+    )
 
 
-def verdict(p: float, interval: tuple[float, float] | list[float]) -> str:
-    """Say plainly what a comparison found: the first model is better, worse, or neither is known.
+def verdict(p: float, interval: Interval) -> Verdict:
+    """Decide whether the first model is better or worse, or there is no significant difference.
 
-    Told apart are models whose p is below :data:`SIGNIFICANCE` and whose interval leaves out 0:
-    the test takes songs as independent, the interval albums alone.
+    Both p below :data:`SIGNIFICANCE` and an interval without 0 are required: the test treats songs
+    as independent, the interval only albums.
     """
     low, high = interval
     if p >= SIGNIFICANCE or low <= 0 <= high:
-        return "not told apart"
+        return "no significant difference"
     return "better" if low > 0 else "worse"
 
 
-def compare_all(hits: dict[str, np.ndarray], albums: np.ndarray) -> list[dict[str, Any]]:
+def compare_all(hits: dict[str, np.ndarray], albums: np.ndarray) -> list[Pair]:
     """Compare every two models on the same songs.
 
     Parameters
@@ -312,25 +308,29 @@ def compare_all(hits: dict[str, np.ndarray], albums: np.ndarray) -> list[dict[st
 
     Returns
     -------
-    list of dict
-        Per pair, in the models' order, the names ``first`` and ``second``, what :func:`compare`
-        says of them, ``p_holm``, which :func:`holm` has corrected over all pairs, and ``verdict``.
+    list of Pair
+        In the models' order.
     """
-    pairs = [
-        {"first": first, "second": second, **compare(hits[first], hits[second], albums)}
-        for first, second in combinations(hits, 2)
+    names = list(combinations(hits, 2))
+    pairs = [compare(hits[first], hits[second], albums) for first, second in names]
+    corrected = holm(np.array([pair.p for pair in pairs]))
+    return [
+        Pair(
+            **msgspec.structs.asdict(pair),
+            first=first,
+            second=second,
+            p_holm=float(p),
+            verdict=verdict(p, pair.interval),
+        )
+        for (first, second), pair, p in zip(names, pairs, corrected, strict=True)
     ]
-    corrected = holm(np.array([pair["p"] for pair in pairs]))
-    for pair, p in zip(pairs, corrected, strict=True):
-        pair |= {"p_holm": float(p), "verdict": verdict(p, pair["interval"])}
-    return pairs
 
 
 def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Count songs by true artist (rows) and best guess (columns): (n_classes, n_classes)."""
     n_classes = scores.shape[1]
     matrix = np.zeros((n_classes, n_classes), dtype=int)
-    np.add.at(matrix, (labels, top_k(scores, 1)[:, 0]), 1)
+    np.add.at(matrix, (labels, scores.argmax(axis=1)), 1)
     return matrix
 
 
@@ -403,8 +403,8 @@ def confusion_order(matrix: np.ndarray) -> np.ndarray:
     return np.concatenate([confused, others])
 
 
-def figures(scores: np.ndarray, labels: np.ndarray, albums: np.ndarray) -> dict[str, Any]:
-    """Return what a table says of a model.
+def figures(scores: np.ndarray, labels: np.ndarray, albums: np.ndarray) -> Figures:
+    """Compute what a table says of a model.
 
     Parameters
     ----------
@@ -414,26 +414,33 @@ def figures(scores: np.ndarray, labels: np.ndarray, albums: np.ndarray) -> dict[
         (n_songs,) index of the true class.
     albums : np.ndarray
         (n_songs,) which album a song is of.
-
-    Returns
-    -------
-    dict
-        ``top1`` and ``top3``; ``intervals`` of both, by :func:`bootstrap_interval` over ``albums``
-        and over ``songs``; ``macro_f1``, the mean of :func:`f1_scores` over the artists that have
-        songs; ``course_score``.
     """
     right = {f"top{k}": hits(scores, labels, k) for k in (1, 3)}
     top1, top3 = (float(of_songs.mean()) for of_songs in right.values())
-    return {
-        "top1": top1,
-        "top3": top3,
-        "intervals": {
-            unit: {name: list(bootstrap_interval(of, groups)) for name, of in right.items()}
-            for unit, groups in (("albums", albums), ("songs", None))
-        },
-        "macro_f1": float(np.nanmean(f1_scores(confusion_matrix(scores, labels)))),
-        "course_score": course_score(top1, top3),
-    }
+    over_albums, over_songs = (
+        Intervals(**{name: bootstrap_interval(of, groups) for name, of in right.items()})
+        for groups in (albums, None)
+    )
+    return Figures(
+        top1=top1,
+        top3=top3,
+        over_albums=over_albums,
+        over_songs=over_songs,
+        macro_f1=float(np.nanmean(f1_scores(confusion_matrix(scores, labels)))),
+        course_score=course_score(top1, top3),
+    )
+
+
+def accuracy(scores: np.ndarray, labels: np.ndarray) -> Accuracy:
+    """Compute top-1 and top-3 of (n_songs, n_classes) scores."""
+    top1, top3 = (top_k_accuracy(scores, labels, k) for k in (1, 3))
+    return Accuracy(top1=top1, top3=top3)
+
+
+def quality(scores: np.ndarray, labels: np.ndarray) -> Quality:
+    """Compute top-1, top-3 and log loss of (n_songs, n_classes) probabilities."""
+    of = accuracy(scores, labels)
+    return Quality(top1=of.top1, top3=of.top3, log_loss=log_loss(scores, labels))
 
 
 def right_per_group(right: np.ndarray, groups: np.ndarray) -> dict[str, tuple[int, int]]:

@@ -4,9 +4,10 @@ Definitions are librosa's at its defaults unless a docstring says otherwise; the
 torch, in blocks of frames, on the CPU or a GPU.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from artist20 import audio
+from artist20 import UserError, audio
 from artist20.audio import SAMPLE_RATE, Waveform
-from artist20.store import stored_rows
+from artist20.cache import Cache
+from artist20.files import (
+    check_is_file,
+    read_array,
+    sha256_file,
+    write_array,
+    write_json,
+    write_rows,
+)
+from artist20.results import Preprocessing, SongRecord, groups_of, read_record, write_record
 
 N_FFT = 2048  # samples, 128 ms
 HOP_LENGTH = 512  # samples, 32 ms
@@ -81,6 +91,12 @@ TEMPO_OCTAVES = 1.0  # standard deviation around it
 TEMPO_MOST = 320.0  # BPM
 
 
+def family_of(name: str) -> str:
+    """Return the family of a feature: the longest family name that its own begins with."""
+    families = [*FAMILIES, "tempo", "mfcc_cov"]
+    return max((family for family in families if name.startswith(family)), key=len)
+
+
 def song_units(blocks: Iterable[Tensor]) -> np.ndarray:
     """Compute a song's statistics, unit by unit.
 
@@ -129,10 +145,10 @@ def song_units(blocks: Iterable[Tensor]) -> np.ndarray:
         rises.append(rise)
         for unit in frames.split(sizes[first:last].tolist(), dim=1):
             std, mean = torch.std_mean(unit, dim=1, correction=0)
-            statistics = torch.stack([mean, std, unit.amax(dim=1), unit.amin(dim=1)], dim=1)
+            of_frames = torch.stack([mean, std, unit.amax(dim=1), unit.amin(dim=1)], dim=1)
             mfcc = unit[:N_MFCC] - mean[:N_MFCC, None]
             covariance = (mfcc @ mfcc.T / unit.shape[1])[PAIRS]
-            rows.append(torch.cat([statistics.flatten(), covariance]))
+            rows.append(torch.cat([of_frames.flatten(), covariance]))
     song_tempo = tempo(_onset_strength(torch.cat(rises)))
     statistics, covariance = np.split(torch.stack(rows).cpu().numpy(), [-len(PAIRS[0])], axis=1)
     tempo_column = np.full((n_units, 1), song_tempo)
@@ -140,52 +156,44 @@ def song_units(blocks: Iterable[Tensor]) -> np.ndarray:
 
 
 def cached_units(
-    parent: Path,
-    files: Mapping[str, Path],
-    device: torch.device,
-    workers: int,
-    unreadable: dict[str, str] | None = None,
-) -> dict[str, np.ndarray]:
-    """Compute, or find in the store under ``parent``, the :func:`song_units` of songs.
+    parent: Path, files: Mapping[str, Path], device: torch.device, workers: int
+) -> tuple[Cache, dict[str, str]]:
+    """Compute the :func:`song_units` of all songs that the cache lacks.
 
     On a GPU, workers decode and this process computes.
 
     Parameters
     ----------
     parent : Path
-        Folder of the store's folder.
+        See :func:`artist20.results.cache_dir`.
     files : mapping of str to Path
         The songs, by the hash of their contents.
     device : torch.device
         Where to compute.
     workers : int
         Number of processes.
-    unreadable : dict of str to str, optional
-        See :func:`artist20.store.stored_rows`.
 
     Returns
     -------
-    dict of str to np.ndarray
-        (n_units, len(UNIT_NAMES)) of every song, memory-mapped; unreadable ones are not among them.
+    units : Cache
+        Holds (n_units, len(UNIT_NAMES)) of every song that can be read.
+    unreadable : dict of str to str
+        By key what is wrong with the others.
     """
 
     def on_device(_keys: list[str], waveforms: list[Waveform]) -> list[np.ndarray]:
         return [song_units(_pieces(waveform, device)) for waveform in waveforms]
 
-    rows, index = stored_rows(
-        parent,
-        "features",
-        {"columns": UNIT_NAMES, "version": VERSION},
-        "float32",
-        len(UNIT_NAMES),
+    units = Cache(parent, "features", {"columns": UNIT_NAMES, "version": VERSION})
+    on_cpu = device.type == "cpu"
+    unreadable = units.fill(
         files,
-        *((_units_of_file,) if device.type == "cpu" else (audio.open_song, on_device)),
+        _units_of_file if on_cpu else audio.open_song,
+        None if on_cpu else on_device,
         workers=workers,
         label="features",
-        unreadable=unreadable,
     )
-    spans = {key: index[key] for key in files if key in index}
-    return {key: rows[first : first + n_rows] for key, (first, n_rows) in spans.items()}
+    return units, unreadable
 
 
 def _units_of_file(file: Path) -> np.ndarray:
@@ -284,13 +292,12 @@ def _padded_blocks(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
         (2, (n_frames - 1) * HOP_LENGTH + N_FFT): samples, half a frame of silence before and
         behind them; and 1 where the sign changes from the sample before.
     """
-    buffer = None
-    negative = None
-    for block in blocks:
-        if buffer is None:
-            buffer = block.new_zeros(2, N_FFT // 2)
-            # Smaller values count as zero, and zero as positive. The edge is no crossing.
-            negative = block[:1] < -AMIN
+    blocks = iter(blocks)
+    first = next(blocks)
+    buffer = first.new_zeros(2, N_FFT // 2)
+    # Smaller values count as zero, and zero as positive. The edge is no crossing.
+    negative = first[:1] < -AMIN
+    for block in chain([first], blocks):
         sign = torch.cat([negative, block < -AMIN])
         negative = sign[-1:]
         crossed = (sign[1:] != sign[:-1]).to(block.dtype)
@@ -519,3 +526,126 @@ def _contrast_bands() -> list[tuple[slice, int]]:
         n_averaged = max(1, round(CONTRAST_QUANTILE * float(last - first + 1)))
         bands.append((slice(first, last + 1 if i == CONTRAST_BANDS else last), n_averaged))
     return bands
+
+
+# --- the arrays of both splits ------------------------------------------------------------------
+
+MADE_BY = "task1_preprocessing.py"
+ARRAYS = ("X", "y", "units", "unit_songs")  # of each split
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Task 1's features of one split.
+
+    Attributes
+    ----------
+    X : np.ndarray
+        (n_songs, n_features) float32.
+    y : np.ndarray
+        (n_songs,) artist names.
+    albums : np.ndarray
+        (n_songs,) ``"artist/album"``: the groups of cross-validation.
+    songs : list of SongRecord
+        The rows of X.
+    names : list of str
+        The features, columns of X.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    albums: np.ndarray
+    songs: list[SongRecord]
+    names: list[str]
+
+
+def write_features(
+    folder: Path, split: str, songs: Sequence[SongRecord], units: Iterable[np.ndarray]
+) -> None:
+    """Write a split's features.
+
+    Parameters
+    ----------
+    folder : Path
+        Task 1's.
+    split : str
+        Part of all names.
+    songs : sequence of SongRecord
+        To ``y_<split>.npy`` and ``songs_<split>.json``.
+    units : iterable of np.ndarray
+        (n_units, len(UNIT_NAMES)) per song, one below another to ``units_<split>.npy``. They are
+        taken one by one: together they may be larger than memory. Merged they are
+        ``X_<split>.npy``.
+    """
+    X = np.empty((len(songs), len(FEATURE_NAMES)), np.float32)
+    n_units = np.empty(len(songs), int)
+
+    def song_by_song() -> Iterator[np.ndarray]:
+        for i, of_song in enumerate(units):
+            X[i] = merge_units(of_song, 1)[0, : X.shape[1]]
+            n_units[i] = len(of_song)
+            yield of_song
+
+    write_rows(folder / f"units_{split}.npy", song_by_song())
+    unit_songs = np.repeat(np.arange(len(songs), dtype=np.int32), n_units)
+    write_array(folder / f"unit_songs_{split}.npy", unit_songs)
+    write_array(folder / f"X_{split}.npy", X)
+    write_array(folder / f"y_{split}.npy", np.array([song.artist for song in songs]))
+    write_record(folder / f"songs_{split}.json", songs)
+    write_json(folder / "feature_names.json", FEATURE_NAMES)
+
+
+def feature_hashes(folder: Path) -> dict[str, str]:
+    """Hash (SHA-256) the arrays of both splits, by file name."""
+    names = [f"{array}_{split}.npy" for split in ("train", "val") for array in ARRAYS]
+    for name in names:
+        check_is_file(folder / name, MADE_BY)
+    return {name: sha256_file(folder / name) for name in names}
+
+
+def read_prepared(folder: Path) -> Preprocessing:
+    """Read ``preprocessing.json``, and check that the arrays beside it are those that it is of.
+
+    Raises
+    ------
+    UserError
+        If something is missing, broken or changed.
+    """
+    prepared = read_record(folder / "preprocessing.json", Preprocessing, MADE_BY)
+    arrays = feature_hashes(folder)
+    changed = [name for name in arrays if prepared.arrays.get(name) != arrays[name]]
+    if changed:
+        raise UserError(
+            f"{folder}: {', '.join(changed)} changed since preprocessing.json was written: run "
+            f"{MADE_BY} again"
+        )
+    return prepared
+
+
+def read_features(folder: Path, split: str) -> FeatureSet:
+    """Read a split's features of songs.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or broken, or they do not belong together.
+    """
+    X = read_array(folder / f"X_{split}.npy", MADE_BY)
+    y = read_array(folder / f"y_{split}.npy", MADE_BY)
+    songs = read_record(folder / f"songs_{split}.json", list[SongRecord], MADE_BY)
+    names = read_record(folder / "feature_names.json", list[str], MADE_BY)
+    if X.shape != (len(songs), len(names)) or y.tolist() != [song.artist for song in songs]:
+        raise UserError(
+            f"{folder}: X_{split}.npy {X.shape}, y_{split}.npy {y.shape}, songs_{split}.json and "
+            f"feature_names.json do not belong together: run {MADE_BY} again"
+        )
+    return FeatureSet(X, y, groups_of(songs), songs, names)
+
+
+def read_units(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read a split's ``units_<split>.npy``, memory-mapped, and ``unit_songs_<split>.npy``.
+
+    :func:`read_prepared` checks what is in them.
+    """
+    units = read_array(folder / f"units_{split}.npy", MADE_BY, mmap_mode="r")
+    return units, read_array(folder / f"unit_songs_{split}.npy", MADE_BY)

@@ -13,18 +13,20 @@ import os
 import platform
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeVar
 
+import msgspec
 import numpy as np
 
 from artist20 import UserError
 
 # torch and skops take seconds to import, and few stages need both: they are imported where used.
 
+
+T = TypeVar("T")
 
 # What the system says when a disk, a quota or a limit on the size of files is full.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -146,65 +148,56 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
 
 
-def read_json(path: Path, made_by: str) -> Any:
-    """Read JSON.
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    made_by : str
-        The command that makes it, for the message when it is missing or broken.
 
-    Raises
-    ------
-    UserError
-        If the file is missing or no JSON.
+def read_bytes(path: Path, made_by: str) -> bytes:
+    """Read a file; a missing one, or one that may not be read, is a ``UserError``.
+
+    ``made_by`` is the command that makes it, for the message.
     """
-    _check_is_file(path, made_by)
+    check_is_file(path, made_by)
     try:
-        return parse_json(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from None
-    except ValueError as error:
-        raise UserError(f"{path} is no valid JSON ({error}): run {made_by} again") from None
-    except MemoryError:
-        raise UserError(f"{path} does not fit into memory: run {made_by} again") from None
+        raise unreadable(path, error) from None
 
 
-def parse_json(text: str) -> Any:
-    """Parse JSON more strictly than Python does: without NaN, infinity and keys that come twice.
+def parse_json(data: bytes | str | msgspec.Raw, kind: type[T]) -> T:
+    """Parse JSON as a type of msgspec's: without NaN, infinity and numbers that no float can hold.
 
     Raises
     ------
     ValueError
-        If it is no such JSON, or nested more deeply than Python can follow.
+        If it is no such JSON, or not of this type: names the field.
     """
-
-    def only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) < len(pairs):
-            twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
-            raise ValueError(f"{twice!r} is in it twice")
-        return value
-
-    def refuse(number: str) -> None:
-        raise ValueError(f"{number} is no number")
-
     try:
-        return json.loads(text, object_pairs_hook=only_once, parse_constant=refuse)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        return msgspec.json.decode(data, type=kind, dec_hook=_to_array)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(first_line(error)) from None
 
 
-def _check_is_file(path: Path, made_by: str) -> None:
+def _to_array(kind: type, value: Any) -> Any:
+    if kind is not np.ndarray:
+        raise NotImplementedError(kind)
+    try:
+        return np.array(msgspec.convert(value, list[list[float]]), dtype=float)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None  # to which msgspec adds the field
+
+
+def check_is_file(path: Path, made_by: str) -> None:
     """Refuse what is missing, and what is no file: a folder cannot be read, a pipe never ends."""
     if not path.is_file():
         what = "is no file: move it away, then" if path.exists() else "is missing:"
         raise UserError(f"{path} {what} run {made_by} first")
 
 
-def _unreadable(path: Path, error: OSError) -> UserError:
+def unreadable(path: Path, error: OSError) -> UserError:
+    """Return the error that names a file which may not be read."""
     return UserError(f"{path} cannot be read ({error.strerror}): mend that")
 
 
@@ -216,33 +209,38 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 def read_array(path: Path, made_by: str, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
     """Read an ``.npy`` file; a missing or broken one is a ``UserError`` that names ``made_by``."""
-    _check_is_file(path, made_by)
+    check_is_file(path, made_by)
     try:
         array = np.load(path, allow_pickle=False, mmap_mode=mmap_mode)
     except PermissionError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     except Exception as error:  # NumPy lets errors of zipfile, tokenize, ast and its own through
-        reason = _first_line(error)
+        reason = first_line(error)
         raise UserError(f"{path} cannot be read ({reason}): run {made_by} again") from None
     if not isinstance(array, np.ndarray):
         raise UserError(f"{path} is an archive, not an array: run {made_by} again")
     return array
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return an error's first line; its kind where it says nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _write_rows(path: Path, parts: Iterable[np.ndarray], n_rows: int) -> None:
-    """Write a float32 array of ``n_rows`` rows as ``.npy``, given in parts of one or several."""
+def write_rows(path: Path, parts: Iterable[np.ndarray]) -> None:
+    """Write a float32 array as ``.npy``, given in parts of one row or several: at least one."""
+    header = np.lib.format.header_data_from_array_1_0(np.empty(0, np.float32))
+    n_rows = 0
     # Not memory-mapped: a process that maps a file for which the disk has no space is killed.
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         for part in parts:
-            if file.tell() == 0:
-                header = np.lib.format.header_data_from_array_1_0(np.empty(0, np.float32))
-                header["shape"] = (n_rows, part.shape[-1])
+            if n_rows == 0:
+                header["shape"] = (0, part.shape[1])
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(np.ascontiguousarray(part, np.float32).tobytes())
+            n_rows += len(part)
+        file.seek(0)  # NumPy pads the header, so that the number of rows can grow
+        np.lib.format.write_array_header_1_0(file, {**header, "shape": (n_rows, part.shape[1])})
 
 
 def write_sklearn(path: Path, model: object) -> None:

@@ -1,4 +1,4 @@
-"""Test songs -> ranked artists: what all that name them share."""
+"""Test songs -> ranked artists: code shared by all inference scripts."""
 
 import argparse
 import csv
@@ -8,30 +8,24 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from artist20 import UserError, audio, cli, dataset, evaluation, printable, results
-from artist20.files import atomic_path, parse_json, read_json, sha256_file, write_json
-from artist20.results import TestScores
-from artist20.store import map_songs
+from artist20.cache import map_songs
+from artist20.files import atomic_path, parse_json, sha256_file, write_json
+from artist20.results import ResNetRecipe, TestScores, TrainedModel, TransferRecipe
 
 TOP = 3  # artists per song in the course's form
 ANOTHER_CHECKPOINT = ", or name another with --checkpoint"
 TABLES = (".csv", ".json")  # what --audio can write
 
-# How the names of a network's scripts end, by the kind of its checkpoints.
-ENDINGS = {"panns": "", "resnet": "_wo_pretrain"}
-# What checkpoints say of their training.
-TRAINING_FORM = {
-    "trained_on": str,
-    "train_songs": [int],
-    "val_songs": int,
-    "val_top1": (float, type(None)),
-    "config": {"select": bool},
-}
+# How the names of a network's scripts end, by the kind of its recipe.
+ENDINGS = {TransferRecipe: "", ResNetRecipe: "_wo_pretrain"}
 
 
 @dataclass(frozen=True)
@@ -125,11 +119,8 @@ def add_options(parser: argparse.ArgumentParser, folder: str) -> None:
 
 
 def read_checkpoints(
-    args: argparse.Namespace,
-    folder: Path,
-    kind: str,
-    is_possible: Callable[[dict[str, Any]], bool],
-) -> dict[Path, dict[str, Any]]:
+    args: argparse.Namespace, folder: Path, kind: type[TransferRecipe] | type[ResNetRecipe]
+) -> dict[Path, TrainedModel]:
     """Read the checkpoints of --checkpoint, or ``best.pt``.
 
     Parameters
@@ -138,15 +129,8 @@ def read_checkpoints(
         With the options of :func:`add_options`.
     folder : Path
         The network's results folder.
-    kind : {"panns", "resnet"}
-        What checkpoints are to be of.
-    is_possible : callable
-        Whether a network can be made of what a checkpoint holds.
-
-    Returns
-    -------
-    dict of Path to dict
-        What each holds.
+    kind : type
+        What their recipes are to be.
 
     Raises
     ------
@@ -154,42 +138,42 @@ def read_checkpoints(
         If one is missing, broken, of another kind or version, or knows other artists.
     """
     script = f"task2_train{ENDINGS[kind]}.py"
-    checkpoints: dict[Path, dict[str, Any]] = {}
+    checkpoints: dict[Path, TrainedModel] = {}
     for path in args.checkpoint or [folder / "best.pt"]:
-        checkpoint = results.read_checkpoint(path, script, ANOTHER_CHECKPOINT)
-        other = checkpoint["kind"]
-        if other != kind and other in ENDINGS:
+        trained = results.load_model(path, TrainedModel, script, ANOTHER_CHECKPOINT)
+        other = ENDINGS[type(trained.settings.recipe)]
+        if other != ENDINGS[kind]:
             raise UserError(
-                f"{path}: this is a checkpoint of task2_train{ENDINGS[other]}.py: use "
-                f"task2_inference{ENDINGS[other]}.py"
+                f"{path}: this is a checkpoint of task2_train{other}.py: use "
+                f"task2_inference{other}.py"
             )
-        if not (
-            results.has_form(checkpoint, TRAINING_FORM)
-            and len(checkpoint["train_songs"]) == len(checkpoint["classes"])
-            and is_possible(checkpoint)
-        ):
-            raise UserError(
-                f"{path} is not of this version of {script}: run that again{ANOTHER_CHECKPOINT}"
-            )
-        checkpoints[path] = checkpoint
+        checkpoints[path] = trained
         first = next(iter(checkpoints))
-        if checkpoint["classes"] != checkpoints[first]["classes"]:
+        if trained.classes != checkpoints[first].classes:
             raise UserError(f"{path} and {first} know different artists")
     return checkpoints
 
 
-def describe(checkpoint: dict[str, Any]) -> str:
-    """Say in a line what a network was trained on, and how often it is right."""
-    trained = (
-        f"trained on {sum(checkpoint['train_songs'])} songs of {len(checkpoint['classes'])} "
-        f"artists of {checkpoint['trained_on']}"
+def check_alike(checkpoints: Mapping[Path, TrainedModel], *names: str) -> None:
+    """Refuse checkpoints that cannot be scored together: their settings of these names differ."""
+    first, of_first = next(iter(checkpoints.items()))
+    for path, trained in checkpoints.items():
+        for name in names:
+            value = attrgetter(name)
+            if value(trained.settings) != value(of_first.settings):
+                raise UserError(f"{path} and {first} differ in {name.rpartition('.')[2]}")
+
+
+def describe(trained: TrainedModel) -> str:
+    """Describe in a line what a network was trained on, and how often it is right."""
+    text = (
+        f"trained on {sum(trained.train_songs)} songs of {len(trained.classes)} artists of "
+        f"{trained.trained_on}"
     )
-    if checkpoint["val_top1"] is None:
-        return f"{trained}; how often it is right is not known: it is of the midst of an epoch"
-    return (
-        f"{trained}; top-1 {checkpoint['val_top1']:.1%} on {checkpoint['val_songs']} validation "
-        f"songs{', on which its epoch was chosen' if checkpoint['config']['select'] else ''}"
-    )
+    if trained.val_top1 is None:
+        return f"{text}; how often it is right is not known: it is of the midst of an epoch"
+    chosen = ", on which its epoch was chosen" if trained.settings.recipe.select else ""
+    return f"{text}; top-1 {trained.val_top1:.1%} on {trained.val_songs} validation songs{chosen}"
 
 
 # --- a network's run ---------------------------------------------------------------------------
@@ -198,7 +182,7 @@ def describe(checkpoint: dict[str, Any]) -> str:
 def run(
     args: argparse.Namespace,
     folder: Path,
-    checkpoints: Mapping[Path, dict[str, Any]],
+    checkpoints: Mapping[Path, TrainedModel],
     score_song: Callable[[Any], np.ndarray],
     read_song: Callable[[Path], Any] = audio.open_song,
 ) -> int:
@@ -210,10 +194,11 @@ def run(
         With the options of :func:`add_options`.
     folder : Path
         The network's results folder, which has its name.
-    checkpoints : mapping of Path to dict
+    checkpoints : mapping of Path to TrainedModel
         What ``score_song`` was made of, see :func:`read_checkpoints`.
     score_song : callable
-        What ``read_song`` returned -> (n_windows, n_classes) probabilities.
+        Takes what ``read_song`` returned; gives (n_checkpoints, n_classes) probabilities, each
+        averaged over the song's windows.
     read_song : callable
         File -> what ``score_song`` takes, in worker processes.
 
@@ -223,9 +208,9 @@ def run(
         Exit status: 1 if a file could not be read (all others are done), else 0.
     """
     started = time.monotonic()
-    classes = next(iter(checkpoints.values()))["classes"]
-    for path, checkpoint in checkpoints.items():
-        print(f"{path}: {describe(checkpoint)}")
+    classes = next(iter(checkpoints.values())).classes
+    for path, trained in checkpoints.items():
+        print(f"{path}: {describe(trained)}")
 
     def score(files: Mapping[str, Path]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         return _score(files, args.workers, score_song, read_song)
@@ -236,13 +221,13 @@ def run(
     probabilities, reasons = score(songs.files)
     check_some_are_read(songs, reasons)
     test = TestScores(
-        classes,
-        {key: dataset.content_key(songs.files[key]) for key in probabilities},
-        {folder.name: [sha256_file(path) for path in checkpoints]},
-        {folder.name: np.array(list(probabilities.values()))},
-        {},
+        classes=classes,
+        songs={key: dataset.content_key(songs.files[key]) for key in probabilities},
+        checkpoints={folder.name: [sha256_file(path) for path in checkpoints]},
+        guessed={},
+        scores={folder.name: np.array(list(probabilities.values()))},
     )
-    n_train = np.sum([checkpoint["train_songs"] for checkpoint in checkpoints.values()], axis=0)
+    n_train = np.sum([trained.train_songs for trained in checkpoints.values()], axis=0)
     return finish(args, songs, test, folder.name, reasons, n_train, started)
 
 
@@ -301,24 +286,20 @@ def _check_none_is_lost(path: Path, files: Mapping[str, Path]) -> None:
     """Refuse to write over a file that holds other songs than these."""
     if not path.is_file():
         return
-    value = _json_in(path)
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is there, and holds no predictions: name another with --output")
-    held = value["songs"] if isinstance(value.get("songs"), dict) else value
+    try:
+        held = parse_json(path.read_bytes(), dict[str, msgspec.Raw])
+        if "songs" in held:  # a file of scores
+            held = parse_json(held["songs"], dict[str, msgspec.Raw])
+    except ValueError:
+        raise UserError(
+            f"{path} is there, and holds no predictions: name another with --output"
+        ) from None
     more = [key for key in held if key not in files]
     if more:
         raise UserError(
             f"{path} holds {len(held)} songs; {len(more)} of them, such as {printable(more[0])}, "
             f"are not among the {len(files)} of this run: name another file with --output"
         )
-
-
-def _json_in(path: Path) -> Any:
-    """Return what a file holds, or None if that is no JSON."""
-    try:
-        return parse_json(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return None
 
 
 def check_some_are_read(songs: TestSongs, reasons: Mapping[str, str]) -> None:
@@ -373,14 +354,14 @@ def finish(
     if not args.leave_out_unreadable:
         test = _with_guesses(test, songs.files, reasons, n_train / n_train.sum())
     predictions = rank(test.classes, list(test.songs), test.scores[name])
-    results.write_test_scores(scores_file(songs.output), test)
+    results.write_record(scores_file(songs.output), test)
     results.write_test_predictions(songs.output, predictions)
     print(
         f"wrote {songs.output} and {scores_file(songs.output).name}: {len(predictions)} of "
         f"{songs.described}, in {time.monotonic() - started:.0f} s"
     )
     if songs.answers is not None:
-        _print_grade(songs, predictions)
+        _print_grade(songs, songs.answers, predictions)
     done = "left out" if args.leave_out_unreadable else "guessed"
     _name_unreadable(songs.files, reasons, done)
     if test.guessed:
@@ -406,7 +387,13 @@ def _with_guesses(
         model: np.array([of_model[rows[key]] if key in rows else shares for key in files])
         for model, of_model in test.scores.items()
     }
-    return TestScores(test.classes, songs, test.checkpoints, scores, reasons)
+    return TestScores(
+        classes=test.classes,
+        songs=songs,
+        checkpoints=test.checkpoints,
+        guessed=reasons,
+        scores=scores,
+    )
 
 
 def scores_file(output: Path) -> Path:
@@ -417,7 +404,9 @@ def scores_file(output: Path) -> Path:
 
 def rank(classes: list[str], keys: Sequence[str], scores: np.ndarray) -> dict[str, list[str]]:
     """Name every song's best artists, best first: (n_songs, n_classes) -> the course's form."""
-    best = evaluation.top_k(scores, TOP) if len(scores) else []
+    if not keys:
+        return {}
+    best = evaluation.top_k(scores, TOP)
     return {key: [classes[i] for i in ranked] for key, ranked in zip(keys, best, strict=True)}
 
 
@@ -433,9 +422,10 @@ def _read_answers(path: Path, files: dict[str, Path]) -> list[str]:
     """Read the answers, and check that every song has one."""
     if not path.is_file():
         raise UserError(f"{path} is missing: --answers takes a JSON list of artist names")
-    answers = read_json(path, "the program that wrote it")
-    if not isinstance(answers, list) or not all(isinstance(name, str) for name in answers):
-        raise UserError(f"{path} is no JSON list of artist names")
+    try:
+        answers = parse_json(path.read_bytes(), list[str])
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON list of artist names ({error})") from None
     for key, file in files.items():
         if not (key.isascii() and key.isdigit() and 1 <= int(key) <= len(answers)):
             raise UserError(f"{path} has {len(answers)} answers, none of them for {file.name}")
@@ -472,13 +462,13 @@ def match_answers(answers: list[str], classes: list[str]) -> list[str]:
     return matched
 
 
-def _print_grade(songs: TestSongs, predictions: dict[str, list[str]]) -> None:
+def _print_grade(songs: TestSongs, answers: list[str], predictions: dict[str, list[str]]) -> None:
     """Grade as the course does; of the first songs alone where there are no others."""
-    n_answers = len(songs.answers) if songs.are_all else len(songs.files)
+    n_answers = len(answers) if songs.are_all else len(songs.files)
     if len(predictions) < n_answers:
         print(f"{n_answers - len(predictions)} songs without a prediction count as wrong")
-    whole = evaluation.grade(predictions, songs.answers)
-    top1, top3 = (share * len(songs.answers) / n_answers for share in whole)
+    whole = evaluation.grade(predictions, answers)
+    top1, top3 = (share * len(answers) / n_answers for share in whole)
     print(
         f"{n_answers} answers{'' if songs.are_all else f', of {songs.described}'}: "
         f"top-1 {top1:.2%}, top-3 {top3:.2%}, course score (top-1 + 0.5 x top-3) "
@@ -566,9 +556,13 @@ def _check_table(path: Path) -> None:
     """Refuse what is no table's name, or that of predictions."""
     if path.suffix.lower() not in TABLES:
         raise UserError(f"--output {path}: --audio writes {' or '.join(TABLES)}")
-    is_json = path.suffix.lower() == ".json"
-    if is_json and path.is_file() and not isinstance(_json_in(path), list):
-        raise UserError(f"{path} is there, and no table of --audio: name another with --output")
+    if path.suffix.lower() == ".json" and path.is_file():
+        try:
+            parse_json(path.read_bytes(), list[msgspec.Raw])
+        except ValueError:
+            raise UserError(
+                f"{path} is there, and no table of --audio: name another with --output"
+            ) from None
 
 
 def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:

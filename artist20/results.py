@@ -1,48 +1,37 @@
-"""What one stage hands another: its path, its form, how it is written and read."""
+"""The records that stages hand one another, how each is read and written, and where each lies.
+
+A record is a frozen :class:`msgspec.Struct`: reading a file checks every field, and a file that is
+not what it should be is one line that names the file, the field and the stage to run again.
+"""
 
 import csv
-import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 
 from artist20 import UserError
 from artist20.files import (
-    _check_is_file,
-    _first_line,
-    _unreadable,
-    _write_rows,
+    first_line,
+    parse_json,
     read_array,
-    read_json,
+    read_bytes,
     sha256_file,
+    unreadable,
     write_array,
+    write_checkpoint,
     write_json,
+    write_text,
 )
 
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
-
-
 TASK1_LEVELS = ("song", "segment")  # what a row of features is
-
-
 RECIPES = ("homework", "strong")  # how Task 2's networks are trained
-
-
 N_FOLDS = 5  # of cross-validation by album
-
-
-# What a network's training keeps for the map of the songs; val_predictions.json names val's.
-EMBEDDING_FILES = ("train_embeddings.npy", "val_embeddings.npy", "songs_train.json")
-
-
-# Columns of history.csv, a row per epoch.
-HISTORY = ("epoch", "lr", "train_loss", "val_loss", "val_top1", "val_top3", "seconds")
-
 
 # Names of models for people.
 TITLES = {
@@ -57,100 +46,24 @@ TITLES = {
     "ensemble": "Ensemble",
 }
 
-
-# What is needed of files of figures, see has_form().
-DATASET_FORM = {
-    "name": str,
-    "synthesised": bool,
-    "fingerprint": str,
-    **dict.fromkeys(("artists", "train", "val"), int),
-}
-
-
-REACHED_FORM = {"top1": float, "top3": float}
-
-
-NETWORK_FORM = {
-    "dataset": DATASET_FORM,
-    "model": tuple(TITLES),
-    "settings": dict,
-    **REACHED_FORM,
-    "last": REACHED_FORM,
-    "epoch": int,
-    "pretrained": bool,
-    "seconds": float,
-}
+Share = Annotated[float, Meta(ge=0, le=1)]  # of songs
+Count = Annotated[int, Meta(ge=0)]
+NonNegative = Annotated[float, Meta(ge=0)]  # which NaN is not
+Seconds = NonNegative
+Interval = tuple[float, float]
+Verdict = Literal["better", "worse", "no significant difference"]
+Precision = Literal["float32", "bfloat16"]
+Fold = Literal["album", "song"]  # what stays whole in cross-validation
+Value = bool | int | float | str | None
+Params = dict[str, Value]  # of a scikit-learn model
 
 
-TASK1_FORM = {
-    "dataset": DATASET_FORM,
-    "models": {
-        str: {
-            **REACHED_FORM,
-            **dict.fromkeys(("cv_top1", "temperature", "calibration_error", "seconds"), float),
-            "cv_top1_by": dict.fromkeys(("album", "song"), (float, type(None))),
-        }
-    },
-    "best_in_cv": str,
-    "left_out": {str: str},
-    "config": (
-        {"level": "song", "cv": str, "arrays": {str: str}},
-        {"level": "segment", "cv": str, "arrays": {str: str}, "seconds": float, "covariance": bool},
-    ),
-}
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class Record(msgspec.Struct, frozen=True):
+    """Base of all records."""
 
 
-ENSEMBLE_FORM = {
-    "dataset": DATASET_FORM,
-    "model": "ensemble",
-    "members": dict,
-    "files": {str: str},
-    **REACHED_FORM,
-    "cv": REACHED_FORM,
-    "seconds": float,
-}
-
-
-METRICS_FORMS = {  # by a part of the command that makes them
-    "task1_preprocessing": {
-        "dataset": DATASET_FORM,
-        "feature_version": int,
-        "arrays": {str: str},
-    },
-    "task1_train": TASK1_FORM,
-    "task2_train": NETWORK_FORM,
-    "ensemble": ENSEMBLE_FORM,
-}
-
-
-ABLATION_FORM = {
-    "settings": {"model": str},
-    "complete": bool,
-    "families": {
-        str: {
-            "n_features": int,
-            **dict.fromkeys(("without", "alone"), (float, type(None))),
-            **dict.fromkeys(("lost", "lost_std"), float),
-        }
-    },
-}
-
-
-PROVENANCE_FORM = {"command": str, "device": str, "seconds": float, "versions": {str: str}}
-
-
-SEARCH_FORM = {"settings": {"grid": list, "transforms": [str]}, "candidates": list}
-
-
-SONGS_FORM = [dict.fromkeys(("path", "artist", "album"), str)]
-
-
-# What skops meets in our fitted pipelines beyond its own list. Fixed here: a file never says for
-# itself what may be trusted.
-TRUSTED_TYPES = [
-    "sklearn.feature_selection._univariate_selection.f_classif",
-    "sklearn.tree._tree.Tree",
-]
+# --- where records lie -------------------------------------------------------------------------
 
 
 def task1_dir(results_dir: Path, level: str = "song") -> Path:
@@ -158,29 +71,15 @@ def task1_dir(results_dir: Path, level: str = "song") -> Path:
     return results_dir / "task1" / ("segment" if level == "segment" else "")
 
 
-def panns_dir(results_dir: Path, recipe: str = "homework", fold: int | None = None) -> Path:
-    """Folder of Task 2's first model: embedding cache, checkpoints, metrics, predictions.
-
-    The cache of the homework's recipe serves all recipes and folds; see :func:`resnet_dir`.
-    """
-    return _task2_dir(results_dir, "panns", recipe, fold)
-
-
-def resnet_dir(results_dir: Path, recipe: str = "homework", fold: int | None = None) -> Path:
-    """Folder of Task 2's second model: spectrogram cache, checkpoints, metrics, predictions.
-
-    Another recipe than the homework's has a folder beside it, a fold of cross-validation one
-    within.
-    """
-    return _task2_dir(results_dir, "resnet", recipe, fold)
-
-
 def network_name(model: str, recipe: str) -> str:
-    """Name ``panns`` or ``resnet`` of a recipe, in files and tables: a key of :data:`TITLES`."""
+    """Return a network's name in files and tables: a key of :data:`TITLES`."""
     return model if recipe == "homework" else f"{model}_{recipe}"
 
 
-def _task2_dir(results_dir: Path, model: str, recipe: str, fold: int | None) -> Path:
+def network_dir(
+    results_dir: Path, model: str, recipe: str = "homework", fold: int | None = None
+) -> Path:
+    """Folder of a network of Task 2: checkpoints, metrics, predictions; of a fold, one within."""
     folder = results_dir / "task2" / network_name(model, recipe)
     return folder / f"fold-{fold}" if fold else folder
 
@@ -190,59 +89,785 @@ def ensemble_dir(results_dir: Path) -> Path:
     return results_dir / "ensemble"
 
 
-def model_folders(results_dir: Path) -> list[tuple[Path, str, str]]:
-    """List where models are, in the order of the stages.
+def cache_dir(results_dir: Path) -> Path:
+    """Folder of what was computed once per song; see :mod:`artist20.cache`."""
+    return results_dir / "cache"
 
-    Returns
-    -------
-    list of (Path, str, str)
-        The folder, the command that trains its models, and the one that scores the test songs.
-    """
-    folders = []
+
+@dataclass(frozen=True)
+class Stage:
+    """A folder of models."""
+
+    folder: Path
+    train: str  # the command that trains them, without ``python``
+    score_test: str  # the command that scores the test songs with them
+    metrics: type["Task1Metrics"] | type["NetworkMetrics"]  # what the folder's metrics.json is
+
+
+def stages(results_dir: Path) -> list[Stage]:
+    """List where models may be, in the order in which the stages make them."""
+    found = []
     for level in TASK1_LEVELS:
         option = "" if level == "song" else f" --level {level}"
-        scores = f"python -m artist20.task1_inference{option}"
-        folders.append((task1_dir(results_dir, level), f"task1_train.py{option}", scores))
-    for folder_of, suffix in ((panns_dir, ""), (resnet_dir, "_wo_pretrain")):
+        train, score = f"task1_train.py{option}", f"python -m artist20.task1_inference{option}"
+        found.append(Stage(task1_dir(results_dir, level), train, score, Task1Metrics))
+    for model, suffix in (("panns", ""), ("resnet", "_wo_pretrain")):
         for recipe in RECIPES:
-            option = "" if recipe == "homework" else f" --recipe {recipe}"
-            train = f"task2_train{suffix}.py{option}"
-            scores = f"python task2_inference{suffix}.py{option}"
-            folders.append((folder_of(results_dir, recipe), train, scores))
-    return folders
+            option = f"{suffix}.py" + ("" if recipe == "homework" else f" --recipe {recipe}")
+            train, score = f"task2_train{option}", f"python task2_inference{option}"
+            folder = network_dir(results_dir, model, recipe)
+            found.append(Stage(folder, train, score, NetworkMetrics))
+    return found
 
 
-def has_form(value: Any, form: Any) -> bool:
-    """Tell whether a value from a JSON file has a form.
+# --- songs and where figures come from ---------------------------------------------------------
+
+
+class SongRecord(Record, kw_only=True):
+    """One labelled song."""
+
+    path: str  # as the split list names it, such as ``"./train_val/queen/Jazz/01-Mustapha.mp3"``
+    artist: str  # the two folders above the file
+    album: str
+
+    @property
+    def group(self) -> str:
+        """``"artist/album"``: what cross-validation keeps whole."""
+        return f"{self.artist}/{self.album}"
+
+
+def groups_of(songs: Iterable[SongRecord]) -> np.ndarray:
+    """Collect the songs' ``"artist/album"``: (n_songs,)."""
+    return np.array([song.group for song in songs])
+
+
+class Dataset(Record, kw_only=True):
+    """The songs that figures are of."""
+
+    # ``artist20`` for artist20's own lists, else what ``dataset.json`` or the folder says
+    name: str
+    synthesised: bool  # whether the songs are the demo's
+    # SHA-256 over the songs' paths and contents: equal for equal data, on any machine
+    fingerprint: str
+    artists: Count  # how many there are
+    train: Count
+    val: Count
+    limit: int | None = None  # the stage's --limit
+    unreadable: dict[str, str] = {}  # by path, why songs were left out
+
+    @property
+    def label(self) -> str:
+        """Its name for titles; synthesised songs are said to be."""
+        return self.name + (" (synthesised songs)" if self.synthesised else "")
+
+    @property
+    def identity(self) -> str:
+        """A line that other songs do not share."""
+        return f"{self.name}, {self.train} + {self.val} songs, {self.fingerprint[:16]}"
+
+    @property
+    def is_artist20(self) -> bool:
+        """Whether this is artist20 itself and whole, not a stand-in for it."""
+        return self.name == "artist20" and not self.synthesised and self.limit is None
+
+
+class Provenance(Record, kw_only=True):
+    """Where a file comes from."""
+
+    command: str  # the command line, as one would type it
+    device: str  # what computed
+    seconds: Seconds  # how long
+    versions: dict[str, str]  # of Python and the libraries
+    seed: int | None = None  # ``--seed``, of stages that have one
+
+
+class Accuracy(Record, kw_only=True):
+    """Shares of the songs whose artist is the best guess, or among the best three."""
+
+    top1: Share
+    top3: Share
+
+
+class Quality(Accuracy, kw_only=True):
+    """Accuracy, and the mean of -log p(true artist) in nats."""
+
+    log_loss: float
+
+
+# --- Task 1 ------------------------------------------------------------------------------------
+
+
+class Preprocessing(Record, kw_only=True):
+    """``task1/preprocessing.json``, written when all arrays are there."""
+
+    dataset: Dataset
+    arrays: dict[str, str]  # by file name the SHA-256 of each array
+    feature_version: int  # see :data:`artist20.features.VERSION`
+    provenance: Provenance
+
+
+class Segments(Record, kw_only=True):
+    """How songs are cut for models of segments."""
+
+    seconds: Annotated[float, Meta(gt=0)]  # a segment's length
+    covariance: bool  # whether the MFCCs' covariances are among its features
+
+
+class Candidate(Record, kw_only=True):
+    """One point of a grid in cross-validation."""
+
+    params: Params  # the model's parameters
+    mean: float  # top-1 over the folds
+    std: float
+    folds: list[float]  # top-1 in each
+
+
+class FitSettings(Record, kw_only=True):
+    """What every fit of Task 1 depends on."""
+
+    dataset: str  # :attr:`Dataset.identity`
+    features: str  # SHA-256 of the array that rows are made of
+    cv: Fold  # what stays whole in cross-validation
+    seed: int
+    segments: Segments | None = None  # how songs are cut, if rows are segments
+
+
+class SearchSettings(FitSettings, kw_only=True):
+    """What a model's search depends on."""
+
+    grid: list[dict[str, list[Value]]]  # parameters and their values
+    transforms: list[str]  # the steps before the classifier
+
+
+class Search(Record, kw_only=True):
+    """``task1/search_<model>.json``: a model's search, and what was found."""
+
+    settings: SearchSettings
+    seconds: Seconds
+    candidates: Annotated[list[Candidate], Meta(min_length=1)]  # best first
+    # the best one, under folds that keep albums whole and under such that do not
+    folds_by: dict[Fold, Candidate | None]
+    temperature: Annotated[float, Meta(gt=0)]  # see :func:`artist20.evaluation.fit_temperature`
+
+
+class SegmentSearchSettings(FitSettings, kw_only=True):
+    """What the choice of the segments depends on."""
+
+    seconds: list[float]  # what is tried
+    covariance: list[bool]
+    chooser: str  # the model that it is tried with
+    point: Params  # its parameters
+
+
+class SegmentSearch(Record, kw_only=True):
+    """``task1/segment/search_segments.json``: which segments were tried."""
+
+    settings: SegmentSearchSettings
+    candidates: list[Candidate]  # whose params are the fields of :class:`Segments`
+
+
+class Task1Settings(Record, kw_only=True):
+    """What Task 1's models of a level have in common."""
+
+    cv: Fold  # what stays whole in cross-validation
+    folds: Count  # how many
+    # training songs that count as wrong because their artist has no other album
+    unseen_in_cv: Count
+    arrays: dict[str, str]  # :attr:`Preprocessing.arrays` of the features
+    segments: Segments | None = None  # how songs are cut, if rows are segments
+
+
+class Task1Model(Quality, kw_only=True):
+    """What one of Task 1's models reached on the validation songs, and in cross-validation."""
+
+    calibration_error: float  # see :func:`artist20.evaluation.calibration_error`
+    cv_top1: float  # mean and standard deviation over the folds
+    cv_std: float
+    cv_top1_by: dict[Fold, float | None]  # the mean under both kinds of folds
+    params: Params  # the model's parameters
+    temperature: float
+    seconds: Seconds  # of the search
+
+
+class Task1Metrics(Record, kw_only=True):
+    """``task1/metrics.json``, and ``task1/segment/metrics.json``."""
+
+    models: dict[str, Task1Model]  # by name
+    left_out: dict[str, str]  # why models could not be fitted
+    best_in_cv: str  # a key of ``models``
+    settings: Task1Settings
+    dataset: Dataset
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        """Check that models are known, and the best one is among them."""
+        unknown = (self.models.keys() | self.left_out.keys()) - TITLES.keys()
+        if unknown:
+            raise ValueError(f"unknown models {', '.join(sorted(unknown))}")
+        if self.best_in_cv not in self.models:
+            raise ValueError(f"best_in_cv {self.best_in_cv!r} is none of the models")
+
+    @property
+    def level(self) -> Literal["song", "segment"]:
+        """What a row of features is."""
+        return "segment" if self.settings.segments else "song"
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The models: as tables and options call them -> as the folder's own files do."""
+        suffix = "_of_segments" if self.settings.segments else ""
+        return {f"{name}{suffix}": name for name in self.models}
+
+    def title(self, name: str) -> str:
+        """Return a model's name for people."""
+        segments = self.settings.segments
+        return TITLES[name] + (f", {segments.seconds:g} s segments" if segments else "")
+
+    @property
+    def folds_by_album(self) -> bool:
+        """Whether cross-validation held whole albums out."""
+        return self.settings.cv == "album"
+
+    @property
+    def untrained(self) -> bool:
+        """Always False: Task 1 has no encoder that could have random weights."""
+        return False
+
+
+class AblationSettings(FitSettings, kw_only=True):
+    """What an ablation depends on."""
+
+    model: str  # that was best in cross-validation
+    params: Params
+
+
+class Family(Record, kw_only=True):
+    """What a family of features is worth."""
+
+    n_features: Count
+    without: float | None  # top-1 in cross-validation, where it can be measured
+    alone: float | None
+    lost: float  # top-1 on the validation songs that is lost when the family is shuffled
+    lost_std: float
+
+
+class Ablation(Record, kw_only=True):
+    """``task1/ablation.json``; ``complete`` when all families are in it."""
+
+    settings: AblationSettings
+    complete: bool
+    families: dict[str, Family]
+
+
+# --- Task 2 ------------------------------------------------------------------------------------
+
+
+class TransferRecipe(Record, tag="transfer", tag_field="kind", kw_only=True):
+    """How a classifier on a frozen encoder's embeddings is made and trained."""
+
+    epochs: Annotated[int, Meta(ge=1)]  # the options of these names
+    batch_size: Annotated[int, Meta(ge=1)]
+    lr: Annotated[float, Meta(gt=0)]
+    crop_seconds: Annotated[float, Meta(gt=0, le=3600)]
+    views: Annotated[int, Meta(ge=1)] | None  # without, training is on the windows
+    windows: Annotated[int, Meta(ge=1)] | None
+    # units of the classifier's hidden layers
+    hidden: tuple[Annotated[int, Meta(ge=1, le=65536)], ...]
+    pooled: bool  # whether a song is one row, its windows' mean and deviation, or a row per window
+    # whether the epoch is chosen on the validation songs; otherwise it is the last one
+    select: bool
+    optimizer: str  # names; the script makes them
+    schedule: str
+    dropout: Annotated[float, Meta(ge=0, lt=1)]
+    weight_decay: float
+    warmup_epochs: Count  # of linearly growing learning rate, before the cosine
+    plateau_factor: float  # of the schedule on a plateau
+    plateau_patience: Count
+
+
+class ResNetRecipe(Record, tag="resnet", tag_field="kind", kw_only=True):
+    """How the residual CNN is made and trained."""
+
+    # Bounds are far beyond any sense: a file that says more would ask for all memory.
+    epochs: Annotated[int, Meta(ge=1)]  # the options of these names
+    batch_size: Annotated[int, Meta(ge=1)]
+    lr: Annotated[float, Meta(gt=0)]
+    crop_seconds: Annotated[float, Meta(gt=0)]
+    crops_per_song: Annotated[int, Meta(ge=1)]  # random crops of every song in an epoch
+    warmup_epochs: Count  # of linearly growing learning rate, before the cosine
+    # see :class:`artist20.spectrogram.FrontEnd`
+    n_fft: Annotated[int, Meta(ge=2, le=2**16, multiple_of=2)]
+    n_mels: Annotated[int, Meta(ge=1, le=1024)]
+    width: Annotated[int, Meta(ge=1, le=1024)]  # see :class:`artist20.models.ArtistResNet`
+    keep_frequency: bool
+    bins_per_band: Annotated[int, Meta(ge=1)]
+    statistics: bool
+    dropout: Annotated[float, Meta(ge=0, lt=1)]  # regularisation
+    weight_decay: float
+    label_smoothing: float
+    mixup_alpha: float
+    # share of the crops that noise is added to; the others are met as songs are scored
+    noise_probability: float
+    noise_snr_db: tuple[float, float]  # between which its level is drawn
+    # whether the epoch is chosen on the validation songs; otherwise it is the last one
+    select: bool
+
+    def __post_init__(self) -> None:
+        """Check that bins make whole bands."""
+        if self.n_mels % self.bins_per_band:
+            raise ValueError(f"{self.n_mels} mel bins do not make bands of {self.bins_per_band}")
+
+
+class EncoderSettings(Record, kw_only=True):
+    """A frozen encoder."""
+
+    name: str  # of :mod:`artist20.encoders`
+    weights: str  # their SHA-256, or ``"untrained, seed N"``
+    sample_rate: Annotated[int, Meta(ge=1)]  # of the waveforms that it takes, in Hz
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the weights are the published ones."""
+        return not self.weights.startswith("untrained")
+
+
+class Settings(Record, kw_only=True):
+    """Everything that the result of a training depends on."""
+
+    recipe_name: Literal["homework", "strong"]
+    recipe: TransferRecipe | ResNetRecipe
+    encoder: EncoderSettings | None = None  # of a classifier on embeddings
+    precision: Precision  # what products are computed in
+    patience: int | None = None  # ``--patience``
+    dataset: str  # :attr:`Dataset.identity`
+    also_train_on: str | None = None  # fingerprint of the alternate versions of the training songs
+    fold: int | None = None  # which fold's albums are held out
+    seed: int
+
+
+class EpochRow(Record, kw_only=True):
+    """A row of ``history.csv``; losses are means over crops and over songs, lr the epoch's own."""
+
+    epoch: Annotated[int, Meta(ge=1)]
+    lr: NonNegative
+    train_loss: NonNegative
+    val_loss: NonNegative
+    val_top1: Share
+    val_top3: Share
+    seconds: Seconds
+
+
+class TrainedModel(Record, eq=False, kw_only=True):
+    """``best.pt``: what rebuilds a network, and what it was trained on."""
+
+    classes: list[str]  # the artists, in the order of the scores
+    settings: Settings  # the recipe in it says what the network is
+    # length of the log-mel windows that a ResNet was trained on
+    window_frames: Annotated[int, Meta(ge=1, le=112_500)] | None = None  # an hour
+    trained_on: str  # the data set's name
+    train_songs: list[Count]  # how many songs of each artist
+    val_songs: Count  # how many were scored
+    epoch: Count  # whose weights these are
+    val_top1: Share | None  # top-1 then; None in the midst of an epoch
+    weights: dict[str, Any]  # the network's state dict, on the CPU
+    version: Literal[1] = 1  # raised when the fields' meaning changes
+
+    def __post_init__(self) -> None:
+        """Check classes, songs and the network's input against one another."""
+        if not are_classes(self.classes) or len(self.train_songs) != len(self.classes):
+            raise ValueError("classes and train_songs do not belong together")
+        if (self.window_frames is None) == isinstance(self.settings.recipe, ResNetRecipe):
+            raise ValueError("window_frames and settings do not belong together")
+        if (self.settings.encoder is None) != isinstance(self.settings.recipe, ResNetRecipe):
+            raise ValueError("encoder and recipe do not belong together")
+
+
+class EpochProgress(Record, kw_only=True):
+    """How far an interrupted epoch is: its steps so far, and sums over them."""
+
+    step: Count = 0
+    examples: Count = 0
+    loss_sum: float = 0.0
+    seconds: Seconds = 0.0
+
+
+class TrainingState(TrainedModel, eq=False, kw_only=True):
+    """``last.pt``: a :class:`TrainedModel`, and what training goes on from."""
+
+    optimizer: dict[str, Any]  # their state dicts
+    scheduler: dict[str, Any]
+    progress: EpochProgress  # of the epoch that was interrupted
+    history: list[EpochRow]
+
+    def __post_init__(self) -> None:
+        """Check the epoch against the history."""
+        super().__post_init__()
+        if self.epoch != len(self.history):
+            raise ValueError(f"epoch {self.epoch}, but {len(self.history)} rows of history")
+
+
+class NetworkMetrics(Accuracy, kw_only=True):
+    """``task2/<model>/metrics.json``, written last: whoever reads it finds all other files."""
+
+    model: str  # its name, a key of :data:`TITLES`
+    # whose weights are in ``best.pt``; ``top1`` and ``top3`` are of these
+    epoch: Annotated[int, Meta(ge=1)]
+    last: Accuracy  # of the last epoch
+    parameters: Count  # that were trained
+    window_seconds: float | None = None  # of a ResNet
+    epochs_seconds: Seconds  # of all epochs together
+    settings: Settings
+    dataset: Dataset
+    # SHA-256 of each of :data:`EMBEDDING_FILES`; a fold has none
+    embeddings: dict[str, str] | None = None
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        """Check that the model is known."""
+        if self.model not in TITLES:
+            raise ValueError(f"unknown model {self.model!r}")
+
+    @property
+    def selected(self) -> bool:
+        """Whether the epoch was chosen on the validation songs, which flatters it."""
+        return self.settings.recipe.select
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the encoder has random weights: figures then mean nothing."""
+        return self.settings.encoder is not None and not self.settings.encoder.pretrained
+
+    @property
+    def names(self) -> dict[str, str]:
+        """See :attr:`Task1Metrics.names`."""
+        return {self.model: self.model}
+
+    def title(self, name: str) -> str:
+        """Return the model's name for people."""
+        return TITLES[name] + (", untrained encoder" if self.untrained else "")
+
+    @property
+    def folds_by_album(self) -> bool:
+        """Whether cross-validation holds whole albums out: always."""
+        return True
+
+
+class ClassifierCandidate(Record, kw_only=True):
+    """What a classifier of the strong transfer recipe reached in cross-validation."""
+
+    cv_top1: Share
+    cv_log_loss: float
+
+
+class ClassifierChoice(Record, kw_only=True):
+    """``candidates.json``: which classifier was chosen, and from which."""
+
+    chosen: str
+    candidates: dict[str, ClassifierCandidate]
+
+
+# --- the ensemble ------------------------------------------------------------------------------
+
+
+class Paired(Record, kw_only=True):
+    """Two models on the same songs."""
+
+    difference: float  # of their top-1, first less second
+    interval: Interval  # by bootstrap over albums
+    only_first: Count  # songs that one of the two alone has right
+    only_second: Count
+    p: Share  # of McNemar's exact test
+
+
+class Member(Record, kw_only=True):
+    """A model in the ensemble: its name for people, weight, and figures on both splits."""
+
+    title: str
+    weight: float
+    cv: Quality
+    val: Quality
+
+
+class EnsembleSettings(Record, kw_only=True):
+    """How weights are fitted; see :mod:`artist20.ensemble`."""
+
+    floor: float
+    ridge: float
+    folds: Count
+    seed: int
+
+
+class EnsembleMetrics(Quality, kw_only=True):
+    """``ensemble/metrics.json``."""
+
+    calibration_error: float
+    cv: Quality  # on the training songs, each scored with weights that were fitted on other folds
+    members: dict[str, Member]  # by name
+    best_member_in_cv: str
+    against_best_member: dict[Literal["cv", "val"], Paired]  # on the training, validation songs
+    untrained: bool  # whether a member with weight hears through an untrained encoder
+    files: dict[str, str]  # by path in the results folder, the SHA-256 of what it was computed from
+    settings: EnsembleSettings
+    dataset: Dataset
+    provenance: Provenance
+
+    def title(self, name: str) -> str:
+        """Return its name for people."""
+        return TITLES[name] + (", untrained encoder" if self.untrained else "")
+
+
+# --- scores ------------------------------------------------------------------------------------
+
+
+class Predictions(Record, eq=False, kw_only=True):
+    """``val_predictions.json``, ``cv_predictions.json``: class scores of labelled songs."""
+
+    classes: list[str]  # artist names, the columns of the scores
+    songs: list[SongRecord]  # the rows of the scores
+    scores: dict[str, np.ndarray]  # per model (n_songs, n_classes) probabilities
+
+    def __post_init__(self) -> None:
+        """Check that classes, songs and scores belong together."""
+        if not self.songs or not {song.artist for song in self.songs} <= set(self.classes):
+            raise ValueError("artists and songs do not belong together")
+        _check_scores(self.scores, self.classes, len(self.songs))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n_songs,) index of each song's artist in ``classes``."""
+        index = {name: i for i, name in enumerate(self.classes)}
+        return np.array([index[song.artist] for song in self.songs])
+
+    @property
+    def albums(self) -> np.ndarray:
+        """(n_songs,) ``"artist/album"``: what is drawn and held out as a whole."""
+        return groups_of(self.songs)
+
+
+class TestScores(Record, eq=False, kw_only=True):
+    """``test_scores.json``: class scores of the test songs."""
+
+    __test__ = False  # for pytest, which collects by name
+
+    classes: list[str]  # artist names, the columns of the scores
+    # by a song's key, such as ``"001"``, the SHA-256 of its file; the rows of the scores
+    songs: dict[str, str]
+    # per model the SHA-256 of what was applied: a file, or several that were averaged
+    checkpoints: dict[str, list[str]]
+    # by the key of a song that could not be read, what is wrong with it. Its scores are the
+    # artists' shares of the training songs
+    guessed: dict[str, str]
+    scores: dict[str, np.ndarray]  # per model (n_songs, n_classes) probabilities
+
+    def __post_init__(self) -> None:
+        """Check that models, songs and scores belong together."""
+        if self.checkpoints.keys() != self.scores.keys():
+            raise ValueError("checkpoints and scores are of different models")
+        if not self.guessed.keys() <= self.songs.keys():
+            raise ValueError("guessed names songs that are not there")
+        _check_scores(self.scores, self.classes, len(self.songs))
+
+
+def are_classes(names: Sequence[str]) -> bool:
+    """Return whether names are in the one order that all files have them in."""
+    return len(names) > 1 and list(names) == sorted(set(names))
+
+
+def _check_scores(scores: dict[str, np.ndarray], classes: list[str], n_songs: int) -> None:
+    if not are_classes(classes):
+        raise ValueError("classes are not sorted, or not two at least")
+    for model, of_model in scores.items():
+        in_range = (of_model >= 0) & (of_model <= 1)  # which NaN is not
+        if of_model.shape != (n_songs, len(classes)) or not in_range.all():
+            raise ValueError(f"scores of {model} are not {(n_songs, len(classes))} probabilities")
+
+
+# --- the comparison ----------------------------------------------------------------------------
+
+
+class Intervals(Record, kw_only=True):
+    """Intervals of top-1 and top-3."""
+
+    top1: Interval
+    top3: Interval
+
+
+class Figures(Accuracy, kw_only=True):
+    """What a table says of a model."""
+
+    over_albums: Intervals  # by bootstrap, albums or songs being drawn
+    over_songs: Intervals
+    macro_f1: float  # mean over the artists that have songs
+    course_score: float  # top-1 + 0.5 x top-3
+
+
+class ArtistResult(Record, kw_only=True):
+    """An artist's songs, how many are right, how often the artist is the guess, and F1."""
+
+    songs: Count
+    right: Count
+    guessed: Count
+    f1: float | None
+
+
+class AlbumResult(Record, kw_only=True):
+    """An album's songs, and how many of them are right."""
+
+    songs: Count
+    right: Count
+
+
+class Confusion(Record, kw_only=True):
+    """How many of an artist's songs are taken for another's."""
+
+    artist: str
+    guess: str
+    songs: Count
+
+
+class OfTask1(Record, tag="task1", tag_field="kind", kw_only=True):
+    """What is said of Task 1's models alone."""
+
+    level: Literal["song", "segment"]  # see :attr:`Task1Metrics.level`
+    settings: Task1Settings
+    model: Task1Model
+    search: SearchSettings | None = None
+    n_candidates: Count = 0  # that were tried
+
+
+class OfNetwork(Record, tag="network", tag_field="kind", kw_only=True):
+    """What is said of networks alone; see :class:`NetworkMetrics`."""
+
+    epoch: Count
+    parameters: Count
+    window_seconds: float | None = None
+    settings: Settings
+
+
+class OfEnsemble(Record, tag="ensemble", tag_field="kind", kw_only=True):
+    """What is said of the ensemble alone; see :class:`EnsembleMetrics`."""
+
+    members: dict[str, Member]
+    best_member_in_cv: str
+    against_best_member: dict[Literal["cv", "val"], Paired]
+
+
+class ModelResult(Record, kw_only=True):
+    """What is said of a model."""
+
+    title: str  # its name for people
+    folder: str  # where it is in the results folder
+    untrained: bool  # whether it hears through an untrained encoder: its figures then mean nothing
+    val: Figures  # on the validation songs
+    last: Figures | None = None  # of the last epoch, if another was chosen on these songs
+    # of the training songs, each scored by a model that did not learn from its album
+    cv: Accuracy | None = None
+    seconds: Seconds  # of training
+    artists: dict[str, ArtistResult]
+    albums: dict[str, AlbumResult]  # by ``"artist/album"``
+    worst_albums: list[str]
+    confusions: list[Confusion]  # the most frequent
+    details: OfTask1 | OfNetwork | OfEnsemble
+
+
+class Pair(Paired, kw_only=True):
+    """Two models of a comparison."""
+
+    first: str  # their names
+    second: str
+    p_holm: Share  # p after Holm's correction over all pairs
+    verdict: Verdict  # what the first one is
+
+
+class AblationResult(Record, kw_only=True):
+    """What families of features are worth, to which model."""
+
+    model: str
+    families: dict[str, Family]
+
+
+class Comparison(Record, kw_only=True):
+    """``results.json``: all that is said of the models, and the files that it is from."""
+
+    command: str
+    dataset: Dataset
+    val_albums: Count  # albums of the validation songs
+    resamples: Count  # of the bootstrap
+    confidence: Share  # of the intervals
+    significance: Share  # p below which models differ
+    # by name, in the order of the stages
+    models: Annotated[dict[str, ModelResult], Meta(min_length=1)]
+    left_out: dict[str, str]  # by title why models could not be fitted
+    # networks whose epoch is chosen on these songs as they were after the last one
+    pairs: list[Pair]
+    ablation: dict[str, AblationResult]  # by folder
+    runs: dict[str, Provenance]
+    files: dict[str, str]  # by path in the results folder, its SHA-256
+
+
+def results_file(assets_dir: Path) -> Path:
+    """Path of :class:`Comparison`."""
+    return assets_dir / "results.json"
+
+
+# --- reading and writing records ---------------------------------------------------------------
+
+T = TypeVar("T")
+
+
+def read_record(path: Path, kind: type[T], made_by: str) -> T:
+    """Read a JSON file as a record.
 
     Parameters
     ----------
-    value : object
-        As :func:`read_json` returned it.
-    form : object
-        A type, or the value itself; a dict of forms by key, all of which must be there, or with the
-        one key ``str`` the form of all values; a set of keys; a list with the form of all elements;
-        a tuple of forms, one of which must fit. A float may be an integer, and must be finite.
+    path : Path
+        The file.
+    kind : type
+        Of the record, or of a list or dict of records.
+    made_by : str
+        The command that makes it, for the message when it is missing or broken.
+
+    Raises
+    ------
+    UserError
+        If it is missing, no JSON, or a field is not what it must be.
     """
-    if isinstance(form, tuple):
-        return any(has_form(value, each) for each in form)
-    if isinstance(form, list):
-        return isinstance(value, list) and all(has_form(each, form[0]) for each in value)
-    if isinstance(form, dict):
+    try:
+        return parse_json(read_bytes(path, made_by), kind)
+    except ValueError as error:
+        raise UserError(f"{path} is broken ({error}): run {made_by} again") from None
+
+
+def write_record(path: Path, record: Any) -> None:
+    """Write a record, or a list or dict of records, as JSON; NaN and infinity are refused."""
+    write_json(path, msgspec.to_builtins(record, enc_hook=_to_lists))
+
+
+def _to_lists(value: Any) -> Any:
+    """Turn arrays into numbers of six significant digits."""
+    if not isinstance(value, np.ndarray):
+        raise NotImplementedError(type(value))
+    return [[float(f"{number:.6g}") for number in row] for row in value]
+
+
+def differences(made: Record, wanted: Record) -> list[str]:
+    """List the fields in which two records differ, with both values."""
+
+    def flat(value: Any, name: str = "") -> dict[str, Any]:
         if not isinstance(value, dict):
-            return False
-        if str in form:
-            return all(has_form(each, form[str]) for each in value.values())
-        return all(key in value and has_form(value[key], of) for key, of in form.items())
-    if isinstance(form, set):
-        return isinstance(value, dict) and form <= value.keys()
-    if form is float:
-        # Not isfinite(), which fails on integers that no float can hold.
-        return type(value) in (int, float) and abs(value) <= sys.float_info.max
-    return type(value) is form if isinstance(form, type) else value == form
+            return {name: value}
+        dot = "." if name else ""
+        return {k: v for key, of in value.items() for k, v in flat(of, f"{name}{dot}{key}").items()}
+
+    before, after = flat(msgspec.to_builtins(made)), flat(msgspec.to_builtins(wanted))
+    return [
+        f"{name} {before.get(name)!r} -> {after.get(name)!r}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
 
 
-def check_same_settings(made: dict[str, Any], wanted: dict[str, Any], where: Path) -> None:
+def check_same_settings(made: Record, wanted: Record, where: Path) -> None:
     """Refuse to go on from, or to replace, what other settings made.
 
     Raises
@@ -250,277 +875,89 @@ def check_same_settings(made: dict[str, Any], wanted: dict[str, Any], where: Pat
     UserError
         If the settings differ: names each difference and both ways out.
     """
-    differences = [
-        f"{name} {made.get(name)!r} -> {wanted.get(name)!r}"
-        for name in sorted(made.keys() | wanted.keys())
-        if made.get(name) != wanted.get(name)
-    ]
-    if differences:
+    found = differences(made, wanted)
+    if found:
         raise UserError(
-            f"{where} is of a run with other settings ({'; '.join(differences)}): "
+            f"{where} is of a run with other settings ({'; '.join(found)}): "
             "--overwrite replaces it, another --results-dir keeps it"
         )
 
 
-def check_same_run(
-    folder: Path, checkpoint: dict[str, Any], metrics: dict[str, Any], made_by: str
-) -> None:
-    """Refuse a ``best.pt`` of other settings than ``metrics.json`` has beside it."""
-    if checkpoint["config"] != metrics["settings"]:
-        raise UserError(
-            f"{folder}: best.pt is not of the run in metrics.json: run {made_by} --overwrite"
-        )
-
-
-def read_metrics(path: Path, made_by: str) -> dict[str, Any]:
-    """Read a ``metrics.json`` or ``preprocessing.json`` and check that it says what it must.
-
-    What that is, ``made_by`` tells: the command that makes it, one of :data:`METRICS_FORMS`.
-
-    Raises
-    ------
-    UserError
-        If it is missing, broken, or lacks what every such file has.
-    """
-    form = next(form for stage, form in METRICS_FORMS.items() if stage in made_by)
-    metrics = read_record(path, made_by, form)
-    if "models" in form:
-        names, left_out = metrics["models"].keys(), metrics["left_out"].keys()
-        known = names | left_out <= TITLES.keys()
-        if not known or names & left_out or metrics["best_in_cv"] not in names:
-            raise UserError(f"{path} names models that are not in it: run {made_by} again")
-    return metrics
-
-
-def read_record(path: Path, made_by: str, form: Any) -> dict[str, Any]:
-    """Read a JSON object that must have a form, see :func:`has_form`, or is named in an error."""
-    record = read_json(path, made_by)
-    if not isinstance(record, dict) or not has_form(record, form):
-        raise UserError(f"{path} is not what {made_by} writes: run it again")
-    return record
-
-
-def results_file(assets_dir: Path) -> Path:
-    """Path of all that is said of the models; see :func:`artist20.comparison.gather`."""
-    return assets_dir / "results.json"
-
-
-def read_results(path: Path, made_by: str) -> dict[str, Any]:
-    """Read a ``results.json`` and check that it says what it must.
-
-    Raises
-    ------
-    UserError
-        If it is missing, broken, or not of this version.
-    """
-    whole = {"command", "dataset", "bootstrap", "significance", "models", "pairs", "ablation"}
-    results = read_record(path, made_by, whole | {"left_out", "runs", "files"})
-    of_model = {"title", "folder", "untrained_backbone", "top1", "top3", "intervals", "macro_f1"}
-    of_model |= {"course_score", "selected_on", "last", "gap", "cv", "seconds", "artists"}
-    of_model |= {"albums", "worst_albums", "confusions"}
-    of_pair = {"first", "second", "difference", "interval", "p", "p_holm", "verdict"}
-    of_data = {"name", "synthesised", "fingerprint", "artists", "train", "val", "limit"}
-    models, pairs, data = results["models"], results["pairs"], results["dataset"]
-    fit = (
-        isinstance(models, dict)
-        and bool(models)
-        and all(isinstance(row, dict) and of_model <= row.keys() for row in models.values())
-        and isinstance(pairs, list)
-        and all(isinstance(pair, dict) and of_pair <= pair.keys() for pair in pairs)
-        and isinstance(data, dict)
-        and of_data | {"val_albums"} <= data.keys()
-        and all(isinstance(results[key], dict) for key in ("runs", "files", "ablation"))
-        and has_form(results["left_out"], {str: str})
-    )
-    if not fit:
-        raise UserError(f"{path} is not what {made_by} writes: run it again")
-    return results
-
-
 @dataclass(frozen=True)
-class FeatureSet:
-    """Task 1's features of one split.
+class Run:
+    """A stage that has been run: where, and its ``metrics.json``."""
 
-    Attributes
-    ----------
-    X : np.ndarray
-        (n_songs, n_features) float32.
-    y : np.ndarray
-        (n_songs,) artist names.
-    albums : np.ndarray
-        (n_songs,) ``"artist/album"``: the groups of cross-validation.
-    songs : list of dict
-        ``path``, ``artist`` and ``album`` of each.
-    names : list of str
-        The features, columns of X.
-    """
-
-    X: np.ndarray
-    y: np.ndarray
-    albums: np.ndarray
-    songs: list[dict[str, str]]
-    names: list[str]
+    stage: Stage
+    metrics: Task1Metrics | NetworkMetrics
 
 
-def write_features(
-    folder: Path,
-    split: str,
-    X: Iterable[np.ndarray],
-    units: Sequence[np.ndarray],
-    songs: Sequence[dict[str, str]],
-) -> None:
-    """Write a split's features, song by song: together they may be larger than memory.
-
-    Parameters
-    ----------
-    folder : Path
-        Task 1's.
-    split : str
-        Part of all names.
-    X : iterable of np.ndarray
-        (n_features,) per song, to ``X_<split>.npy``.
-    units : sequence of np.ndarray
-        (n_units, n_columns) per song, one below another to ``units_<split>.npy``.
-    songs : sequence of dict
-        ``path``, ``artist`` and ``album`` of each, to ``y_<split>.npy`` and ``songs_<split>.json``.
-    """
-    _write_rows(folder / f"X_{split}.npy", X, len(songs))
-    write_array(folder / f"y_{split}.npy", np.array([song["artist"] for song in songs]))
-    n_units = [len(of_song) for of_song in units]
-    _write_rows(folder / f"units_{split}.npy", units, sum(n_units))
-    unit_songs = np.repeat(np.arange(len(units), dtype=np.int32), n_units)
-    write_array(folder / f"unit_songs_{split}.npy", unit_songs)
-    write_json(folder / f"songs_{split}.json", songs)
+def find_runs(results_dir: Path) -> list[Run]:
+    """Read the metrics of all models that have been trained, and print which have not."""
+    runs = []
+    for stage in stages(results_dir):
+        path = stage.folder / "metrics.json"
+        name = stage.folder.relative_to(results_dir)
+        if not path.is_file():
+            print(f"left out: {name} ({stage.train} has not been run)")
+            continue
+        metrics = read_record(path, stage.metrics, stage.train)
+        if isinstance(metrics, Task1Metrics):
+            check_features(metrics, results_dir, stage.train)
+            for model, reason in metrics.left_out.items():
+                print(f"left out: {name}/{model} ({reason})")
+        runs.append(Run(stage, metrics))
+    return runs
 
 
-def feature_hashes(folder: Path) -> dict[str, str]:
-    """Hash (SHA-256) the arrays of both splits, by file name."""
-    arrays = ("X", "y", "units", "unit_songs")
-    names = [f"{array}_{split}.npy" for split in ("train", "val") for array in arrays]
-    for name in names:
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name} is missing: run task1_preprocessing.py first")
-    return {name: sha256_file(folder / name) for name in names}
-
-
-def read_features(folder: Path, split: str) -> FeatureSet:
-    """Read what :func:`write_features` wrote, and check that the three files belong together."""
-    made_by = "task1_preprocessing.py"
-    X = read_array(folder / f"X_{split}.npy", made_by)
-    y = read_array(folder / f"y_{split}.npy", made_by)
-    songs = read_json(folder / f"songs_{split}.json", made_by)
-    names = read_json(folder / "feature_names.json", made_by)
-    fit = has_form(songs, SONGS_FORM) and has_form(names, [str])
-    if not (
-        fit
-        and X.shape == (len(songs), len(names))
-        and y.tolist() == [song["artist"] for song in songs]
-    ):
+def check_features(metrics: Task1Metrics, results_dir: Path, made_by: str) -> None:
+    """Refuse metrics of Task 1's models whose features are not those that are there now."""
+    folder = task1_dir(results_dir)
+    made = read_record(folder / "preprocessing.json", Preprocessing, "task1_preprocessing.py")
+    if made.arrays != metrics.settings.arrays:
         raise UserError(
-            f"{folder}: X_{split}.npy {X.shape}, y_{split}.npy {y.shape}, songs_{split}.json and "
-            f"feature_names.json do not belong together: run {made_by} again"
-        )
-    if X.dtype.kind != "f" or not np.isfinite(X).all():
-        raise UserError(f"{folder}/X_{split}.npy holds what is no number: run {made_by} again")
-    albums = np.array([f"{song['artist']}/{song['album']}" for song in songs])
-    return FeatureSet(X, y, albums, songs, names)
-
-
-def check_features(metrics: dict[str, Any], results_dir: Path, made_by: str) -> None:
-    """Refuse figures of Task 1's models that are of other features than those that are there.
-
-    Raises
-    ------
-    UserError
-        If they are.
-    """
-    made = read_metrics(task1_dir(results_dir) / "preprocessing.json", "task1_preprocessing.py")
-    if made.get("arrays") != metrics["config"].get("arrays"):
-        raise UserError(
-            f"the models of {made_by} are of other features than {task1_dir(results_dir)} holds "
-            f"now: run {made_by} --overwrite"
+            f"the models of {made_by} are of other features than {folder} holds now: run {made_by} "
+            "--overwrite"
         )
 
 
-def read_units(folder: Path, split: str, n_songs: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read a split's ``units_<split>.npy``, memory-mapped, and ``unit_songs_<split>.npy``.
-
-    Raises
-    ------
-    UserError
-        If one is missing or broken, or they do not fit the split.
-    """
-    made_by = "task1_preprocessing.py"
-    units = read_array(folder / f"units_{split}.npy", made_by, mmap_mode="r")
-    unit_songs = read_array(folder / f"unit_songs_{split}.npy", made_by)
-    fit = units.dtype == np.float32 and unit_songs.dtype.kind == "i" and unit_songs.ndim == 1
-    if (
-        not (fit and units.shape == (len(unit_songs), width) and np.isfinite(units).all())
-        or np.unique(unit_songs).tolist() != list(range(n_songs))
-        or (np.diff(unit_songs) < 0).any()
-    ):
-        raise UserError(
-            f"{folder}: units_{split}.npy {units.shape} and unit_songs_{split}.npy do not belong "
-            f"to {n_songs} songs: run {made_by} again"
-        )
-    return units, unit_songs
+def write_test_predictions(path: Path, top3: dict[str, list[str]]) -> None:
+    """Write the course's form: ``{"001": [best, second, third], ...}``."""
+    write_json(path, dict(sorted(top3.items())))
 
 
-def read_sklearn(
-    path: Path, classes: list[str] | None = None, n_features: int | None = None
-) -> "Pipeline":
-    """Read a fitted pipeline; a type outside :data:`TRUSTED_TYPES` is refused.
+# --- Task 2's checkpoints, embeddings and history ----------------------------------------------
+
+# What a network's training keeps for the map of the songs.
+EMBEDDING_FILES = ("train_embeddings.npy", "val_embeddings.npy", "songs_train.json")
+
+M = TypeVar("M", bound=TrainedModel)
+
+
+def save_model(path: Path, model: TrainedModel) -> None:
+    """Write a :class:`TrainedModel` or :class:`TrainingState` as ``.pt``."""
+    held = msgspec.structs.asdict(model)
+    plain = held.keys() - {"weights", "optimizer", "scheduler"}  # those hold tensors
+    write_checkpoint(path, held | {name: msgspec.to_builtins(held[name]) for name in plain})
+
+
+def load_model(path: Path, kind: type[M], made_by: str, or_else: str = "") -> M:
+    """Read what :func:`save_model` wrote, tensors on the CPU.
 
     Parameters
     ----------
     path : Path
-        The file.
-    classes : list of str, optional
-        The artists that it must know.
-    n_features : int, optional
-        How many features it must take; given with ``classes``.
-
-    Raises
-    ------
-    UserError
-        If it is missing, broken, of another type, or knows others.
-    """
-    import skops.io
-    from sklearn.pipeline import Pipeline
-
-    made_by = "task1_train.py --overwrite"
-    _check_is_file(path, "task1_train.py")
-    try:
-        model = skops.io.load(path, trusted=TRUSTED_TYPES)
-    except PermissionError as error:
-        raise _unreadable(path, error) from None
-    except Exception as error:  # skops lets errors of zipfile, json and its own through
-        raise UserError(f"{path} cannot be read ({_first_line(error)}): run {made_by}") from None
-    if not isinstance(model, Pipeline):
-        raise UserError(f"{path} is no model of task1_train.py: run {made_by}")
-    if classes is not None:
-        known = getattr(model, "classes_", np.empty(0)).tolist()
-        if known != classes or getattr(model, "n_features_in_", None) != n_features:
-            raise UserError(f"{path} is of other artists or features: run {made_by}")
-    return model
-
-
-def read_checkpoint(path: Path, made_by: str, or_else: str = "") -> dict[str, Any]:
-    """Read a ``.pt`` written by :func:`write_checkpoint`, tensors on the CPU.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
+        The file; one of a :class:`TrainingState` can be read as a :class:`TrainedModel`, too.
+    kind : type
+        Which of the two it is.
     made_by : str
         The command that makes it, for the message when it is missing or broken.
     or_else : str
-        What else helps then, for its end.
+        What else helps then: the end of that message.
 
     Raises
     ------
     UserError
-        If it is missing, broken, or lacks what every checkpoint has.
+        If it is missing or broken, or a field is not what it must be.
     """
     import torch
 
@@ -528,223 +965,60 @@ def read_checkpoint(path: Path, made_by: str, or_else: str = "") -> dict[str, An
         raise UserError(f"{path} is missing: run {made_by} first{or_else}")
     try:
         with warnings.catch_warnings(action="ignore"):  # of a pickle: it is refused
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            held = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     except Exception:  # torch lets errors of pickle, zipfile and its own through
         raise UserError(
             f"{path} is damaged, or no checkpoint: run {made_by} again{or_else}"
         ) from None
-    form = {"kind": str, "classes": [str], "config": dict}
-    if not has_form(checkpoint, form) or not _are_classes(checkpoint["classes"]):
-        raise UserError(f"{path} is no checkpoint of {made_by}: run it again{or_else}")
-    return checkpoint
-
-
-def _are_classes(names: list[str]) -> bool:
-    """Tell whether names are in the one order that all files have them in."""
-    return len(names) > 1 and names == sorted(set(names))
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Class scores of a split's songs, by one model or several.
-
-    Attributes
-    ----------
-    classes : list of str
-        Artist names, the columns of the scores.
-    songs : list of dict
-        ``path``, ``artist`` and ``album`` of each song, the rows of the scores.
-    scores : dict of str to np.ndarray
-        Per model (n_songs, n_classes) probabilities.
-    """
-
-    classes: list[str]
-    songs: list[dict[str, str]]
-    scores: dict[str, np.ndarray]
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(n_songs,) index of each song's artist in ``classes``."""
-        index = {name: i for i, name in enumerate(self.classes)}
-        return np.array([index[song["artist"]] for song in self.songs])
-
-    @property
-    def albums(self) -> np.ndarray:
-        """(n_songs,) ``"artist/album"``: what is drawn and held out as a whole."""
-        return np.array([f"{song['artist']}/{song['album']}" for song in self.songs])
-
-
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write ``val_predictions.json``, scores to six significant digits."""
-    write_json(
-        path,
-        {
-            "classes": predictions.classes,
-            "songs": predictions.songs,
-            "scores": _plain_scores(predictions.scores),
-        },
-    )
-
-
-def read_predictions(path: Path, made_by: str) -> Predictions:
-    """Read what :func:`write_predictions` wrote."""
-    form = {"classes": [str], "songs": SONGS_FORM, "scores": {str: list}}
-    value = read_record(path, made_by, form)
-    classes, songs = value["classes"], value["songs"]
-    known = {song["artist"] for song in songs} <= set(classes)
-    if not known or not songs or not _are_classes(classes):
-        raise UserError(f"{path}: artists and songs do not belong together: run {made_by} again")
-    scores = _score_arrays(value["scores"], (len(songs), len(classes)), path, made_by)
-    return Predictions(classes, songs, scores)
-
-
-@dataclass(frozen=True)
-class TestScores:
-    """Class scores of the test songs, by one model or several.
-
-    Attributes
-    ----------
-    classes : list of str
-        Artist names, the columns of the scores.
-    songs : dict of str to str
-        By a song's key, such as ``"001"``, the SHA-256 of its file; the rows of the scores.
-    checkpoints : dict of str to list of str
-        Per model the SHA-256 of what was applied: a file, or several that were averaged.
-    scores : dict of str to np.ndarray
-        Per model (n_songs, n_classes) probabilities.
-    guessed : dict of str to str
-        By the key of a song that could not be read, what is wrong with it. Its scores are the
-        artists' shares of the training songs.
-    """
-
-    __test__ = False  # for pytest, which collects by name
-
-    classes: list[str]
-    songs: dict[str, str]
-    checkpoints: dict[str, list[str]]
-    scores: dict[str, np.ndarray]
-    guessed: dict[str, str]
-
-
-def write_test_scores(path: Path, test: TestScores) -> None:
-    """Write ``test_scores.json``, scores to six significant digits."""
-    write_json(
-        path,
-        {
-            "classes": test.classes,
-            "songs": test.songs,
-            "checkpoints": test.checkpoints,
-            "guessed": test.guessed,
-            "scores": _plain_scores(test.scores),
-        },
-    )
-
-
-def read_test_scores(path: Path, made_by: str) -> TestScores:
-    """Read what :func:`write_test_scores` wrote."""
-    form = {
-        "classes": [str],
-        "songs": {str: str},
-        "checkpoints": {str: [str]},
-        "guessed": {str: str},
-        "scores": {str: list},
-    }
-    value = read_record(path, made_by, form)
-    whole = value["checkpoints"].keys() == value["scores"].keys()
-    whole = whole and value["guessed"].keys() <= value["songs"].keys()
-    if not whole or not _are_classes(value["classes"]):
-        raise UserError(f"{path}: models, artists and scores do not fit: run {made_by} again")
-    shape = (len(value["songs"]), len(value["classes"]))
-    scores = _score_arrays(value["scores"], shape, path, made_by)
-    of_model, guessed = value["checkpoints"], value["guessed"]
-    return TestScores(value["classes"], value["songs"], of_model, scores, guessed)
-
-
-def _plain_scores(scores: dict[str, np.ndarray]) -> dict[str, list[list[float]]]:
-    return {
-        model: [[float(f"{value:.6g}") for value in row] for row in of_model]
-        for model, of_model in scores.items()
-    }
-
-
-def _score_arrays(
-    scores: dict[str, list[Any]], shape: tuple[int, int], path: Path, made_by: str
-) -> dict[str, np.ndarray]:
-    arrays = {}
-    for model, of_model in scores.items():
-        try:
-            arrays[model] = np.array(of_model, dtype=float)
-        except (TypeError, ValueError, OverflowError):
-            arrays[model] = np.empty(0)
-        in_range = (arrays[model] >= 0) & (arrays[model] <= 1)  # which NaN is not
-        if arrays[model].shape != shape or not in_range.all():
-            raise UserError(
-                f"{path}: scores of {model} are not {shape} probabilities: run {made_by} again"
-            )
-    return arrays
+    try:
+        return msgspec.convert(held, kind)
+    except msgspec.ValidationError as error:
+        raise UserError(
+            f"{path} is no checkpoint of this version of {made_by} ({first_line(error)}): run it "
+            f"again{or_else}"
+        ) from None
 
 
 @dataclass(frozen=True)
 class SongVectors:
-    """One vector for every song of both splits: features, or what a network makes of a song.
+    """One vector for every song of both splits: features, or what a network makes of a song."""
 
-    Attributes
-    ----------
-    train, val : np.ndarray
-        (n_songs, d) each.
-    train_songs, val_songs : list of dict
-        ``path``, ``artist`` and ``album`` of each song, the rows.
-    """
-
-    train: np.ndarray
+    train: np.ndarray  # (n_songs, d)
     val: np.ndarray
-    train_songs: list[dict[str, str]]
-    val_songs: list[dict[str, str]]
+    train_songs: list[SongRecord]  # the rows
+    val_songs: list[SongRecord]
 
 
 def write_embeddings(
-    folder: Path, train: np.ndarray, val: np.ndarray, train_songs: list[dict[str, str]]
+    folder: Path, train: np.ndarray, val: np.ndarray, train_songs: Sequence[SongRecord]
 ) -> dict[str, str]:
-    """Write a network's embeddings of the songs; the validation songs are val_predictions.json's.
+    """Write a network's embeddings of the songs to :data:`EMBEDDING_FILES`.
 
     Parameters
     ----------
     folder : Path
         The run's.
     train, val : np.ndarray
-        (n_songs, d), to :data:`EMBEDDING_FILES` as float32.
-    train_songs : list of dict
-        Records of the rows of ``train``.
+        (n_songs, d).
+    train_songs : sequence of SongRecord
+        The rows of ``train``; those of ``val`` are in ``val_predictions.json``.
 
     Returns
     -------
     dict of str to str
-        SHA-256 of each file, which ``metrics.json`` is to hold.
+        SHA-256 of each file: :attr:`NetworkMetrics.embeddings`.
     """
     of_train, of_val, songs = (folder / name for name in EMBEDDING_FILES)
     write_array(of_train, train.astype(np.float32))
     write_array(of_val, val.astype(np.float32))
-    write_json(songs, train_songs)
+    write_record(songs, train_songs)
     return {name: sha256_file(folder / name) for name in EMBEDDING_FILES}
 
 
-def read_songs(path: Path, made_by: str) -> list[dict[str, str]]:
-    """Read a list of songs, each with ``path``, ``artist`` and ``album``."""
-    songs = read_json(path, made_by)
-    whole = isinstance(songs, list) and all(
-        isinstance(song, dict)
-        and all(isinstance(song.get(key), str) for key in ("path", "artist", "album"))
-        for song in songs
-    )
-    if not whole:
-        raise UserError(f"{path} is no list of songs: run {made_by} again")
-    return songs
-
-
 def read_embeddings(
-    folder: Path, metrics: dict[str, Any], val_songs: list[dict[str, str]], made_by: str
+    folder: Path, metrics: NetworkMetrics, val_songs: list[SongRecord], made_by: str
 ) -> SongVectors:
     """Read what :func:`write_embeddings` wrote.
 
@@ -752,9 +1026,9 @@ def read_embeddings(
     ----------
     folder : Path
         The run's.
-    metrics : dict
-        Its ``metrics.json``, with ``embeddings``.
-    val_songs : list of dict
+    metrics : NetworkMetrics
+        Its ``metrics.json``.
+    val_songs : list of SongRecord
         The songs of its ``val_predictions.json``.
     made_by : str
         The training script's name, for messages.
@@ -762,31 +1036,39 @@ def read_embeddings(
     Raises
     ------
     UserError
-        If a file is missing or broken, is not of this run, or does not fit the songs.
+        If a file is missing or not of this run, or the songs are others.
     """
+    check_embeddings(folder, metrics, made_by)
     of_train, of_val, songs_file = (folder / name for name in EMBEDDING_FILES)
     train, val = read_array(of_train, made_by), read_array(of_val, made_by)
-    songs = read_songs(songs_file, made_by)
-    made = metrics.get("embeddings")
-    for name in EMBEDDING_FILES:
-        if not isinstance(made, dict) or sha256_file(folder / name) != made.get(name):
-            raise UserError(
-                f"{folder / name} is not of the run that metrics.json is of: run {made_by} "
-                "--overwrite"
-            )
-    width = train.shape[1:]
-    for array, n_songs in ((train, len(songs)), (val, len(val_songs))):
-        fit = array.dtype == np.float32 and array.shape == (n_songs, *width) and len(width) == 1
-        if not fit or not np.isfinite(array).all():
-            raise UserError(
-                f"{folder}: {of_train.name} {train.shape} and {of_val.name} {val.shape} are no "
-                f"embeddings of {len(songs)} and {len(val_songs)} songs: run {made_by} --overwrite"
-            )
+    if len(val) != len(val_songs):
+        raise UserError(
+            f"{of_val} is of {len(val)} songs, val_predictions.json of {len(val_songs)}: run "
+            f"{made_by} --overwrite"
+        )
+    songs = read_record(songs_file, list[SongRecord], made_by)
     return SongVectors(train, val, songs, val_songs)
 
 
-def read_history(path: Path, made_by: str) -> dict[str, np.ndarray]:
-    """Read a network's ``history.csv``: by column, (n_epochs,) values.
+def check_embeddings(folder: Path, metrics: NetworkMetrics, made_by: str) -> None:
+    """Refuse embeddings that are missing, or not of the run that ``metrics.json`` is of."""
+    made = metrics.embeddings or {}
+    for path in (folder / name for name in EMBEDDING_FILES):
+        if not path.is_file() or sha256_file(path) != made.get(path.name):
+            raise UserError(
+                f"{path} is missing, or not of the run that metrics.json is of: run {made_by} "
+                "--overwrite"
+            )
+
+
+def write_history(path: Path, history: Sequence[EpochRow]) -> None:
+    """Write ``history.csv``, a row per epoch."""
+    rows = [EpochRow.__struct_fields__, *map(msgspec.structs.astuple, history)]
+    write_text(path, "".join(",".join(map(str, row)) + "\n" for row in rows))
+
+
+def read_history(path: Path, made_by: str) -> list[EpochRow]:
+    """Read a network's ``history.csv``.
 
     Raises
     ------
@@ -794,18 +1076,7 @@ def read_history(path: Path, made_by: str) -> dict[str, np.ndarray]:
         If it is missing or broken.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        history = {name: np.array([float(row[name]) for row in rows]) for name in HISTORY}
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run {made_by} first") from None
-    except (KeyError, TypeError, ValueError, csv.Error):
-        rows = []
-    if not rows or not all(np.isfinite(column).all() for column in history.values()):
-        raise UserError(f"{path} is no history of a training: run {made_by} again")
-    return history
-
-
-def write_test_predictions(path: Path, top3: dict[str, list[str]]) -> None:
-    """Write the course's form: ``{"001": [best, second, third], ...}``."""
-    write_json(path, dict(sorted(top3.items())))
+        rows = list(csv.DictReader(read_bytes(path, made_by).decode().splitlines()))
+        return msgspec.convert(rows, Annotated[list[EpochRow], Meta(min_length=1)], strict=False)
+    except (ValueError, csv.Error) as error:  # msgspec's and the decoder's are of ValueError
+        raise UserError(f"{path} is broken ({first_line(error)}): run {made_by} again") from None

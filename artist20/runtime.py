@@ -21,15 +21,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from artist20 import Note, UserError, __version__
 from artist20.files import NO_SPACE, DiskFullError
+from artist20.results import Precision, Provenance
+
+if TYPE_CHECKING:
+    import torch
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
+NO_MEMORY = "not enough memory: try fewer --workers"
 
 
 def seed_everything(seed: int) -> None:
@@ -41,8 +47,8 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def choose_device(name: str) -> Any:
-    """Return the ``torch.device`` for --device, and say which it is.
+def choose_device(name: str) -> "torch.device":
+    """Return the ``torch.device`` for --device, and print which it is.
 
     Raises
     ------
@@ -61,7 +67,9 @@ def choose_device(name: str) -> Any:
     return device
 
 
-def choose_precision(name: str, device: Any, trained_in: str | None = None) -> Any:
+def choose_precision(
+    name: str, device: "torch.device", trained_in: str | None = None
+) -> "torch.dtype":
     """Return the ``torch.dtype`` for --precision.
 
     For a model that was ``trained_in`` float32, auto is float32 on any machine.
@@ -70,33 +78,29 @@ def choose_precision(name: str, device: Any, trained_in: str | None = None) -> A
 
     if name == "auto" and trained_in == "float32":
         name = trained_in
-
     if name == "auto":
         # Not where oneDNN would emulate it, at half the speed of float32.
         has_it = device.type == "cuda" or (
             torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         )
         name = "bfloat16" if has_it else "float32"
-    return getattr(torch, name)
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
-def plain_name(precision: Any) -> str:
+def plain_name(precision: "torch.dtype") -> Precision:
     """Name a ``torch.dtype`` as --precision does."""
-    return str(precision).removeprefix("torch.")
+    return "bfloat16" if str(precision) == "torch.bfloat16" else "float32"
 
 
-def device_name(device: Any) -> str:
+def device_name(device: "torch.device") -> str:
     """Name a ``torch.device`` for people: the GPU's name, or the CPU and its threads."""
     import torch
 
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device) + _processes()
-    return f"CPU, {torch.get_num_threads()} threads" + _processes()
-
-
-def _processes() -> str:
     n_processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
-    return f", {n_processes} processes" if n_processes > 1 else ""
+    processes = f", {n_processes} processes" if n_processes > 1 else ""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device) + processes
+    return f"CPU, {torch.get_num_threads()} threads{processes}"
 
 
 def command() -> str:
@@ -106,35 +110,19 @@ def command() -> str:
     return shlex.join(["python", *program, *sys.argv[1:]])
 
 
-def provenance(
-    args: argparse.Namespace, data: dict[str, Any], device: str, started: float
-) -> dict[str, Any]:
-    """Say where a metrics file comes from.
+def provenance(args: argparse.Namespace, device: str, started: float) -> Provenance:
+    """Describe where a file comes from.
 
-    Parameters
-    ----------
-    args : argparse.Namespace
-        The script's options.
-    data : dict
-        What :func:`artist20.dataset.summary` says of the songs.
-    device : str
-        What computed, as :func:`device_name` says it.
-    started : float
-        ``time.monotonic()`` at the start.
-
-    Returns
-    -------
-    dict
-        Plain values for JSON.
+    ``device`` is what computed, as :func:`device_name` names it; ``started`` was
+    ``time.monotonic()`` at the start.
     """
-    return {
-        "dataset": data,
-        "seed": args.seed,
-        "command": command(),
-        "versions": versions(),
-        "device": device,
-        "seconds": round(time.monotonic() - started, 1),
-    }
+    return Provenance(
+        command=command(),
+        device=device,
+        seconds=round(time.monotonic() - started, 1),
+        versions=versions(),
+        seed=getattr(args, "seed", None),
+    )
 
 
 def versions() -> dict[str, str]:
@@ -201,7 +189,7 @@ def run(
         status = _status(main, to_go_on)
     except Exception as error:
         traceback.print_exc()
-        traceback.clear_frames(error.__traceback__)  # they hold workers
+        traceback.clear_frames(error.__traceback__)  # workers, which they hold, end in order
         status = 1
     sys.unraisablehook = hook
     for number in STOPS:  # all is written: nothing to tell any more
@@ -222,44 +210,40 @@ def _status(main: Callable[[], int | None], to_go_on: str) -> int:
     try:
         return main() or 0
     except DiskFullError as error:
-        print(f"error: {error}; {to_go_on}", file=sys.stderr)
-        return 2
+        line = f"{error}; {to_go_on}"
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        line = str(error)
     except KeyboardInterrupt as interrupt:
-        terminated = interrupt.args == (signal.SIGTERM,)
         print(f"stopped; {to_go_on}", file=sys.stderr)
-        return 143 if terminated else 130
+        return 143 if interrupt.args == (signal.SIGTERM,) else 130
     except MemoryError:
-        print("error: not enough memory: try fewer --workers", file=sys.stderr)
-        return 2
+        line = NO_MEMORY
+    except BrokenPipeError:
+        _silence_stdout()
+        return 141
+    except OSError as error:
+        if error.filename is not None:
+            line = f"{error.filename}: {error.strerror}"
+        elif error.errno in NO_SPACE:  # files that are written here have names
+            _silence_stdout()
+            line = f"stdout or a log cannot be written: {error.strerror}"
+        else:
+            raise
     except RuntimeError as error:
         import torch
 
         from artist20 import distributed
 
         if isinstance(error, torch.OutOfMemoryError):
-            print(f"error: {out_of_cuda_memory(error)}; try --device cpu", file=sys.stderr)
+            line = f"{out_of_cuda_memory(error)}; try --device cpu"
         elif "can't allocate memory" in str(error):  # torch, on CPUs
-            print("error: not enough memory: try fewer --workers", file=sys.stderr)
+            line = NO_MEMORY
         elif distributed.other_is_gone(error):
-            print(f"error: another process is gone; {to_go_on}", file=sys.stderr)
+            line = f"another process is gone; {to_go_on}"
         else:
             raise
-        return 2
-    except BrokenPipeError:
-        _silence_stdout()
-        return 141
-    except OSError as error:
-        if error.filename is None and error.errno in NO_SPACE and _stdout_is_full():
-            _silence_stdout()
-            print(f"error: stdout cannot be written: {error.strerror}", file=sys.stderr)
-            return 2
-        if error.filename is None:
-            raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+    print(f"error: {line}", file=sys.stderr)
+    return 2
 
 
 def out_of_cuda_memory(error: Exception) -> str:
@@ -278,15 +262,15 @@ def signals_held() -> Iterator[None]:
     """
     resource_tracker.ensure_running()  # its start among the workers' would let signals through
     came: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in STOPS}
+    before = {stop: signal.signal(stop, lambda number, _: came.append(number)) for stop in STOPS}
     # A new program has none of these handlers, but its signals are blocked where its parent's were.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for stop, handler in before.items():
+            signal.signal(stop, handler)
         for number in came:
             signal.raise_signal(number)
 
@@ -315,11 +299,11 @@ def start_worker(_worker: int = 0) -> None:
     ends none, and its workers would wait for ever for songs, or for theirs to be taken from them.
     """
     show_notes_in_a_line()
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
 
-def _end_after(parent: Any) -> None:
+def _end_after(parent: BaseProcess) -> None:
     # Not until getppid() changes: the fork server starts workers that are another process's. In a
     # fork, younger siblings hold open what this waits for; but they wait, too, the youngest for the
     # parent alone.
@@ -327,7 +311,9 @@ def _end_after(parent: Any) -> None:
     os._exit(1)
 
 
-def _stop_again(hook: Callable[[Any], object], unraisable: Any) -> None:
+def _stop_again(
+    hook: Callable[["sys.UnraisableHookArgs"], object], unraisable: "sys.UnraisableHookArgs"
+) -> None:
     """Repeat a stop that came where Python drops it: in a destructor, or in a C library's call."""
     error = unraisable.exc_value
     if isinstance(error, KeyboardInterrupt):
@@ -344,23 +330,15 @@ def show_notes_in_a_line() -> None:
     def in_a_line(
         message: Warning | str,
         category: type[Warning],
-        file: str,
-        line: int,
-        code: str | None = None,
+        filename: str,
+        lineno: int,
+        line: str | None = None,
     ) -> str:
         if issubclass(category, Note):
             return f"note: {message}\n"
-        return usual(message, category, file, line, code)
+        return usual(message, category, filename, lineno, line)
 
     warnings.formatwarning = in_a_line
-
-
-def _stdout_is_full() -> bool:
-    try:
-        print(flush=True)
-    except OSError:
-        return True
-    return False
 
 
 def _silence_stdout() -> None:

@@ -1,6 +1,6 @@
 """Task 2, model 2: waveform -> log-mel, kept decoded; crops for training, windows for scoring."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -15,8 +15,9 @@ from tqdm import tqdm
 from artist20 import audio, distributed
 from artist20.audio import SAMPLE_RATE
 from artist20.augment import random_start
-from artist20.evaluation import window_starts
-from artist20.store import stored_rows
+from artist20.cache import Cache
+from artist20.evaluation import mean_per_song, window_starts
+from artist20.results import cache_dir
 
 HOP_LENGTH = 512  # samples, 32 ms
 F_MAX = 8000.0  # Hz
@@ -40,7 +41,7 @@ class FrontEnd:
     n_mels: int = 64
 
     def settings(self) -> dict[str, Any]:
-        """Return all that the log-mels in a store and those of inference depend on."""
+        """Return all that log-mels depend on beside the audio."""
         return {
             "sample_rate": SAMPLE_RATE,
             "n_fft": self.n_fft,
@@ -126,96 +127,86 @@ def _mel_spectrogram(front_end: FrontEnd) -> torchaudio.transforms.MelSpectrogra
 
 
 class LogMels:
-    """The log-mels of a list of songs, memory-mapped from a store or held on a GPU.
+    """The log-mels of a list of songs.
 
     Parameters
     ----------
-    rows : np.ndarray or Tensor
-        (n_rows, n_mels) float16: all frames of the store, or those that :meth:`on` copied.
-    spans : sequence of (int, int)
-        First frame and number of frames of each song.
+    songs : sequence of array-like
+        (n_frames, n_mels) float16 each: arrays, tensors on a GPU, or :class:`Stored`.
     """
 
-    def __init__(self, rows: np.ndarray | Tensor, spans: Sequence[tuple[int, int]]) -> None:
-        self.rows = rows
-        self.spans = list(spans)
+    def __init__(self, songs: Sequence["np.ndarray | Tensor | Stored"]) -> None:
+        self.songs = list(songs)
+
+    def __len__(self) -> int:
+        """Return the number of songs."""
+        return len(self.songs)
 
     def crop(self, song: int, start: int, n_frames: int) -> np.ndarray | Tensor:
         """Cut (n_frames, n_mels) out of a song; a shorter song is repeated from its beginning."""
-        first, length = self.spans[song]
-        if start + n_frames <= length:
-            return self.rows[first + start : first + start + n_frames]
-        return self.rows[first + (start + np.arange(n_frames)) % length]
+        log_mel = self.songs[song]
+        if start + n_frames <= len(log_mel):
+            return log_mel[start : start + n_frames]
+        return log_mel[:][(start + np.arange(n_frames)) % len(log_mel)]
 
-    def near(self, device: torch.device) -> "LogMels":
+    def to_device(self, device: torch.device) -> "LogMels":
         """Hold the songs on a GPU if they take at most half of its free memory."""
-        n_bytes = sum(length for _, length in self.spans) * self.rows.shape[1] * 2
-        if device.type != "cuda" or 2 * n_bytes > torch.cuda.mem_get_info(device)[0]:
+        if device.type != "cuda":
             return self
-        return self.on(device)
-
-    def on(self, device: torch.device) -> "LogMels":
-        """Copy these songs' frames, and no others', to a device."""
-        lengths = np.array([length for _, length in self.spans])
-        rows = torch.empty((lengths.sum(), self.rows.shape[1]), dtype=torch.float16, device=device)
-        starts = np.cumsum(lengths) - lengths
-        for (first, length), start in zip(self.spans, starts, strict=True):
-            rows[start : start + length] = torch.from_numpy(
-                self.rows[first : first + length].copy()
-            )
-        return LogMels(rows, list(zip(starts.tolist(), lengths.tolist(), strict=True)))
+        n_bytes = sum(len(song) * song.shape[1] * 2 for song in self.songs)
+        if 2 * n_bytes > torch.cuda.mem_get_info(device)[0]:
+            return self
+        return LogMels([torch.from_numpy(np.asarray(song[:])).to(device) for song in self.songs])
 
     def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and standard deviation of every mel bin over all frames: 2 x (n_mels,)."""
-        n_mels = self.rows.shape[1]
-        total, squares, n_frames = np.zeros(n_mels), np.zeros(n_mels), 0
-        for first, length in self.spans:
-            frames = self.rows[first : first + length].astype(np.float64)
-            total += frames.sum(axis=0)
-            squares += np.square(frames).sum(axis=0)
-            n_frames += length
+        """Compute mean and standard deviation of every mel bin over all frames: 2 x (n_mels,)."""
+        total, squares, n_frames = np.zeros(1), np.zeros(1), 0
+        for song in self.songs:
+            frames = np.asarray(song[:]).astype(np.float64)
+            total = total + frames.sum(axis=0)
+            squares = squares + np.square(frames).sum(axis=0)
+            n_frames += len(frames)
         mean = total / n_frames
         return mean, np.sqrt(np.maximum(squares / n_frames - mean**2, 1e-6))
 
 
-def cached_log_mels(
-    parent: Path,
-    files: Sequence[Path],
-    keys: Sequence[str],
-    workers: int,
-    front_end: FrontEnd,
-    unreadable: dict[str, str] | None = None,
-) -> LogMels:
-    """Compute, or find in the store under ``parent``, the log-mels of songs.
+class Stored:
+    """A song's log-mel in the cache, of which frames are read as they are asked for.
+
+    It holds no file open: there may be more songs than files that a process may have open.
 
     Parameters
     ----------
-    parent : Path
-        Folder of the store's folder.
-    files : sequence of Path
-        The songs.
-    keys : sequence of str
-        Their :func:`artist20.dataset.content_keys`.
-    workers : int
-        Number of processes.
-    front_end : FrontEnd
-        What to make them with.
-    unreadable : dict of str to str, optional
-        See :func:`artist20.store.stored_rows`; these songs are not in the result.
+    cache : Cache
+        See :func:`open_cache`.
+    key : str
+        The song's content key.
     """
-    rows, index = stored_rows(
-        parent,
-        "log_mel",
-        front_end.settings(),
-        "float16",
-        front_end.n_mels,
-        dict(zip(keys, files, strict=True)),
-        partial(load_log_mel, front_end=front_end),
-        workers=workers,
-        label="log-mels",
-        unreadable=unreadable,
-    )
-    return LogMels(rows, [index[key] for key in keys if key in index])
+
+    def __init__(self, cache: Cache, key: str) -> None:
+        self.path = cache.path(key)
+        self.shape = cache.load(key).shape  # whole: a damaged file is met now, and not in training
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return self.shape[0]
+
+    def __getitem__(self, frames: slice) -> np.ndarray:
+        """Read some frames, (n_frames, n_mels)."""
+        return np.array(np.load(self.path, mmap_mode="r")[frames])
+
+
+def open_cache(results_dir: Path, front_end: FrontEnd) -> Cache:
+    """Open the cache of the log-mels that a front end makes."""
+    return Cache(cache_dir(results_dir), "log-mels", front_end.settings())
+
+
+def fill_cache(
+    cache: Cache, front_end: FrontEnd, workers: int, files: Mapping[str, Path]
+) -> dict[str, str]:
+    """Compute the log-mels that a cache lacks; see :meth:`artist20.cache.Cache.fill`."""
+    in_worker = partial(load_log_mel, front_end=front_end)
+    return cache.fill(files, in_worker, workers=workers, label="log-mels")
 
 
 def random_crops(
@@ -239,20 +230,21 @@ def random_crops(
     labels : Tensor
         (batch,) class indices.
     """
-    n_songs = len(songs.spans) // versions
+    n_songs = len(songs) // versions
     order = np.concatenate([rng.permutation(n_songs) for _ in range(times)])
     for first in range(0, len(order), batch_size):
         batch = order[first : first + batch_size]
         versioned = batch + n_songs * rng.integers(versions, size=len(batch))
         crops = [
-            songs.crop(song, random_start(songs.spans[song][1], n_frames, rng), n_frames)
+            songs.crop(song, random_start(len(songs.songs[song]), n_frames, rng), n_frames)
             for song in versioned
         ]
         yield _stack(crops), torch.from_numpy(labels[batch])
 
 
-def _stack(crops: list[np.ndarray] | list[Tensor]) -> Tensor:
-    return torch.stack(crops) if torch.is_tensor(crops[0]) else torch.from_numpy(np.stack(crops))
+def _stack(crops: Sequence[np.ndarray | Tensor]) -> Tensor:
+    tensors = [crop for crop in crops if isinstance(crop, Tensor)]
+    return torch.stack(tensors) if tensors else torch.from_numpy(np.stack(crops))
 
 
 def score_windows(
@@ -286,8 +278,8 @@ def score_windows(
     """
     windows = [
         (song, start)
-        for song, (_, length) in enumerate(songs.spans)
-        for start in window_starts(length, n_frames)
+        for song, log_mel in enumerate(songs.songs)
+        for start in window_starts(len(log_mel), n_frames)
     ]
     scores = score_crops(predict, songs, windows, n_frames, batch_size, label)
     return scores, np.array([song for song, _ in windows])
@@ -311,3 +303,36 @@ def score_crops(
         crops = [songs.crop(*window, n_frames) for window in windows[first : first + batch_size]]
         scores.append(predict(_stack(crops)))
     return np.concatenate(scores)
+
+
+def per_song(
+    apply: Callable[[Tensor], np.ndarray],
+    songs: LogMels,
+    *,
+    n_frames: int,
+    batch_size: int,
+    label: str | None = None,
+) -> np.ndarray:
+    """Apply a network to windows over each song, and average a song's: (n_songs, n_outputs).
+
+    With several processes each handles some of the songs, and every process gets all results.
+    Parameters are those of :func:`score_windows`.
+    """
+
+    def of_share(mine: np.ndarray) -> np.ndarray:
+        share = LogMels([songs.songs[song] for song in mine])
+        values, song_index = score_windows(apply, share, n_frames, batch_size, label)
+        return mean_per_song(values, song_index, len(mine))
+
+    return distributed.score_divided(len(songs), of_share)
+
+
+def crop_frames(songs: LogMels, seconds: float) -> int:
+    """Return the length of crops in frames: no longer than the longest song, which is said."""
+    n_frames, longest = to_frames(seconds), max(map(len, songs.songs))
+    if longest < n_frames:
+        print(
+            f"the longest training song has {to_seconds(longest):.1f} s: crops of that length "
+            f"instead of {seconds:g} s"
+        )
+    return min(n_frames, longest)

@@ -5,7 +5,7 @@ Writes  RESULTS_DIR/task1/test_predictions.json    {"001": [best, second, third]
                           test_scores.json         all scores, of all models
 
 The predictions are those of the model that was best in cross-validation, or of --model. Features
-are kept in RESULTS_DIR/task1/cache: a run that was stopped goes on where it was. A file that cannot
+are kept in RESULTS_DIR/cache: a run that was stopped goes on where it was. A file that cannot
 be read is named, the artists with the most training songs are its prediction, and the exit status
 is 1. With --limit N all goes to test_predictions_first_N.json. With --level segment, models are
 those of RESULTS_DIR/task1/segment.
@@ -17,7 +17,6 @@ those of RESULTS_DIR/task1/segment.
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,6 @@ from artist20 import (
     classical,
     cli,
     dataset,
-    evaluation,
     features,
     inference,
     results,
@@ -34,21 +32,21 @@ from artist20 import (
 )
 from artist20.classical import Rows
 from artist20.files import sha256_file
+from artist20.results import Predictions, Segments, SongRecord, Task1Metrics, TestScores
 
 
-def make_rows(units: list[np.ndarray], config: dict[str, Any]) -> Rows:
-    """Make the rows of songs whose artists are not known, as ``config`` of a metrics file says."""
+def make_rows(units: list[np.ndarray], segments: Segments | None) -> Rows:
+    """Make the rows of songs whose artists are not known, of (n_units, n_columns) each."""
     unknown = np.full(len(units), "")
-    if config["level"] == "segment":
-        cut = {key: config[key] for key in ("seconds", "covariance")}
+    if segments:
         unit_songs = np.repeat(np.arange(len(units)), [len(of_song) for of_song in units])
-        return classical.cut_segments(np.concatenate(units), unit_songs, unknown, unknown, **cut)
+        return classical.cut_segments(np.concatenate(units), unit_songs, unknown, unknown, segments)
     X = np.concatenate([features.merge_units(of_song, 1) for of_song in units])
     names = features.FEATURE_NAMES
     return Rows(X[:, : len(names)], np.arange(len(units)), unknown, unknown, names)
 
 
-def read_metrics(results_dir: Path, level: str) -> dict[str, Any]:
+def read_metrics(results_dir: Path, level: str) -> Task1Metrics:
     """Read the models' metrics, and check that features mean now what they meant to the models.
 
     Raises
@@ -58,14 +56,14 @@ def read_metrics(results_dir: Path, level: str) -> dict[str, Any]:
     """
     script = "task1_train.py" + (" --level segment" if level == "segment" else "")
     folder = results.task1_dir(results_dir, level)
-    metrics = results.read_metrics(folder / "metrics.json", script)
+    metrics = results.read_record(folder / "metrics.json", Task1Metrics, script)
     results.check_features(metrics, results_dir, script)
     file = results.task1_dir(results_dir) / "preprocessing.json"
-    version = results.read_metrics(file, "task1_preprocessing.py")["feature_version"]
-    if version != features.VERSION:
+    made = results.read_record(file, results.Preprocessing, features.MADE_BY)
+    if made.feature_version != features.VERSION:
         raise UserError(
-            f"{file} is of features of version {version}, these are of version "
-            f"{features.VERSION}: run task1_preprocessing.py --overwrite and {script} --overwrite"
+            f"{file} is of features of version {made.feature_version}, these are of version "
+            f"{features.VERSION}: run {features.MADE_BY} --overwrite and {script} --overwrite"
         )
     return metrics
 
@@ -78,12 +76,12 @@ def count_train_songs(results_dir: Path, classes: list[str]) -> np.ndarray:
     UserError
         If the list of these songs is missing, or of other artists.
     """
-    made_by = "task1_preprocessing.py"
     file = results.task1_dir(results_dir) / "songs_train.json"
-    artists = [song["artist"] for song in results.read_songs(file, made_by)]
-    if sorted(set(artists)) != classes:
-        raise UserError(f"{file} is of other artists than the models: run {made_by} again")
-    return np.unique(artists, return_counts=True)[1]
+    songs = results.read_record(file, list[SongRecord], features.MADE_BY)
+    known, n_songs = np.unique([song.artist for song in songs], return_counts=True)
+    if known.tolist() != classes:
+        raise UserError(f"{file} is of other artists than the models: run {features.MADE_BY} again")
+    return n_songs
 
 
 def parse_args() -> argparse.Namespace:
@@ -108,40 +106,34 @@ def main() -> int:
     device = runtime.choose_device(args.device)
     folder = results.task1_dir(args.results_dir, args.level)
     metrics = read_metrics(args.results_dir, args.level)
-    chosen = args.model or metrics["best_in_cv"]
-    if chosen not in metrics["models"]:
-        raise UserError(f"--model {chosen}: {folder} has {', '.join(metrics['models'])}")
-    made_by = "task1_train.py --overwrite"
-    classes = results.read_predictions(folder / "val_predictions.json", made_by).classes
+    chosen = args.model or metrics.best_in_cv
+    if chosen not in metrics.models:
+        raise UserError(f"--model {chosen}: {folder} has {', '.join(metrics.models)}")
+    made_by = classical.MADE_BY
+    classes = results.read_record(folder / "val_predictions.json", Predictions, made_by).classes
     n_train = count_train_songs(args.results_dir, classes)
     songs = inference.read_test(args, folder, classes)
-    files = songs.files
-    hashes = {key: dataset.content_key(file) for key, file in files.items()}
-    unreadable: dict[str, str] = {}
-    cache = results.task1_dir(args.results_dir) / "cache"
-    units = features.cached_units(
-        cache,
-        {hashes[key]: file for key, file in files.items()},
-        device,
-        args.workers,
-        unreadable,
-    )
+    hashes = {key: dataset.content_key(file) for key, file in songs.files.items()}
+    by_hash = {hashes[key]: file for key, file in songs.files.items()}
+    cache = results.cache_dir(args.results_dir)
+    units, unreadable = features.cached_units(cache, by_hash, device, args.workers)
     reasons = {key: unreadable[of] for key, of in hashes.items() if of in unreadable}
     inference.check_some_are_read(songs, reasons)
-    read = {key: of for key, of in hashes.items() if of in units}
-    rows = make_rows([units[of] for of in read.values()], metrics["config"])
+    read = {key: of for key, of in hashes.items() if of not in unreadable}
+    rows = make_rows([units.load(of) for of in read.values()], metrics.settings.segments)
     checkpoints, scores = {}, {}
-    for name, row in metrics["models"].items():
+    for name, reached in metrics.models.items():
         file = folder / f"{name}.skops"
-        model = results.read_sklearn(file, classes, rows.X.shape[1])
-        logits = classical.logits(name, classical.song_scores(model, rows))
-        scores[name] = evaluation.calibrated(logits, row["temperature"])
+        model = classical.read_sklearn(file, classes, rows.X.shape[1])
+        scores[name] = classical.probabilities(name, model, rows, reached.temperature)
         checkpoints[name] = [sha256_file(file)]
     print(
         f"predictions are those of the {results.TITLES[chosen]}, "
-        f"{metrics['models'][chosen]['cv_top1']:.1%} in cross-validation"
+        f"{metrics.models[chosen].cv_top1:.1%} in cross-validation"
     )
-    test = results.TestScores(classes, read, checkpoints, scores, {})
+    test = TestScores(
+        classes=classes, songs=read, checkpoints=checkpoints, guessed={}, scores=scores
+    )
     return inference.finish(args, songs, test, chosen, reasons, n_train, started)
 
 

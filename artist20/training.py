@@ -1,10 +1,6 @@
-"""The one loop that both networks share: epochs, checkpoints, resuming, history."""
+"""The loop that both networks share: epochs, the best one, checkpoints, Ctrl-C, resuming."""
 
-import argparse
-import csv
-import io
 import math
-import shutil
 import signal
 import sys
 import threading
@@ -15,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,312 +21,339 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from artist20 import UserError, distributed, evaluation, files, results, runtime
-
-# What is kept of an epoch in the midst of it: the sums are over its steps so far.
-NEW_EPOCH = {"step": 0, "examples": 0, "loss_sum": 0.0, "seconds": 0.0}
-BEST, LAST = "best.pt", "last.pt"
-ANEW = "the same command with --overwrite"
-RESULTS = (
-    *(BEST, LAST, "history.csv", "metrics.json"),
-    *("val_predictions.json", "test_predictions.json", "test_scores.json"),
-    *results.EMBEDDING_FILES,
+from artist20.experiment import BEST, LAST, Run
+from artist20.results import (
+    Accuracy,
+    EpochProgress,
+    EpochRow,
+    NetworkMetrics,
+    Predictions,
+    TrainedModel,
+    TrainingState,
 )
+from artist20.spectrogram import to_seconds
+
+ANEW = "the same command with --overwrite"
+Batches = Iterable[tuple[Tensor, Tensor]]
 
 
-def open_run(
-    folder: Path, settings: dict[str, Any], script: str, resume: bool, overwrite: bool
-) -> dict[str, Any] | None:
-    """Look at what a results folder holds before a run begins.
-
-    Parameters
-    ----------
-    folder : Path
-        The run's folder.
-    settings : dict
-        Everything that the result depends on.
-    script : str
-        The training script's name, for messages.
-    resume, overwrite : bool
-        The script's options.
-
-    Returns
-    -------
-    dict or None
-        The metrics if the folder holds this very run, finished; else None.
-
-    Raises
-    ------
-    UserError
-        If the folder holds a run of other settings, or an unfinished one, and neither --resume nor
-        --overwrite says what to do with it; if another process is writing to it, or if a finished
-        run lacks a file that was written before its metrics.
-    """
-    metrics_file = folder / "metrics.json"
-    if overwrite:
-        discard(folder)
-    elif metrics_file.is_file():
-        metrics = results.read_metrics(metrics_file, f"{script} --overwrite")
-        results.check_same_settings(metrics["settings"], settings, metrics_file)
-        check_whole(folder, metrics, script)
-        return metrics
-    elif (folder / LAST).is_file():
-        with files.only_writer(folder):  # or it is no unfinished run, but one that goes on
-            pass
-        last = read_last(folder, f"{script} --overwrite")
-        results.check_same_settings(last["config"], settings, folder / LAST)
-        if not resume:
-            raise UserError(
-                f"{folder / LAST} is of an unfinished run (epoch {last['epoch']} of "
-                f"{settings['epochs']}): --resume continues it, --overwrite starts again"
-            )
-    return None
-
-
-def check_whole(folder: Path, metrics: dict[str, Any], script: str) -> None:
-    """Refuse a finished run of which later stages would find a file missing or damaged.
-
-    Raises
-    ------
-    UserError
-        With --overwrite, without which the script would find the run finished.
-    """
-    anew = f"{script} --overwrite"
-    best = results.read_checkpoint(folder / BEST, anew)
-    results.check_same_run(folder, best, metrics, script)
-    results.read_predictions(folder / "val_predictions.json", anew)
-    results.read_history(folder / "history.csv", anew)
-    for path in (folder / name for name in results.EMBEDDING_FILES):
-        if "embeddings" in metrics and not (
-            path.is_file()
-            and results.has_form(metrics["embeddings"], {path.name: files.sha256_file(path)})
-        ):
-            raise UserError(f"{path} is missing, or not of the run in metrics.json: run {anew}")
-
-
-def check_patience(args: argparse.Namespace) -> None:
-    """Refuse --patience where the songs that are scored may not decide anything.
-
-    Raises
-    ------
-    UserError
-        With --fold, whose songs are to be scored unseen, and with any recipe but the homework's.
-    """
-    if args.patience and (args.fold or args.recipe != "homework"):
-        where = "--fold" if args.fold else f"--recipe {args.recipe}"
-        raise UserError(f"--patience stops by the songs that are scored, which {where} may not do")
-
-
-def discard(folder: Path) -> None:
-    """Remove a run's results from its folder, unless another process is writing to it."""
-    if folder.is_dir():
-        with files.only_writer(folder):
-            for name in RESULTS:
-                (folder / name).unlink(missing_ok=True)
-            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-
-
-def fit(
-    model: nn.Module,
-    optimizer: Optimizer,
-    scheduler: LRScheduler | ReduceLROnPlateau,
-    batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
-    score_val: Callable[[], np.ndarray],
-    val_labels: np.ndarray,
-    *,
-    epochs: int,
-    steps_per_epoch: int,
-    label_smoothing: float,
-    seed: int,
-    precision: torch.dtype,
-    folder: Path,
-    identity: dict[str, Any],
-    select: bool = True,
-    patience: int | None = None,
-    tensorboard: bool = False,
-) -> list[dict[str, float]]:
+class Trainer:
     """Train a network, or go on from ``last.pt``.
 
     After every epoch ``last.pt`` holds all that the next one depends on, and ``best.pt`` the
-    weights with the best top-1 on the validation songs so far (then top-3, then loss), or without
-    ``select`` the epoch's own. Ctrl-C and SIGTERM end the step and write ``last.pt`` in the midst
-    of the epoch; a second one stops at once. Everything random in a step is seeded by the seed, the
-    epoch and the step, so that no generator's state is needed for a resumed run to equal an
-    uninterrupted one.
+    weights with the best top-1 on the validation songs so far (then top-3, then loss); if the
+    recipe does not select an epoch, it holds the latest one. Ctrl-C and SIGTERM end the step and
+    write ``last.pt`` in the midst of the epoch; a second one stops at once. Everything random in a
+    step is seeded by the seed, the epoch and the step, so that no generator's state is needed for
+    a resumed run to equal an uninterrupted one.
 
     With several processes, each trains on its share of every batch, and gradients are averaged;
     the main process writes.
 
     Parameters
     ----------
+    run : Run
+        Settings, folder, songs.
     model : nn.Module
         The network, on its device. It may give several answers, (n_answers, batch, n_classes): each
         learns by itself.
-    optimizer, scheduler
+    optimizer, schedule
         A plateau scheduler is stepped with the validation loss, others once per epoch.
-    batches : callable
-        Epoch number from 1 -> batches of inputs and target probabilities, on the device; the same
-        in every process.
-    score_val : callable
+    score : callable
         -> (n_songs, n_classes) probabilities of the validation songs.
-    val_labels : np.ndarray
-        (n_songs,) their classes.
-    epochs, steps_per_epoch : int
-        Length of the run; steps are for the progress bar.
+    steps_per_epoch : int
+        For the progress bar.
     label_smoothing : float
         Share of every target that goes to all classes alike (Szegedy et al. 2016).
-    seed : int
-        See above.
-    precision : torch.dtype
-        What autocast computes products in; loss and logits are float32.
-    folder : Path
-        Where checkpoints and history go.
-    identity : dict
-        ``kind``, ``classes`` and ``config``: what rebuilds the network, and what it was trained on;
-        kept in checkpoints, beside ``val_top1``, which is None in the midst of an epoch.
-    select : bool
-        Whether ``best.pt`` is chosen on the validation songs.
-    patience : int, optional
-        Stop when this many epochs in a row were no better than the best one.
-    tensorboard : bool
-        Also write the history as TensorBoard events, to ``folder/tensorboard``.
-
-    Returns
-    -------
-    list of dict
-        The history, one entry per epoch.
-
-    Raises
-    ------
-    UserError
-        If the loss is no longer finite, or CUDA out of memory. The last good checkpoint stays.
-    KeyboardInterrupt
-        After Ctrl-C or SIGTERM, when ``last.pt`` is written.
+    window_frames : int, optional
+        Length of a ResNet's windows, which its checkpoints carry.
     """
-    history: list[dict[str, float]] = []
-    state = dict(NEW_EPOCH)
-    if (folder / LAST).is_file():
-        last = read_last(folder, ANEW)
-        load_weights(model, last, folder / LAST, ANEW)
-        try:
-            optimizer.load_state_dict(last["optimizer"])
-            scheduler.load_state_dict(last["scheduler"])
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise UserError(f"{folder / LAST} is of another optimizer: run {ANEW}") from None
-        history, state = last["history"], last["state"]
-        within = f", step {state['step']} of {steps_per_epoch}" if state["step"] else ""
-        print(f"going on after epoch {len(history)} of {epochs}{within}")
-        if history and distributed.is_main():  # it may have been stopped before it was written
-            _write_history(folder / "history.csv", history)
 
-    def save() -> None:
-        if distributed.is_main():
-            files.write_checkpoint(
-                folder / LAST,
-                {
-                    **identity,
-                    "epoch": len(history),
-                    "val_top1": None if state["step"] else history[-1]["val_top1"],
-                    "state": state,
-                    "model": _on_cpu(model),
-                    "optimizer": optimizer.state_dict(),
-                    "scheduler": scheduler.state_dict(),
-                    "history": history,
-                },
-            )
+    def __init__(
+        self,
+        run: Run,
+        model: nn.Module,
+        optimizer: Optimizer,
+        schedule: LRScheduler | ReduceLROnPlateau,
+        score: Callable[[], np.ndarray],
+        *,
+        steps_per_epoch: int,
+        label_smoothing: float = 0.0,
+        window_frames: int | None = None,
+    ) -> None:
+        self.run = run
+        self.model = model
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.score = score
+        self.steps_per_epoch = steps_per_epoch
+        self.label_smoothing = label_smoothing
+        self.described = run.trained(window_frames)
+        self.recipe = run.settings.recipe
+        self.history: list[EpochRow] = []
+        self.progress = EpochProgress()
+        self._stopped: list[signal.Signals] = []
 
-    runner = distributed.distribute(model)
-    with ExitStack() as stack:
-        stopped = stack.enter_context(_stop_request())
-        stack.enter_context(_told_if_memory_is_short(identity["config"]))
-        if distributed.is_main():
-            stack.enter_context(files.only_writer(folder))
-            if tensorboard:
-                events = stack.enter_context(_event_writer(folder, len(history)))
-        bar = stack.enter_context(
-            tqdm(
-                desc="train",
-                total=epochs * steps_per_epoch,
-                initial=len(history) * steps_per_epoch + state["step"],
-                disable=distributed.quiet(),
-                unit="step",
-            )
-        )
-        for epoch in range(len(history) + 1, epochs + 1):
-            best_epoch = max(history, key=_rank, default={"epoch": 0})["epoch"]
-            if patience and epoch - 1 - best_epoch >= patience:
-                print(f"stopped early: none of {patience} epochs was better than {best_epoch}")
-                break
-            started = time.monotonic()
-            lr = optimizer.param_groups[0]["lr"]
-            # What an interrupted epoch has had is made once more, and passed over.
-            rest = islice(batches(epoch), state["step"], None)
-            train_epoch(
-                runner,
-                optimizer,
-                rest,
-                label_smoothing,
-                lambda step, epoch=epoch: step_seed(seed, epoch, step, distributed.rank()),
-                precision,
-                state,
-                stopped,
-                bar,
-            )
-            state["seconds"] += time.monotonic() - started
-            if distributed.any_of(bool(stopped)):
-                # Also after the last step: validation may take longer than a scheduler waits.
-                if not all(value.isfinite().all() for value in model.state_dict().values()):
-                    raise UserError(_not_finite(epoch, folder))
-                save()
-                distributed.gather(None)  # no process leaves before it is written
-                raise KeyboardInterrupt(*stopped)
-            started = time.monotonic()
-            train_loss = state["loss_sum"] / state["examples"]
-            scores = score_val()
-            val_loss = evaluation.log_loss(scores, val_labels)
-            # The last step's harm shows in the validation loss alone.
-            if not math.isfinite(train_loss + val_loss):
-                raise UserError(_not_finite(epoch, folder))
-            row = {
-                "epoch": epoch,
-                "lr": lr,
-                "train_loss": train_loss,
-                "val_loss": val_loss,
-                "val_top1": evaluation.top_k_accuracy(scores, val_labels, 1),
-                "val_top3": evaluation.top_k_accuracy(scores, val_labels, 3),
-                "seconds": state["seconds"] + time.monotonic() - started,
-            }
-            if isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step(row["val_loss"])
-            else:
-                scheduler.step()
-            before = max((_rank(earlier) for earlier in history), default=(-1.0,))
-            better = not select or _rank(row) > before
-            history.append(row)
-            state = dict(NEW_EPOCH)
+    def fit(self, batches: Callable[[int], Batches]) -> None:
+        """Train all epochs that are left.
+
+        Parameters
+        ----------
+        batches : callable
+            Epoch number from 1 -> batches of inputs and target probabilities, on the device; the
+            same in every process.
+
+        Raises
+        ------
+        UserError
+            If the loss is no longer finite, or CUDA out of memory. The last good checkpoint stays.
+        KeyboardInterrupt
+            After Ctrl-C or SIGTERM, when ``last.pt`` is written.
+        """
+        args, folder = self.run.experiment.args, self.run.folder
+        epochs = self.recipe.epochs
+        if (folder / LAST).is_file():
+            self._go_on()
+        network = distributed.distribute(self.model)
+        with ExitStack() as stack:
+            self._stopped = stack.enter_context(_stop_request())
+            stack.enter_context(_told_if_memory_is_short(self.recipe.batch_size))
+            events = None
             if distributed.is_main():
-                if better:
-                    best = {
-                        **identity,
-                        "epoch": epoch,
-                        "val_top1": row["val_top1"],
-                        "model": _on_cpu(model),
-                    }
-                    files.write_checkpoint(folder / BEST, best)
-                _write_history(folder / "history.csv", history)
-                if tensorboard:
-                    for name, value in row.items():
-                        events.add_scalar(name, value, epoch)
-                bar.set_postfix(loss=f"{train_loss:.3f}", top1=f"{row['val_top1']:.1%}")
-                bar.write(
-                    f"epoch {epoch:3}/{epochs}  lr {lr:.2e}  train loss {train_loss:.3f}  "
-                    f"val loss {row['val_loss']:.3f}  top-1 {row['val_top1']:.1%}  "
-                    f"top-3 {row['val_top3']:.1%}  {row['seconds']:.1f} s"
+                stack.enter_context(files.only_writer(folder))
+                if args.tensorboard:
+                    events = stack.enter_context(_event_writer(folder, len(self.history)))
+            bar = stack.enter_context(
+                tqdm(
+                    desc="train",
+                    total=epochs * self.steps_per_epoch,
+                    initial=len(self.history) * self.steps_per_epoch + self.progress.step,
+                    disable=distributed.quiet(),
+                    unit="step",
                 )
-            save()
-            if distributed.any_of(bool(stopped)):
-                distributed.gather(None)
-                raise KeyboardInterrupt(*stopped)
-    return history
+            )
+            for epoch in range(len(self.history) + 1, epochs + 1):
+                best_epoch = max(self.history, key=_rank).epoch if self.history else 0
+                if args.patience and epoch - 1 - best_epoch >= args.patience:
+                    print(
+                        f"stopped early: none of {args.patience} epochs was better than "
+                        f"{best_epoch}"
+                    )
+                    break
+                lr = self.optimizer.param_groups[0]["lr"]
+                self._train_epoch(network, batches(epoch), epoch, bar)
+                self._leave_if_stopped()
+                row = self._validate(epoch, lr)
+                if events:
+                    for name, value in msgspec.structs.asdict(row).items():
+                        events.add_scalar(name, value, epoch)
+                if distributed.is_main():
+                    bar.set_postfix(loss=f"{row.train_loss:.3f}", top1=f"{row.val_top1:.1%}")
+                    bar.write(
+                        f"epoch {epoch:3}/{epochs}  lr {lr:.2e}  train loss {row.train_loss:.3f}  "
+                        f"val loss {row.val_loss:.3f}  top-1 {row.val_top1:.1%}  "
+                        f"top-3 {row.val_top3:.1%}  {row.seconds:.1f} s"
+                    )
+                self._save()
+                if distributed.any_of(bool(self._stopped)):
+                    distributed.gather(None)
+                    raise KeyboardInterrupt(*self._stopped)
+
+    def finish(
+        self, embed: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None
+    ) -> NetworkMetrics:
+        """Score the validation songs with the last and the best epoch; write all that is left.
+
+        Where the best epoch was chosen on these very songs, as the homework did it, that flatters
+        it; so the last epoch's figures stand beside it. ``metrics.json`` is written last, so that
+        whoever reads it finds all other files.
+
+        Parameters
+        ----------
+        embed : callable, optional
+            -> (n_songs, d) embeddings of the training songs, and those of the validation songs, by
+            the best epoch, for their map. Folds are not mapped, and have none.
+        """
+        run, experiment = self.run, self.run.experiment
+        of_last = self.score()
+        best = results.load_model(run.folder / BEST, TrainedModel, ANEW)
+        load_weights(self.model, best, run.folder / BEST, ANEW)
+        name = experiment.name
+        scores = {name: of_last}
+        if self.recipe.select:
+            scores = {name: self.score(), f"{name}_last": of_last}
+        embeddings = embed() if embed else None
+        reached = evaluation.accuracy(scores[name], run.val_labels)
+        last = evaluation.accuracy(of_last, run.val_labels)
+
+        def write() -> NetworkMetrics:
+            results.write_record(
+                run.folder / "val_predictions.json",
+                Predictions(
+                    classes=run.classes, songs=[song.record for song in run.val], scores=scores
+                ),
+            )
+            hashes = None
+            if embeddings:
+                train_songs = [song.record for song in run.train]
+                hashes = results.write_embeddings(run.folder, *embeddings, train_songs)
+            frames = self.described.window_frames
+            metrics = NetworkMetrics(
+                model=name,
+                top1=reached.top1,
+                top3=reached.top3,
+                epoch=best.epoch,
+                last=Accuracy(top1=last.top1, top3=last.top3),
+                parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+                window_seconds=round(to_seconds(frames), 3) if frames else None,
+                epochs_seconds=round(sum(row.seconds for row in self.history), 1),
+                settings=run.settings,
+                dataset=run.dataset,
+                embeddings=hashes,
+                provenance=runtime.provenance(
+                    experiment.args, runtime.device_name(experiment.device), experiment.started
+                ),
+            )
+            results.write_record(run.folder / "metrics.json", metrics)
+            return metrics
+
+        return distributed.on_main(write)
+
+    def _go_on(self) -> None:
+        """Take weights, optimizer, schedule and history from ``last.pt``."""
+        path = self.run.folder / LAST
+        last = results.load_model(path, TrainingState, ANEW)
+        load_weights(self.model, last, path, ANEW)
+        try:
+            self.optimizer.load_state_dict(last.optimizer)
+            self.schedule.load_state_dict(last.scheduler)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise UserError(f"{path} is of another optimizer: run {ANEW}") from None
+        self.history, self.progress = last.history, last.progress
+        step = self.progress.step
+        within = f", step {step} of {self.steps_per_epoch}" if step else ""
+        print(f"going on after epoch {len(self.history)} of {self.recipe.epochs}{within}")
+        if self.history and distributed.is_main():  # it may have been stopped before it was written
+            results.write_history(self.run.folder / "history.csv", self.history)
+
+    def _train_epoch(
+        self, network: nn.Module, batches: Batches, epoch: int, bar: "tqdm[Any]"
+    ) -> None:
+        """Train on an epoch's batches, until there are no more or a signal came."""
+        started = time.monotonic()
+        settings, before = self.run.settings, self.progress
+        device = self.run.experiment.device
+        network.train()
+        step, examples = before.step, before.examples
+        # Summed where it arises: to ask a GPU for a number in every step would make it wait.
+        loss_sum = torch.tensor(before.loss_sum if distributed.is_main() else 0.0, device=device)
+        # What an interrupted epoch has had is made once more, and passed over.
+        for x, targets in islice(batches, step, None):
+            torch.manual_seed(step_seed(settings.seed, epoch, step, distributed.rank()))
+            n_examples = len(x)
+            if distributed.world_size() > 1:
+                mine = distributed.share(n_examples).to(device)
+                x, targets = x[mine], targets[mine]
+            with autocast(device, self.run.experiment.precision):
+                logits = network(x).float()
+            # Every answer of a network with several is to be right by itself.
+            n_answers = len(logits) if logits.dim() == 3 else 1
+            targets = targets.expand(logits.shape).reshape(-1, logits.shape[-1])
+            loss = F.cross_entropy(
+                logits.reshape(targets.shape),
+                targets,
+                reduction="sum",
+                label_smoothing=self.label_smoothing,
+            )
+            loss = loss / (n_answers * n_examples)
+            self.optimizer.zero_grad(set_to_none=True)
+            # Averaged over the processes: the sum of their parts of the mean is wanted.
+            (loss * distributed.world_size()).backward()
+            self.optimizer.step()
+            loss_sum += loss.detach() * n_examples
+            step += 1
+            examples += n_examples
+            bar.update()
+            if distributed.any_of(bool(self._stopped)):
+                break
+        self.progress = EpochProgress(
+            step=step,
+            examples=examples,
+            loss_sum=_number(distributed.total(loss_sum), epoch, self.run.folder),
+            seconds=before.seconds + time.monotonic() - started,
+        )
+
+    def _leave_if_stopped(self) -> None:
+        """After a signal, save the midst of the epoch and stop.
+
+        Also after the epoch's last step, because validation may take longer than a job scheduler
+        waits before it kills the process.
+        """
+        if not distributed.any_of(bool(self._stopped)):
+            return
+        if not all(value.isfinite().all() for value in self.model.state_dict().values()):
+            raise UserError(_not_finite(len(self.history) + 1, self.run.folder))
+        self._save()
+        distributed.gather(None)  # no process leaves before it is written
+        raise KeyboardInterrupt(*self._stopped)
+
+    def _validate(self, epoch: int, lr: float) -> EpochRow:
+        """Score the validation songs, step the schedule, write ``best.pt`` and ``history.csv``."""
+        started = time.monotonic()
+        folder, labels = self.run.folder, self.run.val_labels
+        scores = self.score()
+        # The last step's harm shows in the validation loss alone.
+        val_loss = evaluation.log_loss(scores, labels)
+        row = EpochRow(
+            epoch=epoch,
+            lr=lr,
+            train_loss=self.progress.loss_sum / self.progress.examples,
+            val_loss=_number(val_loss, epoch, folder),
+            val_top1=evaluation.top_k_accuracy(scores, labels, 1),
+            val_top3=evaluation.top_k_accuracy(scores, labels, 3),
+            seconds=self.progress.seconds + time.monotonic() - started,
+        )
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step(row.val_loss)
+        else:
+            self.schedule.step()
+        better = not self.recipe.select or all(_rank(row) > _rank(of) for of in self.history)
+        self.history.append(row)
+        self.progress = EpochProgress()
+        if distributed.is_main():
+            if better:
+                results.save_model(
+                    folder / BEST,
+                    msgspec.structs.replace(
+                        self.described,
+                        epoch=epoch,
+                        val_top1=row.val_top1,
+                        weights=_on_cpu(self.model),
+                    ),
+                )
+            results.write_history(folder / "history.csv", self.history)
+        return row
+
+    def _save(self) -> None:
+        """Write ``last.pt``."""
+        if not distributed.is_main():
+            return
+        described = {
+            **msgspec.structs.asdict(self.described),
+            "epoch": len(self.history),
+            "val_top1": None if self.progress.step else self.history[-1].val_top1,
+            "weights": _on_cpu(self.model),
+        }
+        results.save_model(
+            self.run.folder / LAST,
+            TrainingState(
+                **described,
+                optimizer=self.optimizer.state_dict(),
+                scheduler=self.schedule.state_dict(),
+                progress=self.progress,
+                history=self.history,
+            ),
+        )
 
 
 def warmup_cosine(optimizer: Optimizer, warmup: int, epochs: int) -> LambdaLR:
@@ -341,13 +365,6 @@ def warmup_cosine(optimizer: Optimizer, warmup: int, epochs: int) -> LambdaLR:
         return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(1, epochs - warmup)))
 
     return LambdaLR(optimizer, factor)
-
-
-def _not_finite(epoch: int, folder: Path) -> str:
-    return (
-        f"the loss became nan or infinite in epoch {epoch}; {folder / LAST} is of before, if it "
-        "is there: try a lower --lr with --overwrite"
-    )
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -377,8 +394,8 @@ def predict(model: nn.Module, x: Tensor, precision: torch.dtype) -> np.ndarray:
 
 
 def embed(model: nn.Module, x: Tensor, precision: torch.dtype) -> np.ndarray:
-    """Return what the network's last layer is given of a batch: (batch, d) float32."""
-    return _apply(model, model.embed, x, precision).cpu().numpy()
+    """Return penultimate-layer embeddings of a batch: (batch, d) float32."""
+    return _apply(model, model.embed, x, precision).cpu().numpy()  # type: ignore[arg-type]
 
 
 @torch.inference_mode()
@@ -392,29 +409,7 @@ def _apply(
     return result.float()
 
 
-def read_last(folder: Path, made_by: str) -> dict[str, Any]:
-    """Read ``last.pt``: what :func:`fit` goes on from.
-
-    Raises
-    ------
-    UserError
-        If it is broken, or no such file.
-    """
-    last = results.read_checkpoint(folder / LAST, made_by)
-    form = {
-        "epoch": int,
-        "model": dict,
-        "optimizer": dict,
-        "scheduler": dict,
-        "state": {"step": int, "examples": int, "loss_sum": float, "seconds": float},
-        "history": [dict.fromkeys(results.HISTORY, float)],
-    }
-    if not results.has_form(last, form) or last["epoch"] != len(last["history"]):
-        raise UserError(f"{folder / LAST} is of no run that can go on: run {made_by}")
-    return last
-
-
-def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: Path, made_by: str) -> None:
+def load_weights(model: nn.Module, trained: TrainedModel, path: Path, made_by: str) -> None:
     """Load a checkpoint's weights into the network that it is of.
 
     Raises
@@ -422,233 +417,22 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: Path, made_
     UserError
         If they do not fit it, or are not all finite.
     """
-    weights = checkpoint.get("model")
     try:
-        finite = all(bool(weight.isfinite().all()) for weight in weights.values())
-        model.load_state_dict(weights)
+        finite = all(bool(weight.isfinite().all()) for weight in trained.weights.values())
+        model.load_state_dict(trained.weights)
     except (AttributeError, TypeError, RuntimeError):
         raise UserError(f"{path} does not fit the network: run {made_by}") from None
     if not finite:
         raise UserError(f"{path} holds weights that are NaN or infinite: run {made_by}")
 
 
-def read_best(folder: Path, model: nn.Module) -> int:
-    """Load the weights of ``best.pt`` into a network; return their epoch."""
-    best = results.read_checkpoint(folder / BEST, ANEW)
-    load_weights(model, best, folder / BEST, ANEW)
-    return best["epoch"]
-
-
-def finish(
-    folder: Path,
-    name: str,
-    model: nn.Module,
-    score_val: Callable[[], np.ndarray],
-    songs: list[dict[str, str]],
-    classes: list[str],
-    labels: np.ndarray,
-    metrics: dict[str, Any],
-    select: bool = True,
-    train_songs: list[dict[str, str]] | None = None,
-    embed_songs: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None,
-) -> dict[str, Any]:
-    """Score the validation songs with the last and the best epoch; write metrics and predictions.
-
-    Where the best epoch was chosen on these very songs, as the homework did it, that flatters it;
-    so the last epoch's figures stand beside it. The songs' embeddings, for their map, are the best
-    epoch's; ``metrics.json`` is written last, so that whoever reads it finds all of them.
-
-    Parameters
-    ----------
-    folder : Path
-        The run's folder, with ``best.pt``.
-    name : str
-        The model's name in ``val_predictions.json``.
-    model : nn.Module
-        With the last epoch's weights; holds the best epoch's afterwards.
-    score_val : callable
-        -> (n_songs, n_classes) probabilities of the validation songs.
-    songs : list of dict
-        The validation songs' records.
-    classes : list of str
-        The artists.
-    labels : np.ndarray
-        (n_songs,) the songs' classes.
-    metrics : dict
-        Everything else that ``metrics.json`` is to hold.
-    select : bool
-        As in :func:`fit`.
-    train_songs : list of dict, optional
-        The training songs' records, where their embeddings are kept.
-    embed_songs : callable, optional
-        -> (n_songs, d) embeddings of the training songs, and those of the validation songs. A fold
-        of cross-validation is not mapped, and has none.
-
-    Returns
-    -------
-    dict
-        The metrics.
-    """
-    last = score_val()
-    epoch = read_best(folder, model)  # in every process; nobody writes it any more
-    scores = {name: score_val(), f"{name}_last": last} if select else {name: last}
-    embeddings = embed_songs() if embed_songs else None
-    result = {
-        model_name: {
-            "top1": evaluation.top_k_accuracy(score, labels, 1),
-            "top3": evaluation.top_k_accuracy(score, labels, 3),
-        }
-        for model_name, score in scores.items()
-    }
-    metrics = {
-        **result[name],
-        "epoch": epoch,
-        "selected_on": "validation songs" if select else "nothing",
-        "last": result[f"{name}_last" if select else name],
-        **metrics,
-    }
-    if distributed.is_main():
-        results.write_predictions(
-            folder / "val_predictions.json", results.Predictions(classes, songs, scores)
-        )
-        if embeddings:
-            metrics["embeddings"] = results.write_embeddings(folder, *embeddings, train_songs)
-        files.write_json(folder / "metrics.json", metrics)
-    return metrics
-
-
-def pool_folds(folder: Path, name: str, script: str, songs: list[dict[str, str]]) -> None:
-    """Put the folds of a cross-validation together, once all are there.
-
-    Writes ``cv_predictions.json``: every training song, scored by a network that did not learn
-    from its album. Of runs whose epoch was chosen on the songs held out, the last epoch's scores
-    are taken: it was not chosen. (The homework's PANNs recipe still lowers its learning rate by
-    their loss, as it does by the validation songs'.)
-
-    Parameters
-    ----------
-    folder : Path
-        The run's folder, which holds one per fold.
-    name : str
-        The model's name.
-    script : str
-        The training script's name, for messages.
-    songs : list of dict
-        All training songs' records.
-
-    Raises
-    ------
-    UserError
-        If the folds' runs are of different settings or songs.
-    """
-    settings, classes = [], []
-    scores: dict[str, np.ndarray] = {}
-    for fold in range(1, results.N_FOLDS + 1):
-        metrics_file = folder / f"fold-{fold}" / "metrics.json"
-        if not metrics_file.is_file():
-            print(
-                f"{metrics_file} is not there: run {script} --fold {fold}, too, to pool the folds"
-            )
-            return
-        metrics = results.read_metrics(metrics_file, script)
-        of_fold = metrics["settings"]
-        settings.append(
-            {
-                **{key: value for key, value in of_fold.items() if key not in ("fold", "dataset")},
-                # A hash over the songs learnt from, of which every fold has its own.
-                "also_train_on": of_fold.get("also_train_on") is not None,
-                # Of those learnt from and those held out together.
-                "training_songs": metrics["dataset"]["fingerprint"],
-            }
-        )
-        results.check_same_settings(settings[-1], settings[0], metrics_file)
-        part = results.read_predictions(metrics_file.with_name("val_predictions.json"), script)
-        of_songs = part.scores.get(f"{name}_last", part.scores.get(name))
-        if of_songs is None:
-            raise UserError(
-                f"{metrics_file.with_name('val_predictions.json')} has no scores of {name}: run "
-                f"{script} --fold {fold} --overwrite"
-            )
-        scores |= {song["path"]: row for song, row in zip(part.songs, of_songs, strict=True)}
-        classes.append(part.classes)
-    paths = [song["path"] for song in songs]
-    if scores.keys() != set(paths) or any(names != classes[0] for names in classes):
-        raise UserError(
-            f"the folds in {folder} are of other songs than the training songs are now: run "
-            f"{script} --overwrite for each"
-        )
-    pooled = results.Predictions(
-        classes[0], songs, {name: np.array([scores[path] for path in paths])}
-    )
-    results.write_predictions(folder / "cv_predictions.json", pooled)
-    top1, top3 = (evaluation.top_k_accuracy(pooled.scores[name], pooled.labels, k) for k in (1, 3))
-    print(f"all {results.N_FOLDS} folds, {len(songs)} songs: top-1 {top1:.1%}, top-3 {top3:.1%}")
-
-
-def summary_line(metrics: dict[str, Any]) -> str:
-    """Say in one line what a run reached."""
-    line = f"top-1 {metrics['top1']:.1%}, top-3 {metrics['top3']:.1%} in epoch {metrics['epoch']}"
-    if metrics["selected_on"] == "nothing":
-        return f"{line}, the last"
-    return (
-        f"{line}, chosen on these songs; last epoch: {metrics['last']['top1']:.1%}, "
-        f"{metrics['last']['top3']:.1%}"
-    )
-
-
-def train_epoch(
-    model: nn.Module,
-    optimizer: Optimizer,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    label_smoothing: float,
-    seed_of: Callable[[int], int],
-    precision: torch.dtype,
-    state: dict[str, Any],
-    stopped: list[Any],
-    bar: tqdm,
-) -> None:
-    """Train on an epoch's batches, until there are no more or a signal came; keep count in state.
-
-    ``state`` has the steps done, the examples in them and the sum of their losses.
-    """
-    device = next(model.parameters()).device
-    model.train()
-    # Summed where it arises: to ask a GPU for a number in every step would make it wait.
-    loss_sum = torch.tensor(state["loss_sum"] if distributed.is_main() else 0.0, device=device)
-    for x, targets in batches:
-        torch.manual_seed(seed_of(state["step"]))
-        n_examples = len(x)
-        if distributed.world_size() > 1:
-            mine = distributed.share(n_examples).to(device)
-            x, targets = x[mine], targets[mine]
-        with autocast(device, precision):
-            logits = model(x).float()
-        n_answers = len(logits) if logits.dim() == 3 else 1  # every one is to be right by itself
-        targets = targets.expand(logits.shape).reshape(-1, logits.shape[-1])
-        loss = F.cross_entropy(
-            logits.reshape(targets.shape), targets, reduction="sum", label_smoothing=label_smoothing
-        )
-        loss = loss / (n_answers * n_examples)
-        optimizer.zero_grad(set_to_none=True)
-        # Averaged over the processes: the sum of their parts of the mean is wanted.
-        (loss * distributed.world_size()).backward()
-        optimizer.step()
-        loss_sum += loss.detach() * n_examples
-        state["step"] += 1
-        state["examples"] += n_examples
-        bar.update()
-        if distributed.any_of(bool(stopped)):
-            break
-    state["loss_sum"] = float(distributed.total(loss_sum))
-
-
 @contextmanager
-def _stop_request() -> Iterator[list[Any]]:
+def _stop_request() -> Iterator[list[signal.Signals]]:
     """Note Ctrl-C and SIGTERM in the list instead of raising; the second one raises at once.
 
     The list is what the KeyboardInterrupt is to be made with, once all is saved.
     """
-    stopped: list[Any] = []
+    stopped: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
@@ -671,14 +455,15 @@ def _stop_request() -> Iterator[list[Any]]:
 
 
 @contextmanager
-def _told_if_memory_is_short(config: dict[str, Any]) -> Iterator[None]:
+def _told_if_memory_is_short(batch_size: int) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        size = config["batch_size"]
-        smaller = f"--batch-size {size // 2}" if size > 1 else "a smaller --crop-seconds"
+        smaller = (
+            f"--batch-size {batch_size // 2}" if batch_size > 1 else "a smaller --crop-seconds"
+        )
         raise UserError(
-            f"{runtime.out_of_cuda_memory(error)} in batches of {size}: try {smaller}, with "
+            f"{runtime.out_of_cuda_memory(error)} in batches of {batch_size}: try {smaller}, with "
             "--overwrite if there are epochs already"
         ) from None
 
@@ -691,18 +476,23 @@ def _event_writer(folder: Path, epochs_done: int) -> Iterator[Any]:
         yield writer
 
 
-def _rank(row: dict[str, float]) -> tuple[float, ...]:
-    return row["val_top1"], row["val_top3"], -row["val_loss"]
+def _rank(row: EpochRow) -> tuple[float, ...]:
+    return row.val_top1, row.val_top3, -row.val_loss
 
 
 def _on_cpu(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.cpu() for name, value in model.state_dict().items()}
 
 
-def _write_history(path: Path, history: list[dict[str, float]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    with files.atomic_path(path) as temporary:
-        temporary.write_text(text.getvalue())
+def _number(value: Tensor | float, epoch: int, folder: Path) -> float:
+    """Return a loss as a number; one that is not finite ends the training."""
+    if not math.isfinite(float(value)):
+        raise UserError(_not_finite(epoch, folder))
+    return float(value)
+
+
+def _not_finite(epoch: int, folder: Path) -> str:
+    return (
+        f"the loss became nan or infinite in epoch {epoch}; {folder / LAST} is of before, if it "
+        "is there: try a lower --lr with --overwrite"
+    )

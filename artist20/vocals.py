@@ -6,8 +6,7 @@
 Reads   DATA_DIR/train.json, val.json and the songs they list
 Writes  OUTPUT_DIR/train_val/<artist>/<album>/<song>    the voice alone, under the song's own name,
                                                         16 kHz mono, as long as the song
-        OUTPUT_DIR/vocals.json    the separator
-        OUTPUT_DIR/songs.jsonl    a line per song that is done: its path, the SHA-256 of its file
+        OUTPUT_DIR/vocals.json    the separator; the songs that are done, and their files' SHA-256
 
 ``bash get_dataset.sh --vocals`` fetches the weights and does the first of these. A run that was
 stopped goes on where it was; a song whose file has changed is separated anew. Songs that cannot be
@@ -18,15 +17,14 @@ computer's that of a few songs of ten minutes: longer ones are decoded as they a
 """
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -36,18 +34,11 @@ from torchaudio.models import hdemucs_high
 from torchaudio.pipelines import HDEMUCS_HIGH_MUSDB_PLUS
 
 from artist20 import UserError, audio, cli, dataset, fetch, runtime
-from artist20.files import (
-    atomic_path,
-    only_writer,
-    parse_json,
-    sha256_file,
-    told_when_full,
-    write_json,
-)
-from artist20.store import map_songs
+from artist20.cache import map_songs
+from artist20.files import only_writer, parse_json, sha256_file
+from artist20.results import Record, differences, write_record
 
 UNTRAINED = "untrained"
-UNTRAINED_SEED = 0
 
 SOURCES = ["drums", "bass", "other", "vocals"]  # in the order of the bundle's model
 VOCALS = SOURCES.index("vocals")
@@ -59,31 +50,37 @@ FADE_SECONDS = 1.0  # in the middle of an overlap: half a second at every cut is
 # Samples of a step of the network's coarsest layers: a hop of 1024, then a stride of 2. What is
 # moved by another distance is heard on another grid: separate()'s 10 to 31 dB become 2 to 4.
 STRIDE = 2048
-INDEX = "songs.jsonl"
 SHORTEST = 2 * SEPARATOR_RATE / audio.SAMPLE_RATE  # samples: of fewer there may be none at 16 kHz
 MIN_SECONDS = 1.0  # the network fails on a few hundred samples; shorter songs are padded
 
 
+class Settings(Record, frozen=True, kw_only=True):
+    """Everything that vocals depend on beside the songs."""
+
+    weights: str  # SHA-256 of the separator's weights file, or "untrained, seed N"
+    model: str = "HDEMUCS_HIGH_MUSDB_PLUS"
+    chunk_seconds: float = CHUNK_SECONDS
+    overlap_seconds: float = OVERLAP_SECONDS
+    fade_seconds: float = FADE_SECONDS
+    mp3_compression_level: float = cast(float, audio.MP3_CODING["compression_level"])
+
+
+class Vocals(Record, frozen=True, kw_only=True):
+    """``vocals.json``."""
+
+    settings: Settings
+    command: str
+    versions: dict[str, str]
+    songs: dict[str, str]  # by path, SHA-256 of the file that a finished song was made of
+
+
 @dataclass(frozen=True)
 class Separator:
-    """A network that separates sources.
+    """A network that separates sources."""
 
-    Attributes
-    ----------
-    network : nn.Module
-        (batch, 2, n_samples) -> (batch, len(SOURCES), 2, n_samples) at :data:`SEPARATOR_RATE`; in
-        eval mode.
-    weights : str
-        SHA-256 of its weights file, or ``"untrained, seed N"``.
-    """
-
+    # (batch, 2, n_samples) -> (batch, len(SOURCES), 2, n_samples) at SEPARATOR_RATE; in eval mode
     network: nn.Module
-    weights: str
-
-    @property
-    def pretrained(self) -> bool:
-        """Whether the network has been trained."""
-        return not self.weights.startswith(UNTRAINED)
+    weights: str  # as in :class:`Settings`
 
 
 def load_separator(weights: str, device: torch.device) -> Separator:
@@ -107,9 +104,9 @@ def load_separator(weights: str, device: torch.device) -> Separator:
     """
     if weights == UNTRAINED:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(UNTRAINED_SEED)
+            torch.manual_seed(0)
             network = hdemucs_high(SOURCES)
-        name = f"{UNTRAINED}, seed {UNTRAINED_SEED}"
+        name = f"{UNTRAINED}, seed 0"
         print("separator: UNTRAINED Hybrid Demucs: what it writes is no vocals")
     else:
         path = Path(weights)
@@ -135,11 +132,6 @@ def load_separator(weights: str, device: torch.device) -> Separator:
 
 def place_chunks(n_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lay chunks over a song, about evenly spaced, each overlapping the next.
-
-    Parameters
-    ----------
-    n_samples : int
-        Length of the song.
 
     Returns
     -------
@@ -210,8 +202,7 @@ def separate(separator: Separator, waveform: audio.Waveform) -> Iterator[np.ndar
 def computed_ahead(parts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     """Yield the same, the next one being computed meanwhile, in a thread.
 
-    Encoding an MP3 takes about as long as a GPU needs to separate it. What ``parts`` raises goes
-    through. Who stops in the midst waits for the part in work: a chunk takes a CPU some seconds.
+    Encoding an MP3 takes about as long as a GPU needs to separate it.
     """
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, parts, None)
@@ -223,8 +214,8 @@ def computed_ahead(parts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
             del coming  # an error in it knows this frame, and both the whole song
 
 
-def read_finished(output: Path, settings: dict[str, Any]) -> dict[str, str]:
-    """Read which songs a folder holds the vocals of, and the content that they were made of.
+def read_finished(output: Path, settings: Settings) -> dict[str, str]:
+    """Read which songs a folder holds the vocals of: :attr:`Vocals.songs`.
 
     Raises
     ------
@@ -237,40 +228,22 @@ def read_finished(output: Path, settings: dict[str, Any]) -> dict[str, str]:
     if not output.exists() or all(path.name.startswith(".") for path in output.iterdir()):
         return {}
     try:
-        record = parse_json((output / "vocals.json").read_text(encoding="utf-8"))
-        made = dict(record["settings"])
-    except (OSError, ValueError, TypeError, KeyError):
+        made = parse_json((output / "vocals.json").read_bytes(), Vocals)
+    except (OSError, ValueError):
         raise UserError(
             f"{output} holds something else than separated vocals, or its vocals.json is damaged: "
             "name another folder, or delete this one"
         ) from None
-    differences = [
-        f"{name} {made.get(name)!r} -> {settings.get(name)!r}"
-        for name in sorted(made.keys() | settings.keys())
-        if made.get(name) != settings.get(name)
-    ]
-    if differences:
+    other = differences(made.settings, settings)
+    if other:
         raise UserError(
-            f"{output} holds vocals of other settings ({'; '.join(differences)}): delete it, or "
-            "name another folder"
+            f"{output} holds vocals of other settings ({'; '.join(other)}): delete it, or name "
+            "another folder"
         )
-    finished: dict[str, str] = {}
-    if (output / INDEX).exists():
-        for line in (output / INDEX).read_bytes().splitlines():
-            try:
-                path, key = json.loads(line)
-                finished[path] = key
-            except (ValueError, TypeError, RecursionError):  # a run was killed as it wrote this
-                break
-    return finished
+    return made.songs
 
 
-def index_line(path: str, key: str) -> str:
-    """Write a finished song's line of :data:`INDEX`."""
-    return json.dumps([path, key]) + "\n"
-
-
-def separate_songs(data_dir: Path, output: Path, separator: Separator) -> int:
+def separate_songs(data_dir: Path, output: Path, separator: Separator) -> list[str]:
     """Separate all songs of a data folder whose vocals are not there yet.
 
     Parameters
@@ -284,8 +257,8 @@ def separate_songs(data_dir: Path, output: Path, separator: Separator) -> int:
 
     Returns
     -------
-    int
-        How many songs failed; they are named on stderr.
+    list of str
+        The songs that failed, and why.
 
     Raises
     ------
@@ -294,18 +267,11 @@ def separate_songs(data_dir: Path, output: Path, separator: Separator) -> int:
         written.
     """
     songs = [song for split in dataset.SPLITS for song in dataset.read_split(data_dir, split)]
-    settings = {
-        "model": "HDEMUCS_HIGH_MUSDB_PLUS",
-        "weights": separator.weights,
-        "chunk_seconds": CHUNK_SECONDS,
-        "overlap_seconds": OVERLAP_SECONDS,
-        "fade_seconds": FADE_SECONDS,
-        "mp3_compression_level": audio.MP3_CODING["compression_level"],
-    }
+    settings = Settings(weights=separator.weights)
     read_finished(output, settings)  # before anything is put into a folder of another's
     with only_writer(output):
-        keys = dict(zip(songs, dataset.content_keys(songs), strict=True))
         finished = read_finished(output, settings)
+        keys = dict(zip(songs, dataset.content_keys(songs), strict=True))
         missing = [
             song
             for song in songs
@@ -316,74 +282,41 @@ def separate_songs(data_dir: Path, output: Path, separator: Separator) -> int:
         for song in missing:
             finished.pop(song.path, None)
             (output / song.path).unlink(missing_ok=True)
-        for orphan in output.rglob(".*.tmp.*"):  # of a run that was killed
-            orphan.unlink()
 
-        record = {
-            "settings": settings,
-            "pretrained": separator.pretrained,
-            "command": runtime.command(),
-            "versions": runtime.versions(),
-        }
-        write_json(output / "vocals.json", record)
-        index = output / INDEX
-        with atomic_path(index) as temporary:
-            temporary.write_text("".join(index_line(*song) for song in finished.items()))
+        def record() -> None:
+            command, versions = runtime.command(), runtime.versions()
+            made = Vocals(settings=settings, command=command, versions=versions, songs=finished)
+            write_record(output / "vocals.json", made)
 
-        def finish(song: dataset.Song, vocals: Iterator[np.ndarray]) -> None:
-            audio.write_blocks(output / song.path, audio.resample(vocals, SEPARATOR_RATE))
-            # Appended: to write all of it again would take the longer, the more songs there are.
-            with told_when_full(index), index.open("a") as lines:
-                lines.write(index_line(song.path, keys[song]))
-
-        failures = separate_each(missing, separator, finish)
-    if failures:
-        print(
-            f"error: {len(failures)} of {len(songs)} songs could not be separated:",
-            *failures,
-            sep="\n",
-            file=sys.stderr,
-        )
-    return len(failures)
-
-
-def separate_each(
-    songs: Sequence[dataset.Song],
-    separator: Separator,
-    finish: Callable[[dataset.Song, Iterator[np.ndarray]], None],
-) -> list[str]:
-    """Separate songs one after another, and hand each to ``finish``, part by part.
-
-    One process decodes, a few songs ahead.
-
-    Returns
-    -------
-    list of str
-        The songs that failed, and why.
-    """
-    failures = []
-    waveforms = map_songs(
-        [song.file for song in songs],
-        partial(audio.open_song, sample_rate=SEPARATOR_RATE),
-        workers=1,
-        label="vocals",
-    )
-    for song, waveform in zip(songs, waveforms, strict=True):
-        try:
-            if isinstance(waveform, audio.AudioError):
-                raise waveform
-            if len(waveform) < SHORTEST:
-                raise audio.AudioError(song.file, "is too short")
-            finish(song, computed_ahead(_checked(song, separate(separator, waveform))))
-        except audio.AudioError as error:
-            failures.append(str(error))
+        record()
+        failures = []
+        decode = partial(audio.open_song, sample_rate=SEPARATOR_RATE)
+        # One process decodes, a few songs ahead.
+        files = [song.file for song in missing]
+        waveforms = map_songs(files, decode, workers=1, label="vocals")
+        for song, waveform in zip(missing, waveforms, strict=True):
+            try:
+                vocals = computed_ahead(_vocals(song.file, waveform, separator))
+                audio.write_blocks(output / song.path, audio.resample(vocals, SEPARATOR_RATE))
+            except audio.AudioError as error:
+                failures.append(str(error))
+            else:
+                finished[song.path] = keys[song]
+                record()
     return failures
 
 
-def _checked(song: dataset.Song, vocals: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    for part in vocals:
+def _vocals(
+    file: Path, waveform: audio.Waveform | audio.AudioError, separator: Separator
+) -> Iterator[np.ndarray]:
+    """Separate what could be decoded; refuse what has no sound, or gives no finite one."""
+    if isinstance(waveform, audio.AudioError):
+        raise waveform
+    if len(waveform) < SHORTEST:
+        raise audio.AudioError(file, "is too short")
+    for part in separate(separator, waveform):
         if not np.isfinite(part).all():
-            raise audio.AudioError(song.file, "makes the separator give NaN or infinity")
+            raise audio.AudioError(file, "makes the separator give NaN or infinity")
         yield part
 
 
@@ -397,7 +330,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--weights",
         metavar="PATH",
-        default=f"data/{fetch.HDEMUCS.folder}/{fetch.HDEMUCS.name}",
+        default=str(fetch.HDEMUCS.path()),
         help=f"Hybrid Demucs's weights, or '{UNTRAINED}' to try the code without them",
     )
     cli.add_device_option(parser)
@@ -409,10 +342,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     started = time.monotonic()
     separator = load_separator(args.weights, runtime.choose_device(args.device))
-    n_failed = separate_songs(args.data_dir, args.output_dir, separator)
-    note = "" if separator.pretrained else ": no vocals, of an UNTRAINED separator"
+    failures = separate_songs(args.data_dir, args.output_dir, separator)
+    untrained = separator.weights.startswith(UNTRAINED)
+    note = ": no vocals, of an UNTRAINED separator" if untrained else ""
     print(f"{args.output_dir} done in {time.monotonic() - started:.0f} s{note}")
-    return 1 if n_failed else 0
+    if failures:
+        print(f"error: {len(failures)} songs could not be separated:", file=sys.stderr)
+        print(*failures, sep="\n", file=sys.stderr)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ command's own, imports included; memory is the largest sum of its processes' pro
 """
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -17,9 +18,13 @@ from measure import run
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from artist20 import audio, cli, dataset, files, results, runtime
+from artist20 import audio, cli, dataset, results, runtime
+from artist20.results import ResNetRecipe, TrainedModel, TransferRecipe
 
-SCRIPTS = {"panns": "task2_inference.py", "resnet": "task2_inference_wo_pretrain.py"}
+SCRIPTS = {
+    TransferRecipe: "task2_inference.py",
+    ResNetRecipe: "task2_inference_wo_pretrain.py",
+}
 BYTES_PER_SECOND = 4000  # of MP3 at 32 kbit/s
 FRAME_BYTES = 144  # at 16 kHz
 
@@ -55,13 +60,14 @@ def main() -> None:
             loop(sources[i % len(sources)].file, song, args.song_seconds)
         minutes = args.songs * audio.duration(song) / 60
         for checkpoint in args.checkpoint:
-            kind = results.read_checkpoint(checkpoint, "training")["kind"]
+            trained = results.load_model(checkpoint, TrainedModel, "training")
+            kind = type(trained.settings.recipe)
             where = ["--data-dir", folder, "--output", f"{folder}/test_predictions.json"]
             script = [sys.executable, str(REPOSITORY / SCRIPTS[kind])]
             seconds, cpu_seconds, megabytes = run(
                 [*script, "--checkpoint", str(checkpoint.resolve()), *where], Path(folder)
             )
-            found = files.read_json(Path(folder, "test_predictions.json"), "the script")
+            found = json.loads(Path(folder, "test_predictions.json").read_text(encoding="utf-8"))
             print(f"{checkpoint!s:60}{seconds:9.0f}{cpu_seconds:9.0f}{megabytes:7.0f}", end="")
             print(f"  {len(found)} songs, {60 * minutes / seconds:.0f} x real time")
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(REPOSITORY))
 from artist20 import cli, runtime
 
 TINY = ["--epochs", "1", "--crop-seconds", "1"]
-PANNS = [*TINY, "--backbone-weights", "untrained", "--views", "1", "--windows", "1"]
+PANNS = [*TINY, "--encoder-weights", "untrained", "--views", "1", "--windows", "1"]
 STAGES = {
     "task1_preprocessing": [],
     "task2_train": PANNS,

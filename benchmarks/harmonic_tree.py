@@ -22,8 +22,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from artist20 import UserError, audio, cli, dataset, runtime
+from artist20.cache import map_songs
 from artist20.files import only_writer
-from artist20.store import map_songs
 
 
 def write_harmonic(data_dir: Path, output: Path, file: Path) -> np.ndarray:

@@ -11,47 +11,53 @@ was stopped goes on. What came of it is in benchmarks/RESULTS.md.
 """
 
 import argparse
-import dataclasses
 import hashlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import task2_train_wo_pretrain as stage
-from artist20 import cli, evaluation, results, runtime
+from artist20 import cli, evaluation, experiment, results, runtime, spectrogram
+from artist20.results import Predictions, ResNetRecipe
+from artist20.spectrogram import FrontEnd
 
 
 def parse_change(text: str) -> tuple[str, Any]:
     """Parse ``name=value`` of a recipe."""
     name, _, value = text.partition("=")
-    kinds = {field.name: field.type for field in dataclasses.fields(stage.Recipe)}
-    if name not in kinds:
-        raise argparse.ArgumentTypeError(f"a recipe has {', '.join(kinds)}")
-    if kinds[name] is bool:
-        if value not in ("True", "False"):
-            raise argparse.ArgumentTypeError(f"{name} is True or False")
-        return name, value == "True"
-    return name, kinds[name](value)
+    fields = {field.name: field.type for field in msgspec.structs.fields(ResNetRecipe)}
+    if name not in fields:
+        raise argparse.ArgumentTypeError(f"a recipe has {', '.join(fields)}")
+    try:
+        return name, msgspec.convert(msgspec.json.decode(value.lower()), fields[name])
+    except msgspec.MsgspecError as error:
+        raise argparse.ArgumentTypeError(f"{name}: {error}") from None
 
 
 def train(
-    args: argparse.Namespace, recipe: stage.Recipe, folder: Path
+    args: argparse.Namespace, recipe: ResNetRecipe, folder: Path
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Train; return (n_songs, n_classes) scores, (n_songs,) labels, and seconds."""
     scores, labels, seconds = [], [], 0.0
+    front_end = FrontEnd(recipe.n_fft, recipe.n_mels)
+    cache = spectrogram.open_cache(args.results_dir, front_end)
     folds = [None] if args.validate else range(1, results.N_FOLDS + 1)
-    for args.fold in folds:
-        run = folder / (f"fold-{args.fold}" if args.fold else "all")
-        metrics = stage.train(args, recipe, run, args.results_dir / "cache")
-        seconds += metrics["epochs_seconds"]
-        part = results.read_predictions(run / "val_predictions.json", stage.SCRIPT)
-        name = metrics["model"]
-        scores.append(part.scores.get(f"{name}_last", part.scores[name]))
+    args.fold = folds[0]  # of which the songs are read: every fold has all training songs
+    songs = experiment.begin(args, "resnet", stage.SCRIPT)
+    songs = songs.decoded(partial(spectrogram.fill_cache, cache, front_end, args.workers))
+    for fold in folds:
+        run = songs.open(recipe, fold=fold, folder=folder)
+        metrics = run.finished or stage.train(run, cache)
+        seconds += metrics.epochs_seconds
+        part = results.read_record(run.folder / "val_predictions.json", Predictions, stage.SCRIPT)
+        scores.append(part.scores.get(f"{songs.name}_last", part.scores[songs.name]))
         labels.append(part.labels)
     return np.concatenate(scores), np.concatenate(labels), seconds
 
@@ -89,7 +95,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the benchmark."""
     args = parse_args()
-    recipe = dataclasses.replace(stage.RECIPES[args.recipe], **dict(args.set))
+    recipe = msgspec.structs.replace(stage.RECIPES[args.recipe], **dict(args.set))
     described = repr((str(args.data_dir), args.limit, recipe, str(args.also_train_on)))
     digest = hashlib.sha256(described.encode()).hexdigest()[:10]
     rows, scores = [], []

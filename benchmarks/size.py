@@ -1,15 +1,15 @@
 """How time and memory grow with lists of up to 100,000 songs, of which hardly anything is heard.
 
 All songs are noise of 50 ms, each another, so that what is left is nearly all bookkeeping: finding,
-checking, hashing, indexing, writing. The cache and the predictions are of songs that differ in
-their numbers alone. Every row is a process of its own;
-time is that of the CPUs, of all its processes, and memory the largest sum of their proportional
-set sizes.
+checking, hashing, writing. The cache and the predictions are of songs that differ in their numbers
+alone. Every row is a process of its own; time is that of the CPUs, of all its processes, and memory
+the largest sum of their proportional set sizes.
 
     python benchmarks/size.py
 """
 
 import argparse
+import hashlib
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,7 +22,8 @@ from measure import run
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from artist20 import audio, cli, results, runtime
+from artist20 import audio, cli, files, results, runtime
+from artist20.results import Predictions, SongRecord
 
 N_ARTISTS, SONGS_PER_ALBUM = 20, 10
 SAMPLES = audio.SAMPLE_RATE // 20
@@ -39,34 +40,34 @@ def make_music(folder: Path, n_songs: int) -> None:
         scipy.io.wavfile.write(album / f"{i:06}.wav", audio.SAMPLE_RATE, noise)
 
 
-def fill_store(folder: Path, n_songs: int) -> None:
-    """Put rows of so many songs into a cache, and open it again."""
-    from artist20.store import RowStore
+def fill_cache(folder: Path, n_songs: int) -> None:
+    """Put arrays of so many songs into a cache, and read them again."""
+    from artist20.cache import Cache
 
-    kind = (folder, "size", {}, "float32", 100)
-    with RowStore(*kind) as store:
-        for i in range(n_songs):
-            store.append(f"{i:064x}", np.full((1, 100), i, np.float32))
-    with RowStore(*kind) as store:
-        assert len(store.index()) == n_songs == len(store.rows())
+    cache = Cache(folder, "size", {})
+    keys = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(n_songs)]
+    for i, key in enumerate(keys):
+        files.write_array(cache.path(key), np.full((1, 100), i, np.float32))
+    assert all(cache.load(key)[0, 0] == i for i, key in enumerate(keys))
 
 
 def write_predictions(folder: Path, n_songs: int) -> None:
     """Write scores of so many songs of 20 artists, and read them again."""
     classes = [f"artist {i:02}" for i in range(N_ARTISTS)]
     songs = [
-        {"path": f"./train_val/{i}.mp3", "artist": classes[i % N_ARTISTS], "album": str(i // 200)}
+        SongRecord(path=f"./train_val/{i}.mp3", artist=classes[i % N_ARTISTS], album=str(i // 200))
         for i in range(n_songs)
     ]
     scores = np.random.default_rng(0).dirichlet(np.ones(N_ARTISTS), n_songs)
     path = folder / "val_predictions.json"
-    results.write_predictions(path, results.Predictions(classes, songs, {"model": scores}))
-    assert len(results.read_predictions(path, "this benchmark").labels) == n_songs
+    written = Predictions(classes=classes, songs=songs, scores={"model": scores})
+    results.write_record(path, written)
+    assert len(results.read_record(path, Predictions, "this benchmark").labels) == n_songs
 
 
 STEPS: dict[str, Callable[[Path, int], None]] = {
     "music, made": make_music,
-    "cache, written and opened": fill_store,
+    "cache, written and read": fill_cache,
     "predictions, written and read": write_predictions,
 }
 

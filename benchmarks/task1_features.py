@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from artist20 import audio, classical, cli, dataset, features, runtime
-from artist20.store import map_songs
+from artist20 import audio, cli, dataset, features, runtime
+from artist20.cache import map_songs
 
 
 def straightforward(file: Path) -> np.ndarray:
@@ -58,7 +58,7 @@ def extract(file: Path) -> np.ndarray:
 def print_distances(theirs: np.ndarray, ours: np.ndarray) -> None:
     """Print how far the two ways are apart, by family: (n_songs, n_features) each."""
     print(f"{'family':20}{'largest distance':>18}{'in units of std':>18}")
-    families = np.array([classical.family_of(name) for name in features.FEATURE_NAMES])
+    families = np.array([features.family_of(name) for name in features.FEATURE_NAMES])
     spread = np.maximum(theirs.std(axis=0), 1e-12)
     for family in dict.fromkeys(families):
         distance = np.abs(ours - theirs)[:, families == family]

@@ -20,6 +20,7 @@ from sklearn.pipeline import make_pipeline
 
 from artist20 import classical, cli, runtime
 from artist20.classical import Rows
+from artist20.results import FitSettings
 
 N_SONGS, N_FEATURES, N_ARTISTS, N_ALBUMS = 949, 901, 20, 4
 
@@ -40,30 +41,23 @@ def draw_songs(seed: int) -> Rows:
 def straightforward(name: str, train: Rows, args: argparse.Namespace) -> float:
     """Search as one would with scikit-learn alone; return the best mean accuracy."""
     model = classical.make_classifier(name, args.seed)
-    pipeline = make_pipeline(*classical.make_transforms("song", name, train.X), model)
+    pipeline = make_pipeline(*classical.make_transforms(name, train), model)
     step = pipeline.steps[-1][0]
     grid = [
         {f"{step}__{key}": values for key, values in part.items()}
         for part in classical.GRIDS["song"][name]
     ]
-    folds = list(classical.split_folds(train, "album", args.seed))
+    folds = classical.split_folds(train, "album", args.seed)
     search = GridSearchCV(pipeline, grid, scoring="accuracy", cv=folds, n_jobs=args.workers)
     return float(search.fit(train.X, train.y).best_score_)
 
 
 def ours(name: str, train: Rows, args: argparse.Namespace) -> float:
     """Search as task1_train.py does; return the best mean accuracy."""
-    found, _ = classical.search(
-        name,
-        "song",
-        train,
-        classical.GRIDS["song"][name],
-        cv="album",
-        seed=args.seed,
-        workers=args.workers,
-        label=name,
-    )
-    return found[0]["mean"]
+    settings = FitSettings(dataset="drawn", features="drawn", cv="album", seed=args.seed)
+    grid = classical.GRIDS["song"][name]
+    found, _ = classical.search(name, train, grid, settings, args.workers, name)
+    return found[0].mean
 
 
 def parse_args() -> argparse.Namespace:

@@ -11,25 +11,30 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import librosa
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
 import task2_train
-import task2_train_wo_pretrain as resnet
-from artist20 import UserError, audio, cli, dataset, panns, runtime, spectrogram, training
-from artist20.spectrogram import FrontEnd, LogMels
-from artist20.store import map_songs
+import task2_train_wo_pretrain as stage
+from artist20 import UserError, audio, cli, dataset, runtime, spectrogram, training
+from artist20.cache import map_songs
+from artist20.encoders import panns
+from artist20.encoders.base import UNTRAINED
+from artist20.encoders.embeddings import Embeddings
+from artist20.spectrogram import FrontEnd, LogMels, Stored
+from artist20.trained import TrainedResNet
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, times: int = 3) -> float:
@@ -45,14 +50,26 @@ def seconds_of(work: Callable[[], object], device: torch.device, times: int = 3)
     return min(found)
 
 
+def make_run(recipe: object, n_classes: int, labels: np.ndarray, device: torch.device) -> Any:
+    """Make what an epoch asks of a :class:`~artist20.experiment.Run`."""
+    return SimpleNamespace(
+        experiment=SimpleNamespace(device=device, precision=torch.float32),
+        settings=SimpleNamespace(recipe=recipe, seed=0),
+        folder=Path(),
+        classes=range(n_classes),
+        labels=labels,
+        trained=lambda _window_frames: None,
+    )
+
+
 def train_epoch(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: torch.dtype
+    run: Any, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: torch.dtype
 ) -> None:
-    """Take the steps of an epoch as training.fit does."""
+    """Take the steps of an epoch as the training scripts do."""
+    run.experiment.precision = precision
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    state = dict(training.NEW_EPOCH)
-    bar = tqdm(disable=True)
-    training.train_epoch(model, optimizer, batches, 0.1, int, precision, state, [], bar)
+    trainer = training.Trainer(run, model, optimizer, None, None, steps_per_epoch=0)
+    trainer._train_epoch(model, batches, 1, tqdm(disable=True))
 
 
 def straightforward_crop(file: Path, n_frames: int, front_end: FrontEnd) -> np.ndarray:
@@ -75,35 +92,34 @@ def print_row(what: str, seconds: float, note: str) -> None:
     print(f"{what:44}{seconds:9.2f}  {note}")
 
 
-def measure_resnet(args: argparse.Namespace, device: torch.device, cache: Path) -> None:
+def measure_resnet(args: argparse.Namespace, device: torch.device, results_dir: Path) -> None:
     """Measure the ResNet's epochs and its data path."""
     songs = dataset.read_split(args.data_dir, "train", args.limit)
     classes = dataset.class_names(songs)
-    labels = dataset.class_indices(songs, classes)
-    keys = dataset.content_keys(songs)
-    recipe = cli.chosen_recipe(args, resnet.RECIPES)
+    recipe = cli.chosen_recipe(args, stage.RECIPES)
+    front_end = FrontEnd(recipe.n_fft, recipe.n_mels)
+    cache = spectrogram.open_cache(results_dir, front_end)
     files = [song.file for song in songs]
-    mels = spectrogram.cached_log_mels(cache, files, keys, args.workers, recipe.front_end)
-    longest = max(length for _, length in mels.spans)
-    n_frames = min(spectrogram.to_frames(recipe.crop_seconds), longest)
-    model = resnet.make_model(len(classes), mels, n_frames, recipe, device, 0)
-    near = mels.near(device)
+    keys = dataset.content_keys(songs)
+    spectrogram.fill_cache(cache, front_end, args.workers, dict(zip(keys, files, strict=True)))
+    log_mels = LogMels([Stored(cache, key) for key in keys])
+    n_frames = spectrogram.crop_frames(log_mels, recipe.crop_seconds)
+    labels = dataset.class_indices(songs, classes)
+    run = make_run(recipe, len(classes), labels, device)
+    model = stage.make_model(log_mels, n_frames, run)
+    epochs = partial(stage.batches, log_mels.to_device(device), labels, n_frames, run)
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        return resnet.augmented_batches(
-            near, labels, n_frames, len(classes), recipe, model.standardize.mean, 0
-        )
-
-    one = next(iter(batches()))
+    one = next(epochs(1))
     n_steps = len(songs) * recipe.crops_per_song // recipe.batch_size
     if not n_steps:
         raise UserError(
             f"{len(songs)} songs are no batch of {recipe.batch_size}: --batch-size takes fewer"
         )
     precision = runtime.choose_precision(args.precision, device)
-    steps = seconds_of(lambda: train_epoch(model, repeat(one, n_steps), precision), device)
-    epoch = seconds_of(lambda: train_epoch(model, islice(batches(), n_steps), precision), device)
-    exact = seconds_of(lambda: train_epoch(model, repeat(one, n_steps), torch.float32), device, 1)
+    train = partial(train_epoch, run, model)
+    steps = seconds_of(lambda: train(repeat(one, n_steps), precision), device)
+    epoch = seconds_of(lambda: train(islice(epochs(1), n_steps), precision), device)
+    exact = seconds_of(lambda: train(repeat(one, n_steps), torch.float32), device, 1)
     size = (
         f"{n_steps} steps of {recipe.batch_size} crops of {spectrogram.to_seconds(n_frames):.0f} s"
     )
@@ -113,12 +129,10 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, cache: Path) 
     if device.type == "cuda":
         print_row("ResNet, the GPU's busy share", epoch, f"{steps / epoch:.0%}")
 
-    data = seconds_of(lambda: [None for _ in batches()], device)
-    some = songs[: max(8, len(songs) // 8)]
+    data = seconds_of(lambda: list(map(len, epochs(1))), device)
+    some = files[: max(8, len(files) // 8)]
     straight = seconds_of(
-        lambda: [straightforward_crop(song.file, n_frames, recipe.front_end) for song in some],
-        device,
-        1,
+        lambda: [straightforward_crop(file, n_frames, front_end) for file in some], device, 1
     )
     straight *= len(songs) * recipe.crops_per_song / len(some)
     print_row("ResNet's data, cached, augmented", data, f"{len(songs)} songs")
@@ -126,49 +140,42 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, cache: Path) 
         "ResNet's data, decoded each epoch", straight, f"{straight / data:.1f} x the row above"
     )
 
-    def infer() -> None:
-        load = partial(spectrogram.load_log_mel, front_end=recipe.front_end)
-        for log_mel in map_songs(files, load, workers=args.workers, label="inference"):
-            song = LogMels(log_mel, [(0, len(log_mel))])
-            predict = lambda x: training.predict(model, x, precision)  # noqa: E731
-            spectrogram.score_windows(predict, song, n_frames, 16)
-
-    seconds = seconds_of(infer, device, 1)
+    predict = partial(training.predict, model, precision=precision)
+    network = TrainedResNet(classes, n_frames, "", front_end, predict)
+    load = partial(spectrogram.load_log_mel, front_end=front_end)
+    read = partial(map_songs, files, load, workers=args.workers, label="inference")
+    seconds = seconds_of(lambda: [network.score(log_mel) for log_mel in read()], device, 1)
     print_row("ResNet, inference", seconds, f"{len(songs) / seconds:.1f} songs per second")
 
 
 def measure_panns(args: argparse.Namespace, device: torch.device) -> None:
     """Measure Cnn14's embeddings and the MLP's epochs at artist20's size."""
     precision = runtime.choose_precision(args.precision, device)
-    clip = torch.randn(int(10 * audio.SAMPLE_RATE), device=device)
-    n_clips = 4 if device.type == "cpu" else 256
+    clips = [torch.randn(10 * audio.SAMPLE_RATE, device=device)]
+    clips *= 4 if device.type == "cpu" else 256
     found = {}
     for dtype in (precision, torch.float32):
-        backbone = panns.load_backbone(panns.UNTRAINED, 0, device, dtype)
-        found[dtype] = seconds_of(lambda b=backbone: panns.embed(b, [clip] * n_clips), device)
-    rate = 10 * n_clips / found[precision]
+        encoder = panns.load(UNTRAINED, 0, device, dtype)
+        found[dtype] = seconds_of(partial(encoder.embed, clips), device)
+    rate = 10 * len(clips) / found[precision]
     ratio = found[torch.float32] / found[precision]
     print_row(
-        f"Cnn14, {n_clips} clips of 10 s",
+        f"Cnn14, {len(clips)} clips of 10 s",
         found[precision],
         f"{rate:.0f} x real time; float32 takes {ratio:.2f} x as long",
     )
 
     rng = np.random.default_rng(0)
-    n_songs, n_views = 949, 8
-    embeddings = panns.Embeddings(
-        rng.random((n_songs * n_views, panns.EMBEDDING_SIZE), dtype=np.float32),
+    n_songs, n_views, n_classes = 949, 8, 20
+    embeddings = Embeddings(
+        rng.random((n_songs * n_views, encoder.size), dtype=np.float32),
         np.repeat(np.arange(n_songs), n_views),
     )
-    labels = rng.integers(20, size=n_songs)
-    model = task2_train.make_model(20, embeddings, task2_train.MLP, device)
-
-    def epoch() -> None:
-        views = panns.random_views(embeddings, labels, 8, np.random.default_rng(0))
-        batches = ((x.to(device), F.one_hot(y, 20).float().to(device)) for x, y in views)
-        train_epoch(model, batches, precision)
-
-    seconds = seconds_of(epoch, device)
+    run = make_run(task2_train.HOMEWORK, n_classes, rng.integers(n_classes, size=n_songs), device)
+    model = task2_train.make_model(n_classes, embeddings, task2_train.HOMEWORK).to(device)
+    seconds = seconds_of(
+        lambda: train_epoch(run, model, task2_train.batches(embeddings, run, 1), precision), device
+    )
     print_row("MLP, an epoch of 949 songs x 8 views", seconds, f"100 epochs: {100 * seconds:.0f} s")
 
 
@@ -193,8 +200,8 @@ def main() -> None:
     args = parse_args()
     device = runtime.choose_device(args.device)
     print(f"{'':44}{'seconds':>9}")
-    with tempfile.TemporaryDirectory() as cache:
-        measure_resnet(args, device, Path(cache))
+    with tempfile.TemporaryDirectory() as results_dir:
+        measure_resnet(args, device, Path(results_dir))
     measure_panns(args, device)
 
 

@@ -8,9 +8,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import importlib
 import json
+import multiprocessing
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,32 @@ import soundfile
 from hypothesis import HealthCheck, settings
 from scipy.special import softmax
 
-from artist20 import evaluation, files, results, runtime
-from artist20.results import FeatureSet, Predictions
-from artist20.spectrogram import FrontEnd
+from artist20 import UserError, evaluation, results, runtime
+from artist20.features import FeatureSet
+from artist20.results import (
+    Ablation,
+    AblationSettings,
+    Candidate,
+    Dataset,
+    EncoderSettings,
+    Family,
+    NetworkMetrics,
+    Predictions,
+    Preprocessing,
+    Provenance,
+    ResNetRecipe,
+    Search,
+    SearchSettings,
+    Segments,
+    Settings,
+    SongRecord,
+    Task1Metrics,
+    Task1Model,
+    Task1Settings,
+    TrainedModel,
+    TransferRecipe,
+    write_record,
+)
 
 # The same few examples in every run: the suite is quick, and fails for its code alone.
 settings.register_profile(
@@ -35,6 +60,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("suite")
+
+# Hear Ctrl-C, and let what tests start hear it, also where the suite runs in a shell's background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def forbid_network(event: str, args: tuple) -> None:
@@ -49,8 +77,15 @@ sys.addaudithook(forbid_network)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the group that one process runs by itself: the other has all the rest."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    """Begin with the longest file: one process runs it, and the other all the rest."""
+    items.sort(key=lambda item: item.path.name != "test_scripts.py")
+
+
+def pytest_sessionfinish() -> None:
+    """End workers that a failed test's traceback holds: Python would wait for them for ever."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises an error
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 SAMPLE_RATE = 16_000
@@ -87,14 +122,16 @@ def write_song(path: Path, artist: str, seed: int, seconds: float | None = None)
     soundfile.write(path, make_waveform(artist, seed, seconds), SAMPLE_RATE)
 
 
-def encode(file: Path, codec: str, waveform: np.ndarray, rate: int = SAMPLE_RATE) -> None:
+def encode(
+    file: Path, codec: str, waveform: np.ndarray, rate: int = SAMPLE_RATE, layout: str = "mono"
+) -> None:
     """Write a file with one of FFmpeg's encoders, from mono (n_samples,) float32."""
     with av.open(str(file), "w") as container:
-        stream = container.add_stream(codec, rate=rate, layout="mono")
+        stream = container.add_stream(codec, rate=rate, layout=layout)
         kind = stream.codec_context.format.name
         frame = av.AudioFrame.from_ndarray(waveform[None], format="fltp", layout="mono")
         frame.sample_rate = rate
-        resampler = av.AudioResampler(kind, "mono", rate, stream.codec_context.frame_size or None)
+        resampler = av.AudioResampler(kind, layout, rate, stream.codec_context.frame_size or None)
         for part in (*resampler.resample(frame), *resampler.resample(None), None):
             container.mux(stream.encode(part))
 
@@ -156,12 +193,12 @@ def make_songs(
                 y.append(f"artist {artist}")
                 names = {"artist": f"artist {artist}", "album": f"album {album}"}
                 path = "./train_val/" + "/".join([*names.values(), f"{seed}-{song}.mp3"])
-                songs.append({"path": path, **names})
+                songs.append(SongRecord(path=path, **names))
     order = rng.permutation(len(y))
     X = np.array(rows, dtype=np.float32)
     X[:, -1] = 3
     songs = [songs[i] for i in order]
-    albums = np.array([f"{song['artist']}/{song['album']}" for song in songs])
+    albums = results.groups_of(songs)
     columns = [f"{'mfcc' if i % 2 else 'mel'}_{i:03d}_mean" for i in range(n_features)]
     return FeatureSet(X[order], np.array(y)[order], albums, songs, columns)
 
@@ -171,33 +208,38 @@ def make_songs(
 TOY_ARTISTS = [f"artist {i}" for i in range(4)]
 TOY_SONGS = {
     split: [
-        {
-            "path": f"./train_val/{artist}/{split} {album}/{song}.mp3",
-            "artist": artist,
-            "album": f"{split} {album}",
-        }
+        SongRecord(
+            path=f"./train_val/{artist}/{split} {album}/{song}.mp3",
+            artist=artist,
+            album=f"{split} {album}",
+        )
         for artist in TOY_ARTISTS
         for album in range(n_albums)
         for song in range(4)
     ]
     for split, n_albums in (("train", 5), ("val", 3))
 }
-TOY_DATASET = {
-    "name": "toy",
-    "synthesised": True,
-    "fingerprint": "0123456789abcdef",
-    "artists": len(TOY_ARTISTS),
-    **{split: len(songs) for split, songs in TOY_SONGS.items()},
-    "limit": None,
+TOY_DATASET = Dataset(
+    name="toy",
+    synthesised=True,
+    fingerprint="0123456789abcdef",
+    artists=len(TOY_ARTISTS),
+    train=len(TOY_SONGS["train"]),
+    val=len(TOY_SONGS["val"]),
+)
+TOY_FAMILIES = {  # their sizes, top-1 without them, and of them alone
+    "mfcc": (80, 0.31, 0.42),
+    "mel": (512, 0.22, 0.49),
+    "tempo": (1, 0.51, 0.1),
 }
 
 
-TOY_PROVENANCE = {
-    "seed": 0,
-    "device": "CPU, 1 threads",
-    "seconds": 10,
-    "versions": {"artist20": "0.1.0", "python": "3.11.7", "torch": "2.11.0"},
-}
+def toy_provenance(command: str, seed: int | None = 0) -> Provenance:
+    """Describe a run on somebody's machine."""
+    versions = {"artist20": "0.1.0", "python": "3.11.7", "torch": "2.11.0"}
+    return Provenance(
+        command=command, device="CPU, 1 threads", seconds=10, versions=versions, seed=seed
+    )
 
 
 def toy_scores(labels: np.ndarray, strength: float, seed: int) -> np.ndarray:
@@ -210,69 +252,98 @@ def toy_scores(labels: np.ndarray, strength: float, seed: int) -> np.ndarray:
 
 def toy_predictions(split: str, strengths: dict[str, float], seed: int) -> Predictions:
     """Draw the scores of models of a split's songs."""
-    labels = Predictions(TOY_ARTISTS, TOY_SONGS[split], {}).labels
+    songs = TOY_SONGS[split]
+    labels = Predictions(classes=TOY_ARTISTS, songs=songs, scores={}).labels
     scores = {
         name: toy_scores(labels, strength, seed + i)
         for i, (name, strength) in enumerate(strengths.items())
     }
-    return Predictions(TOY_ARTISTS, TOY_SONGS[split], scores)
+    return Predictions(classes=TOY_ARTISTS, songs=songs, scores=scores)
 
 
-def _reached(predictions: Predictions, name: str) -> dict[str, float]:
-    scores, labels = predictions.scores[name], predictions.labels
-    return {f"top{k}": evaluation.top_k_accuracy(scores, labels, k) for k in (1, 3)}
+def _put_predictions(folder: Path, split: str, drawn: Predictions) -> Predictions:
+    """Write predictions; return them as whoever reads them has them."""
+    file = folder / f"{split}_predictions.json"
+    write_record(file, drawn)
+    return results.read_record(file, Predictions, "x")
 
 
-def trained(n_classes: int) -> dict[str, Any]:
-    """What a checkpoint says of its training."""
-    said = {"trained_on": "tiny (synthesised songs)", "train_songs": [4] * n_classes}
-    return {**said, "val_songs": 6, "val_top1": 0.5}
+def toy_settings(name: str, **changes: Any) -> Settings:
+    """Say how a network was trained; ``changes`` are of its recipe or its settings.
 
-
-def resnet_config(**settings: Any) -> dict[str, Any]:
-    """What a ResNet's checkpoint says of the network, as the homework has it but for ``settings``.
-
-    The front end is of their n_fft and n_mels.
+    Those of ``panns`` hear through an untrained encoder.
     """
-    config = {
-        "n_fft": 1024,
-        "n_mels": 64,
-        "dropout": 0.3,
-        "width": 64,
-        "keep_frequency": False,
-        "bins_per_band": 1,
-        "statistics": False,
+    strong = name.endswith("_strong")
+    common = {"epochs": 50, "batch_size": 8, "lr": 0.005, "crop_seconds": 3.0, "dropout": 0.3}
+    common |= {"weight_decay": 0.01, "warmup_epochs": 0, "select": not strong}
+    if name.startswith("panns"):
+        encoder = EncoderSettings(name="panns", weights="untrained, seed 0", sample_rate=16000)
+        kind, own = TransferRecipe, {"views": 1, "windows": None, "pooled": strong}
+        own |= {"hidden": () if strong else (1024, 512, 256), "optimizer": "Adam"}
+        own |= {"schedule": "reduce on plateau", "plateau_factor": 0.5, "plateau_patience": 5}
+    else:
+        encoder = None
+        kind, own = ResNetRecipe, {"crops_per_song": 1, "n_fft": 1024, "n_mels": 64, "width": 64}
+        own |= {"keep_frequency": False, "bins_per_band": 1, "statistics": False}
+        own |= {"label_smoothing": 0.1, "mixup_alpha": 0.2}
+        own |= {"noise_probability": 0.5, "noise_snr_db": (15.0, 40.0)}
+    fields = {key: changes.pop(key) for key in list(changes) if key in kind.__struct_fields__}
+    settings = {
+        "recipe_name": "strong" if strong else "homework",
+        "recipe": kind(**{**common, **own, **fields}),
+        "encoder": encoder,
         "precision": "float32",
-        "select": True,
-    } | settings
-    return config | {"front_end": FrontEnd(config["n_fft"], config["n_mels"]).settings()}
+        "dataset": TOY_DATASET.identity,
+        "seed": 0,
+    }
+    return Settings(**{**settings, **changes})
+
+
+def toy_model(settings: Settings, weights: dict[str, Any], classes: list[str]) -> TrainedModel:
+    """Make what a checkpoint holds."""
+    return TrainedModel(
+        classes=classes,
+        settings=settings,
+        window_frames=None if settings.encoder else 30,
+        trained_on="tiny (synthesised songs)",
+        train_songs=[4] * len(classes),
+        val_songs=6,
+        epoch=3,
+        val_top1=0.5,
+        weights=weights,
+    )
 
 
 def put_network(results_dir: Path, name: str, strength: float, seed: int, **metrics: Any) -> Path:
-    """Write what a training script leaves of a network; the homework's epochs are chosen."""
+    """Write what a training script leaves of a network; the homework's epochs are chosen.
+
+    The last epoch is then another than the chosen one. ``metrics`` replace those of its file.
+    """
     folder = results_dir / "task2" / name
-    chosen = not name.endswith("_strong")
-    strengths = {name: strength} | ({f"{name}_last": strength} if chosen else {})
-    val = toy_predictions("val", strengths, seed + 100)
-    results.write_predictions(folder / "val_predictions.json", val)
-    held_out = toy_predictions("train", {name: strength}, seed)
-    results.write_predictions(folder / "cv_predictions.json", held_out)
+    settings = metrics.get("settings") or toy_settings(name)
+    own_name = metrics.get("model", name)
+    strengths = {own_name: strength}
+    if settings.recipe.select:
+        strengths[f"{own_name}_last"] = strength
+    val = _put_predictions(folder, "val", toy_predictions("val", strengths, seed + 100))
+    _put_predictions(folder, "cv", toy_predictions("train", {own_name: strength}, seed))
     for checkpoint in ("best.pt", "last.pt"):
         (folder / checkpoint).write_text(f"{checkpoint} of {name}, {seed}")
-    metrics = {
-        "model": name,
-        **_reached(val, name),
-        "last": _reached(val, list(strengths)[-1]),
+    reached = [evaluation.accuracy(scores, val.labels) for scores in val.scores.values()]
+    found = {
+        "model": own_name,
+        "top1": reached[0].top1,
+        "top3": reached[0].top3,
+        "last": reached[-1],
         "epoch": 3,
-        "selected_on": "validation songs" if chosen else "nothing",
-        "settings": {"lr": 0.1, "fold": None, "dataset": "all"},
-        "pretrained": False,
+        "parameters": 1234567 + seed,
+        "window_seconds": None if settings.encoder else 3.0,
+        "epochs_seconds": 12.4,
+        "settings": settings,
         "dataset": TOY_DATASET,
-        "command": f"python train_{name}.py --data-dir /somewhere/toy",
-        **TOY_PROVENANCE,
-        **metrics,
+        "provenance": toy_provenance(f"python train_{name}.py --data-dir /somewhere/toy"),
     }
-    files.write_json(folder / "metrics.json", metrics)
+    write_record(folder / "metrics.json", NetworkMetrics(**{**found, **metrics}))
     return folder
 
 
@@ -283,41 +354,71 @@ def put_task1(
     level: str = "song",
     cv: str = "album",
 ) -> Path:
-    """Write what task1_train.py leaves of its models."""
+    """Write what task1_preprocessing.py and task1_train.py leave of models."""
     folder = results.task1_dir(results_dir, level)
-    val = toy_predictions("val", strengths, seed + 100)
-    results.write_predictions(folder / "val_predictions.json", val)
-    held_out = toy_predictions("train", strengths, seed)
-    results.write_predictions(folder / "cv_predictions.json", held_out)
-    for name in strengths:
+    val = _put_predictions(folder, "val", toy_predictions("val", strengths, seed + 100))
+    held_out = _put_predictions(folder, "cv", toy_predictions("train", strengths, seed))
+    segments = Segments(seconds=5.0, covariance=False) if level == "segment" else None
+    fit = {"dataset": TOY_DATASET.identity, "features": "0", "cv": cv, "seed": 0}
+    models = {}
+    for i, name in enumerate(strengths):
         (folder / f"{name}.skops").write_text(f"{name}, {seed}")
-    cv_top1 = {name: _reached(held_out, name)["top1"] for name in strengths}
-    config = {"level": level, "cv": cv, "arrays": {"X_train.npy": "0"}}
-    metrics = {
-        "models": {
-            name: {
-                **_reached(val, name),
-                "cv_top1": top1,
-                "cv_top1_by": {"album": top1, "song": None},
-                "temperature": 1.0,
-                "calibration_error": 0.1,
-                "seconds": 2,
-            }
-            for name, top1 in cv_top1.items()
-        },
-        "best_in_cv": max(cv_top1, key=lambda name: cv_top1[name]),
-        "left_out": {},
-        "config": config | ({"seconds": 5.0, "covariance": False} if level == "segment" else {}),
-        "dataset": TOY_DATASET,
-        "command": f"python task1_train.py --level {level}",
-        **TOY_PROVENANCE,
-    }
-    files.write_json(folder / "metrics.json", metrics)
-    prepared = {"dataset": TOY_DATASET, "feature_version": 1, "arrays": config["arrays"]}
-    files.write_json(
-        results.task1_dir(results_dir) / "preprocessing.json",
-        {**prepared, "command": "python task1_preprocessing.py", **TOY_PROVENANCE},
+        quality = evaluation.quality(val.scores[name], val.labels)
+        cv_top1 = evaluation.accuracy(held_out.scores[name], held_out.labels).top1
+        params = {"C": 0.1 * (i + 1), "kernel": "rbf"}
+        models[name] = Task1Model(
+            top1=quality.top1,
+            top3=quality.top3,
+            log_loss=quality.log_loss,
+            calibration_error=0.1,
+            cv_top1=cv_top1,
+            cv_std=0.05 + 0.01 * i,
+            cv_top1_by={"album": cv_top1, "song": cv_top1 + 0.1 * (i + 1)},
+            params=params,
+            temperature=1.5,
+            seconds=2,
+        )
+        candidate = Candidate(params=params, mean=cv_top1, std=0.05, folds=[cv_top1])
+        search = Search(
+            settings=SearchSettings(
+                **fit,
+                segments=segments,
+                grid=[{"C": [0.1, 0.2]}],
+                transforms=["RobustScaler()", f"SelectKBest(k={90 + i})"],
+            ),
+            seconds=2,
+            candidates=[candidate] * (7 + i),
+            folds_by={cv: candidate},
+            temperature=1.5,
+        )
+        write_record(folder / f"search_{name}.json", search)
+    best = max(models, key=lambda name: models[name].cv_top1)
+    arrays = {"X_train.npy": "0"}
+    metrics = Task1Metrics(
+        models=models,
+        left_out={},
+        best_in_cv=best,
+        settings=Task1Settings(cv=cv, folds=5, unseen_in_cv=3, arrays=arrays, segments=segments),
+        dataset=TOY_DATASET,
+        provenance=toy_provenance(f"python task1_train.py --level {level}"),
     )
+    write_record(folder / "metrics.json", metrics)
+    ablation = Ablation(
+        settings=AblationSettings(**fit, segments=segments, model=best, params=models[best].params),
+        complete=True,
+        families={
+            name: Family(n_features=n, without=without, alone=alone, lost=0.1, lost_std=0.01)
+            for name, (n, without, alone) in TOY_FAMILIES.items()
+        },
+    )
+    write_record(folder / "ablation.json", ablation)
+    prepared = Preprocessing(
+        dataset=TOY_DATASET,
+        arrays=arrays,
+        feature_version=1,
+        provenance=toy_provenance("python task1_preprocessing.py", seed=None),
+    )
+    write_record(results.task1_dir(results_dir) / "preprocessing.json", prepared)
     return folder
 
 
@@ -334,6 +435,26 @@ def call(monkeypatch: pytest.MonkeyPatch, script: str, *options: object) -> int:
     finally:
         signal.signal(signal.SIGTERM, handler)
     return end.value.code or 0
+
+
+class Touch:
+    """An object that makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def refused(read: Callable[..., object], path: Path, *args: object) -> str:
+    """Check that reading ends in a line that names the file, and return it."""
+    with pytest.raises(UserError) as caught:
+        read(path, *args)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
 
 
 def assert_one_line(error: str) -> None:

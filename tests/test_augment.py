@@ -1,3 +1,5 @@
+"""artist20.augment: crops, noise, stretching and mixing, by measurement."""
+
 import librosa
 import numpy as np
 import pytest
@@ -16,58 +18,31 @@ def sine(frequency, seconds=2.0):
     return torch.sin(2 * torch.pi * frequency * torch.arange(int(seconds * RATE)) / RATE)
 
 
-def decibel(ratio):
-    return 10 * float(torch.as_tensor(ratio).log10())
-
-
 def loudest_frequency(waveform):
     power = torch.fft.rfft(waveform * torch.hann_window(len(waveform))).abs()
     return float(power.argmax()) * RATE / len(waveform)
 
 
-# --- crop --------------------------------------------------------------------------------------
-
-
-def test_random_start_reaches_every_place_and_no_other():
+@pytest.mark.parametrize(
+    ("length", "window", "starts"), [(10, 7, {0, 1, 2, 3}), (7, 7, {0}), (1, 7, {0})]
+)
+def test_random_start_reaches_every_place_and_no_other(length, window, starts):
     rng = np.random.default_rng(0)
-    starts = {augment.random_start(10, 7, rng) for _ in range(200)}
-    assert starts == {0, 1, 2, 3}
-
-
-@pytest.mark.parametrize("length", [1, 6, 7])
-def test_random_start_of_a_song_no_longer_than_the_crop(length):
-    assert augment.random_start(length, 7, np.random.default_rng(0)) == 0
+    assert {augment.random_start(length, window, rng) for _ in range(200)} == starts
 
 
 # --- noise -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("snr_db", [-5.0, 15.0, 40.0])
-@pytest.mark.parametrize("level", [1.0, 0.01])
+@pytest.mark.parametrize(("snr_db", "level"), [(-5.0, 1.0), (15.0, 0.01), (40.0, 1.0)])
 def test_noise_has_the_snr_asked_for(snr_db, level):
     waveform = level * sine(440)
-    noise = augment.add_noise(waveform, snr_db, seeded()) - waveform
-    assert decibel(waveform.square().mean() / noise.square().mean()) == pytest.approx(
-        snr_db, abs=0.2
-    )
-    assert abs(float(noise.mean())) < 0.05 * float(noise.std())
-
-
-def test_noise_depends_on_its_generator_alone():
-    waveform = sine(440, 0.1)
-    torch.manual_seed(0)
-    first = augment.add_noise(waveform, 10, seeded(1))
-    torch.manual_seed(1)
-    assert torch.equal(first, augment.add_noise(waveform, 10, seeded(1)))
-    assert not torch.equal(first, augment.add_noise(waveform, 10, seeded(2)))
-
-
-def test_noise_leaves_silence_and_its_input_as_they_are():
-    silence, waveform = torch.zeros(1000), sine(440, 0.1)
-    assert torch.equal(augment.add_noise(silence, 10, seeded()), silence)
     before = waveform.clone()
-    augment.add_noise(waveform, 0, seeded())
+    noise = augment.add_noise(waveform, snr_db, seeded()) - waveform
     assert torch.equal(waveform, before)
+    snr = 10 * float((waveform.square().mean() / noise.square().mean()).log10())
+    assert snr == pytest.approx(snr_db, abs=0.2)
+    assert abs(float(noise.mean())) < 0.05 * float(noise.std())
 
 
 def test_log_mel_noise_has_the_snr_asked_for_in_the_power_domain():
@@ -91,23 +66,38 @@ def test_log_mel_noise_has_the_snr_asked_for_in_the_power_domain():
     assert (per_bin / per_bin.mean(dim=1, keepdim=True) - 1).abs().max() < 0.15
 
 
-def test_log_mel_noise_depends_on_its_generator_alone():
-    log_mel, snr_db = torch.zeros(2, 5, 64), torch.tensor([20.0, 20.0])
-    first = augment.add_noise_to_log_mel(log_mel, snr_db, seeded(1))
-    assert torch.equal(first, augment.add_noise_to_log_mel(log_mel, snr_db, seeded(1)))
-    assert not torch.equal(first, augment.add_noise_to_log_mel(log_mel, snr_db, seeded(2)))
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda generator: augment.add_noise(sine(440, 0.1), 10, generator),
+        lambda generator: augment.add_noise_to_log_mel(
+            torch.zeros(2, 5, 64), torch.tensor([20.0, 20.0]), generator
+        ),
+    ],
+)
+def test_noise_depends_on_its_generator_alone(add):
+    torch.manual_seed(0)
+    first = add(seeded(1))
+    torch.manual_seed(1)
+    assert torch.equal(first, add(seeded(1)))
+    assert not torch.equal(first, add(seeded(2)))
     assert not torch.equal(first[0], first[1])
 
 
-def test_log_mel_noise_on_silence_is_finite():
-    silence = torch.full((1, 5, 64), -100.0)
-    assert augment.add_noise_to_log_mel(silence, torch.tensor([15.0]), seeded()).isfinite().all()
+def test_noise_on_silence():
+    silence = torch.zeros(1000)
+    assert torch.equal(augment.add_noise(silence, 10, seeded()), silence)
+    log_mel = torch.full((1, 5, 64), -100.0)
+    assert augment.add_noise_to_log_mel(log_mel, torch.tensor([15.0]), seeded()).isfinite().all()
+    assert torch.equal(
+        augment.add_noise_to_log_mel(log_mel, torch.tensor([torch.inf]), seeded()), log_mel
+    )
 
 
 # --- time stretch ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rate", [0.8, 0.9, 1.0, 1.07, 1.25])
+@pytest.mark.parametrize("rate", [0.8, 1.0, 1.07, 1.25])
 def test_time_stretch_changes_the_length_and_not_the_pitch(rate):
     waveform = sine(440)
     stretched = augment.time_stretch(waveform, rate)
@@ -123,37 +113,24 @@ def test_time_stretch_equals_librosas(rate):
     assert np.abs(augment.time_stretch(waveform, rate).numpy() - expected).max() < 0.01
 
 
-def test_time_stretch_moves_what_happens():
-    waveform = torch.cat([sine(440, 1), torch.zeros(RATE)])
-    stretched = augment.time_stretch(waveform, 0.8)  # slower: the sound now lasts 1.25 s
-    assert float(stretched[: int(1.2 * RATE)].square().mean()) > 0.3
-    assert float(stretched[int(1.3 * RATE) :].square().mean()) < 1e-3
-
-
-def test_time_stretch_by_one_changes_nothing():
-    waveform = torch.randn(RATE, generator=seeded())
-    assert torch.allclose(augment.time_stretch(waveform, 1.0), waveform, atol=1e-3)
-
-
 # --- mixup -------------------------------------------------------------------------------------
 
 
-def test_mixup_mixes_inputs_and_targets_by_the_same_share():
-    # An input that is its own target shows the shares.
-    targets = torch.eye(6)
-    mixed, mixed_targets = augment.mixup(targets.clone(), targets, 0.4, np.random.default_rng(0))
-    assert torch.allclose(mixed, mixed_targets)
-    assert torch.allclose(mixed_targets.sum(dim=1), torch.ones(6))
-    assert mixed_targets.min() >= 0
-    assert (mixed_targets > 0).sum(dim=1).max() == 2  # with one other
-
-
-def test_mixup_is_convex_in_the_example_and_one_partner():
+def test_mixup_mixes_every_example_with_another_in_one_share():
     x = torch.randn(8, 3, 5, generator=seeded())
-    labels = augment.one_hot(torch.arange(8), 8)
-    mixed, targets = augment.mixup(x, labels, 0.4, np.random.default_rng(1))
-    expected = torch.einsum("bc,cij->bij", targets, x)
-    assert torch.allclose(mixed, expected, atol=1e-6)
+    mixed, targets = augment.mixup(x, torch.eye(8), 0.4, np.random.default_rng(1))
+    # One example and a partner each, and inputs by the same shares as targets.
+    of_one, of_partner = targets.diagonal(), targets.sum(dim=1) - targets.diagonal()
+    apart = of_partner > 0
+    assert apart.any()
+    assert len(set(of_one[apart].tolist())) == 1
+    assert (targets > 0).sum(dim=1).max() == 2
+    assert torch.allclose(targets.sum(dim=1), torch.ones(8))
+    assert torch.allclose(mixed, torch.einsum("bc,cij->bij", targets, x), atol=1e-6)
+    again, _ = augment.mixup(x, torch.eye(8), 0.4, np.random.default_rng(1))
+    other, _ = augment.mixup(x, torch.eye(8), 0.4, np.random.default_rng(2))
+    assert torch.equal(mixed, again)
+    assert not torch.equal(mixed, other)
 
 
 def test_mixup_shares_follow_the_beta_distribution():
@@ -169,22 +146,13 @@ def test_mixup_shares_follow_the_beta_distribution():
     assert mixed.var() == pytest.approx(expected_variance, rel=0.1)
 
 
-def test_mixup_depends_on_its_generator_alone():
-    x, targets = torch.randn(4, 3), torch.eye(4)
-    first, _ = augment.mixup(x, targets, 0.4, np.random.default_rng(1))
-    again, _ = augment.mixup(x, targets, 0.4, np.random.default_rng(1))
-    other, _ = augment.mixup(x, targets, 0.4, np.random.default_rng(2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
-def test_one_hot():
-    assert augment.one_hot(torch.tensor([2, 0]), 3).tolist() == [[0, 0, 1], [1, 0, 0]]
-    assert augment.one_hot(torch.tensor([1]), 3).dtype == torch.float32
-
-
 def test_no_mixup_with_alpha_zero():
     x, targets = torch.randn(4, 3), torch.eye(4)
     mixed, mixed_targets = augment.mixup(x, targets, 0, np.random.default_rng(0))
     assert torch.equal(mixed, x)
     assert torch.equal(mixed_targets, targets)
+
+
+def test_one_hot():
+    found = augment.one_hot(torch.tensor([2, 0]), 3)
+    assert torch.equal(found, torch.tensor([[0.0, 0, 1], [1, 0, 0]]))

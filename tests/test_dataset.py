@@ -1,15 +1,21 @@
-"""artist20.dataset: reading a data folder, checking it, making one of somebody's own music."""
+"""artist20.dataset: lists and where they lead, splits, folds, what a data set is known by."""
 
 import hashlib
 import json
+import os
 import shutil
-from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import ARTISTS, write_song
+from conftest import ARTISTS
+from hypothesis import given
+from hypothesis import strategies as st
 
 from artist20 import UserError, dataset
+from artist20.dataset import Marker, Song
+
+FIRST, SECOND, THIRD = ARTISTS
 
 
 def read_json(path: Path):
@@ -20,322 +26,373 @@ def write_list(data_dir: Path, split: str, paths: object) -> None:
     (data_dir / f"{split}.json").write_text(json.dumps(paths), encoding="utf-8")
 
 
-# --- read --------------------------------------------------------------------------------------
+# --- lists -------------------------------------------------------------------------------------
 
 
 def test_parse_song_with_every_kind_of_name():
-    path = "./train_val/guns_n'_roses/¿Qué? (Live, [Disc 1])/01-St._O'Hara.mp3"
+    path = "./train_val/guns_n'_roses/¿Qué? (Live, [Disc 1])/01-St._O'Hara\\AC.mp3"
     song = dataset.parse_song(Path("data"), path)
-    assert song.path == path
-    assert song.artist == "guns_n'_roses"
-    assert song.album == "¿Qué? (Live, [Disc 1])"
-    assert song.file == Path(
-        "data/train_val/guns_n'_roses/¿Qué? (Live, [Disc 1])/01-St._O'Hara.mp3"
-    )
-    assert song.record() == {"path": path, "artist": song.artist, "album": song.album}
+    artist, album = "guns_n'_roses", "¿Qué? (Live, [Disc 1])"
+    assert song == Song(path, artist, album, Path("data") / path)
+    assert (song.record.path, song.record.group) == (path, f"{artist}/{album}")
+
+
+LEAVES, FORM = "leaves the data folder", "has not the form './train_val/<artist>/<album>/<song>'"
 
 
 @pytest.mark.parametrize(
-    ("path", "reason"),
+    ("entry", "reason"),
     [
-        ("./train_val/queen/../../../etc/passwd", "leaves"),
-        ("/train_val/queen/Jazz/01.mp3", "leaves"),
-        (".\\train_val\\queen\\Jazz\\01.mp3", "backslash"),
-        ("./train_val/queen/Jazz/\udce9.mp3", "UTF-8"),
-        ("queen/01.mp3", "form"),
-        ("", "form"),
+        ("../../outside.mp3", LEAVES),
+        ("./train_val/a/../../outside.mp3", LEAVES),
+        ("/train_val/queen/Jazz/01.mp3", LEAVES),
+        ("//host/share/a/b.mp3", LEAVES),
+        (".\\train_val\\a\\b\\c.mp3", FORM),
+        ("./queen/Jazz/song.mp3", FORM),
+        ("./train_val/queen/song.mp3", FORM),
+        ("./train_val/q/Box/CD1/s.mp3", FORM),
+        ("./trainval/q/Box/s.mp3", FORM),
+        ("", FORM),
     ],
 )
-def test_parse_song_refuses(tmp_path, path, reason):
-    with pytest.raises(UserError, match=reason) as caught:
-        dataset.parse_song(tmp_path, path)
-    assert repr(path) in str(caught.value)
+def test_an_entry_that_is_no_song_of_the_folder(tmp_path, entry, reason):
+    write_list(tmp_path, "train", [entry])
+    with pytest.raises(UserError) as caught:
+        dataset.read_split(tmp_path, "train")
+    assert str(caught.value) == f"{tmp_path / 'train.json'}: {entry!r} {reason}"
 
 
-@pytest.mark.parametrize(
-    "path", ["./train_val/queen/song.mp3", "./queen/Jazz/song.mp3", "./train_val/q/Box/CD1/s.mp3"]
-)
-def test_a_path_of_another_depth_is_no_song(tmp_path, path):
-    with pytest.raises(UserError, match="has not the form"):
-        dataset.parse_song(tmp_path, path)
+@given(st.text(alphabet="./\\ab\0é\n:~$ ", max_size=30))
+def test_no_entry_leads_out_of_the_folder(tmp_path_factory, entry):
+    data_dir = tmp_path_factory.getbasetemp() / "data"
+    for path in (entry, f"./train_val/{entry}", f"train_val/a/{entry}/c"):
+        try:
+            song = dataset.parse_song(data_dir, path)
+        except UserError as error:
+            assert str(error).isprintable()
+            continue
+        assert os.path.normpath(song.file).startswith(f"{data_dir}/train_val/")
+        assert {song.artist, song.album} & {"", ".", ".."} == set()
 
 
-def test_parse_song_refuses_a_link_that_leaves_the_folder(tmp_path):
-    write_song(tmp_path / "outside" / "01.mp3", next(iter(ARTISTS)), 0, 0.5)
-    album = tmp_path / "data" / "train_val" / "queen" / "Jazz"
-    album.mkdir(parents=True)
-    (album / "01.mp3").symlink_to(tmp_path / "outside" / "01.mp3")
-    with pytest.raises(UserError, match="link that leaves"):
-        dataset.parse_song(tmp_path / "data", "./train_val/queen/Jazz/01.mp3")
-    # A data folder that is a link itself is fine.
-    (tmp_path / "link").symlink_to(tmp_path / "data")
-    shutil.copyfile(tmp_path / "outside" / "01.mp3", album / "02.mp3")
-    dataset.parse_song(tmp_path / "link", "./train_val/queen/Jazz/02.mp3")
-
-
-def test_read_split_keeps_the_lists_order(tiny_data):
-    songs = dataset.read_split(tiny_data, "train")
-    assert [song.path for song in songs] == read_json(tiny_data / "train.json")
-    assert len(songs) == 12
+@pytest.mark.parametrize("level", ["song", "album", "artist"])
+def test_links_out_of_the_folder_are_refused(tmp_path, level):
+    path = "./train_val/queen/Jazz/01.mp3"
+    song, outside = tmp_path / "data" / path, tmp_path / "outside"
+    song.parent.mkdir(parents=True)
+    song.touch()
+    (tmp_path / "link").symlink_to(tmp_path / "data")  # which is fine
+    assert dataset.parse_song(tmp_path / "link", path).file == tmp_path / "link" / path
+    link = {"song": song, "album": song.parent, "artist": song.parent.parent}[level]
+    shutil.move(link, outside)
+    link.symlink_to(outside)
+    with pytest.raises(UserError, match="is a link that leaves the data folder"):
+        dataset.parse_song(tmp_path / "data", path)
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         (None, "is missing: run 'bash get_dataset.sh'"),
-        ("[1, 2", "no valid JSON"),
-        (b"\xff\xfe\x00", "no valid JSON"),
-        ('{"a": 1}', "no JSON list of paths"),
-        ("[1]", "no JSON list of paths"),
+        ("[1, 2", "is no JSON list of paths "),
+        (b'["caf\xe9"]', "is no JSON list of paths "),
+        ("[]".encode("utf-16"), "is no JSON list of paths "),
+        ("[" * 10**6, "is no JSON list of paths "),
+        ('{"a": 1}', "is no JSON list of paths (Expected `array`, got `object`)"),
+        ("[1]", "is no JSON list of paths (Expected `str`, got `int` - at `$[0]`)"),
+        ('["./train_val/a/b/\\udcff.mp3"]', "is no JSON list of paths "),
         ("[]", "lists no songs"),
-        ('["../x/y/z.mp3"]', "'../x/y/z.mp3' leaves"),
-        ('["z.mp3"]', "has not the form"),
-        ('["./train_val/a/b/c.mp3", "./train_val/a/b/c.mp3"]', "'./train_val/a/b/c.mp3' more than"),
-        ('["./train_val/a/b/c.mp3", "train_val/a//b/c.mp3"]', "'train_val/a//b/c.mp3' more than"),
-        ('["./train_val/a/b/c.mp3"]', "1 of 1 songs are missing, the first is .*c.mp3.* check"),
+        (
+            '["./train_val/a/b/c.mp3", "train_val/a//b/c.mp3"]',
+            "lists 'train_val/a//b/c.mp3' more than once",
+        ),
+        (
+            '["./train_val/a/b/two\\nlines", "./train_val/a/b/\\u0000"]',
+            ": 2 of 2 songs are missing, the first is {folder}/train_val/a/b/two\\nlines; ",
+        ),
     ],
 )
 def test_read_split_says_what_is_wrong(tmp_path, text, reason):
     if text is not None:
         (tmp_path / "val.json").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(UserError, match=reason) as caught:
+    with pytest.raises(UserError) as caught:
         dataset.read_split(tmp_path, "val")
-    assert str(tmp_path / "val.json") in str(caught.value)
+    said = str(caught.value).removeprefix(str(tmp_path / "val.json")).lstrip(" ")
+    assert said.startswith(reason.format(folder=tmp_path))
+    assert said.isprintable()
 
 
 def test_a_data_dir_that_is_a_file_is_a_users_mistake(tmp_path):
     (tmp_path / "data.zip").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"data\.zip"):
+    with pytest.raises(UserError, match=r"data\.zip/train.json is missing"):
         dataset.read_split(tmp_path / "data.zip", "train")
 
 
-def test_a_list_may_begin_with_a_byte_order_mark(tiny_copy):
-    text = (tiny_copy / "train.json").read_bytes()
-    (tiny_copy / "train.json").write_bytes(b"\xef\xbb\xbf" + text)
-    assert len(dataset.read_split(tiny_copy, "train")) == 12
+@pytest.mark.parametrize(
+    ("name", "tidied", "key"),
+    [
+        (" Sigur Ro\u0301s ", "Sigur R\u00f3s", "sigur r\u00f3s"),
+        ("Straße", "Straße", "strasse"),
+        (" .. ", " .. ", " .. "),  # which without its spaces would lead out of a folder
+    ],
+)
+def test_names_are_compared_without_case_spaces_and_unicode_form(name, tidied, key):
+    assert (dataset.tidy(name), dataset.spelling_key(name)) == (tidied, key)
+
+
+# --- splits ------------------------------------------------------------------------------------
+
+
+def test_read_split_keeps_the_lists_order(tiny_copy):
+    paths = read_json(tiny_copy / "train.json")[::-1]
+    (tiny_copy / "train.json").write_text(json.dumps(paths), encoding="utf-8-sig")
+    songs = dataset.read_split(tiny_copy, "train")
+    assert [song.path for song in songs] == paths
+    left = dataset.read_split(tiny_copy, "train", left_out={paths[0], paths[5]})
+    assert left == songs[1:5] + songs[6:]
+
+
+def test_another_case_is_another_song(tiny_copy):
+    first, *rest = read_json(tiny_copy / "train.json")
+    other = first.replace(FIRST, FIRST.upper())
+    if (tiny_copy / other).exists():
+        pytest.skip("this file system does not tell them apart")
+    write_list(tiny_copy, "train", [other, *rest])
+    with pytest.raises(UserError, match=rf"1 of 12 songs are missing.*{FIRST.upper()[:5]}"):
+        dataset.read_split(tiny_copy, "train")
+
+
+def songs_of(n_artists: int, n_albums: int, n_songs: int) -> list[Song]:
+    paths = [
+        f"./train_val/{'abc'[a]}/{'xyz'[b]}/{c}"
+        for a in range(n_artists)
+        for b in range(n_albums)
+        for c in range(n_songs)
+    ]
+    return [dataset.parse_song(Path("data"), path) for path in paths]
 
 
 def test_first_songs_spread_over_artists_then_albums():
-    paths = [
-        f"./train_val/{artist}/{album}/{song}"
-        for artist in "abc"
-        for album in "xyz"
-        for song in "123"
-    ]
-    songs = [dataset.parse_song(Path("data"), path) for path in paths]
-    for limit in range(1, len(songs) + 3):
+    songs = songs_of(3, 2, 2)
+    turns = ["a/x/0", "b/x/0", "c/x/0", "a/y/0", "b/y/0", "c/y/0", "a/x/1", "b/x/1"]
+    for limit in range(1, 9):
         kept = dataset.first_songs(songs, limit)
-        assert len(kept) == min(limit, len(songs))
-        assert [song for song in songs if song in kept] == kept  # in the list's order
-        per_artist = Counter(song.artist for song in kept)
-        assert len(per_artist) == min(limit, 3)
-        assert max(per_artist.values()) - min(per_artist.values()) <= 1
-        albums = {(song.artist, song.album) for song in kept}
-        assert len(albums) == min(limit, 9)
-
-
-def test_read_train_val_with_a_limit(tiny_data):
-    train, val = dataset.read_train_val(tiny_data, limit=3)
-    assert dataset.class_names(train) == dataset.class_names(val) == sorted(ARTISTS)
-    assert (len(train), len(val)) == (3, 3)
+        expected = sorted(turns[:limit])  # the list's order
+        assert [song.path.removeprefix("./train_val/") for song in kept] == expected
+    assert dataset.first_songs(songs, 100) == songs
 
 
 def test_a_limit_looks_for_the_songs_it_keeps_alone(tiny_copy):
     (tiny_copy / read_json(tiny_copy / "train.json")[-1]).unlink()
-    assert len(dataset.read_split(tiny_copy, "train", limit=3)) == 3
+    train, val = dataset.read_train_val(tiny_copy, limit=3)
+    assert dataset.class_names(train) == dataset.class_names(val) == sorted(ARTISTS)
+    assert (len(train), len(val)) == (3, 3)
+    assert dataset.class_indices(val[::-1], ["x", *sorted(ARTISTS)]).tolist() == [3, 2, 1]
     with pytest.raises(UserError, match="1 of 12 songs are missing"):
         dataset.read_split(tiny_copy, "train")
 
 
 def test_read_train_val_needs_artists_that_can_be_told_apart(tiny_copy):
     train = read_json(tiny_copy / "train.json")
-    first, second, third = ARTISTS
-    write_list(tiny_copy, "train", [path for path in train if f"/{first}/" in path])
+    write_list(tiny_copy, "train", [path for path in train if f"/{FIRST}/" in path])
     with pytest.raises(UserError, match="one artist only"):
         dataset.read_train_val(tiny_copy)
-    write_list(tiny_copy, "train", [path for path in train if f"/{third}/" not in path])
-    with pytest.raises(UserError, match="no training songs, of " + third):
+    write_list(tiny_copy, "train", [path for path in train if f"/{THIRD}/" not in path])
+    with pytest.raises(UserError, match=f"^{tiny_copy} has .*no training songs, of {THIRD}"):
         dataset.read_train_val(tiny_copy)
-    assert second in dataset.class_names(dataset.read_split(tiny_copy, "train"))
+    with pytest.raises(UserError, match=f"^with --limit 1, {tiny_copy} has .*one artist only"):
+        dataset.read_train_val(tiny_copy, limit=1)
+
+
+# --- folds and other versions --------------------------------------------------------------------
+
+
+def test_albums_are_shared_out_in_folds():
+    """Two artists with six albums each, of two songs and of one."""
+    artists = np.array(["a"] * 12 + ["b"] * 6)
+    albums = np.array([f"a/{i // 2}" for i in range(12)] + [f"b/{i}" for i in range(6)])
+    for n_folds in (2, 3, 6):
+        folds = dataset.album_folds(artists, albums, n_folds, seed=1)
+        assert sorted(np.concatenate(folds).tolist()) == list(range(18))
+        for fold in folds:
+            assert fold.tolist() == sorted(fold)
+            assert (artists[fold] == "a").sum() == 12 // n_folds
+            assert (artists[fold] == "b").sum() == 6 // n_folds
+            assert not set(albums[fold]) & set(np.delete(albums, fold))
+    expected = [[2, 3, 4, 5, 16, 17], [0, 1, 6, 7, 12, 15], [8, 9, 10, 11, 13, 14]]
+    found = ([f.tolist() for f in dataset.album_folds(artists, albums, 3, s)] for s in (1, 2))
+    assert [folds == expected for folds in found] == [True, False]
+    # A fold that would be empty is none.
+    sizes = {"0/0": 1, "0/1": 1, "1/0": 30, "1/1": 30, "2/0": 1}
+    albums = np.repeat(list(sizes), list(sizes.values()))
+    artists = np.array([album[0] for album in albums])
+    assert len(dataset.album_folds(artists, albums, 5, seed=0)) == 4
+
+
+def make_tree(folder: Path, n_songs: list[list[int]]) -> list[str]:
+    """List training songs of artists and albums that are files with a byte in them."""
+    paths = [
+        f"./train_val/artist {a}/album {b}/{c}.mp3"
+        for a, of_artist in enumerate(n_songs)
+        for b, of_album in enumerate(of_artist)
+        for c in range(of_album)
+    ]
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(b"x")
+    write_list(folder, "train", paths)
+    return paths
+
+
+def test_a_fold_is_held_out_of_the_training_songs(tmp_path):
+    make_tree(tmp_path, 3 * [5 * [2]])  # val.json is not even there
+    held_out = []
+    for fold in range(1, 6):
+        train, held, classes = dataset.read_to_fit(tmp_path, fold)
+        assert classes == ["artist 0", "artist 1", "artist 2"]
+        assert [s.artist for s in held] == [name for name in classes for _ in range(2)]
+        assert [s for s in dataset.read_split(tmp_path, "train") if s not in held] == train
+        held_out.append("".join(song.album[-1] for song in held[::2]))
+    # The same in every run: folds are run one by one, and put together.
+    assert held_out == ["103", "211", "340", "432", "024"]
+
+
+def test_without_a_fold_the_validation_songs_are_scored(tiny_data):
+    train, val, classes = dataset.read_to_fit(tiny_data, None)
+    assert (train, val) == dataset.read_train_val(tiny_data)
+    assert classes == sorted(ARTISTS)
+
+
+@pytest.mark.parametrize(
+    "n_songs",
+    [[[5, 5], [5, 5]], [[1], [1], [1], [1], [1]], [[4, 4, 4, 4]], [[1, 1], [30, 30], [1]]],
+)
+def test_folds_of_too_few_albums_or_songs_are_refused(tmp_path, n_songs):
+    make_tree(tmp_path, n_songs)
+    with pytest.raises(UserError, match="too few training albums or songs for 5 folds"):
+        dataset.read_to_fit(tmp_path, 1)
+
+
+def test_alternate_versions_are_found_by_name_and_missing_ones_are_counted(tmp_path):
+    paths = make_tree(tmp_path / "data", [[1, 1], [1, 1]])
+    make_tree(tmp_path / "vocals", [[1, 1], [1, 1]])
+    songs = dataset.read_split(tmp_path / "data", "train")
+    others = dataset.alternate_versions(songs, tmp_path / "vocals")
+    assert [song.file for song in others] == [tmp_path / "vocals" / path for path in paths]
+    assert [song.record for song in others] == [song.record for song in songs]
+    (tmp_path / "vocals" / paths[1]).unlink()
+    with pytest.raises(UserError) as caught:
+        dataset.alternate_versions(songs, tmp_path / "vocals", "--audio-root")
+    assert str(caught.value) == (
+        f"--audio-root {tmp_path / 'vocals'}: 1 of 4 songs are missing, the first is "
+        f"{tmp_path / 'vocals' / paths[1]}"
+    )
+
+
+# --- test songs --------------------------------------------------------------------------------
 
 
 def test_read_test(tiny_copy, capsys):
-    (tiny_copy / "test" / "notes.txt").write_text("not a song")
-    (tiny_copy / "test" / "._001.mp3").write_text("macOS's notes on a song")
-    (tiny_copy / "test" / "003.mp3").rename(tiny_copy / "test" / "003.MP3")
+    test = tiny_copy / "test"
+    (test / "003.mp3").rename(test / "003.MP3")
+    for name in ("notes.txt", "a.jpg", "b.JPG", "list", ".DS_Store", "._001.mp3"):
+        (test / name).write_text("not a song")
+    for name in ("CD2", *dataset.SERVICE_FOLDERS, ".Trashes"):
+        (test / name).mkdir()
+    (test / "two\nlines.mp3").write_bytes(b"")
     songs = dataset.read_test(tiny_copy)
-    line = f"note: no audio, left out of {tiny_copy / 'test'}: 1 .txt; the first is notes.txt\n"
-    assert capsys.readouterr().out == line
-    assert list(songs) == ["001", "002", "003"]
-    assert songs["001"] == tiny_copy / "test" / "001.mp3"
-    shutil.copyfile(songs["001"], tiny_copy / "test" / "001.flac")
+    assert capsys.readouterr().out == (
+        f"note: no audio, left out of {test}: "
+        "2 .jpg, 1 folder, 1 without suffix, 1 .txt; the first is CD2\n"
+    )
+    names = ["001.mp3", "002.mp3", "003.MP3", "two\nlines.mp3"]
+    assert songs == {Path(name).stem: test / name for name in names}
+    assert list(songs) == ["001", "002", "003", "two\nlines"]
+
+    (test / os.fsdecode(b"caf\xe9.mp3")).write_bytes(b"")
+    with pytest.raises(UserError, match=r"caf\\udce9\.mp3: its name is no UTF-8"):
+        dataset.read_test(tiny_copy)
+    shutil.copyfile(songs["001"], test / "001.flac")
     with pytest.raises(UserError, match=r"001\.flac and 001\.mp3"):
         dataset.read_test(tiny_copy)
 
 
-def test_what_is_no_song_among_the_test_songs_is_named(tiny_copy, capsys):
-    test = tiny_copy / "test"
-    for name in ("notes.txt", "a.jpg", "b.JPG", "list", ".DS_Store"):
-        (test / name).write_text("not a song")
-    for name in ("CD2", *dataset.SERVICE_FOLDERS, ".Trashes"):
-        (test / name).mkdir()
-    dataset.read_test(tiny_copy)
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line == (
-        f"note: no audio, left out of {test}: "
-        "2 .jpg, 1 folder, 1 without suffix, 1 .txt; the first is CD2"
-    )
-
-
 def test_songs_in_the_data_folder_itself(tiny_copy, capsys):
     (tiny_copy / "train.json").unlink()
-    expected = [song.name for song in (tiny_copy / "test").iterdir()]
     for song in (tiny_copy / "test").iterdir():
         song.rename(tiny_copy / song.name)
     (tiny_copy / "test").rmdir()
-    songs = dataset.read_test(tiny_copy)
-    assert [song.name for song in songs.values()] == sorted(expected)
-    assert songs["001"] == tiny_copy / "001.mp3"
+    assert dataset.read_test(tiny_copy) == {
+        name: tiny_copy / f"{name}.mp3" for name in ("001", "002", "003")
+    }
     first, second = capsys.readouterr().out.splitlines()
     assert f"the test songs are those in {tiny_copy} itself" in first
     assert "2 .json, 1 folder" in second
-    # A folder of that name comes first.
-    (tiny_copy / "test").mkdir()
+    (tiny_copy / "test").mkdir()  # which comes first
     with pytest.raises(UserError, match="test holds no audio files"):
         dataset.read_test(tiny_copy)
-
-
-def test_read_test_without_songs(tmp_path):
     with pytest.raises(UserError, match="test is missing"):
-        dataset.read_test(tmp_path)
-    (tmp_path / "test").mkdir()
-    with pytest.raises(UserError, match="no audio files"):
-        dataset.read_test(tmp_path)
+        dataset.read_test(tiny_copy / "nowhere")
 
 
-# --- describe ----------------------------------------------------------------------------------
+# --- what a data set is known by -----------------------------------------------------------------
 
 
 def test_artist20_is_known_by_its_lists(tiny_copy, monkeypatch):
-    assert dataset.describe(tiny_copy) == {"name": "tiny", "synthesised": False}
+    assert dataset.describe(tiny_copy) == Marker(name="tiny", synthesised=False)
     paths = sorted(read_json(tiny_copy / "train.json") + read_json(tiny_copy / "val.json"))
     digest = hashlib.sha256("\n".join(paths).encode()).hexdigest()
     monkeypatch.setattr(dataset, "ARTIST20_LISTS", digest)
-    assert dataset.describe(tiny_copy)["name"] == "artist20"
+    assert dataset.describe(tiny_copy) == Marker(name="artist20", synthesised=False)
     write_list(tiny_copy, "train", read_json(tiny_copy / "train.json")[:-1])
-    assert dataset.describe(tiny_copy)["name"] == "tiny"
-
-
-def test_a_folder_that_is_called_artist20_need_not_be_it(tiny_copy):
+    assert dataset.describe(tiny_copy).name == "tiny"
     tiny_copy.rename(tiny_copy.with_name("artist20"))
-    described = dataset.describe(tiny_copy.with_name("artist20"))
-    assert described["name"] == "artist20, other lists"
-    assert not dataset.is_artist20({**described, "limit": None})
+    assert dataset.describe(tiny_copy.with_name("artist20")).name == "artist20, other lists"
 
 
-def test_a_part_of_artist20_or_a_synthesised_one_is_not_artist20():
-    whole = {"name": "artist20", "synthesised": False, "limit": None}
-    assert dataset.is_artist20(whole)
-    for change in ({"name": "demo"}, {"synthesised": True}, {"limit": 100}):
-        assert not dataset.is_artist20(whole | change)
-
-
-def test_a_data_folder_may_say_what_it_is(tiny_copy):
-    marker = tiny_copy / "dataset.json"
+def test_a_data_folder_may_say_what_it_is(tmp_path):
+    marker = tmp_path / "dataset.json"
     marker.write_text('{"name": "demo", "synthesised": true}')
-    described = dataset.describe(tiny_copy)
-    assert described == {"name": "demo", "synthesised": True}
-    assert dataset.label(described) == "demo (synthesised songs)"
-    assert dataset.label({"name": "artist20", "synthesised": False}) == "artist20"
+    assert dataset.describe(tmp_path) == Marker(name="demo", synthesised=True)
     for text in ("{}", "[]", "no JSON"):
         marker.write_text(text)
         with pytest.raises(UserError, match=r"dataset\.json does not say"):
-            dataset.describe(tiny_copy)
+            dataset.describe(tmp_path)
 
 
-def test_the_fingerprint_is_of_paths_and_contents(tiny_copy, tmp_path):
-    def fingerprint(data_dir: Path) -> str:
-        songs = dataset.read_split(data_dir, "val")
-        return dataset.fingerprint(songs, dataset.content_keys(songs))
-
-    before = fingerprint(tiny_copy)
-    moved = shutil.copytree(tiny_copy, tmp_path / "elsewhere")
-    paths = read_json(tiny_copy / "val.json")
-    write_list(moved, "val", paths[::-1])
-    assert fingerprint(moved) == before  # neither the folder nor the order matters
-
-    (moved / paths[0]).rename((moved / paths[0]).with_name("renamed.mp3"))
-    renamed = f"{paths[0].rpartition('/')[0]}/renamed.mp3"
-    write_list(moved, "val", [renamed, *paths[1:]])
-    assert fingerprint(moved) != before
-
-    content = bytearray((tiny_copy / paths[0]).read_bytes())
-    content[-1] ^= 1  # of the same size
-    (tiny_copy / paths[0]).write_bytes(content)
-    assert fingerprint(tiny_copy) != before
+def test_the_fingerprint_is_of_paths_and_contents(tmp_path):
+    songs = songs_of(2, 1, 1)
+    before = dataset.fingerprint(songs, ["k", "l"])
+    lines = "./train_val/a/x/0\tk\n./train_val/b/x/0\tl"
+    assert before == hashlib.sha256(lines.encode()).hexdigest()
+    assert dataset.fingerprint(songs[::-1], ["l", "k"]) == before
+    assert dataset.fingerprint(songs, ["l", "k"]) != before
 
 
 def test_summary(tiny_data):
     train, val = dataset.read_train_val(tiny_data)
     keys = dataset.content_keys([*train, *val])
     assert keys[0] == hashlib.sha256(train[0].file.read_bytes()).hexdigest()
-    summary = dataset.summary(tiny_data, train, val, keys, None)
-    assert len(summary.pop("fingerprint")) == 64
-    assert summary == {
-        "name": "tiny",
-        "synthesised": False,
-        "artists": 3,
-        "train": 12,
-        "val": 6,
-        "limit": None,
-        "unreadable": {},
-    }
+    summary = dataset.summary(tiny_data, train, val[:1], keys[:13], 7, {"x": "is empty"})
+    assert summary.fingerprint == dataset.fingerprint([*train, val[0]], keys[:13])
+    assert (summary.artists, summary.train, summary.val, summary.limit) == (3, 12, 1, 7)
+    assert summary.unreadable == {"x": "is empty"}
+    assert (summary.label, summary.is_artist20) == ("tiny", False)
 
 
-# --- folds and other versions --------------------------------------------------------------------
-
-
-def make_tree(folder, n_artists=3, n_albums=5, n_songs=2):
-    """Training lists of songs that are files with a byte in them."""
-    paths = [
-        f"./train_val/artist {a}/album {b}/{c}.mp3"
-        for a in range(n_artists)
-        for b in range(n_albums)
-        for c in range(n_songs)
+def test_songs_that_cannot_be_read_are_named_or_left_out(capsys):
+    songs = songs_of(3, 1, 1)
+    reasons = {"l": "is empty", "m": "is no file", "other": "is of another run"}
+    with pytest.raises(UserError) as caught:
+        dataset.find_unreadable(songs, "klm", reasons, skip=False)
+    first, *lines = str(caught.value).splitlines()
+    assert first.startswith("2 of 3 songs cannot be read; ")
+    assert lines == ["data/train_val/b/x/0 is empty", "data/train_val/c/x/0 is no file"]
+    assert capsys.readouterr().out == ""
+    left_out = dataset.find_unreadable(songs, "klm", reasons, skip=True)
+    assert left_out == {songs[1].path: "is empty", songs[2].path: "is no file"}
+    assert capsys.readouterr().out.splitlines() == [
+        *(f"left out: {line}" for line in lines),
+        "2 of 3 songs are left out: they cannot be read",
     ]
-    for path in paths:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(b"x")
-    (folder / "train.json").write_text(json.dumps(paths))
-    return paths
-
-
-def test_folds_keep_albums_whole_and_hold_every_song_out_once(tmp_path):
-    paths = make_tree(tmp_path)
-    held_out = []
-    for fold in range(1, 6):
-        train, held, classes = dataset.read_to_fit(tmp_path, fold)
-        assert classes == ["artist 0", "artist 1", "artist 2"]
-        assert not {(s.artist, s.album) for s in train} & {(s.artist, s.album) for s in held}
-        assert sorted(s.path for s in (*train, *held)) == sorted(paths)
-        assert {s.artist for s in held} == set(classes)  # stratified
-        held_out += [s.path for s in held]
-    assert sorted(held_out) == sorted(paths)  # val.json is not even there
-
-
-def test_folds_of_too_few_albums_are_refused(tmp_path):
-    make_tree(tmp_path, n_artists=2, n_albums=2, n_songs=5)
-    with pytest.raises(UserError, match="too few training albums"):
-        dataset.read_to_fit(tmp_path, 1)
-
-
-def test_twins_are_found_by_name_and_missing_ones_are_counted(tmp_path):
-    paths = make_tree(tmp_path / "data")
-    make_tree(tmp_path / "vocals")
-    songs = dataset.read_split(tmp_path / "data", "train")
-    twins = dataset.twins(songs, tmp_path / "vocals")
-    assert [twin.file for twin in twins] == [tmp_path / "vocals" / path for path in paths]
-    assert [twin.record() for twin in twins] == [song.record() for song in songs]
-    (tmp_path / "vocals" / paths[3]).unlink()
-    with pytest.raises(UserError, match=r"1 of 30 training songs .*artist 0/album 1/1.mp3"):
-        dataset.twins(songs, tmp_path / "vocals")
+    assert dataset.find_unreadable(songs, "klm", {}, skip=False) == {}

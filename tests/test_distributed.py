@@ -12,41 +12,42 @@ import pytest
 import torch
 from torch import nn
 
-from artist20 import audio, dataset, distributed, results, spectrogram, training
-from artist20.models import ArtistResNet
-from artist20.spectrogram import FrontEnd
+from artist20 import audio, dataset, distributed, results, spectrogram, trained, training
+from artist20.results import TrainedModel, TrainingState
+from artist20.spectrogram import FrontEnd, LogMels
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # What each process runs. ResNet's parts (no bias before a normalisation, where its gradient is
 # rounding error that Adam would blow up): convolution, batch normalisation, and no dropout, whose
-# masks differ between processes. Batches of 5 and 3 songs do not divide evenly; the last has one.
+# masks differ between processes. Batches of 6, 5 and 1 songs do not divide evenly.
 TOY = """
 import json, os, sys
 from pathlib import Path
-import numpy as np, torch
+import msgspec, numpy as np, torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
+from test_training import LABELS, N_CLASSES, N_SONGS, make_run
 from artist20 import augment, distributed, runtime, training
 
 folder, when, number = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-X = torch.from_numpy(np.random.default_rng(0).normal(size=(9, 1, 8, 6))).float()
-y = np.arange(9) % 3
+X = torch.from_numpy(np.random.default_rng(0).normal(size=(N_SONGS, 1, 8, 6))).float()
 seen = []
 
 def batches(epoch):
-    order = np.random.default_rng(epoch).permutation(9)
-    for part in (order[:5], order[5:8], order[8:]):
+    order = np.random.default_rng(epoch).permutation(N_SONGS)
+    for part in (order[:6], order[6:11], order[11:]):
         seen.append([epoch, part[distributed.share(len(part)).numpy()].tolist()])
         if epoch == when and distributed.rank() == 1:
             os.kill(os.getpid(), number)
-        yield X[part], augment.one_hot(torch.from_numpy(y[part]), 3)
+        yield X[part], augment.one_hot(torch.from_numpy(LABELS[part]), N_CLASSES)
 
 def main():
     distributed.start(torch.device("cpu"))
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3)
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+        nn.Linear(96, N_CLASSES),
     )
     model = distributed.synchronize_batch_norm(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
@@ -54,13 +55,14 @@ def main():
     def score(songs):
         return training.predict(model, X[songs], torch.float32)
 
-    history = training.fit(
-        model, optimizer, CosineAnnealingLR(optimizer, 4), batches,
-        lambda: distributed.score_divided(9, score), y, epochs=4, steps_per_epoch=3,
-        label_smoothing=0.1, seed=0, precision=torch.float32, folder=folder,
-        identity={"kind": "toy", "classes": ["a", "b", "c"], "config": {}},
+    trainer = training.Trainer(
+        make_run(folder, epochs=4), model, optimizer, CosineAnnealingLR(optimizer, 4),
+        lambda: distributed.score_divided(N_SONGS, score),
+        steps_per_epoch=3, label_smoothing=0.1, window_frames=30,
     )
-    (folder / f"seen-{distributed.rank()}.json").write_text(json.dumps([seen, history]))
+    trainer.fit(batches)
+    told = json.dumps([seen, msgspec.to_builtins(trainer.history)])
+    (folder / f"seen-{distributed.rank()}.json").write_text(told)
 
 runtime.run(main)
 """
@@ -69,11 +71,11 @@ runtime.run(main)
 def torchrun(n_processes, *command, cwd):
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     line.append(f"--nproc-per-node={n_processes}")
-    env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests")))
     return subprocess.run(
         [*line, *map(str, command)],
         cwd=cwd,
-        env=env,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         text=True,
         capture_output=True,
         timeout=240,
@@ -88,8 +90,11 @@ def run_toy(folder, n_processes, signal_in_epoch=0, number=signal.SIGKILL):
 
 
 def histories(folder):
-    files = sorted(folder.glob("seen-*.json"))
-    return [json.loads(file.read_text()) for file in files]
+    return [json.loads(file.read_text()) for file in sorted(folder.glob("seen-*.json"))]
+
+
+def last(folder):
+    return results.load_model(folder / "last.pt", TrainingState, "x")
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +111,9 @@ def assert_same_run(folder, alone):
         for row, other in zip(history, expected, strict=True):
             for key in ("train_loss", "val_loss", "val_top1", "val_top3", "lr"):
                 assert row[key] == pytest.approx(other[key], rel=1e-4), key
-    ours, theirs = (results.read_checkpoint(path / "last.pt", "x") for path in (folder, alone))
-    for name, value in theirs["model"].items():
-        torch.testing.assert_close(ours["model"][name], value, rtol=1e-3, atol=1e-4)
+    ours = last(folder).weights
+    for name, value in last(alone).weights.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_two_processes_train_as_one(tmp_path, alone):
@@ -119,8 +124,8 @@ def test_two_processes_train_as_one(tmp_path, alone):
     (first, _), (second, _) = histories(tmp_path)
     for epoch in range(1, 5):
         songs = [song for e, part in first + second if e == epoch for song in part]
-        assert sorted(songs) == list(range(9))  # every song once, in one of the two
-        assert [song for e, part in second if e == epoch for song in part]
+        assert sorted(songs) == list(range(12))  # every song once, in one of the two
+        assert [len(part) for e, part in second if e == epoch] == [3, 2, 0]
 
 
 # What runs just before the interpreter goes: gloo's threads must be gone by then. One that still
@@ -144,8 +149,8 @@ atexit.register(note)
 @pytest.mark.parametrize("failing", [False, True], ids=["done", "mistake"])
 def test_no_process_ends_with_threads_of_gloo(tmp_path, failing):
     script = tmp_path / "toy.py"
-    mistake = "\n    raise UserError('a mistake in all processes')\n"
-    main = TOY.replace("\n    (folder /", mistake + "    (folder /") if failing else TOY
+    mistake = "\n    raise UserError('a mistake in all processes')\n    told ="
+    main = TOY.replace("\n    told =", mistake) if failing else TOY
     script.write_text("from artist20 import UserError\n" + AT_EXIT + main)
     done = torchrun(2, script, tmp_path, 0, 0, cwd=tmp_path)
     assert (done.returncode == 0) != failing, done.stderr
@@ -158,51 +163,39 @@ def test_no_process_ends_with_threads_of_gloo(tmp_path, failing):
 
 
 @pytest.mark.long
-def test_a_killed_process_ends_the_run_which_can_go_on(tmp_path, alone):
-    done = run_toy(tmp_path, 2, signal_in_epoch=3)
+@pytest.mark.parametrize(
+    ("number", "done_of_epoch", "n_then"),
+    [(signal.SIGKILL, 0, 2), (signal.SIGKILL, 0, 1), (signal.SIGTERM, 1, 2)],
+)
+def test_a_signal_to_one_process_ends_the_run_which_can_go_on(
+    tmp_path, alone, number, done_of_epoch, n_then
+):
+    """Killed, it leaves the epoch before; asked to stop, both end after the step."""
+    done = run_toy(tmp_path, 2, signal_in_epoch=3, number=number)
     assert done.returncode != 0
-    assert "another process is gone" in done.stderr
     assert "to go on" in done.stderr
+    assert ("another process is gone" in done.stderr) == (number == signal.SIGKILL)
     assert "RuntimeError" not in done.stderr  # torchrun itself reports the killed process
-    assert results.read_checkpoint(tmp_path / "last.pt", "x")["epoch"] == 2
-    done = run_toy(tmp_path, 2)
-    assert done.returncode == 0, done.stderr
-    assert_same_run(tmp_path, alone)
-
-
-@pytest.mark.long
-def test_a_signal_to_one_process_stops_both_after_the_step(tmp_path, alone):
-    done = run_toy(tmp_path, 2, signal_in_epoch=3, number=signal.SIGTERM)
-    assert done.returncode != 0
-    assert "RuntimeError" not in done.stderr
-    last = results.read_checkpoint(tmp_path / "last.pt", "x")
-    assert (last["epoch"], last["state"]["step"]) == (2, 1)
-    done = run_toy(tmp_path, 2)
-    assert done.returncode == 0, done.stderr
-    assert_same_run(tmp_path, alone)
-
-
-@pytest.mark.long
-def test_one_process_goes_on_where_two_were(tmp_path, alone):
-    assert run_toy(tmp_path, 2, signal_in_epoch=3).returncode != 0
-    done = run_toy(tmp_path, 1)
+    left = last(tmp_path)
+    assert (left.epoch, left.progress.step) == (2, done_of_epoch)
+    done = run_toy(tmp_path, n_then)
     assert done.returncode == 0, done.stderr
     assert_same_run(tmp_path, alone)
 
 
 def assert_embeddings_are_the_checkpoints(folder, data_dir):
     """Embed every song by itself with best.pt: weights differ between runs, by their rounding."""
-    best = results.read_checkpoint(folder / "best.pt", "x")
-    model = ArtistResNet(len(best["classes"]), statistics=True)
-    model.load_state_dict(best["model"])
+    best = results.load_model(folder / "best.pt", TrainedModel, "x")
+    model = trained.make_resnet(len(best.classes), best.settings.recipe)
+    training.load_weights(model, best, folder, "x")
     for split, songs in zip(dataset.SPLITS, dataset.read_train_val(data_dir), strict=True):
         expected = []
         for song in songs:
             log_mel = spectrogram.log_mel(audio.load(song.file), FrontEnd())
             windows, _ = spectrogram.score_windows(
                 lambda x: training.embed(model, x, torch.float32),
-                spectrogram.LogMels(log_mel, [(0, len(log_mel))]),
-                best["window_frames"],
+                LogMels([log_mel]),
+                best.window_frames,
                 1,
             )
             expected.append(windows.mean(axis=0))
@@ -211,39 +204,42 @@ def assert_embeddings_are_the_checkpoints(folder, data_dir):
         assert not np.allclose(np.roll(found, 1, axis=0), expected, rtol=1e-3, atol=1e-4)
 
 
+# Without dropout, whose masks differ between processes; with the strong recipe's two answers.
+WITHOUT_DROPOUT = """
+import msgspec
+import task2_train_wo_pretrain as stage
+from artist20.models import TimeStatistics
+TimeStatistics.__init__.__defaults__ = (0,)
+homework = stage.RECIPES["homework"]
+stage.RECIPES["homework"] = msgspec.structs.replace(homework, dropout=0, statistics=True)
+stage.runtime.run(stage.main)
+"""
+STAGES = [
+    (REPOSITORY / "task1_preprocessing.py", []),
+    (
+        REPOSITORY / "task2_train.py",
+        [
+            *("--epochs", 2, "--crop-seconds", 1, "--batch-size", 5, "--views", 1),
+            *("--windows", 1, "--encoder-weights", "untrained"),
+        ],
+    ),
+    (
+        "without_dropout.py",
+        [
+            # The last batch has one song, and the second process none of it.
+            *("--epochs", 2, "--crop-seconds", 1, "--batch-size", 11, "--lr", 1e-3),
+            *("--precision", "float32"),
+        ],
+    ),
+]
+
+
 @pytest.mark.long
 def test_the_stages_give_the_same_with_two_processes(tiny_data, tmp_path):
     """Features exactly, embeddings and the ResNet's losses but for rounding."""
-    # Without dropout, whose masks differ between processes; with the strong recipe's two answers.
-    wrapper = tmp_path / "without_dropout.py"
-    wrapper.write_text(
-        "import dataclasses\n"
-        "import task2_train_wo_pretrain as stage\n"
-        "from artist20.models import TimeStatistics\n"
-        "TimeStatistics.__init__.__defaults__ = (0,)\n"
-        "homework = stage.RECIPES['homework']\n"
-        "stage.RECIPES['homework'] = dataclasses.replace(homework, dropout=0, statistics=True)\n"
-        "stage.runtime.run(stage.main)\n"
-    )
+    (tmp_path / "without_dropout.py").write_text(WITHOUT_DROPOUT)
     for n in (1, 2):
-        for script, options in (
-            (REPOSITORY / "task1_preprocessing.py", []),
-            (
-                REPOSITORY / "task2_train.py",
-                [
-                    *("--epochs", 2, "--crop-seconds", 1, "--batch-size", 5, "--views", 1),
-                    *("--windows", 1, "--backbone-weights", "untrained"),
-                ],
-            ),
-            (
-                wrapper,
-                [
-                    # The last batch has one song, and the second process none of it.
-                    *("--epochs", 2, "--crop-seconds", 1, "--batch-size", 11, "--lr", 1e-3),
-                    *("--precision", "float32"),
-                ],
-            ),
-        ):
+        for script, options in STAGES:
             done = torchrun(
                 n,
                 script,
@@ -255,38 +251,31 @@ def test_the_stages_give_the_same_with_two_processes(tiny_data, tmp_path):
             assert done.stdout.count("next: python") == 1
             assert "UserWarning" not in done.stderr
     one, two = (tmp_path / f"results-{n}" for n in (1, 2))
-    for name in results.feature_hashes(one / "task1"):
-        assert (one / "task1" / name).read_bytes() == (two / "task1" / name).read_bytes()
+    arrays = [file.relative_to(one) for file in (one / "task1").rglob("*.npy")]
+    assert len(arrays) >= 4
+    for name in arrays:
+        assert (one / name).read_bytes() == (two / name).read_bytes()
     losses = []
     for folder in (one, two):
-        (rows,) = folder.glob("task2/resnet/cache/log_mel-*/rows.bin")
-        assert not list(rows.parent.glob("parts/*"))
         metrics = json.loads((folder / "task2/resnet/metrics.json").read_text())
-        last = results.read_checkpoint(folder / "task2/resnet/last.pt", "x")
-        losses.append([row["train_loss"] for row in last["history"]])
-        assert metrics["device"].endswith("2 processes") == (folder == two)
+        assert metrics["provenance"]["device"].endswith("2 processes") == (folder == two)
+        losses.append([row.train_loss for row in last(folder / "task2/resnet").history])
+        assert_embeddings_are_the_checkpoints(folder / "task2/resnet", tiny_data)
     # Weights that begin 1e-7 apart are as far from each other after the first epoch's steps.
     for (first, second), rel in zip(zip(*losses, strict=True), (1e-3, 5e-3), strict=True):
         assert first == pytest.approx(second, rel=rel)
-    for folder in (one, two):
-        assert_embeddings_are_the_checkpoints(folder / "task2/resnet", tiny_data)
-    of_songs = []
-    for folder in (one, two):
-        (cache,) = folder.glob("task2/panns/cache/views-*")
-        rows = np.fromfile(cache / "rows.bin", np.float32).reshape(-1, 2048)
-        lines = map(json.loads, (cache / "index.jsonl").read_text().splitlines())
-        of_songs.append({key: rows[first : first + n] for key, first, n in lines})
-    assert of_songs[0].keys() == of_songs[1].keys()
-    for key, embedding in of_songs[0].items():
-        np.testing.assert_allclose(of_songs[1][key], embedding, atol=0.02)  # bfloat16
+    cached = [file.relative_to(one) for file in (one / "cache").rglob("*.npy")]
+    assert len(cached) > 2 * len(dataset.read_split(tiny_data, "train"))
+    for name in cached:
+        atol = 0.02 if name.parts[1].startswith("views") else 0  # bfloat16, in other batches
+        np.testing.assert_allclose(np.load(two / name), np.load(one / name), atol=atol)
 
 
 def test_a_process_that_torchrun_did_not_start_is_alone():
-    assert distributed.world_size() == 1
-    assert distributed.is_main()
+    assert (distributed.world_size(), distributed.rank(), distributed.is_main()) == (1, 0, True)
     assert distributed.on_main(lambda: 3) == 3
     assert distributed.gather("x") == ["x"]
-    assert distributed.any_of(True)
+    assert [distributed.any_of(flag) for flag in (True, False)] == [True, False]
     model = nn.Linear(1, 1)
     assert distributed.distribute(model) is model
     assert distributed.synchronize_batch_norm(model) is model

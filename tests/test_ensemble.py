@@ -5,17 +5,29 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import TOY_ARTISTS, TOY_DATASET, TOY_SONGS, put_network, put_task1, toy_scores
+from conftest import (
+    TOY_ARTISTS,
+    TOY_DATASET,
+    TOY_SONGS,
+    put_network,
+    put_task1,
+    toy_scores,
+    toy_settings,
+)
+from msgspec.structs import replace
 
 from artist20 import UserError, ensemble, evaluation
-from artist20.files import sha256_file, write_json
+from artist20.files import sha256_file
 from artist20.results import (
+    ClassifierCandidate,
+    ClassifierChoice,
+    EncoderSettings,
+    EnsembleMetrics,
+    EnsembleSettings,
     Predictions,
     TestScores,
-    read_predictions,
-    read_test_scores,
-    write_predictions,
-    write_test_scores,
+    read_record,
+    write_record,
 )
 
 
@@ -125,7 +137,7 @@ def run(results, monkeypatch):
         arguments = ["ensemble", "--results-dir", str(results), *map(str, options)]
         monkeypatch.setattr(sys, "argv", arguments)
         ensemble.main()
-        return json.loads((results / "ensemble/metrics.json").read_text())
+        return read_record(results / "ensemble/metrics.json", EnsembleMetrics, "x")
 
     return call
 
@@ -134,56 +146,52 @@ def change(path, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
+def predictions_of(path):
+    return read_record(path, Predictions, "x")
+
+
 def test_all_models_are_combined(results, run, capsys):
     metrics = run()
-    assert list(metrics["members"]) == NAMES
-    output = capsys.readouterr().out
-    assert "left out: task2/panns (" in output
-    predictions = {
-        split: read_predictions(results / f"ensemble/{split}_predictions.json", "x")
-        for split in ("cv", "val")
-    }
-    assert predictions["cv"].songs == TOY_SONGS["train"]
-    assert predictions["val"].songs == TOY_SONGS["val"]
-    for split, reached in (("cv", metrics["cv"]), ("val", metrics)):
-        assert list(predictions[split].scores) == ["ensemble"]
-        scores, labels = predictions[split].scores["ensemble"], predictions[split].labels
+    assert list(metrics.members) == NAMES
+    assert "left out: task2/panns (" in capsys.readouterr().out
+    for split, reached in (("cv", metrics.cv), ("val", metrics)):
+        predictions = predictions_of(results / f"ensemble/{split}_predictions.json")
+        assert predictions.songs == TOY_SONGS["train" if split == "cv" else "val"]
+        assert list(predictions.scores) == ["ensemble"]
+        scores, labels = predictions.scores["ensemble"], predictions.labels
         assert scores.sum(axis=1) == pytest.approx(np.ones(len(labels)), rel=1e-5)
-        assert reached["top1"] == evaluation.top_k_accuracy(scores, labels, 1)
-        assert reached["top3"] == evaluation.top_k_accuracy(scores, labels, 3)
-        assert reached["log_loss"] == pytest.approx(evaluation.log_loss(scores, labels), rel=1e-5)
+        assert reached.top1 == evaluation.top_k_accuracy(scores, labels, 1)
+        assert reached.top3 == evaluation.top_k_accuracy(scores, labels, 3)
+        assert reached.log_loss == pytest.approx(evaluation.log_loss(scores, labels), rel=1e-5)
     # Six that each know something know more together.
-    best = metrics["members"][metrics["best_member_in_cv"]]
-    assert metrics["best_member_in_cv"] == "resnet_strong"
-    assert best["cv"]["top1"] == max(row["cv"]["top1"] for row in metrics["members"].values())
-    assert metrics["cv"]["top1"] > best["cv"]["top1"] + 0.1
-    against = metrics["against_best_member"]
-    assert against["cv"]["difference"] == pytest.approx(metrics["cv"]["top1"] - best["cv"]["top1"])
-    assert against["val"]["difference"] == pytest.approx(metrics["top1"] - best["val"]["top1"])
-    assert {"interval", "p", "only_first", "only_second"} <= against["val"].keys()
-    assert metrics["selected_on"] == "nothing"
-    assert metrics["dataset"] == TOY_DATASET
-    assert metrics["settings"] == {"floor": 1e-6, "ridge": 1e-3, "folds": 5, "seed": 0}
-    files = {results / name for name in metrics["files"]}
-    assert files == {
+    best = metrics.members[metrics.best_member_in_cv]
+    assert metrics.best_member_in_cv == "resnet_strong"
+    assert best.cv.top1 == max(member.cv.top1 for member in metrics.members.values())
+    assert metrics.cv.top1 > best.cv.top1 + 0.1
+    against = metrics.against_best_member
+    assert against["cv"].difference == pytest.approx(metrics.cv.top1 - best.cv.top1)
+    assert against["val"].difference == pytest.approx(metrics.top1 - best.val.top1)
+    assert metrics.dataset == TOY_DATASET
+    assert metrics.settings == EnsembleSettings(floor=1e-6, ridge=1e-3, folds=5, seed=0)
+    files = {results / name: digest for name, digest in metrics.files.items()}
+    assert files.keys() == {
         *results.glob("task*/**/cv_predictions.json"),
         *results.glob("task*/**/val_predictions.json"),
     }
     assert len(files) == 8
-    for name, digest in metrics["files"].items():
-        assert sha256_file(results / name) == digest
+    assert files == {file: sha256_file(file) for file in files}
 
 
 def test_the_cross_validated_figure_is_of_weights_that_had_not_seen_the_album(results, run):
     metrics = run()
-    weights = np.array([row["weight"] for row in metrics["members"].values()])
+    weights = np.array([member.weight for member in metrics.members.values()])
     members = ensemble.read_members(results, None)
-    scores = [member.held_out.scores[member.own_name] for member in members]
+    scores = [member.scores["cv"] for member in members]
     log_p, labels = ensemble.log_probabilities(scores), members[0].held_out.labels
     assert weights == pytest.approx(ensemble.fit_weights(log_p, labels))
     in_sample = ensemble.pool(log_p, weights)
-    written = read_predictions(results / "ensemble/cv_predictions.json", "x")
-    assert metrics["cv"]["log_loss"] > evaluation.log_loss(in_sample, labels)
+    written = predictions_of(results / "ensemble/cv_predictions.json")
+    assert metrics.cv.log_loss > evaluation.log_loss(in_sample, labels)
     # Songs of one album were scored with the same weights: these follow from their scores.
     albums = written.albums
     for album in np.unique(albums)[:3]:
@@ -202,28 +210,28 @@ def test_weights_are_never_fitted_on_validation_songs(results, run):
     before = run()
     held_out = (results / "ensemble/cv_predictions.json").read_bytes()
     for path in results.glob("task*/**/val_predictions.json"):
-        predictions = read_predictions(path, "x")
+        predictions = predictions_of(path)
         rng = np.random.default_rng(0)
         scores = {name: rng.permutation(rows) for name, rows in predictions.scores.items()}
-        changed = Predictions(predictions.classes, predictions.songs, scores)
-        write_predictions(path, changed)
+        write_record(path, replace(predictions, scores=scores))
     after = run()
-    assert after["top1"] < before["top1"] - 0.2
-    assert after["cv"] == before["cv"]
-    assert after["best_member_in_cv"] == before["best_member_in_cv"]
+    assert after.top1 < before.top1 - 0.2
+    assert after.cv == before.cv
+    assert after.best_member_in_cv == before.best_member_in_cv
     for name in NAMES:
-        assert after["members"][name]["weight"] == before["members"][name]["weight"]
+        assert after.members[name].weight == before.members[name].weight
     assert (results / "ensemble/cv_predictions.json").read_bytes() == held_out
 
 
 def test_the_last_epoch_stands_for_a_network_whose_epoch_was_chosen(results, run):
-    val = read_predictions(results / "task2/resnet/val_predictions.json", "x")
+    val = predictions_of(results / "task2/resnet/val_predictions.json")
     assert (val.scores["resnet"] != val.scores["resnet_last"]).any()
-    row = run()["members"]["resnet"]
-    assert row["val"]["top1"] == evaluation.top_k_accuracy(val.scores["resnet_last"], val.labels, 1)
+    assert run().members["resnet"].val.top1 == evaluation.top_k_accuracy(
+        val.scores["resnet_last"], val.labels, 1
+    )
     before = (results / "ensemble/val_predictions.json").read_bytes()
     val.scores["resnet"][:] = 0.25
-    write_predictions(results / "task2/resnet/val_predictions.json", val)
+    write_record(results / "task2/resnet/val_predictions.json", val)
     run()
     assert (results / "ensemble/val_predictions.json").read_bytes() == before
 
@@ -236,11 +244,14 @@ def test_the_same_again_is_the_same(results, run):
     assert all(path.read_bytes() == content for path, content in files.items())
 
 
-def test_an_untrained_backbone_is_called_so(results, run):
-    untrained = {"backbone": "untrained backbone"}
-    put_network(results, "panns_strong", 1.0, seed=41, **untrained)
-    assert run()["untrained_backbone"] is True
-    assert run("--members", "svm", "resnet_strong")["untrained_backbone"] is False
+def test_an_untrained_encoder_is_called_so(results, run):
+    put_network(results, "panns_strong", 1.0, seed=41)
+    assert run().untrained is True
+    assert run("--members", "svm", "resnet_strong").untrained is False
+    encoder = EncoderSettings(name="panns", weights="0" * 64, sample_rate=16000)
+    trained = toy_settings("panns_strong", encoder=encoder)
+    put_network(results, "panns_strong", 1.0, seed=41, settings=trained)
+    assert run().untrained is False
 
 
 # --- who takes part ----------------------------------------------------------------------------
@@ -248,15 +259,15 @@ def test_an_untrained_backbone_is_called_so(results, run):
 
 def test_members_can_be_named(results, run):
     metrics = run("--members", "resnet_strong", "svm", "svm")
-    assert list(metrics["members"]) == ["svm", "resnet_strong"]
-    assert len(metrics["files"]) == 4
+    assert list(metrics.members) == ["svm", "resnet_strong"]
+    assert len(metrics.files) == 4
 
 
 def test_models_without_held_out_scores_are_left_out_and_counted(results, run, capsys):
     (results / "task2/resnet/cv_predictions.json").unlink()
     put_task1(results, {"svm": 0.8, "knn": 0.3}, seed=1, cv="song")
     metrics = run()
-    assert list(metrics["members"]) == ["svm_of_segments", "knn_of_segments", "resnet_strong"]
+    assert list(metrics.members) == ["svm_of_segments", "knn_of_segments", "resnet_strong"]
     output = capsys.readouterr().out
     assert "left out: svm, knn (its cross-validation split albums" in output
     assert "left out: resnet (no resnet/cv_predictions.json: run task2_train_wo_pretrain" in output
@@ -286,7 +297,7 @@ def test_one_member_is_no_ensemble(results, run, tmp_path_factory, monkeypatch):
 def test_a_damaged_model_that_does_not_take_part_is_no_matter(results, run):
     (results / "task2/resnet/val_predictions.json").write_text("[")
     run("--members", "svm", "knn")
-    with pytest.raises(UserError, match="no valid JSON"):
+    with pytest.raises(UserError, match=r"resnet/val_predictions\.json is broken"):
         run()
 
 
@@ -296,8 +307,8 @@ def test_a_damaged_model_that_does_not_take_part_is_no_matter(results, run):
 def test_members_of_other_data_are_refused(results, run):
     run()
     before = (results / "ensemble/metrics.json").read_bytes()
-    other = {**TOY_DATASET, "fingerprint": "f" * 16}
-    change(results / "task2/resnet/metrics.json", dataset=other)
+    other = replace(TOY_DATASET, fingerprint="f" * 16)
+    put_network(results, "resnet", 0.9, seed=21, dataset=other)
     with pytest.raises(UserError, match=r"^svm and resnet are of different songs .*ffff") as caught:
         run()
     assert "\n" not in str(caught.value)
@@ -347,23 +358,29 @@ def test_predictions_of_another_run_are_refused(results, run, split):
 
 @pytest.mark.parametrize("chosen", [None, "linear"])
 def test_folds_of_another_run_are_refused(results, run, chosen):
-    folder = results / "task2/resnet_strong"
-    metrics = json.loads((folder / "metrics.json").read_text())
-    settings = {**metrics["settings"], "also_train_on": "abc"}
-    change(folder / "metrics.json", settings=settings)
-    of_fold = {**settings, "fold": 2, "dataset": "some", "also_train_on": "abcd"}
+    settings = toy_settings("resnet_strong", also_train_on="abc")
+    folder = put_network(results, "resnet_strong", 1.8, seed=31, settings=settings)
     if chosen:  # the folds of a classifier that was not chosen are no matter
-        write_json(folder / "candidates.json", {"chosen": chosen})
-        write_json(folder / "other/fold-1/metrics.json", {})
-    path = folder / (chosen or ".") / "fold-2/metrics.json"
-    write_json(path, {**metrics, "settings": of_fold})
+        reached = {chosen: ClassifierCandidate(cv_top1=0.5, cv_log_loss=1.0)}
+        choice = ClassifierChoice(chosen=chosen, candidates=reached)
+        write_record(folder / "candidates.json", choice)
+        (folder / "other/fold-1").mkdir(parents=True)
+        (folder / "other/fold-1/metrics.json").write_text("{}")
+    fold = f"resnet_strong/{chosen or '.'}/fold-2"
+
+    def put_fold(**changes):
+        of_fold = toy_settings("resnet_strong", **{"fold": 2, "dataset": "some", **changes})
+        put_network(results, fold, 1.8, seed=31, model="resnet_strong", settings=of_fold)
+
+    put_fold(also_train_on="abcd")
     run()
-    change(path, settings={**of_fold, "lr": 0.5, "also_train_on": None})
+    put_fold(also_train_on="abcd", lr=0.5)
     with pytest.raises(
-        UserError, match=r"fold-2 is of a run with other .*lr 0\.1, in the fold 0\.5"
+        UserError, match=r"fold-2 is of a run with other settings \(recipe\.lr 0\.005 -> 0\.5\)"
     ):
         run()
-    with pytest.raises(UserError, match=r"also_train_on True, in the fold False"):
+    put_fold(also_train_on=None)
+    with pytest.raises(UserError, match=r"also_train_on 'abc' -> None"):
         run()
     run("--members", "svm", "knn")
 
@@ -397,8 +414,14 @@ def put_test_scores(results, keys=TEST_KEYS, guessed=None):
             )
             checkpoints[name] = [sha256_file(folder / checkpoint)]
         of_folder = (guessed or {}).get(folder.name, {})
-        test = TestScores(TOY_ARTISTS, songs, checkpoints, scores, of_folder)
-        write_test_scores(folder / file, test)
+        test = TestScores(
+            classes=TOY_ARTISTS,
+            songs=songs,
+            checkpoints=checkpoints,
+            guessed=of_folder,
+            scores=scores,
+        )
+        write_record(folder / file, test)
 
 
 def test_test_songs_are_ranked_by_the_members_product(results, run):
@@ -406,9 +429,9 @@ def test_test_songs_are_ranked_by_the_members_product(results, run):
     metrics = run()
     total = 0
     for member in ensemble.read_members(results, None):
-        file = "test_last_scores.json" if member.is_chosen else "test_scores.json"
-        test = read_test_scores(member.folder / file, "x")
-        weight = metrics["members"][member.name]["weight"]
+        file = "test_last_scores.json" if member.selected else "test_scores.json"
+        test = read_record(member.folder / file, TestScores, "x")
+        weight = metrics.members[member.name].weight
         total = total + weight * np.log(test.scores[member.own_name])
     predictions = json.loads((results / "ensemble/test_predictions.json").read_text())
     assert list(predictions) == TEST_KEYS
@@ -426,7 +449,7 @@ def test_a_song_that_one_member_guessed_is_guessed(results, run, capsys, monkeyp
     assert "guessed: 002 is short\n" in said
     assert "guessed: 004 is no file\n" in said  # as the first member has it
     assert "2 of 8 predictions are guesses" in said
-    test = read_test_scores(results / "ensemble/test_scores.json", "x")
+    test = read_record(results / "ensemble/test_scores.json", TestScores, "x")
     assert test.guessed == {"002": "is short", "004": "is no file"}
     predictions = json.loads((results / "ensemble/test_predictions.json").read_text())
     best = [test.classes[i] for i in test.scores["ensemble"].argmax(axis=1)]
@@ -469,11 +492,11 @@ def test_the_command_that_is_missing_is_named(results, run, capsys):
 
 
 def test_a_member_without_weight_need_not_have_scored_the_test_songs(results, run):
-    put_network(results, "panns_strong", -1.0, seed=51, backbone="untrained backbone")
+    put_network(results, "panns_strong", -1.0, seed=51)
     put_test_scores(results)
     metrics = run()
-    assert metrics["members"]["panns_strong"]["weight"] == 0
-    assert not metrics["untrained_backbone"]
+    assert metrics.members["panns_strong"].weight == 0
+    assert not metrics.untrained
     assert (results / "ensemble/test_predictions.json").is_file()
 
 

@@ -1,13 +1,12 @@
 """artist20.evaluation: windows, song scores, accuracy, intervals, tests, the course's grader."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics
 
 from artist20 import evaluation
+from artist20.results import Accuracy, Intervals, Paired
 
 
 def random_scores(seed: int, n_songs: int = 60, n_classes: int = 7) -> tuple[np.ndarray, ...]:
@@ -20,14 +19,28 @@ def random_scores(seed: int, n_songs: int = 60, n_classes: int = 7) -> tuple[np.
 # --- windows -----------------------------------------------------------------------------------
 
 
-def test_window_starts_of_known_songs():
-    assert evaluation.window_starts(100, 100).tolist() == [0]
-    assert evaluation.window_starts(30, 100).tolist() == [0]
-    assert evaluation.window_starts(200, 100).tolist() == [0, 100]
-    assert evaluation.window_starts(201, 100).tolist() == [0, 50, 101]
-    assert evaluation.window_starts(1000, 100, most=1).tolist() == [450]  # the middle
-    assert evaluation.window_starts(1000, 100, most=2).tolist() == [0, 900]
-    assert evaluation.window_starts(150, 100, most=9).tolist() == [0, 50]
+@pytest.mark.parametrize(
+    ("length", "window", "most", "expected"),
+    [
+        (100, 100, None, [0]),
+        (30, 100, None, [0]),
+        (1, 1, None, [0]),
+        (2, 1, None, [0, 1]),
+        (101, 100, None, [0, 1]),
+        (200, 100, None, [0, 100]),
+        (201, 100, None, [0, 50, 101]),  # half-way lies 50.5
+        (1000, 100, 1, [450]),  # the middle
+        (1001, 100, 1, [450]),
+        (30, 100, 1, [0]),
+        (1000, 100, 2, [0, 900]),
+        (150, 100, 9, [0, 50]),
+        (300, 100, 3, [0, 100, 200]),
+    ],
+)
+def test_window_starts_of_known_songs(length, window, most, expected):
+    starts = evaluation.window_starts(length, window, most)
+    assert starts.tolist() == expected
+    assert np.issubdtype(starts.dtype, np.integer)
 
 
 def test_window_starts_cover_the_song_evenly():
@@ -102,21 +115,27 @@ def test_confusions_are_most_frequent_first():
     assert evaluation.confusions(np.diag([1, 2])) == []
 
 
-def test_figures_are_those_of_their_parts():
-    scores, labels = random_scores(seed=4)
-    albums = np.repeat(np.arange(12), 5)
-    found = evaluation.figures(scores, labels, albums)
-    for k in (1, 3):
-        right = evaluation.hits(scores, labels, k)
-        assert found[f"top{k}"] == right.mean()
-        over_albums, over_songs = (
-            list(evaluation.bootstrap_interval(right, groups)) for groups in (albums, None)
-        )
-        assert found["intervals"]["albums"][f"top{k}"] == over_albums
-        assert found["intervals"]["songs"][f"top{k}"] == over_songs
-    expected = sklearn.metrics.f1_score(labels, scores.argmax(axis=1), average="macro")
-    assert found["macro_f1"] == pytest.approx(expected)
-    assert found["course_score"] == found["top1"] + found["top3"] / 2
+def test_figures_by_hand():
+    rising = [0.1, 0.2, 0.3, 0.4]
+    scores = np.array([rising[::-1], rising[::-1], rising, rising])
+    found = evaluation.figures(scores, np.array([0, 1, 2, 0]), np.array(["a", "a", "b", "b"]))
+    assert (found.top1, found.top3) == (0.25, 0.75)
+    assert found.course_score == 0.625
+    # Only artist 0 is ever guessed rightly: in 1 of 2 guesses, 1 of 2 songs. The last has no songs.
+    assert found.macro_f1 == pytest.approx((0.5 + 0 + 0) / 3)
+    # Of the albums, one has 1 and 2 of 2 right, the other 0 and 1.
+    assert found.over_albums == Intervals(top1=(0, 0.5), top3=(0.5, 1))
+    # Quantiles of binomial distributions of 4 songs.
+    assert found.over_songs == Intervals(top1=(0, 0.75), top3=(0.25, 1))
+
+
+def test_accuracy_and_quality_by_hand():
+    scores = np.array([[0.5, 0.25, 0.15, 0.1]] * 4)
+    labels = np.array([0, 1, 2, 3])
+    assert evaluation.accuracy(scores, labels) == Accuracy(top1=0.25, top3=0.75)
+    found = evaluation.quality(scores, labels)
+    assert (found.top1, found.top3) == (0.25, 0.75)
+    assert found.log_loss == pytest.approx(-np.log([0.5, 0.25, 0.15, 0.1]).mean())
 
 
 def test_right_per_group():
@@ -139,21 +158,28 @@ def test_log_loss_agrees_with_sklearn_and_is_finite_for_a_sure_mistake():
 
 def test_temperature_brings_back_what_was_multiplied_in():
     rng = np.random.default_rng(0)
-    logits = rng.normal(0, 2, (20_000, 5))
+    logits = rng.normal(0, 2, (5000, 5))
     labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)  # drawn from the softmax
     for factor in (0.2, 1.0, 8.0):
         temperature = evaluation.fit_temperature(factor * logits, labels)
-        assert temperature == pytest.approx(factor, rel=0.03)
+        assert temperature == pytest.approx(factor, rel=0.05)
         probabilities = evaluation.calibrated(factor * logits, temperature)
         assert probabilities.sum(axis=1) == pytest.approx(np.ones(len(labels)))
         np.testing.assert_array_equal(probabilities.argmax(axis=1), logits.argmax(axis=1))
-        assert evaluation.calibration_error(probabilities, labels) < 0.015
+        assert evaluation.calibration_error(probabilities, labels) < 0.03
 
 
-def test_temperature_of_scores_that_are_never_right_is_finite():
-    logits, labels = np.eye(3)[[0, 1]], np.array([1, 2])
-    assert 1000 < evaluation.fit_temperature(logits, labels) < np.inf
-    assert 0 < evaluation.fit_temperature(logits, np.array([0, 1])) < 0.1
+def test_temperature_is_bounded():
+    logits = 0.001 * np.eye(3)[[0, 1]]
+    always_right, never_right = np.array([0, 1]), np.array([1, 2])
+    assert evaluation.fit_temperature(logits, always_right) == pytest.approx(np.exp(-7), rel=1e-3)
+    found = evaluation.fit_temperature(1000 * logits, never_right)
+    assert found == pytest.approx(np.exp(7), rel=1e-3)
+
+
+def test_calibrated_by_hand():
+    logits = np.log([[1, 4, 16]])
+    assert evaluation.calibrated(logits, 2.0) == pytest.approx(np.array([[1, 2, 4]]) / 7)
 
 
 def test_reliability_by_hand():
@@ -200,34 +226,38 @@ def test_the_interval_over_songs_agrees_with_scipy():
 
 def test_the_interval_over_albums_agrees_with_drawing_albums_one_by_one():
     hits, albums = random_hits(seed=2)
-    rng = np.random.default_rng(5)
-    means = []
-    for _ in range(5000):
-        drawn = rng.choice(np.unique(albums), len(np.unique(albums)))
-        means.append(np.concatenate([hits[albums == album] for album in drawn]).mean())
-    expected = np.quantile(means, [0.025, 0.975])
+    sizes, right = np.bincount(albums), np.bincount(albums, hits)
+    drawn = np.random.default_rng(5).integers(len(sizes), size=(5000, len(sizes)))
+    means = right[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     found = evaluation.bootstrap_interval(hits, albums)
-    assert found == pytest.approx(expected, abs=0.015)
+    assert found == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.015)
     # Albums that are right or wrong as a whole are fewer songs than they seem.
     over_songs = evaluation.bootstrap_interval(hits)
     assert found[1] - found[0] > 1.3 * (over_songs[1] - over_songs[0])
     assert found[0] < hits.mean() < found[1]
 
 
-def test_intervals_by_hand():
+def test_intervals_by_hand(monkeypatch):
     # Of two albums, in a half of all cases both are drawn, in a quarter one of them twice.
     hits, albums = np.array([True, True, True, False]), np.array(["a", "a", "b", "b"])
     assert evaluation.bootstrap_interval(hits, albums) == (0.5, 1.0)
     assert evaluation.bootstrap_interval(hits, albums, confidence=0.4) == (0.75, 0.75)
+    # The mean is over songs, not over albums.
+    of_other_sizes = np.array(["a", "a", "a", "b"])
+    assert evaluation.bootstrap_interval(hits, of_other_sizes) == (0, 1)
+    assert evaluation.bootstrap_interval(hits, of_other_sizes, confidence=0.4) == (0.75, 0.75)
     assert evaluation.bootstrap_interval(np.ones(5, bool)) == (1, 1)
     # The same seed, the same interval; albums' names and the songs' order do not matter.
     hits, albums = random_hits(seed=3)
     interval = evaluation.bootstrap_interval(hits, albums, seed=4)
-    assert interval == evaluation.bootstrap_interval(hits, albums, seed=4)
+    assert interval == evaluation.bootstrap_interval(hits, albums, seed=4, confidence=0.95)
     assert interval != evaluation.bootstrap_interval(hits, albums, seed=5)
     order = np.random.default_rng(0).permutation(len(hits))
     names = np.array([f"album {album:02}" for album in albums])
     assert interval == evaluation.bootstrap_interval(hits[order], names[order], seed=4)
+    monkeypatch.setattr(evaluation, "N_RESAMPLES", 1)
+    low, high = evaluation.bootstrap_interval(hits, albums)
+    assert low == high
 
 
 def test_the_interval_of_numbers_that_all_differ_agrees_with_scipy():
@@ -238,17 +268,8 @@ def test_the_interval_of_numbers_that_all_differ_agrees_with_scipy():
     found = evaluation.bootstrap_interval(values)
     assert found == pytest.approx(tuple(expected), abs=0.03)
     assert found[1] - found[0] > 0.5
-
-
-def test_intervals_hold_what_they_promise(monkeypatch):
-    monkeypatch.setattr(evaluation, "N_RESAMPLES", 500)
-    rng = np.random.default_rng(0)
-    covered = 0
-    for seed in range(200):
-        hits = rng.random(80) < 0.6
-        low, high = evaluation.bootstrap_interval(hits, seed=seed)
-        covered += low <= 0.6 <= high
-    assert 0.9 < covered / 200 < 0.99
+    assert found == evaluation.bootstrap_interval(values, seed=0)
+    assert found != evaluation.bootstrap_interval(values, seed=1)
 
 
 def pair_of(both: int, only_first: int, only_second: int, neither: int) -> list[np.ndarray]:
@@ -278,53 +299,49 @@ def test_holm_by_hand():
     # Smallest times 4, the next times 3, ...; none below a smaller one's; at most 1.
     p = np.array([0.01, 0.04, 0.03, 0.005])
     assert evaluation.holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert evaluation.holm(np.array([0.5, 0.9, 0.2])) == pytest.approx([1, 1, 0.6])
+    assert evaluation.holm(np.array([0.6, 0.9, 0.2])) == pytest.approx([1, 1, 0.6])
     assert evaluation.holm(np.array([0.3])) == pytest.approx([0.3])
     assert evaluation.holm(np.array([])).shape == (0,)
 
 
-def test_two_models_compared():
+def test_two_models_compared_by_hand():
+    first, second = np.array([[1, 1, 0, 0], [0, 0, 1, 0]], dtype=bool)
+    # The first is better by 2 of 2 songs of one album, worse by 1 of 2 of the other.
+    albums = np.array(["a", "a", "b", "b"])
+    expected = Paired(difference=0.25, interval=(-0.5, 1), only_first=2, only_second=1, p=1)
+    assert evaluation.compare(first, second, albums) == expected
+    other_way = Paired(difference=-0.25, interval=(-1, 0.5), only_first=1, only_second=2, p=1)
+    assert evaluation.compare(second, first, albums) == other_way
     first, second = (hits.astype(bool) for hits in pair_of(10, 12, 2, 6))
-    albums = np.tile(np.arange(6), 5)
-    result = evaluation.compare(first, second, albums)
-    assert result["difference"] == pytest.approx(10 / 30)
-    assert (result["only_first"], result["only_second"]) == (12, 2)
-    assert result["p"] == evaluation.mcnemar(first, second)
-    difference = first.astype(int) - second.astype(int)
-    assert result["interval"] == list(evaluation.bootstrap_interval(difference, albums))
-    other = evaluation.compare(second, first, albums)
-    assert other["interval"] == pytest.approx([-end for end in reversed(result["interval"])])
-    assert evaluation.compare(first, first, albums)["interval"] == [0, 0]
+    p = evaluation.compare(first, second, np.arange(30)).p
+    assert p == pytest.approx(2 * (1 + 14 + 91) / 2**14)
 
 
 def test_every_two_models_are_compared():
-    rng = np.random.default_rng(0)
-    albums = np.repeat(np.arange(20), 5)
-    right = {name: rng.random(100) < p for name, p in (("a", 0.9), ("b", 0.5), ("c", 0.45))}
-    pairs = evaluation.compare_all(right, albums)
-    assert [(pair["first"], pair["second"]) for pair in pairs] == [
-        ("a", "b"), ("a", "c"), ("b", "c"),
-    ]  # fmt: skip
-    p = [evaluation.mcnemar(right[pair["first"]], right[pair["second"]]) for pair in pairs]
-    assert [pair["p"] for pair in pairs] == p
-    # By hand: the smallest of three times 3, the next times 2, the last as it is, none smaller
-    # than the one before.
-    smallest = 0.0
-    for rank, i in enumerate(np.argsort(p)):
-        smallest = max(smallest, (3 - rank) * p[i])
-        assert pairs[i]["p_holm"] == pytest.approx(min(1, smallest))
-    assert [pair["verdict"] for pair in pairs] == ["better", "better", "not told apart"]
-    assert evaluation.compare_all({"a": right["a"]}, albums) == []
+    right = {"a": np.ones(6, bool), "b": np.zeros(6, bool), "c": np.zeros(6, bool)}
+    p = 2 / 2**6  # one of two is right on six songs, the other on none
+    (pair,) = evaluation.compare_all({name: right[name] for name in "ba"}, np.arange(6))
+    assert (pair.first, pair.second, pair.difference) == ("b", "a", -1)
+    assert (pair.p, pair.p_holm, pair.verdict) == (p, p, "worse")
+    # Two of three such pairs are no longer significant.
+    pairs = evaluation.compare_all(right, np.arange(6))
+    assert [(pair.first, pair.second) for pair in pairs] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert [pair.p for pair in pairs] == [p, p, 1]
+    assert [pair.p_holm for pair in pairs] == [3 * p, 3 * p, 1]
+    assert {pair.verdict for pair in pairs} == {"no significant difference"}
+    assert evaluation.compare_all({"a": right["a"]}, np.arange(6)) == []
 
 
 @pytest.mark.parametrize(
     ("p", "interval", "expected"),
     [
-        (0.01, (0.02, 0.3), "better"),
-        (0.01, (-0.3, -0.02), "worse"),
-        (0.05, (0.02, 0.3), "not told apart"),
-        (0.01, (-0.01, 0.3), "not told apart"),
-        (1.0, (0.0, 0.0), "not told apart"),
+        (0.0499, (0.02, 0.3), "better"),
+        (0.0499, (-0.3, -0.02), "worse"),
+        (0.05, (0.02, 0.3), "no significant difference"),
+        (0.01, (-0.01, 0.3), "no significant difference"),
+        (0.01, (0.0, 0.3), "no significant difference"),
+        (0.01, (-0.3, 0.0), "no significant difference"),
+        (1.0, (0.0, 0.0), "no significant difference"),
     ],
 )
 def test_verdict(p, interval, expected):
@@ -335,14 +352,15 @@ def test_verdict(p, interval, expected):
 
 
 def test_grade_counts_against_the_number_of_answers():
-    answers = ["queen", "u2", "queen", "prince"]
+    answers = ["queen", "u2", "abba", "prince", "queen"]
     predictions = {
         "001": ["queen", "u2", "prince"],  # first
-        "003": ["u2", "prince", "queen"],  # third
+        "003": ["prince", "queen", "abba"],  # third
         "004": ["u2", "queen", "madonna", "prince"],  # fourth: too late
+        "005": ["queen", "u2", "abba"],  # first
         # 002 is missing, and wrong
     }
-    assert evaluation.grade(predictions, answers) == (1 / 4, 2 / 4)
+    assert evaluation.grade(predictions, answers) == (2 / 5, 3 / 5)
     assert evaluation.grade({}, answers) == (0, 0)
 
 
@@ -350,25 +368,31 @@ def test_course_score():
     assert evaluation.course_score(0.7273, 0.8918) == pytest.approx(1.1732)
 
 
-def test_classes_that_are_confused_are_neighbours_whatever_their_order():
+# --- who is taken for whom ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"), [("bac", "abc"), ("abc", "abc"), ("bca", "cba"), ("cba", "cba")]
+)
+def test_classes_that_are_confused_are_neighbours(classes, expected):
+    """By shares of their songs, a and b are alike by 0.4, b and c by 0.5, a and c by 0.3.
+
+    By numbers of songs, the order would be c, a, b.
+    """
+    songs = {"aa": 2, "ab": 8, "bc": 1, "ca": 6, "cc": 4}
+    matrix = np.array([[songs.get(i + j, 0) for j in classes] for i in classes])
+    found = [classes[i] for i in evaluation.confusion_order(matrix)]
+    assert "".join(found) == expected
+
+
+def test_pairs_of_classes_that_are_confused_stand_together():
     matrix = np.diag([5] * 7)
     for i, j, n in ((0, 6, 4), (6, 0, 3), (6, 3, 1), (1, 5, 2), (5, 2, 1)):
         matrix[i, j] = n
-    order = evaluation.confusion_order(matrix)
-    assert sorted(order) == list(range(7))
-    assert order[-1] == 4  # never confused
-    place = {int(c): i for i, c in enumerate(order)}
-    assert abs(place[0] - place[6]) == abs(place[6] - place[3]) == 1
-    assert abs(place[1] - place[5]) == abs(place[5] - place[2]) == 1
-    shuffled = np.random.default_rng(0).permutation(7)
-    again = shuffled[evaluation.confusion_order(matrix[np.ix_(shuffled, shuffled)])]
-    neighbours = {frozenset(map(int, pair)) for pair in pairwise(again)}
-    assert {
-        frozenset({0, 6}),
-        frozenset({6, 3}),
-        frozenset({1, 5}),
-        frozenset({5, 2}),
-    } <= neighbours
+    found = "".join(map(str, evaluation.confusion_order(matrix)))
+    assert found[-1] == "4"  # never confused
+    assert "063" in found or "360" in found
+    assert "152" in found or "251" in found
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])

@@ -1,6 +1,7 @@
-"""artist20.features against librosa, on music-like signals and on the ones that break things."""
+"""Features against librosa, on music-like signals and on those that break things; their files."""
 
 import tempfile
+import tracemalloc
 from functools import cache
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ARTISTS, make_waveform
+from conftest import ARTISTS, make_waveform, toy_provenance
 
-from artist20 import audio, features
+from artist20 import UserError, audio, dataset, features, files
+from artist20.results import Dataset, Preprocessing, SongRecord, write_record
 
 RATE = features.SAMPLE_RATE
 
@@ -174,7 +176,7 @@ def test_silence_is_zero_and_minus_100_db():
 
 
 @pytest.mark.parametrize("frames_at_a_time", [1, 50, 156, 157, 158])
-@pytest.mark.parametrize("samples_at_a_time", [1000, 1024, 16_384, 80_000])
+@pytest.mark.parametrize("samples_at_a_time", [1000, 16_384])
 def test_blocks_join_without_a_seam(monkeypatch, frames_at_a_time, samples_at_a_time):
     waveform = torch.from_numpy(signal("music"))  # 157 frames
     monkeypatch.setitem(features.BLOCK_FRAMES, "cpu", 10**6)
@@ -309,3 +311,119 @@ def test_tempo_of_any_length_is_librosas(n_frames):
 
 def test_tempo_of_silence_is_the_documented_one():
     assert features.tempo(torch.zeros(200)) == 117.1875
+
+
+def test_every_column_has_its_family():
+    columns = features.FEATURE_NAMES + features.COVARIANCE_NAMES
+    families = [features.family_of(column) for column in columns]
+    sizes = {family: families.count(family) for family in families}
+    assert sizes.pop("tempo") == 1
+    assert sizes.pop("mfcc_cov") == 190
+    assert sizes == {family: 4 * size for family, size in features.FAMILIES.items()}
+
+
+# --- the cache, and the arrays of both splits ----------------------------------------------------
+
+
+def test_songs_are_computed_once_and_unreadable_ones_named(tiny_copy, tmp_path, capsys):
+    songs = dataset.read_split(tiny_copy, "val")[:3]
+    songs[1].file.write_bytes(b"no music")
+    by_key = {key: song.file for key, song in zip("abc", songs, strict=True)}
+    for known in (0, 2):
+        cache, unreadable = features.cached_units(tmp_path, by_key, torch.device("cpu"), 1)
+        assert f"features: {known} of 3 songs are in" in capsys.readouterr().out
+        assert list(unreadable) == ["b"]
+        assert unreadable["b"].startswith("cannot be decoded")
+        assert cache.folder.parent == tmp_path
+        for key in "ac":
+            units = features.song_units([torch.from_numpy(audio.load(by_key[key]))])
+            np.testing.assert_allclose(cache.load(key), units, rtol=1e-4, atol=1e-3)
+
+
+def draw_units(n_songs):
+    """Draw units of songs of 1, 2, 3, 1, ... of them."""
+    rng = np.random.default_rng(0)
+    for i in range(n_songs):
+        units = rng.normal(size=(1 + i % 3, len(features.UNIT_NAMES))).astype(np.float32)
+        units[:, 0] = 156
+        yield units
+
+
+def song_records(n_songs):
+    return [
+        SongRecord(path=f"{i}.mp3", artist=f"artist {i % 2}", album="a") for i in range(n_songs)
+    ]
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """Folder of the features of 5 songs in either split."""
+    for split in dataset.SPLITS:
+        features.write_features(tmp_path, split, song_records(5), draw_units(5))
+    record = Preprocessing(
+        dataset=Dataset(name="x", synthesised=True, fingerprint="0", artists=2, train=5, val=5),
+        arrays=features.feature_hashes(tmp_path),
+        feature_version=features.VERSION,
+        provenance=toy_provenance("x"),
+    )
+    write_record(tmp_path / "preprocessing.json", record)
+    return tmp_path
+
+
+def test_features_come_back(prepared):
+    assert len(features.read_prepared(prepared).arrays) == 8
+    songs = features.read_features(prepared, "val")
+    units = list(draw_units(5))
+    assert songs.X.dtype == np.float32
+    np.testing.assert_array_equal(songs.X, [features.merge_units(of, 1)[0, :901] for of in units])
+    assert songs.y.tolist() == [f"artist {i % 2}" for i in range(5)]
+    assert songs.albums.tolist() == [f"artist {i % 2}/a" for i in range(5)]
+    assert songs.songs == song_records(5)
+    assert songs.names == features.FEATURE_NAMES
+    rows, unit_songs = features.read_units(prepared, "val")
+    np.testing.assert_array_equal(rows, np.concatenate(units))
+    assert unit_songs.tolist() == [0, 1, 1, 2, 2, 2, 3, 4, 4]
+    assert not rows.flags.writeable
+    assert isinstance(rows, np.memmap)
+
+
+@pytest.mark.parametrize("array", features.ARRAYS)
+def test_arrays_that_changed_or_are_missing_are_named(prepared, array):
+    path = prepared / f"{array}_train.npy"
+    files.write_array(path, np.load(path)[1:])
+    with pytest.raises(
+        UserError, match=rf" {path.name} changed .*run task1_preprocessing\.py again"
+    ):
+        features.read_prepared(prepared)
+    path.unlink()
+    with pytest.raises(UserError, match=rf"{path} is missing: run task1_preprocessing\.py first"):
+        features.read_prepared(prepared)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("songs_val.json", song_records(4)),
+        ("songs_val.json", song_records(6)[1:]),  # of other artists
+        ("songs_val.json", [{}] * 5),
+        ("feature_names.json", ["a"]),
+        ("feature_names.json", None),
+    ],
+)
+def test_lists_that_do_not_belong_to_the_arrays(prepared, name, value):
+    write_record(prepared / name, value)
+    with pytest.raises(UserError, match=rf"{name}.*run task1_preprocessing\.py again"):
+        features.read_features(prepared, "val")
+
+
+def test_features_are_never_all_in_memory(tmp_path):
+    n_songs = 500
+    units = np.zeros((10, len(features.UNIT_NAMES)), np.float32)
+    units[:, 0] = 156
+    tracemalloc.start()
+    features.write_features(tmp_path, "val", song_records(n_songs), (units for _ in range(n_songs)))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    written, _ = features.read_units(tmp_path, "val")
+    assert written.shape == (10 * n_songs, len(features.UNIT_NAMES))
+    assert most < written.nbytes / 5

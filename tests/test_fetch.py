@@ -1,22 +1,23 @@
 """get_dataset.sh and artist20.fetch, on archives of the true form and a server on this host."""
 
-import dataclasses
-import errno
 import hashlib
 import json
 import os
 import re
+import resource
 import shutil
+import signal
 import socket
 import stat
 import struct
 import subprocess
 import sys
 import threading
-import unicodedata
+import time
 import zipfile
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import gdown
 import numpy as np
@@ -24,6 +25,7 @@ import pytest
 import soundfile
 
 from artist20 import UserError, fetch
+from artist20.files import DiskFullError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONTENT = np.random.default_rng(0).bytes(1_500_000)
@@ -36,7 +38,7 @@ PREFIX = "hw1/artist20/"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serve ``server.files``; break off the first ``server.cuts`` answers in the middle."""
+    """Serve ``server.files``; stop the first answers in the middle, as ``server.stops`` says."""
 
     def do_GET(self):
         server = self.server
@@ -49,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
         first = 0
         if server.ranges and "Range" in self.headers:
             first = int(re.fullmatch(r"bytes=(\d+)-", self.headers["Range"])[1])
-            self.send_response(206)
+            self.send_response(206 if first < len(body) else 416)
             self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
         else:
             self.send_response(200)
@@ -57,14 +59,17 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("ETag", '"1"')
         self.end_headers()
-        if server.cuts:
-            server.cuts -= 1
-            body = body[: len(body) // 2]
+        stop = server.stops.pop(0) if server.stops else None
         # gdown asks for the headers once more before it asks for a range, and hangs up.
         try:
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if stop else body)
         except ConnectionError:
             self.close_connection = True
+        if stop == "Ctrl-C":
+            while not any(part.stat().st_size == KEPT for part in server.folder.glob("*.part")):
+                time.sleep(0.01)
+            server.process.send_signal(signal.SIGINT)
+            server.stopped.wait(30)
 
     def log_message(self, *args):
         pass
@@ -75,11 +80,13 @@ def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(fetch, "RETRIES", 0)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.files, server.requests, server.cuts, server.ranges = {"file": CONTENT}, [], 0, True
+    server.files, server.requests, server.stops, server.ranges = {"file": CONTENT}, [], [], True
+    server.stopped = threading.Event()
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
+    server.stopped.set()
     server.shutdown()
     server.server_close()
     thread.join()
@@ -120,19 +127,13 @@ def write_zip(file, entries):
 
 @pytest.fixture
 def archive(tmp_path, songs):
-    rubbish = {"__MACOSX/hw1/artist20/._train.json": b"", PREFIX + ".DS_Store": b""}
-    return write_zip(tmp_path / "data.zip", {"hw1/": b"", PREFIX: b"", **songs, **rubbish})
+    macos = {"__MACOSX/hw1/artist20/._train.json": b"", PREFIX + ".DS_Store": b""}
+    return write_zip(tmp_path / "data.zip", {"hw1/": b"", PREFIX: b"", **songs, **macos})
 
 
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "root"
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Take any data folder for right."""
-    monkeypatch.setattr(fetch, "passes_check", lambda data_dir: True)
 
 
 def tree(folder):
@@ -144,26 +145,30 @@ def tree(folder):
     }
 
 
-def get_dataset(*args, cwd=REPOSITORY):
-    """Run the script where nothing outside this host can be reached."""
+@contextmanager
+def small_disk(size):
+    """Let no file grow beyond ``size`` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def get_dataset(*args, cwd=REPOSITORY, python=sys.executable):
+    """Run the script where nothing outside this host can be reached; return status and stderr."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         proxy = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        return subprocess.run(
+        result = subprocess.run(
             ["bash", os.path.relpath(REPOSITORY / "get_dataset.sh", cwd), *map(str, args)],
             cwd=cwd,
-            env={**os.environ, "PYTHON": sys.executable, "http_proxy": proxy, "https_proxy": proxy},
+            env={**os.environ, "PYTHON": str(python), "http_proxy": proxy, "https_proxy": proxy},
             capture_output=True,
             text=True,
             timeout=60,
         )
-
-
-def error_line(result):
-    """The one line on stderr."""
     assert "Traceback" not in result.stderr
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    return line
+    return result.returncode, result.stderr, result.stdout
 
 
 # --- the script --------------------------------------------------------------------------------
@@ -174,26 +179,23 @@ def test_local_archive_from_another_folder_and_again(archive, root, songs):
     # The working directory's own artist20 must not hide the package.
     (archive.parent / "artist20").mkdir()
     (archive.parent / "artist20" / "__init__.py").write_text("raise SystemExit(99)")
-    result = get_dataset("data.zip", "--root", "root", cwd=archive.parent)
+    status, error, out = get_dataset("data.zip", "--root", "root", cwd=archive.parent)
     # The data set is there; the weights cannot be had without a network, and it says what to do.
-    assert result.returncode == 1
-    line = error_line(result)
-    assert fetch.CNN14_16K.url in line and fetch.CNN14_16K.sha256 in line
-    assert str(root / "panns" / fetch.CNN14_16K.name) in line and "358668570" in line
+    assert status == 1 and "no problems" in out
+    weights = fetch.CNN14_16K
+    (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
+    for part in (weights.url, weights.sha256, str(root / "weights" / weights.name), "358668570"):
+        assert part in line
     expected = {name.removeprefix(PREFIX) for name in songs if name.startswith(PREFIX)}
-    assert set(tree(root / "artist20")) == expected
+    assert set(tree(root / "artist20")) == {*expected, ".DS_Store"}
     assert (root / "artist20/test/001.mp3").read_bytes() == songs[PREFIX + "test/001.mp3"]
-    assert {path.name for path in root.iterdir()} == {"artist20", "panns"}
-    assert "no problems" in result.stdout
+    assert {path.name for path in root.iterdir()} == {"artist20", "weights"}
 
     there = tree(root / "artist20")
-    again = get_dataset(archive, "--root", root)
-    assert (
-        again.returncode == 1
-        and f"{root / 'artist20'}: already there, passes the check" in again.stdout
-    )
-    assert tree(root / "artist20") == there
-    assert archive.read_bytes() == before
+    status, _, out = get_dataset(archive, "--root", root)
+    assert status == 1
+    assert f"{root / 'artist20'}: already there, passes the check" in out
+    assert tree(root / "artist20") == there and archive.read_bytes() == before
 
 
 def test_data_set_with_problems_is_left_alone(archive, root):
@@ -214,10 +216,17 @@ def test_archive_of_a_broken_data_set_fails_the_check(tmp_path, root, songs, cap
     assert re.search(f"{re.escape(lost.removeprefix(PREFIX))}. is missing", output.out)
 
 
-def test_misuse_is_one_line_and_status_2(root):
-    result = get_dataset("--wieghts", "--root", root)
-    assert result.returncode == 2
-    assert "--wieghts" in error_line(result) and len(result.stderr.splitlines()) == 1
+def test_misuse_is_one_line_and_status_2(root, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    python.chmod(0o755)
+    for args, interpreter, said in (
+        (["--wieghts"], sys.executable, "--wieghts"),
+        ([], python, "make setup"),
+        ([], tmp_path / "nowhere", "make setup"),
+    ):
+        status, error, _ = get_dataset(*args, "--root", root, python=interpreter)
+        assert status == 2 and said in error and error.count("\n") == 1
     assert not root.exists()
 
 
@@ -235,32 +244,6 @@ def test_arguments_that_make_no_sense_are_refused(args, message):
         fetch.parse_args(args)
 
 
-def test_missing_modules_and_interpreter_are_explained(tmp_path):
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
-    python.chmod(0o755)
-    for name in (python, tmp_path / "nowhere"):
-        result = subprocess.run(
-            ["bash", REPOSITORY / "get_dataset.sh"],
-            env={**os.environ, "PYTHON": str(name)},
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 2
-        assert "make setup" in result.stderr and len(result.stderr.splitlines()) == 1
-
-
-def test_help():
-    result = get_dataset("--help")
-    assert result.returncode == 0
-    options = ("--demo", "--weights", "--weights-32k", "--vocals", "--root", "path/to/data.zip")
-    for word in options:
-        assert word in result.stdout
-
-
-# --- which steps run ---------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("args", "steps"),
     [
@@ -270,97 +253,118 @@ def test_help():
         (["--weights", "--weights-32k"], ["16k", "32k"]),
         (["--demo"], ["demo"]),
         (["--demo", "--weights"], ["demo", "16k"]),
-        (["--demo", "--weights-32k"], ["demo", "32k"]),
         (["ARCHIVE"], ["data", "16k"]),
         (["--demo", "ARCHIVE", "--weights-32k"], ["demo", "data", "16k", "32k"]),
         (["--vocals"], ["data", "separator", "vocals"]),
         (["--vocals", "ARCHIVE"], ["data", "16k", "separator", "vocals"]),
-        (["--vocals", "--weights"], ["data", "16k", "separator", "vocals"]),
     ],
 )
 def test_options_choose_the_steps(args, steps, archive, root, monkeypatch):
     done = []
     names = {fetch.CNN14_16K: "16k", fetch.CNN14_32K: "32k", fetch.HDEMUCS: "separator"}
-    monkeypatch.setattr(fetch, "build_demo", lambda root: done.append("demo"))
+    modules = {
+        ("artist20.demo", root / "demo"): "demo",
+        (
+            *("artist20.vocals", root / "artist20", root / "artist20_vocals"),
+            *("--weights", root / "weights/hdemucs_high_trained.pt"),
+        ): "vocals",
+    }
+    monkeypatch.setattr(fetch, "_succeeds", lambda *call: not done.append(modules[call]))
     monkeypatch.setattr(fetch, "fetch_dataset", lambda root, archive: done.append("data"))
     monkeypatch.setattr(fetch, "fetch_weights", lambda weights, root: done.append(names[weights]))
-    monkeypatch.setattr(fetch, "separate_vocals", lambda root: done.append("vocals"))
-    args = [str(archive) if arg == "ARCHIVE" else arg for arg in args]
-    assert fetch.main([*args, "--root", str(root)]) == 0
+    args = [str(archive) if arg == "ARCHIVE" else arg for arg in (*args, "--root", str(root))]
+    assert fetch.main(args) == 0
     assert done == steps
+    monkeypatch.setattr(fetch, "_succeeds", lambda *call: False)
+    assert fetch.main(args) == ("demo" in steps or "vocals" in steps)
 
 
-def test_all_from_the_network_and_again(server, weights, archive, root, monkeypatch, unchecked):
+# --- downloads ---------------------------------------------------------------------------------
+
+
+def test_all_from_the_network_and_again(server, weights, archive, root, monkeypatch):
     server.files["zip"] = archive.read_bytes()
+    monkeypatch.setattr(fetch, "_passes_check", lambda data_dir: True)
     monkeypatch.setattr(fetch, "ARCHIVE_URL", f"{server.url}/zip")
     monkeypatch.setattr(fetch, "CNN14_16K", weights)
     assert fetch.main(["--root", str(root)]) == 0
-    assert (root / "panns/tiny.pth").read_bytes() == CONTENT
+    assert (root / "weights/tiny.pth").read_bytes() == CONTENT
     assert (root / "artist20.zip").read_bytes() == archive.read_bytes()
-    assert {path.name for path in root.iterdir()} == {"artist20", "artist20.zip", "panns"}
-    assert len(server.requests) == 2
+    assert {path.name for path in root.iterdir()} == {"artist20", "artist20.zip", "weights"}
 
     there = tree(root)
     assert fetch.main(["--root", str(root)]) == 0
     assert tree(root) == there and len(server.requests) == 2
-
     # Downloaded, but not unpacked.
     shutil.rmtree(root / "artist20")
     assert fetch.main(["--root", str(root)]) == 0
     assert (root / "artist20/train.json").exists() and len(server.requests) == 2
 
 
-# --- download ----------------------------------------------------------------------------------
+FETCH = """
+import sys
+from pathlib import Path
+from artist20 import fetch
+fetch.RETRIES = 0
+root, name, url, size, *rest = sys.argv[1:]
+fetch.fetch_weights(fetch.Weights(name, url, int(size), *rest), Path(root))
+"""
 
 
-def test_broken_download_goes_on_where_it_stopped(server, weights, root):
-    server.cuts = 1
-    with pytest.raises(fetch.FetchError, match="incomplete"):
-        fetch.fetch_weights(weights, root)
-    assert not (root / "panns/tiny.pth").exists()
-    (part,) = (root / "panns").iterdir()
-    assert part.read_bytes() == CONTENT[:KEPT]
+@pytest.mark.parametrize("stop", ["lost", "Ctrl-C"])
+def test_stopped_download_goes_on_where_it_was(stop, server, weights, root):
+    server.stops, server.folder = [stop], root / "weights"
+    if stop == "lost":
+        with pytest.raises(fetch.FetchError):
+            fetch.fetch_weights(weights, root)
+    else:
+        line = [sys.executable, "-c", FETCH, str(root), *map(str, vars(weights).values())]
+        server.process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+        assert "KeyboardInterrupt" in server.process.communicate(timeout=60)[1]
+    (part,) = (root / "weights").iterdir()
+    assert part.suffix == ".part" and part.read_bytes() == CONTENT[:KEPT]
 
     fetch.fetch_weights(weights, root)
     assert ("file", f"bytes={KEPT}-") in server.requests
-    assert [path.name for path in (root / "panns").iterdir()] == ["tiny.pth"]
-    assert (root / "panns/tiny.pth").read_bytes() == CONTENT
+    assert [path.name for path in (root / "weights").iterdir()] == ["tiny.pth"]
+    assert (root / "weights/tiny.pth").read_bytes() == CONTENT
 
 
-def test_broken_download_is_resumed_within_one_run(server, weights, root, monkeypatch):
+def test_lost_connection_is_resumed_within_one_run(server, weights, root, monkeypatch):
     monkeypatch.setattr(fetch, "RETRIES", 2)
-    server.cuts = 1
+    server.stops = ["lost"]
     fetch.fetch_weights(weights, root)
     assert server.requests == [("file", None), ("file", f"bytes={KEPT}-")]
 
 
-def test_server_that_cannot_resume_sends_all_again(server, weights, root):
-    server.cuts, server.ranges = 1, False
-    with pytest.raises(fetch.FetchError):
-        fetch.fetch_weights(weights, root)
+@pytest.mark.parametrize("ranges", [False, True])
+def test_part_that_cannot_be_continued_is_fetched_anew(ranges, server, weights, root):
+    server.ranges = ranges
+    path = weights.path(root)
+    path.parent.mkdir(parents=True)
+    # Half of it, of a server that cannot resume; or all of it, of a run killed before the end.
+    path.with_name("tiny.pth12345678.part").write_bytes(CONTENT if ranges else CONTENT[:1000])
     fetch.fetch_weights(weights, root)
-    assert [path.name for path in (root / "panns").iterdir()] == ["tiny.pth"]
-    assert (root / "panns/tiny.pth").read_bytes() == CONTENT
+    assert [path.name for path in path.parent.iterdir()] == ["tiny.pth"]
+    assert path.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT[:-1] + b"?"])
-def test_wrong_weights_are_never_kept(content, server, weights, root):
+def test_wrong_weights_are_never_kept(content, server, weights, root, capsys):
+    path = weights.path(root)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
     server.files["file"] = content
     with pytest.raises(fetch.FetchError, match="instead of") as caught:
         fetch.fetch_weights(weights, root)
-    assert weights.url in str(caught.value)
-    assert list((root / "panns").iterdir()) == []
+    assert weights.url in str(caught.value) and "by hand: download" in str(caught.value)
+    assert list((root / "weights").iterdir()) == []
 
-
-def test_wrong_weights_in_the_place_are_replaced(server, weights, root, capsys):
-    (root / "panns").mkdir(parents=True)
-    (root / "panns/tiny.pth").write_bytes(CONTENT[:1000])
-    assert fetch.verify(root / "panns/tiny.pth", weights) == "1000 bytes instead of 1500000"
+    path.write_bytes(content)
+    server.files["file"] = CONTENT
     fetch.fetch_weights(weights, root)
-    assert fetch.verify(root / "panns/tiny.pth", weights) is None
     capsys.readouterr()
     fetch.fetch_weights(weights, root)
-    path = root / "panns/tiny.pth"
     assert capsys.readouterr().out == f"{path}: already downloaded, checksum OK\n"
 
 
@@ -368,16 +372,14 @@ def test_refusing_server_is_explained(server, weights, root):
     del server.files["file"]
     with pytest.raises(fetch.FetchError, match="404") as caught:
         fetch.fetch_weights(weights, root)
-    message = str(caught.value)
-    for part in (weights.url, weights.sha256, "1500000 bytes", str(root / "panns/tiny.pth")):
-        assert part in message
+    for part in (weights.url, weights.sha256, "1500000 bytes", str(weights.path(root))):
+        assert part in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "refusal",
     [
         gdown.exceptions.FileURLRetrievalError("Failed:\n\n\tToo many users have viewed it"),
-        ConnectionError("no route"),
         KeyError("Content-Type"),
     ],
 )
@@ -393,45 +395,39 @@ def test_refusing_drive_is_explained(refusal, root, monkeypatch, capsys):
     assert "bash get_dataset.sh path/to/artist20.zip" in error and fetch.ARCHIVE_URL in error
 
 
+def test_a_full_disk_is_one_line_and_keeps_what_there_is(server, weights, archive, root):
+    with small_disk(700_000), pytest.raises(DiskFullError, match=r"tiny.pth cannot be written"):
+        fetch.fetch_weights(weights, root)
+    fetch.fetch_weights(weights, root)
+    assert ("file", "bytes=700000-") in server.requests
+    shutil.rmtree(root)
+    with small_disk(1000), pytest.raises(DiskFullError, match=r"artist20 cannot be written"):
+        fetch.unpack(archive, root / "artist20")
+    assert list(root.iterdir()) == []
+
+
 # --- archives ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "../evil.mp3",
-        "hw1/artist20/test/../../../../evil.mp3",
-        "/evil.mp3",
-        "hw1/artist20/C:/evil.mp3",
-        "C:evil.mp3",
-        "hw1\\artist20\\..\\evil.mp3",
-        "hw1/artist20/evil\0.mp3",
-        "__MACOSX/../../evil.mp3",
-        "..\\evil.mp3",
-        "\\evil.mp3",
-        "hw1\\C:\\evil.mp3",
-    ],
+    ["../evil.mp3", "hw1/artist20/test/../../../../evil.mp3", "/evil.mp3", "__MACOSX/../../evil"],
 )
 def test_entry_outside_the_data_folder_is_refused(name, tmp_path, root, songs):
-    # A stand-in of the same length, for zipfile would put some of the names right when writing.
-    file = write_zip(tmp_path / "data.zip", {**songs, "~" * len(name): b"evil"})
-    file.write_bytes(file.read_bytes().replace(b"~" * len(name), name.encode()))
-    with pytest.raises(fetch.FetchError, match="outside the data folder") as caught:
+    file = write_zip(tmp_path / "data.zip", {**songs, name: b"evil"})
+    with pytest.raises(fetch.FetchError, match=f"{re.escape(repr(name))} leaves the data folder"):
         fetch.unpack(file, root / "artist20")
-    assert repr(name) in str(caught.value)
     assert list(root.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("mode", "message"), [(stat.S_IFLNK, "symbolic link"), (stat.S_IFIFO, "neither file nor")]
-)
-def test_links_and_other_specials_are_refused(mode, message, tmp_path, root, songs):
+@pytest.mark.parametrize("mode", [stat.S_IFLNK, stat.S_IFIFO])
+def test_links_and_other_specials_are_refused(mode, tmp_path, root, songs):
     entry = zipfile.ZipInfo(PREFIX + "test/002.mp3")
     entry.external_attr = (mode | 0o777) << 16
     file = write_zip(tmp_path / "data.zip", songs)
     with zipfile.ZipFile(file, "a") as archive:
         archive.writestr(entry, "/etc/passwd")
-    with pytest.raises(fetch.FetchError, match=f"test/002.mp3' is (a )?{message}"):
+    with pytest.raises(fetch.FetchError, match=r"test/002.mp3' is a link or a device"):
         fetch.unpack(file, root / "artist20")
     assert list(root.iterdir()) == []
 
@@ -446,40 +442,40 @@ def patch_directory(file, name, offset, form, value):
 
 
 @pytest.mark.parametrize(
-    ("offset", "value", "reason"),
+    ("offset", "form", "value", "reason"),
     [
-        (8, 1, "is encrypted"),
-        (10, 9, "is compressed with Deflate64, which Python cannot unpack"),
-        (10, 6, "is compressed with method 6, which Python cannot unpack"),
+        (8, "<H", 1, "is encrypted"),
+        (10, "<H", 9, "compression method is not supported"),
+        (16, "<I", 0, r"Bad CRC-32 for file 'hw1/artist20/test/001\.mp3'"),
+        (42, "<I", 2**31, "cannot be unpacked"),  # begins beyond the file's end
     ],
 )
-def test_what_python_cannot_unpack_is_no_damage_and_has_a_remedy(
-    offset, value, reason, archive, root
-):
-    patch_directory(archive, PREFIX + "test/001.mp3", offset, "<H", value)
-    with pytest.raises(fetch.FetchError, match=rf"test/001\.mp3' {reason}") as caught:
+def test_what_python_cannot_unpack_is_told(offset, form, value, reason, archive, root, songs):
+    whole = archive.read_bytes()
+    patch_directory(archive, PREFIX + "test/001.mp3", offset, form, value)
+    with pytest.raises(fetch.FetchError, match=reason) as caught:
         fetch.unpack(archive, root / "artist20")
-    assert "unpack the archive with 7-Zip" in str(caught.value)
-    assert f" at {root / 'artist20'}, then" in str(caught.value)
-    assert "damaged" not in str(caught.value) and list(root.iterdir()) == []
+    assert "download it again, or unpack it with another program" in str(caught.value)
+    assert str(root / "artist20") in str(caught.value) and list(root.iterdir()) == []
 
-
-def test_what_lies_beside_the_data_set_need_not_be_readable(archive, root):
-    patch_directory(archive, "hw1/readme.txt", 10, "<H", 9)
+    # The next run works, also beside what a run that was killed leaves behind.
+    archive.write_bytes(whole)
+    (root / ".artist20.unpacking/test").mkdir(parents=True)
+    (root / ".artist20.unpacking/test/999.mp3").write_bytes(b"old")
     fetch.unpack(archive, root / "artist20")
-    assert (root / "artist20/test/001.mp3").exists()
+    assert [path.name for path in root.iterdir()] == ["artist20"]
+    assert [path.name for path in (root / "artist20/test").iterdir()] == ["001.mp3"]
 
 
-def test_backslashes_are_named_with_a_remedy(tmp_path, root, songs):
-    entries = {name.replace("/", "\\"): content for name, content in songs.items()}
-    file = write_zip(tmp_path / "data.zip", entries)
-    with pytest.raises(fetch.FetchError, match=r"old Windows tools write.*with 7-Zip") as caught:
-        fetch.unpack(file, root / "artist20")
-    assert "has '\\' where zip has '/'" in str(caught.value)
+@pytest.mark.parametrize("content", [b"", b"<html>Too many users</html>", None])
+def test_no_whole_zip_is_explained(content, archive, root):
+    archive.write_bytes(archive.read_bytes()[:-2000] if content is None else content)
+    with pytest.raises(fetch.FetchError, match=r"data\.zip cannot be unpacked .*: delete it and"):
+        fetch.unpack(archive, root / "artist20")
     assert list(root.iterdir()) == []
 
 
-def test_bomb_is_refused(tmp_path, root, songs, monkeypatch):
+def test_bomb_is_refused(tmp_path, root, songs):
     file = write_zip(tmp_path / "data.zip", songs)
     for name in songs:
         if name.endswith(".mp3"):
@@ -489,68 +485,11 @@ def test_bomb_is_refused(tmp_path, root, songs, monkeypatch):
     assert list(root.iterdir()) == []
 
 
-def test_full_disk_is_foreseen(archive, root, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 1000))
-    with pytest.raises(fetch.FetchError, match="1,000 are free"):
+def test_folder_that_cannot_be_written_is_named(archive, root):
+    root.write_text("a file")
+    with pytest.raises(OSError, match="File exists") as caught:
         fetch.unpack(archive, root / "artist20")
-
-
-def test_a_full_disk_is_one_line_that_says_how_to_go_on(archive, root, monkeypatch, capsys):
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(shutil, "copyfileobj", full)
-    assert fetch.main([str(archive), "--root", str(root)]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("No space left on device; make space, then run the same command again")
-    assert list(root.iterdir()) == []
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>Too many users</html>", None])
-def test_no_whole_zip_is_explained(content, archive, root):
-    if content is None:
-        content = archive.read_bytes()[:-2000]
-    archive.write_bytes(content)
-    with pytest.raises(fetch.FetchError, match="half a download: delete it"):
-        fetch.unpack(archive, root / "artist20")
-    assert list(root.iterdir()) == []
-
-
-def test_damaged_entry_is_named_and_the_next_run_works(archive, root, songs, unchecked):
-    whole = archive.read_bytes()
-    content = songs[PREFIX + "test/001.mp3"]
-    position = whole.index(content, whole.index(b"test/001.mp3"))
-    damaged = bytearray(whole)
-    damaged[position + 100] ^= 1
-    archive.write_bytes(damaged)
-    with pytest.raises(fetch.FetchError, match=r"test/001\.mp3' is damaged \(Bad CRC"):
-        fetch.fetch_dataset(root, archive)
-    assert list(root.iterdir()) == []
-
-    archive.write_bytes(whole)
-    # What a run that was killed leaves behind.
-    (root / ".artist20.unpacking/test").mkdir(parents=True)
-    (root / ".artist20.unpacking/test/999.mp3").write_bytes(b"old")
-    fetch.fetch_dataset(root, archive)
-    assert [path.name for path in root.iterdir()] == ["artist20"]
-    assert [path.name for path in (root / "artist20/test").iterdir()] == ["001.mp3"]
-
-
-def test_an_archive_that_begins_before_the_file_is_damaged(archive, root):
-    data = bytearray(archive.read_bytes())
-    field = data.rindex(b"PK\x05\x06") + 16  # where the central directory is said to begin
-    struct.pack_into("<I", data, field, struct.unpack_from("<I", data, field)[0] + 10**6)
-    archive.write_bytes(data)
-    with pytest.raises(fetch.FetchError, match=r"is damaged \(.*Invalid argument.*again"):
-        fetch.unpack(archive, root / "artist20")
-    assert list(root.iterdir()) == []
-
-
-def test_entry_that_is_there_twice_is_refused(archive, root):
-    with zipfile.ZipFile(archive, "a") as file, pytest.warns(UserWarning, match="Duplicate"):
-        file.writestr(PREFIX + "train.json", "[]")
-    with pytest.raises(fetch.FetchError, match=r"train\.json' is in it twice"):
-        fetch.unpack(archive, root / "artist20")
+    assert caught.value.filename == str(root)
 
 
 @pytest.mark.parametrize("prefix", ["", "artist20/", "a/b/hw1/artist20/"])
@@ -568,176 +507,6 @@ def test_none_or_several_data_sets_are_explained(tmp_path, root, songs):
     both = write_zip(tmp_path / "both.zip", {**songs, **second})
     with pytest.raises(fetch.FetchError, match="it has: demo, hw1/artist20"):
         fetch.unpack(both, root / "artist20")
-
-
-# --- names in archives -------------------------------------------------------------------------
-
-
-class Unflagged(zipfile.ZipInfo):
-    """An entry whose name is UTF-8, but does not say so, as macOS writes it."""
-
-    def _encodeFilenameFlags(self):  # noqa: N802
-        return self.filename.encode(), self.flag_bits
-
-
-def spelled(songs, entries, train, val):
-    """The data set with an accent in an artist's name, in these of Unicode's forms."""
-
-    def spell(path, form):
-        return path.replace("queen", unicodedata.normalize(form, "Sigur_Rós"))
-
-    files = {spell(name, entries): content for name, content in songs.items()}
-    for split, form in (("train", train), ("val", val)):
-        paths = [spell(path, form) for path in json.loads(songs[f"{PREFIX}{split}.json"])]
-        files[f"{PREFIX}{split}.json"] = json.dumps(paths).encode("utf-8-sig")
-    return files
-
-
-@pytest.mark.parametrize("kind", [zipfile.ZipInfo, Unflagged])
-@pytest.mark.parametrize(
-    "forms",
-    [("NFC", "NFC", "NFC"), ("NFD", "NFC", "NFC"), ("NFC", "NFD", "NFD"), ("NFD", "NFC", "NFD")],
-)
-def test_files_are_spelled_as_the_lists_spell_them(kind, forms, tmp_path, root, songs, capsys):
-    entries = spelled(songs, *forms)
-    file = write_zip(tmp_path / "data.zip", {kind(name): entries[name] for name in entries})
-    fetch.unpack(file, root / "artist20")
-    lists = [
-        json.loads(entries[f"{PREFIX}{split}.json"].decode("utf-8-sig"))
-        for split in ("train", "val")
-    ]
-    listed = {path.removeprefix("./") for paths in lists for path in paths}
-    assert set(tree(root / "artist20")) == {*listed, "train.json", "val.json", "test/001.mp3"}
-    n_other = 2 if kind is Unflagged else sum(forms[0] != form for form in forms[1:])
-    said = capsys.readouterr().out
-    if n_other:
-        assert said.startswith(f"note: {file}: {n_other} of 7 names are spelled otherwise")
-    else:
-        assert not said
-
-
-def test_an_archive_that_macos_wrote_passes_the_check(tmp_path, root, songs):
-    entries = spelled(songs, "NFD", "NFC", "NFC")
-    file = write_zip(tmp_path / "data.zip", {Unflagged(name): entries[name] for name in entries})
-    fetch.fetch_dataset(root, file)
-    assert fetch.is_there(root / "artist20")
-
-
-def test_names_in_code_page_437_stay_what_they_are(archive, root):
-    patched = archive.read_bytes().replace(b"test/001.mp3", "test/Ró1.mp3".encode("cp437"))
-    archive.write_bytes(patched)
-    fetch.unpack(archive, root / "artist20")
-    assert [file.name for file in (root / "artist20/test").iterdir()] == ["Ró1.mp3"]
-
-
-def test_two_spellings_of_one_song_are_refused(tmp_path, root, songs):
-    entries = {**spelled(songs, "NFD", "NFC", "NFC"), **spelled(songs, "NFC", "NFC", "NFC")}
-    file = write_zip(tmp_path / "data.zip", entries)
-    with pytest.raises(fetch.FetchError, match="is in it twice, spelled in two ways: nothing"):
-        fetch.unpack(file, root / "artist20")
-    assert list(root.iterdir()) == []
-
-
-def test_one_name_with_and_without_its_flag_is_refused(tmp_path, root, songs):
-    name = PREFIX + "test/Ró.mp3"
-    with pytest.warns(UserWarning, match="Duplicate"):
-        file = write_zip(tmp_path / "data.zip", {**songs, name: b"", Unflagged(name): b""})
-    with pytest.raises(fetch.FetchError, match=r"test/Ró\.mp3' is in it twice"):
-        fetch.unpack(file, root / "artist20")
-
-
-@pytest.mark.parametrize("kind", [zipfile.ZipInfo, Unflagged])
-def test_no_drive_arises_from_a_name(kind, tmp_path, root, songs):
-    kelvin = PREFIX + "test/\N{KELVIN SIGN}:/evil.mp3"  # in NFC the letter K
-    file = write_zip(tmp_path / "data.zip", {**songs, kind(kelvin): b"evil"})
-    with pytest.raises(fetch.FetchError, match="outside the data folder"):
-        fetch.unpack(file, root / "artist20")
-    assert list(root.iterdir()) == []
-
-
-def test_a_name_of_an_extra_field_is_checked_too(archive, root):
-    with zipfile.ZipFile(archive) as file:
-        file.infolist()[-1].filename = "../evil.mp3"  # as newer versions of zipfile read it
-        with pytest.raises(fetch.FetchError, match="outside the data folder"):
-            fetch.plan_members(file, root / "artist20")
-
-
-def test_lists_give_no_name_that_leaves_the_folder(tmp_path, songs):
-    entries = {**songs, PREFIX + "val.json": json.dumps(["K:/evil.mp3", "../evil.mp3", "/x"])}
-    file = write_zip(tmp_path / "data.zip", entries)
-    with zipfile.ZipFile(file) as archive:
-        members = fetch.plan_members(archive, tmp_path)
-        kelvin = PurePosixPath("\N{KELVIN SIGN}:/evil.mp3")
-        members[kelvin] = members.pop(PurePosixPath("test/001.mp3"))
-        assert set(fetch._as_listed(archive, members)) == set(members)
-
-
-@pytest.mark.parametrize("content", [b"<html>", b"\xff", b"5", b"[5]", b"[" * 100_000])
-def test_a_list_that_is_none_is_named(content, tmp_path, root, songs):
-    file = write_zip(tmp_path / "data.zip", {**songs, PREFIX + "val.json": content})
-    with pytest.raises(fetch.FetchError, match=r"artist20/val\.json' is no JSON list of paths \("):
-        fetch.unpack(file, root / "artist20")
-    assert list(root.iterdir()) == []
-
-
-def test_a_list_too_large_to_be_one_is_not_read(archive, root, monkeypatch):
-    monkeypatch.setattr(fetch, "MAX_LIST", 10)
-    with pytest.raises(
-        fetch.FetchError, match=r"train\.json' is no JSON list of paths \(\d+ bytes"
-    ):
-        fetch.unpack(archive, root / "artist20")
-
-
-def test_demo_is_built_by_its_own_module(root, monkeypatch):
-    calls = []
-    monkeypatch.setattr(fetch, "_run_module", lambda *call: not calls.append(call))
-    fetch.build_demo(root)
-    assert calls == [("artist20.demo", str(root / "demo"))]
-    monkeypatch.setattr(fetch, "_run_module", lambda *call: False)
-    with pytest.raises(fetch.FetchError, match="could not be built"):
-        fetch.build_demo(root)
-
-
-# --- vocals ------------------------------------------------------------------------------------
-
-
-def test_vocals_without_a_network_are_explained(archive, root):
-    result = get_dataset(archive, "--vocals", "--root", root)
-    assert result.returncode == 1
-    # Cnn14's weights come first, and cannot be had either.
-    assert fetch.CNN14_16K.url in error_line(result)
-    result = get_dataset("--vocals", "--root", root)
-    assert result.returncode == 1
-    line = error_line(result)
-    assert fetch.HDEMUCS.url in line and fetch.HDEMUCS.sha256 in line and "334697255" in line
-    assert f"as {root / 'hdemucs' / fetch.HDEMUCS.name}" in line
-    assert not (root / "artist20_vocals").exists()
-
-
-def test_the_separators_weights_lie_apart_and_are_verified(server, weights, root):
-    separator = dataclasses.replace(weights, folder="hdemucs")
-    fetch.fetch_weights(separator, root)
-    assert set(tree(root)) == {"hdemucs/tiny.pth"}
-    server.files["file"] = CONTENT[:-1] + b"?"
-    (root / "hdemucs/tiny.pth").unlink()
-    with pytest.raises(fetch.FetchError, match="sha256"):
-        fetch.fetch_weights(separator, root)
-    assert set(tree(root)) == set()
-
-
-def test_vocals_are_separated_by_their_own_module(root, monkeypatch):
-    calls = []
-    monkeypatch.setattr(fetch, "_run_module", lambda *call: not calls.append(call))
-    fetch.separate_vocals(root)
-    folders = (str(root / "artist20"), str(root / "artist20_vocals"))
-    weights = str(root / "hdemucs/hdemucs_high_trained.pt")
-    assert calls == [("artist20.vocals", *folders, "--weights", weights)]
-    monkeypatch.setattr(fetch, "_run_module", lambda *call: False)
-    with pytest.raises(fetch.FetchError, match="artist20_vocals is not complete"):
-        fetch.separate_vocals(root)
-
-
-# --- the table ---------------------------------------------------------------------------------
 
 
 def test_importing_the_table_is_light():

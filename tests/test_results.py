@@ -1,377 +1,416 @@
-"""artist20.artifacts: what is written comes back, and what is read can do no harm."""
+"""artist20.results: records come back; of broken ones a line names file, field and stage."""
 
-import os
+import json
 import pickle
 import re
-import zipfile
+import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
-import skops.io
 import torch
-from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.feature_selection import SelectKBest, VarianceThreshold, f_classif
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, RobustScaler, StandardScaler
-from sklearn.svm import SVC
+from conftest import (
+    TOY_ARTISTS,
+    TOY_DATASET,
+    TOY_SONGS,
+    Touch,
+    put_network,
+    put_task1,
+    refused,
+    toy_model,
+    toy_settings,
+)
 
-from artist20 import UserError, dataset, files, results
+from artist20 import UserError, files, results
+from artist20.results import (
+    EMBEDDING_FILES,
+    Ablation,
+    ClassifierChoice,
+    EpochProgress,
+    EpochRow,
+    NetworkMetrics,
+    Predictions,
+    Preprocessing,
+    Search,
+    SongRecord,
+    Task1Metrics,
+    TestScores,
+    TrainedModel,
+    TrainingState,
+    read_record,
+    write_record,
+)
 
 STAGE = "task0_stage.py"
-AGAIN = rf"run {STAGE} again|{STAGE} writes: run it again"
+
+# By file, what it is.
+KINDS = {
+    "task1/preprocessing.json": Preprocessing,
+    "task1/search_svm.json": Search,
+    "task1/ablation.json": Ablation,
+    "task1/metrics.json": Task1Metrics,
+    "task1/segment/metrics.json": Task1Metrics,
+    "task1/val_predictions.json": Predictions,
+    "task2/panns/metrics.json": NetworkMetrics,
+    "task2/resnet/metrics.json": NetworkMetrics,
+    "task2/panns_strong/candidates.json": ClassifierChoice,
+    "task2/resnet/test_scores.json": TestScores,
+}
 
 
-class Touch:
-    """An object that makes a file when it is unpickled."""
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a results folder of every kind of record."""
+    folder = tmp_path_factory.mktemp("results")
+    put_task1(folder, {"svm": 2, "knn": 1}, seed=1)
+    put_task1(folder, {"svm": 2}, seed=2, level="segment")
+    put_network(folder, "panns", 2, seed=3)
+    put_network(folder, "resnet", 2, seed=4)
+    candidate = results.ClassifierCandidate(cv_top1=0.5, cv_log_loss=1.5)
+    choice = ClassifierChoice(chosen="linear", candidates={"linear": candidate})
+    write_record(folder / "task2/panns_strong/candidates.json", choice)
+    write_record(folder / "task2/resnet/test_scores.json", make_test_scores())
+    return folder
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
+@pytest.fixture
+def folder(written: Path, tmp_path: Path) -> Path:
+    """Copy the results folder, for a test that changes it."""
+    return Path(shutil.copytree(written, tmp_path / "results"))
 
 
-def refused(read, path: Path, *args: object) -> str:
-    """Check that reading ends in a message that names the file, and return it."""
+def make_test_scores() -> TestScores:
+    return TestScores(
+        classes=["queen", "sigur_rós", "u2"],
+        songs={"001": "ab", "002": "cd"},
+        checkpoints={"svm": ["12"], "knn": ["34", "56"]},
+        guessed={"002": "cannot be decoded"},
+        scores={"svm": np.array([[1 / 3, 1 / 3, 1 / 3], [0, 2e-9, 1]]), "knn": np.eye(2, 3)},
+    )
+
+
+# --- reading and writing -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS.items())
+def test_records_come_back(written, tmp_path, name, kind):
+    record = read_record(written / name, kind, STAGE)
+    write_record(tmp_path / "a.json", record)
+    assert json.loads((tmp_path / "a.json").read_text()) == json.loads((written / name).read_text())
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS.items())
+def test_every_field_that_is_missing_or_of_another_type_is_named(folder, name, kind):
+    path = folder / name
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    for field in msgspec.structs.fields(kind):
+        broken = {key: value for key, value in whole.items() if key != field.name}
+        files.write_json(path, broken)
+        if field.required:
+            message = refused(read_record, path, kind, STAGE)
+            assert f"{path} is broken (" in message
+            assert f"missing required field `{field.name}`" in message
+            assert message.endswith(f": run {STAGE} again")
+        else:
+            read_record(path, kind, STAGE)
+        files.write_json(path, {**broken, field.name: [[{}]]})
+        assert f"`$.{field.name}" in refused(read_record, path, kind, STAGE)
+
+
+@pytest.mark.parametrize("content", ["", '{"arrays": ', "null", "[]", "{}", "NaN"])
+def test_what_is_no_such_record_is_refused(tmp_path, content):
+    path = tmp_path / "preprocessing.json"
+    path.write_text(content)
+    message = refused(read_record, path, Preprocessing, STAGE)
+    assert re.fullmatch(rf"{path} is broken \(.+\): run {STAGE} again", message)
+
+
+def test_a_missing_record_is_told(tmp_path):
+    path = tmp_path / "a.json"
+    assert refused(read_record, path, Search, STAGE) == f"{path} is missing: run {STAGE} first"
+
+
+def test_nan_is_not_written(tmp_path):
+    family = results.Family(n_features=1, without=None, alone=None, lost=np.nan, lost_std=0.1)
+    with pytest.raises(ValueError):
+        write_record(tmp_path / "a.json", family)
+    assert not list(tmp_path.iterdir())
+
+
+def test_records_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        TOY_DATASET.name = "another"
+
+
+def test_lists_of_records_come_back(tmp_path):
+    write_record(tmp_path / "a.json", TOY_SONGS["val"])
+    assert read_record(tmp_path / "a.json", list[SongRecord], STAGE) == TOY_SONGS["val"]
+
+
+# --- what must hold between fields -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("task1/metrics.json", {"best_in_cv": "random_forest"}, "none of the models"),
+        ("task1/metrics.json", {"left_out": {"x": "y"}}, "unknown models x"),
+        ("task1/metrics.json", {"models": {}}, "none of the models"),
+        ("task2/resnet/metrics.json", {"model": "x"}, "unknown model 'x'"),
+        ("task2/resnet/metrics.json", {"top1": 1.01}, "<= 1.0"),
+        ("task2/resnet/metrics.json", {"top3": -0.01}, ">= 0.0"),
+        ("task2/resnet/metrics.json", {"epoch": 0}, ">= 1"),
+        ("task1/val_predictions.json", {"classes": TOY_ARTISTS[::-1]}, "classes are not sorted"),
+        ("task1/val_predictions.json", {"classes": [*TOY_ARTISTS, "z"]}, "scores of svm"),
+        ("task1/val_predictions.json", {"classes": TOY_ARTISTS[:3]}, "artists and songs"),
+        ("task1/val_predictions.json", {"songs": []}, "artists and songs"),
+        ("task1/val_predictions.json", {"scores": {"svm": [[1, 0, 0, 0]]}}, "scores of svm"),
+        ("task1/val_predictions.json", {"scores": {"svm": [[1], [1, 2]]}}, "inhomogeneous"),
+        ("task1/val_predictions.json", {"scores": {"svm": [["a"]]}}, "got `str`"),
+        ("task1/val_predictions.json", {"scores": {"svm": [[None]]}}, "got `null`"),
+        ("task1/val_predictions.json", {"scores": {"svm": [[10**400]]}}, "out of range"),
+        ("task2/resnet/test_scores.json", {"classes": ["queen"]}, "classes are not sorted"),
+        ("task2/resnet/test_scores.json", {"checkpoints": {"svm": ["1"]}}, "different models"),
+        ("task2/resnet/test_scores.json", {"guessed": {"003": "x"}}, "guessed names songs"),
+        ("task2/resnet/test_scores.json", {"songs": {"002": "ab"}}, "scores of svm"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(folder, name, change, message):
+    path = folder / name
+    files.write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **change})
+    assert message in refused(read_record, path, KINDS[name], STAGE)
+
+
+@pytest.mark.parametrize(("score", "fits"), [(0, True), (1, True), (-1e-9, False), (1.001, False)])
+def test_scores_are_probabilities(score, fits):
+    data = {
+        "classes": ["a", "b"],
+        "songs": [{"path": "p", "artist": "a", "album": "x"}],
+        "scores": {"svm": [[0.5, score]]},
+    }
+    if fits:
+        files.parse_json(json.dumps(data), Predictions)
+    else:
+        with pytest.raises(ValueError, match=r"scores of svm are not .*probabilities"):
+            files.parse_json(json.dumps(data), Predictions)
+
+
+def test_bands_are_of_whole_mel_bins():
+    recipe = toy_settings("resnet").recipe
+    for bins_per_band, fits in ((64, True), (16, True), (24, False), (128, False)):
+        held = {**msgspec.to_builtins(recipe), "bins_per_band": bins_per_band}
+        if fits:
+            assert msgspec.convert(held, type(recipe)).bins_per_band == bins_per_band
+        else:
+            with pytest.raises(ValueError, match="64 mel bins do not make bands of"):
+                msgspec.convert(held, type(recipe))
+
+
+# --- properties --------------------------------------------------------------------------------
+
+
+def test_predictions_know_labels_and_albums():
+    songs = [
+        SongRecord(path="./train_val/u2/War/01.mp3", artist="u2", album="War"),
+        SongRecord(path="./train_val/queen/Jazz/01.mp3", artist="queen", album="Jazz"),
+    ]
+    made = Predictions(classes=["abba", "queen", "u2"], songs=songs, scores={})
+    assert made.labels.tolist() == [2, 1]
+    assert made.albums.tolist() == ["u2/War", "queen/Jazz"]
+
+
+def test_scores_are_written_to_six_digits(tmp_path):
+    write_record(tmp_path / "a.json", make_test_scores())
+    scores = read_record(tmp_path / "a.json", TestScores, STAGE).scores
+    assert scores["svm"].tolist() == [[0.333333, 0.333333, 0.333333], [0, 2e-9, 1]]
+    assert scores["knn"].tolist() == [[1, 0, 0], [0, 1, 0]]
+
+
+def test_what_a_data_set_is_called():
+    whole = msgspec.structs.replace(TOY_DATASET, name="artist20", synthesised=False)
+    assert whole.label == "artist20"
+    assert TOY_DATASET.label == "toy (synthesised songs)"
+    assert TOY_DATASET.identity == "toy, 80 + 48 songs, 0123456789abcdef"
+    other = msgspec.structs.replace(TOY_DATASET, fingerprint="1123456789abcdef")
+    assert other.identity != TOY_DATASET.identity
+    assert whole.is_artist20
+    for change in ({"name": "mine"}, {"synthesised": True}, {"limit": 100}):
+        assert not msgspec.structs.replace(whole, **change).is_artist20
+
+
+def test_what_models_are_called(written):
+    of_songs, of_segments = (
+        read_record(written / name, Task1Metrics, STAGE)
+        for name in ("task1/metrics.json", "task1/segment/metrics.json")
+    )
+    assert (of_songs.level, of_segments.level) == ("song", "segment")
+    assert of_songs.names == {"svm": "svm", "knn": "knn"}
+    assert of_segments.names == {"svm_of_segments": "svm"}
+    assert of_songs.title("svm") == "SVM"
+    assert of_segments.title("svm") == "SVM, 5 s segments"
+    panns, resnet = (
+        read_record(written / f"task2/{name}/metrics.json", NetworkMetrics, STAGE)
+        for name in ("panns", "resnet")
+    )
+    assert (panns.untrained, resnet.untrained) == (True, False)
+    assert panns.selected
+    by_song = msgspec.structs.replace(of_songs.settings, cv="song")
+    assert of_songs.folds_by_album
+    assert not msgspec.structs.replace(of_songs, settings=by_song).folds_by_album
+    assert panns.title("panns") == "PANNs + MLP, untrained encoder"
+    assert resnet.title("resnet") == "ResNet"
+
+
+# --- folders and runs --------------------------------------------------------------------------
+
+
+def test_models_lie_where_the_commands_beside_them_write():
+    assert {
+        stage.folder.relative_to("r").as_posix(): (stage.train, stage.score_test, stage.metrics)
+        for stage in results.stages(Path("r"))
+    } == {
+        "task1": ("task1_train.py", "python -m artist20.task1_inference", Task1Metrics),
+        "task1/segment": (
+            "task1_train.py --level segment",
+            "python -m artist20.task1_inference --level segment",
+            Task1Metrics,
+        ),
+        "task2/panns": ("task2_train.py", "python task2_inference.py", NetworkMetrics),
+        "task2/panns_strong": (
+            "task2_train.py --recipe strong",
+            "python task2_inference.py --recipe strong",
+            NetworkMetrics,
+        ),
+        "task2/resnet": (
+            "task2_train_wo_pretrain.py",
+            "python task2_inference_wo_pretrain.py",
+            NetworkMetrics,
+        ),
+        "task2/resnet_strong": (
+            "task2_train_wo_pretrain.py --recipe strong",
+            "python task2_inference_wo_pretrain.py --recipe strong",
+            NetworkMetrics,
+        ),
+    }
+    fold = results.network_dir(Path("r"), "panns", "strong", 2)
+    assert fold == Path("r/task2/panns_strong/fold-2")
+    assert results.ensemble_dir(Path("r")) == Path("r/ensemble")
+    assert results.cache_dir(Path("r")) == Path("r/cache")
+
+
+def test_runs_are_found_and_what_is_missing_is_told(folder, capsys):
+    path = folder / "task1/metrics.json"
+    metrics = json.loads(path.read_text())
+    files.write_json(path, {**metrics, "left_out": {"logistic_regression": "overflow"}})
+    found = results.find_runs(folder)
+    names = [run.stage.folder.relative_to(folder).as_posix() for run in found]
+    assert names == ["task1", "task1/segment", "task2/panns", "task2/resnet"]
+    assert [type(run.metrics) for run in found] == [Task1Metrics] * 2 + [NetworkMetrics] * 2
+    assert capsys.readouterr().out.splitlines() == [
+        "left out: task1/logistic_regression (overflow)",
+        "left out: task2/panns_strong (task2_train.py --recipe strong has not been run)",
+        "left out: task2/resnet_strong (task2_train_wo_pretrain.py --recipe strong has not been "
+        "run)",
+    ]
+
+
+def test_models_of_other_features_are_refused(folder):
+    path = folder / "task1/preprocessing.json"
+    made = json.loads(path.read_text())
+    files.write_json(path, {**made, "arrays": {"X_train.npy": "1"}})
+    with pytest.raises(UserError, match=r"task1_train\.py are of other features than .*/task1 .*"):
+        results.find_runs(folder)
+
+
+# --- settings ----------------------------------------------------------------------------------
+
+
+def test_every_setting_that_differs_is_named():
+    made = toy_settings("resnet")
+    assert results.differences(made, toy_settings("resnet")) == []
+    wanted = toy_settings("resnet", lr=0.5, seed=1, noise_snr_db=(1.0, 2.0), fold=3)
+    assert results.differences(made, wanted) == [
+        "fold None -> 3",
+        "recipe.lr 0.005 -> 0.5",
+        "recipe.noise_snr_db (15.0, 40.0) -> (1.0, 2.0)",
+        "seed 0 -> 1",
+    ]
+    # Records of other kinds: what one of them lacks is named, too.
+    found = results.differences(toy_settings("panns"), made)
+    assert "encoder.name 'panns' -> None" in found
+    assert "recipe.kind 'transfer' -> 'resnet'" in found
+    assert "recipe.n_mels None -> 64" in found
+
+
+def test_other_settings_are_refused():
+    made, wanted = toy_settings("resnet"), toy_settings("resnet", lr=0.5)
+    results.check_same_settings(made, toy_settings("resnet"), Path("here"))
     with pytest.raises(UserError) as caught:
-        read(path, *args)
-    assert str(path) in str(caught.value)
-    return str(caught.value)
-
-
-# --- writing -----------------------------------------------------------------------------------
-
-
-def test_atomic_path_replaces_only_when_all_is_written(tmp_path):
-    path = tmp_path / "new" / "a.txt"
-    with files.atomic_path(path) as temporary:
-        assert temporary.parent == path.parent
-        assert temporary.suffix == ".txt"
-        temporary.write_text("old")
-        assert not path.exists()
-    with pytest.raises(KeyboardInterrupt), files.atomic_path(path) as temporary:
-        temporary.write_text("half of the n")
-        raise KeyboardInterrupt
-    assert path.read_text() == "old"
-    with files.atomic_path(path) as temporary:
-        temporary.write_text("new")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
-    assert list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    ("write", "value"),
-    [
-        (files.write_json, {"x": float("nan")}),
-        (files.write_json, {"x": float("inf")}),
-        (files.write_json, {"x": object()}),
-        (files.write_array, np.array([object()])),
-        (files.write_checkpoint, {"x": lambda: None}),
-        (files.write_sklearn, (i for i in range(3))),
-    ],
-)
-def test_a_failed_write_leaves_the_old_file(tmp_path, write, value):
-    path = tmp_path / "a.npy"  # np.save would append another suffix
-    path.write_text("old")
-    with pytest.raises(Exception):  # noqa: B017 - each library has its own
-        write(path, value)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_sha256_file(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc")
-    assert files.sha256_file(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
-
-
-# --- JSON and arrays ---------------------------------------------------------------------------
-
-
-def test_json_comes_back(tmp_path):
-    value = {"ä, [b] (c's)": [1, 0.1, None, True], "empty": {}}
-    files.write_json(tmp_path / "a.json", value)
-    assert files.read_json(tmp_path / "a.json", STAGE) == value
-    assert "ä" in (tmp_path / "a.json").read_text(encoding="utf-8")  # people read it
-
-
-def test_bad_json_is_named(tmp_path):
-    path = tmp_path / "a.json"
-    assert f"run {STAGE} first" in refused(files.read_json, path, STAGE)
-    for content in (b"", b'{"a": 1', b"\xff\xfe"):
-        path.write_bytes(content)
-        assert f"run {STAGE} again" in refused(files.read_json, path, STAGE)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ['{"a": 1, "a": 2}', '[{"b": {"a": 1, "a": 1}}]', "[NaN]", '{"a": Infinity}', "-Infinity"],
-)
-def test_json_is_read_more_strictly_than_python_does(tmp_path, text):
-    path = tmp_path / "a.json"
-    path.write_text(text)
-    assert "no valid JSON" in refused(files.read_json, path, STAGE)
-
-
-def test_what_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    path = tmp_path / "a.x"
-    path.touch()
-    for library, name in ((torch, "load"), (np, "load"), (skops.io, "load"), (Path, "read_text")):
-        monkeypatch.setattr(library, name, refuse)
-    expected = f"{path} cannot be read (Permission denied): mend that"
-    for read in (results.read_checkpoint, files.read_array, files.read_json):
-        assert refused(read, path, STAGE) == expected
-    assert refused(results.read_sklearn, path) == expected
-
-
-def test_what_is_no_file_is_not_read(tmp_path):
-    path = tmp_path / "a.json"
-    os.mkfifo(path)  # opening it would wait for ever
-    for read in (files.read_json, files.read_array):
-        assert "is no file" in refused(read, path, STAGE)
-    path.unlink()
-    path.mkdir()
-    assert "is no file" in refused(files.read_json, path, STAGE)
-
-
-@pytest.mark.parametrize(
-    ("value", "form", "expected"),
-    [
-        (1, int, True),
-        (True, int, False),
-        (1, float, True),
-        (True, float, False),
-        (10**400, float, False),
-        (float("nan"), float, False),
-        (None, (str, type(None)), True),
-        ("a", ("b", "a"), True),
-        ("c", ("b", "a"), False),
-        ([1, 2], [int], True),
-        ([1, "2"], [int], False),
-        ([], [int], True),
-        ({"a": 1, "more": 2}, {"a": int}, True),
-        ({"b": 1}, {"a": int}, False),
-        ({"x": 1, "y": "2"}, {str: int}, False),
-        ({"a": {"b": []}}, {"a": {"b": list}}, True),
-        ({"a": 1}, {"a"}, True),
-        ([], {"a"}, False),
-        ([], dict, False),
-    ],
-)
-def test_has_form(value, form, expected):
-    assert results.has_form(value, form) == expected
-
-
-@pytest.mark.parametrize(
-    "array",
-    [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(["queen", "sigur_rós"]), np.zeros(0)],
-)
-def test_arrays_come_back(tmp_path, array):
-    files.write_array(tmp_path / "a.npy", array)
-    result = files.read_array(tmp_path / "a.npy", STAGE)
-    assert result.dtype == array.dtype
-    np.testing.assert_array_equal(result, array)
-
-
-def test_an_array_with_pickle_is_refused_and_not_run(tmp_path):
-    path, marker = tmp_path / "a.npy", tmp_path / "marker"
-    np.save(path, np.array([Touch(marker)]), allow_pickle=True)
-    assert f"run {STAGE} again" in refused(files.read_array, path, STAGE)
-    path.write_bytes(pickle.dumps(Touch(marker)))  # np.load would take a bare pickle, too
-    refused(files.read_array, path, STAGE)
-    assert not marker.exists()
-    # The control, on a file made three lines above: read the unsafe way, it does run.
-    np.load(path, allow_pickle=True)
-    assert marker.exists()
-
-
-def test_bad_arrays_are_named(tmp_path):
-    path = tmp_path / "a.npy"
-    assert f"run {STAGE} first" in refused(files.read_array, path, STAGE)
-    files.write_array(path, np.zeros((30, 4)))
-    whole = path.read_bytes()
-    for size in (0, 3, 8, 40, 100, 128, 500, len(whole) - 1):
-        path.write_bytes(whole[:size])
-        assert f"run {STAGE} again" in refused(files.read_array, path, STAGE)
-    path.write_bytes(b"PK\x03\x04 no archive")
-    refused(files.read_array, path, STAGE)
-    with path.open("wb") as file:
-        np.savez(file, a=np.zeros(3))  # an archive of arrays is no array
-    refused(files.read_array, path, STAGE)
-
-
-def test_arrays_with_any_byte_changed_are_read_or_named(tmp_path):
-    path = tmp_path / "a.npy"
-    files.write_array(path, np.zeros((3, 4)))
-    whole = path.read_bytes()
-    rng = np.random.default_rng(0)
-    for position in range(128):  # the header
-        changed = bytearray(whole)
-        changed[position] = rng.integers(256)
-        path.write_bytes(changed)
-        try:
-            files.read_array(path, STAGE)
-        except UserError as error:
-            assert str(path) in str(error)
-
-
-# --- Task 1 ------------------------------------------------------------------------------------
-
-
-def write_feature_set(folder: Path, data_dir: Path) -> list[dataset.Song]:
-    songs = dataset.read_split(data_dir, "val")
-    files.write_json(folder / "feature_names.json", ["a", "b", "c"])
-    units = [np.full((n, 5), n, np.float32) for n in (1, 2, 1, 1, 3, 1)]
-    records = [song.record() for song in songs]
-    results.write_features(folder, "val", np.arange(18.0).reshape(6, 3), units, records)
-    return songs
-
-
-def test_features_come_back(tmp_path, tiny_data):
-    songs = write_feature_set(tmp_path, tiny_data)
-    features = results.read_features(tmp_path, "val")
-    assert features.X.dtype == np.float32
-    np.testing.assert_array_equal(features.X, np.arange(18.0).reshape(6, 3))
-    assert features.y.tolist() == [song.artist for song in songs]
-    assert features.albums.tolist() == [f"{song.artist}/{song.album}" for song in songs]
-    assert features.songs == [song.record() for song in songs]
-    assert features.names == ["a", "b", "c"]
-    units, unit_songs = results.read_units(tmp_path, "val", 6, 5)
-    assert unit_songs.tolist() == [0, 1, 1, 2, 3, 4, 4, 4, 5]
-    assert units[:, 0].tolist() == [1, 2, 2, 1, 1, 3, 3, 3, 1]
-    assert not units.flags.writeable
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("X_val.npy", np.zeros((5, 3))),
-        ("X_val.npy", np.zeros((6, 4))),
-        ("X_val.npy", np.zeros(18)),
-        ("X_val.npy", np.full((6, 3), np.nan)),
-        ("X_val.npy", np.full((6, 3), "queen")),
-        ("y_val.npy", np.array(["queen"] * 5)),
-        ("y_val.npy", np.array(["queen"] * 6)),  # not the artists of songs_val.json
-        ("songs_val.json", []),
-        ("songs_val.json", [1] * 6),
-        ("songs_val.json", [{}] * 6),
-        ("songs_val.json", 5),
-        ("feature_names.json", ["a"]),
-        ("feature_names.json", None),
-    ],
-)
-def test_features_that_do_not_belong_together(tmp_path, tiny_data, name, value):
-    write_feature_set(tmp_path, tiny_data)
-    path = tmp_path / name
-    (files.write_array if name.endswith(".npy") else files.write_json)(path, value)
-    with pytest.raises(UserError, match=r"run task1_preprocessing\.py again") as caught:
-        results.read_features(tmp_path, "val")
-    assert str(tmp_path) in str(caught.value)
-    assert name in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["X_val.npy", "y_val.npy", "songs_val.json", "feature_names.json"])
-def test_a_missing_file_of_features_is_named(tmp_path, tiny_data, name):
-    write_feature_set(tmp_path, tiny_data)
-    (tmp_path / name).unlink()
-    with pytest.raises(UserError, match=r"run task1_preprocessing\.py first") as caught:
-        results.read_features(tmp_path, "val")
-    assert str(tmp_path / name) in str(caught.value)
-
-
-def toy_problem() -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    y = np.repeat(["queen", "sigur_rós", "u2"], 10)
-    return rng.normal(size=(30, 6)) + np.repeat(np.eye(3, 6) * 3, 10, axis=0), y
-
-
-@pytest.mark.parametrize(
-    "classifier",
-    [
-        SVC(),
-        LogisticRegression(),
-        RandomForestClassifier(5, random_state=0),
-        KNeighborsClassifier(3, weights="distance", algorithm="brute"),
-    ],
-    ids=lambda classifier: type(classifier).__name__,
-)
-def test_pipelines_come_back(tmp_path, classifier):
-    X, y = toy_problem()
-    steps = VarianceThreshold(), StandardScaler(), PCA(5, whiten=True), RobustScaler()
-    model = make_pipeline(*steps, SelectKBest(f_classif, k=4), classifier).fit(X, y)
-    files.write_sklearn(tmp_path / "a.skops", model)
-    result = results.read_sklearn(tmp_path / "a.skops")
-    np.testing.assert_array_equal(result.predict(X), model.predict(X))
-    scores = "decision_function" if isinstance(classifier, SVC) else "predict_proba"
-    np.testing.assert_array_equal(getattr(result, scores)(X), getattr(model, scores)(X))
-    assert result.classes_.tolist() == ["queen", "sigur_rós", "u2"]
-
-
-def test_a_model_of_another_type_is_refused_and_not_run(tmp_path):
-    path, marker = tmp_path / "a.skops", tmp_path / "marker"
-    # Reading alone would not run it, but the first call of transform would.
-    model = FunctionTransformer(os.mkdir)
-    skops.io.dump(model, path)
-    refused(results.read_sklearn, path)
-    path.write_bytes(pickle.dumps(Touch(marker)))
-    refused(results.read_sklearn, path)
-    assert not marker.exists()
-
-
-def test_bad_models_are_named(tmp_path):
-    path = tmp_path / "a.skops"
-    assert "run task1_train.py first" in refused(results.read_sklearn, path)
-    X, y = toy_problem()
-    files.write_sklearn(path, KNeighborsClassifier().fit(X, y))
-    whole = path.read_bytes()
-    for size in (0, 10, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:size])
-        assert "run task1_train.py --overwrite" in refused(results.read_sklearn, path)
-    files.write_sklearn(path, StandardScaler().fit(X, y))
-    assert "no model of task1_train.py" in refused(results.read_sklearn, path)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("schema.json", "{}")
-    refused(results.read_sklearn, path)
+        results.check_same_settings(made, wanted, Path("here"))
+    assert str(caught.value) == (
+        "here is of a run with other settings (recipe.lr 0.005 -> 0.5): "
+        "--overwrite replaces it, another --results-dir keeps it"
+    )
 
 
 # --- checkpoints -------------------------------------------------------------------------------
 
+ROW = EpochRow(
+    epoch=1, lr=0.1, train_loss=1.25, val_loss=1, val_top1=0.5, val_top3=0.75, seconds=2.5
+)
 
-def make_checkpoint() -> dict[str, object]:
-    return {
-        "kind": "resnet",
-        "classes": ["queen", "sigur_rós"],
-        "config": {"lr": 0.01, "tuple": (1, 2)},
-        "state": {"weight": torch.arange(6.0).reshape(2, 3).half()},
+
+def make_model(name: str = "resnet") -> TrainedModel:
+    weights = {"weight": torch.arange(6.0).reshape(2, 3).half(), "steps": torch.tensor(3)}
+    return toy_model(toy_settings(name), weights, TOY_ARTISTS)
+
+
+def make_state() -> TrainingState:
+    held = {**msgspec.structs.asdict(make_model()), "epoch": 1}
+    optimizer = {
+        "state": {0: {"step": torch.tensor(2.0)}},
+        "param_groups": [{"betas": (0.9, 0.99)}],
     }
+    progress = EpochProgress(step=2, examples=16, loss_sum=0.5, seconds=3)
+    more = {"optimizer": optimizer, "scheduler": {"last_epoch": 1}, "history": [ROW]}
+    return TrainingState(**held, **more, progress=progress)
 
 
-def test_checkpoints_come_back(tmp_path):
-    files.write_checkpoint(tmp_path / "a.pt", make_checkpoint())
-    result = results.read_checkpoint(tmp_path / "a.pt", STAGE)
-    assert torch.equal(result["state"].pop("weight"), make_checkpoint()["state"].pop("weight"))
-    assert {**result, "state": {}} == {**make_checkpoint(), "state": {}}
+def as_dict(model: TrainedModel) -> dict:
+    """Return a checkpoint with lists in place of tensors."""
+    held = msgspec.structs.asdict(model)
+    weights = {name: (value.dtype, value.tolist()) for name, value in model.weights.items()}
+    return {**held, "weights": weights}
+
+
+@pytest.mark.parametrize("name", ["resnet", "panns_strong"])
+def test_models_come_back(tmp_path, name):
+    results.save_model(tmp_path / "a.pt", make_model(name))
+    found = results.load_model(tmp_path / "a.pt", TrainedModel, STAGE)
+    assert as_dict(found) == as_dict(make_model(name))
+
+
+def test_training_states_come_back_also_as_models(tmp_path):
+    path = tmp_path / "a.pt"
+    results.save_model(path, make_state())
+    assert as_dict(results.load_model(path, TrainingState, STAGE)) == as_dict(make_state())
+    model = results.load_model(path, TrainedModel, STAGE)
+    assert type(model) is TrainedModel
+    assert (model.epoch, model.settings) == (1, make_state().settings)
+    results.save_model(path, make_model())
+    assert "missing required field" in refused(results.load_model, path, TrainingState, STAGE)
 
 
 def test_a_checkpoint_with_code_is_refused_and_not_run(tmp_path, recwarn):
     path, marker = tmp_path / "a.pt", tmp_path / "marker"
-    torch.save({**make_checkpoint(), "extra": Touch(marker)}, path)
-    message = refused(results.read_checkpoint, path, STAGE)
-    assert len(message.splitlines()) == 1
-    assert not marker.exists()
-    path.write_bytes(
-        pickle.dumps({**make_checkpoint(), "state": {}, "extra": Touch(marker)}, protocol=2)
-    )
-    refused(results.read_checkpoint, path, STAGE)
-    path.write_bytes(pickle.dumps(Touch(marker), protocol=4))  # of which torch warns
-    refused(results.read_checkpoint, path, STAGE)
+    results.save_model(path, make_model())
+    held = torch.load(path, weights_only=True)
+    torch.save({**held, "extra": Touch(marker)}, path)
+    refused(results.load_model, path, TrainedModel, STAGE)
+    for protocol in (2, 4):  # of which torch warns
+        path.write_bytes(pickle.dumps(Touch(marker), protocol=protocol))
+        refused(results.load_model, path, TrainedModel, STAGE)
     assert not recwarn.list
     assert not marker.exists()
     # The control, on a file made above: read the unsafe way, it does run.
@@ -379,243 +418,175 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(tmp_path, recwarn):
     assert marker.exists()
 
 
-def test_bad_checkpoints_are_named(tmp_path):
+def test_a_damaged_checkpoint_is_told(tmp_path):
     path = tmp_path / "a.pt"
-    assert f"run {STAGE} first" in refused(results.read_checkpoint, path, STAGE)
-    files.write_checkpoint(path, make_checkpoint())
+    missing = refused(results.load_model, path, TrainedModel, STAGE, ", or B")
+    assert missing == f"{path} is missing: run {STAGE} first, or B"
+    results.save_model(path, make_model())
     whole = path.read_bytes()
-    for size in [0, 1, 2, 10, len(whole) // 2, len(whole) - 1]:
-        path.write_bytes(whole[:size])
-        refused(results.read_checkpoint, path, STAGE)
-    for content in (b"no checkpoint", b"0", b"."):
+    cut = [whole[:size] for size in (0, 1, 2, 10, len(whole) // 2, len(whole) - 1)]
+    for content in (*cut, b"no checkpoint", b"0", b"."):
         path.write_bytes(content)
-        refused(results.read_checkpoint, path, STAGE)
-    for value in ({"model": {}}, [1, 2], torch.zeros(3)):
-        files.write_checkpoint(path, value)
-        assert f"no checkpoint of {STAGE}" in refused(results.read_checkpoint, path, STAGE)
+        message = refused(results.load_model, path, TrainedModel, STAGE, ", or B")
+        assert message == f"{path} is damaged, or no checkpoint: run {STAGE} again, or B"
 
 
-# --- predictions -------------------------------------------------------------------------------
+def test_a_checkpoint_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
 
-
-def make_predictions() -> results.Predictions:
-    return results.Predictions(
-        ["queen", "sigur_rós", "u2"],
-        [
-            {"path": "./train_val/u2/War/01.mp3", "artist": "u2", "album": "War"},
-            {"path": "./train_val/queen/Jazz/01.mp3", "artist": "queen", "album": "Jazz"},
-        ],
-        {"svm": np.array([[1 / 3, 2e-9, 0.123456789], [0, 1, 0.5]]), "knn": np.eye(2, 3)},
-    )
-
-
-def test_predictions_come_back_to_six_digits(tmp_path):
-    written = make_predictions()
-    results.write_predictions(tmp_path / "a.json", written)
-    result = results.read_predictions(tmp_path / "a.json", STAGE)
-    assert (result.classes, result.songs) == (written.classes, written.songs)
-    assert result.labels.tolist() == [2, 0]
-    assert result.albums.tolist() == ["u2/War", "queen/Jazz"]
-    assert result.scores.keys() == written.scores.keys()
-    for model, scores in written.scores.items():
-        np.testing.assert_allclose(result.scores[model], scores, rtol=5e-6)
+    path = tmp_path / "a.pt"
+    path.touch()
+    monkeypatch.setattr(torch, "load", refuse)
+    message = refused(results.load_model, path, TrainedModel, STAGE)
+    assert message == f"{path} cannot be read (Permission denied): mend that"
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "reason"),
     [
-        {"classes": ["queen"]},
-        {"classes": 5},
-        {"classes": ["queen", "sigur_rós", "u2", "more"]},
-        {"songs": []},
-        {"songs": ["a", "b"]},
-        {"songs": [{"artist": "u2"}, {"artist": "queen"}]},
-        {"scores": {"svm": [[1, 2, 3]]}},
-        {"scores": {"svm": [[1, 2, 3], [1, 2]]}},
-        {"scores": {"svm": [["a", "b", "c"], [1, 2, 3]]}},
-        {"scores": {"svm": [[1, 2, None], [1, 2, 3]]}},
-        {"scores": {"svm": [[0.1, 0.2, 1e308], [0, 0, 1]]}},
-        {"scores": {"svm": [[0.1, 0.2, 10**400], [0, 0, 1]]}},
-        {"classes": ["u2", "queen", "sigur_rós"]},
-        {"scores": [[1, 2, 3]]},
+        ({"version": 2}, "version"),
+        ({"classes": TOY_ARTISTS[::-1]}, "classes and train_songs"),
+        ({"train_songs": [1]}, "classes and train_songs"),
+        ({"train_songs": "many"}, "train_songs"),
+        ({"epoch": -1}, "epoch"),
+        ({"val_top1": 2.0}, "val_top1"),
+        ({"window_frames": None}, "window_frames and settings"),
+        ({"window_frames": 0}, "window_frames"),
+        ({"weights": [1]}, "weights"),
+        ({"weights": {1: 2}}, "weights"),
+        ({"settings": {}}, "recipe_name"),
     ],
 )
-def test_bad_predictions_are_named(tmp_path, change):
-    path = tmp_path / "a.json"
-    results.write_predictions(path, make_predictions())
-    files.write_json(path, {**files.read_json(path, STAGE), **change})
-    assert re.search(AGAIN, refused(results.read_predictions, path, STAGE))
+def test_what_is_no_checkpoint_of_this_version_is_refused(tmp_path, change, reason):
+    path = tmp_path / "a.pt"
+    results.save_model(path, make_model())
+    files.write_checkpoint(path, {**torch.load(path, weights_only=True), **change})
+    message = refused(results.load_model, path, TrainedModel, STAGE)
+    assert message.startswith(f"{path} is no checkpoint of this version of {STAGE} (")
+    assert reason in message
+    assert message.endswith("): run it again")
 
 
-def test_predictions_that_are_missing_or_no_object(tmp_path):
-    path = tmp_path / "a.json"
-    assert f"run {STAGE} first" in refused(results.read_predictions, path, STAGE)
-    files.write_json(path, [1])
-    assert re.search(AGAIN, refused(results.read_predictions, path, STAGE))
-
-
-def make_test_scores() -> results.TestScores:
-    return results.TestScores(
-        ["queen", "sigur_rós", "u2"],
-        {"001": "ab", "002": "cd"},
-        {"svm": ["12"], "knn": ["34", "56"]},
-        {"svm": np.array([[1 / 3, 1 / 3, 1 / 3], [0, 2e-9, 1]]), "knn": np.eye(2, 3)},
-        {"002": "cannot be decoded"},
-    )
-
-
-def test_test_scores_come_back_to_six_digits(tmp_path):
-    written = make_test_scores()
-    results.write_test_scores(tmp_path / "a.json", written)
-    result = results.read_test_scores(tmp_path / "a.json", STAGE)
-    assert (result.classes, result.songs) == (written.classes, written.songs)
-    assert result.checkpoints == written.checkpoints
-    assert result.guessed == written.guessed
-    for model, scores in written.scores.items():
-        np.testing.assert_allclose(result.scores[model], scores, rtol=5e-6)
+@pytest.mark.parametrize("content", [[1, 2], {}])
+def test_what_is_no_dict_of_fields_is_refused(tmp_path, content):
+    files.write_checkpoint(tmp_path / "a.pt", content)
+    message = refused(results.load_model, tmp_path / "a.pt", TrainedModel, STAGE)
+    assert "no checkpoint of this version" in message
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("name", "change", "reason"),
     [
-        {"classes": ["queen"]},
-        {"classes": 5},
-        {"songs": {"001": "ab"}},
-        {"songs": None},
-        {"checkpoints": {"svm": ["12"]}},
-        {"checkpoints": []},
-        {"guessed": {"003": "is empty"}},
-        {"guessed": ["002"]},
-        {"scores": {"svm": [[1, 2, 3]], "knn": [[1, 2, 3]]}},
-        {"scores": {"svm": [[1, 2, 3], [1, 2]], "knn": [[1, 2, 3], [1, 2, 3]]}},
-        {"scores": [[1, 2, 3]]},
+        ("panns", {"window_frames": 30}, "window_frames and settings"),
+        ("panns", {"encoder": None}, "encoder and recipe"),
+        ("resnet", {"encoder": toy_settings("panns").encoder}, "encoder and recipe"),
     ],
 )
-def test_bad_test_scores_are_named(tmp_path, change):
-    path = tmp_path / "a.json"
-    results.write_test_scores(path, make_test_scores())
-    files.write_json(path, {**files.read_json(path, STAGE), **change})
-    assert re.search(AGAIN, refused(results.read_test_scores, path, STAGE))
+def test_settings_of_another_network_are_refused(tmp_path, name, change, reason):
+    path = tmp_path / "a.pt"
+    held = msgspec.structs.asdict(make_model(name))
+    if "encoder" in change:
+        change = {"settings": msgspec.structs.replace(held["settings"], **change)}
+    with pytest.raises(ValueError, match=reason):  # already in the making
+        results.save_model(path, TrainedModel(**{**held, **change}))
 
 
-def test_test_scores_that_are_missing_or_predictions(tmp_path):
-    path = tmp_path / "a.json"
-    assert f"run {STAGE} first" in refused(results.read_test_scores, path, STAGE)
-    results.write_predictions(path, make_predictions())
-    assert "run it again" in refused(results.read_test_scores, path, STAGE)
+def test_history_belongs_to_the_epoch(tmp_path):
+    path = tmp_path / "a.pt"
+    results.save_model(path, make_state())
+    files.write_checkpoint(path, {**torch.load(path, weights_only=True), "epoch": 2})
+    message = refused(results.load_model, path, TrainingState, STAGE)
+    assert "epoch 2, but 1 rows of history" in message
 
 
-RECORDS = [{"path": f"./train_val/{a}/x/1.mp3", "artist": a, "album": "x"} for a in "abc"]
+# --- embeddings --------------------------------------------------------------------------------
 
 
-def write_run(folder: Path) -> dict:
-    train, val = np.arange(12.0).reshape(3, 4), np.ones((2, 4)) / 3
-    return {"embeddings": results.write_embeddings(folder, train, val, RECORDS)}
+def put_embeddings(folder: Path, scale: float = 1.0) -> NetworkMetrics:
+    """Write the embeddings of a run; return its metrics."""
+    train, val = (np.full((len(TOY_SONGS[split]), 3), scale / 3) for split in ("train", "val"))
+    train[1] = [1, 2, 3]
+    hashes = results.write_embeddings(folder, train, val, TOY_SONGS["train"])
+    path = put_network(folder, "resnet", 2, seed=0, embeddings=hashes) / "metrics.json"
+    return read_record(path, NetworkMetrics, STAGE)
 
 
 def test_embeddings_come_back(tmp_path):
-    metrics = write_run(tmp_path)
-    found = results.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
+    metrics = put_embeddings(tmp_path)
+    found = results.read_embeddings(tmp_path, metrics, TOY_SONGS["val"], STAGE)
     assert found.train.dtype == found.val.dtype == np.float32
-    assert found.train.tolist() == np.arange(12.0).reshape(3, 4).tolist()
-    assert found.val.tolist() == [[np.float32(1 / 3)] * 4] * 2
-    assert (found.train_songs, found.val_songs) == (RECORDS, RECORDS[:2])
+    assert found.train[:2].tolist() == [[np.float32(1 / 3)] * 3, [1, 2, 3]]
+    assert found.val.tolist() == [[np.float32(1 / 3)] * 3] * len(TOY_SONGS["val"])
+    assert (found.train_songs, found.val_songs) == (TOY_SONGS["train"], TOY_SONGS["val"])
+
+
+@pytest.mark.parametrize("name", EMBEDDING_FILES)
+def test_embeddings_that_are_missing_changed_or_of_another_run_are_named(tmp_path, name):
+    metrics = put_embeddings(tmp_path)
+    path = tmp_path / name
+
+    def check() -> None:
+        expected = rf"{path} is missing, or not of the run .*: run {STAGE} --overwrite"
+        with pytest.raises(UserError, match=expected):
+            results.read_embeddings(tmp_path, metrics, TOY_SONGS["val"], STAGE)
+
+    kept = path.read_bytes()
+    path.write_bytes(kept[:-1])
+    check()
+    path.unlink()
+    check()
+    path.write_bytes(kept)
+    of_no_run = msgspec.structs.replace(metrics, embeddings=None)  # as a fold's
+    with pytest.raises(UserError, match="not of the run"):
+        results.read_embeddings(tmp_path, of_no_run, TOY_SONGS["val"], STAGE)
+
+
+def test_embeddings_of_other_songs_are_refused(tmp_path):
+    metrics = put_embeddings(tmp_path)
+    with pytest.raises(UserError, match=r"is of 48 songs, val_predictions\.json of 47: run "):
+        results.read_embeddings(tmp_path, metrics, TOY_SONGS["val"][1:], STAGE)
+
+
+# --- history and test predictions --------------------------------------------------------------
+
+HEADER = "epoch,lr,train_loss,val_loss,val_top1,val_top3,seconds\n"
+
+
+def test_history_comes_back(tmp_path):
+    path = tmp_path / "history.csv"
+    rows = [ROW, msgspec.structs.replace(ROW, epoch=2, lr=1e-5, val_loss=1 / 3)]
+    results.write_history(path, rows)
+    assert path.read_text() == (
+        f"{HEADER}1,0.1,1.25,1,0.5,0.75,2.5\n2,1e-05,1.25,{1 / 3},0.5,0.75,2.5\n"
+    )
+    assert results.read_history(path, STAGE) == rows
 
 
 @pytest.mark.parametrize(
-    "value", [{}, [1], [{"path": "a", "artist": "b"}], [{**RECORDS[0], "path": 1}]]
-)
-def test_what_is_no_list_of_songs_is_named(tmp_path, value):
-    files.write_json(tmp_path / "songs.json", value)
-    assert "no list of songs" in refused(results.read_songs, tmp_path / "songs.json", STAGE)
-
-
-@pytest.mark.parametrize("name", results.EMBEDDING_FILES)
-def test_embeddings_that_are_missing_or_of_another_run_are_named(tmp_path, name):
-    metrics = write_run(tmp_path)
-    kept = (tmp_path / name).read_bytes()
-    (tmp_path / name).unlink()
-    with pytest.raises(UserError, match=f"{name} is missing: run {STAGE} first"):
-        results.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
-    (tmp_path / name).write_bytes(kept[: len(kept) // 2])
-    with pytest.raises(UserError, match=f"{name}.* run {STAGE} again"):
-        results.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
-    other = [{**song, "album": "y"} for song in RECORDS]
-    results.write_embeddings(tmp_path, np.zeros((3, 4)), np.zeros((2, 4)), other)
-    with pytest.raises(UserError, match=f"is not of the run .* run {STAGE} --overwrite"):
-        results.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
-
-
-@pytest.mark.parametrize(
-    ("name", "array"),
+    "text",
     [
-        ("train", np.zeros((2, 4), np.float32)),
-        ("train", np.zeros((3, 5), np.float32)),
-        ("train", np.zeros((3, 4), np.float64)),
-        ("val", np.zeros((2, 4), np.float16)),
-        ("val", np.zeros(2, np.float32)),
-        ("val", np.array([["a"] * 4] * 2)),
-        ("val", np.full((2, 4), np.nan, np.float32)),
-        ("val", np.full((2, 4), np.inf, np.float32)),
+        b"",
+        b"\xff\xfe",
+        HEADER,
+        f"{HEADER}1,0.1,1.25,1,0.5,0.75\n",  # a row cut short
+        f"{HEADER}1,0.1,nan,1,0.5,0.75,2.5\n",
+        f"{HEADER}1,0.1,1.25,1,1.5,0.75,2.5\n",
+        f"{HEADER}0,0.1,1.25,1,0.5,0.75,2.5\n",
+        f"{HEADER}1.5,0.1,1.25,1,0.5,0.75,2.5\n",
+        f"{HEADER}one,0.1,1.25,1,0.5,0.75,2.5\n",
+        "epoch,loss\n1,2\n",
     ],
 )
-def test_arrays_that_are_no_embeddings_of_the_songs_are_refused(tmp_path, name, array):
-    metrics = write_run(tmp_path)
-    file = f"{name}_embeddings.npy"
-    files.write_array(tmp_path / file, array)
-    metrics["embeddings"][file] = files.sha256_file(tmp_path / file)
-    with pytest.raises(UserError, match="no embeddings of 3 and 2 songs: run"):
-        results.read_embeddings(tmp_path, metrics, RECORDS[:2], STAGE)
+def test_a_broken_history_is_refused(tmp_path, text):
+    path = tmp_path / "history.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    message = refused(results.read_history, path, STAGE)
+    assert re.fullmatch(rf"{path} is broken \(.+\): run {STAGE} again", message)
 
 
 def test_test_predictions_are_the_courses(tmp_path):
-    results.write_test_predictions(
-        tmp_path / "a.json", {"010": ["u2", "queen", "abba"], "002": ["queen", "u2", "abba"]}
-    )
-    result = files.read_json(tmp_path / "a.json", STAGE)
-    assert list(result.items()) == [
-        ("002", ["queen", "u2", "abba"]),
-        ("010", ["u2", "queen", "abba"]),
-    ]
-
-
-# --- folders -----------------------------------------------------------------------------------
-
-
-def test_models_lie_where_the_commands_beside_them_write():
-    folders = results.model_folders(Path("r"))
-    assert {folder.relative_to("r").as_posix(): commands for folder, *commands in folders} == {
-        "task1": ["task1_train.py", "python -m artist20.task1_inference"],
-        "task1/segment": [
-            "task1_train.py --level segment",
-            "python -m artist20.task1_inference --level segment",
-        ],
-        "task2/panns": ["task2_train.py", "python task2_inference.py"],
-        "task2/panns_strong": [
-            "task2_train.py --recipe strong",
-            "python task2_inference.py --recipe strong",
-        ],
-        "task2/resnet": ["task2_train_wo_pretrain.py", "python task2_inference_wo_pretrain.py"],
-        "task2/resnet_strong": [
-            "task2_train_wo_pretrain.py --recipe strong",
-            "python task2_inference_wo_pretrain.py --recipe strong",
-        ],
-    }
-
-
-# --- settings ----------------------------------------------------------------------------------
-
-
-def test_check_same_settings_names_every_difference():
-    made = {"lr": 0.01, "epochs": 5, "seed": 0, "gone": 1}
-    results.check_same_settings(made, dict(made), Path("results"))
-    with pytest.raises(UserError) as caught:
-        results.check_same_settings(
-            made, {"lr": 0.01, "epochs": 9, "seed": "0", "new": True}, Path("results")
-        )
-    message = str(caught.value)
-    for part in ("results", "epochs 5 -> 9", "seed 0 -> '0'", "gone 1 -> None", "new None -> True"):
-        assert part in message
-    assert "lr" not in message.replace("--results-dir", "")
-    assert "--overwrite" in message
-    assert "--results-dir" in message
+    top3 = {"010": ["u2", "queen", "abba"], "002": ["queen", "u2", "abba"]}
+    results.write_test_predictions(tmp_path / "a.json", top3)
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert list(found.items()) == sorted(top3.items())

@@ -8,27 +8,35 @@ import pytest
 import torch
 from conftest import ARTISTS, make_waveform
 
-from artist20 import audio, spectrogram
-from artist20.spectrogram import HOP_LENGTH, FrontEnd, LogMels
+from artist20 import UserError, audio, distributed, spectrogram
+from artist20.files import write_array
+from artist20.spectrogram import FrontEnd, LogMels, Stored
 
 ARTIST = next(iter(ARTISTS))
 N_MELS = 64
 FRONT_END = FrontEnd()
 
 
-def toy_songs(*lengths: int, seed: int = 0) -> LogMels:
-    """Songs of these lengths, the last one first in the store, with a stranger's rows between."""
-    rng = np.random.default_rng(seed)
-    spans, first = [], 0
-    for length in reversed(lengths):
-        spans.insert(0, (first, length))
-        first += length + 3
-    return LogMels(rng.normal(-30, 20, (first, N_MELS)).astype(np.float16), spans)
+def toy_songs(*lengths: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.normal(-30, 20, (length, N_MELS)).astype(np.float16) for length in lengths]
 
 
-def song_rows(songs: LogMels, song: int) -> np.ndarray:
-    first, length = songs.spans[song]
-    return songs.rows[first : first + length]
+def stored(folder, songs: list[np.ndarray]) -> LogMels:
+    """Put songs into a cache."""
+    cache = spectrogram.open_cache(folder, FRONT_END)
+    for key, song in enumerate(songs):
+        write_array(cache.path(f"{key:064x}"), song)
+    return LogMels([Stored(cache, f"{key:064x}") for key in range(len(songs))])
+
+
+def ramp(length: int) -> np.ndarray:
+    """Make a log-mel of one bin that counts its frames."""
+    return np.arange(length, dtype=np.float16)[:, None]
+
+
+def mean_of_frames(batch: torch.Tensor) -> np.ndarray:
+    return batch.float().mean(dim=1).numpy()
 
 
 # --- log_mel -----------------------------------------------------------------------------------
@@ -79,118 +87,110 @@ def test_log_mel_blocks_join_without_a_seam(monkeypatch):
         np.testing.assert_allclose(joined.astype(float), whole.astype(float), rtol=0, atol=0.032)
 
 
-def test_constants_are_the_front_ends():
+def test_the_settings_are_all_that_a_front_end_is():
     assert FrontEnd(2048, 128).settings() == {
         "sample_rate": 16_000,
         "n_fft": 2048,
-        "hop_length": HOP_LENGTH,
+        "hop_length": 512,
         "n_mels": 128,
-        "f_max": spectrogram.F_MAX,
-        "amin": spectrogram.AMIN,
+        "f_max": 8000.0,
+        "amin": 1e-10,
     }
-    assert spectrogram.to_frames(150) == 4688
-    assert spectrogram.to_frames(0.001) == 1
-    assert spectrogram.to_seconds(4688) == pytest.approx(150, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "seconds, n_frames", [(150, 4688), (1, 31), (0.0475, 1), (0.0485, 2), (0.001, 1)]
+)
+def test_seconds_are_frames_of_32_ms(seconds, n_frames):
+    assert spectrogram.to_frames(seconds) == n_frames
+    assert spectrogram.to_seconds(n_frames) == n_frames * 0.032
+
+
+def test_mel_bins_lie_between_0_and_8000_hz():
+    hz = spectrogram.mel_hz(N_MELS)
+    filters = librosa.filters.mel(sr=16_000, n_fft=2**16, n_mels=N_MELS, fmax=8000)
+    np.testing.assert_allclose(hz, filters.argmax(axis=1) * 16_000 / 2**16, atol=0.25)
 
 
 # --- LogMels -----------------------------------------------------------------------------------
 
 
-def test_crop_cuts_and_repeats_short_songs():
-    songs = toy_songs(20, 5)
-    np.testing.assert_array_equal(songs.crop(0, 7, 13), song_rows(songs, 0)[7:20])
-    np.testing.assert_array_equal(songs.crop(1, 0, 5), song_rows(songs, 1))
-    short = song_rows(songs, 1)
-    np.testing.assert_array_equal(songs.crop(1, 0, 12), np.concatenate([short, short, short])[:12])
-    np.testing.assert_array_equal(songs.crop(1, 3, 4), short[[3, 4, 0, 1]])
+@pytest.fixture(params=["arrays", "tensors", "cache"])
+def hold(request, tmp_path):
+    """Hold songs in each of the ways that training does."""
+    return {
+        "arrays": LogMels,
+        "tensors": lambda songs: LogMels([torch.from_numpy(song) for song in songs]),
+        "cache": lambda songs: stored(tmp_path, songs),
+    }[request.param]
 
 
-def test_mean_and_std_are_of_the_songs_frames_alone():
+@pytest.mark.parametrize(
+    "song, start, n_frames, expected",
+    [
+        (0, 2, 4, [2, 3, 4, 5]),
+        (0, 3, 4, [3, 4, 5, 6]),  # up to its last frame
+        (0, 4, 4, [4, 5, 6, 0]),
+        (1, 0, 3, [0, 1, 2]),
+        (1, 0, 8, [0, 1, 2, 0, 1, 2, 0, 1]),
+        (1, 2, 3, [2, 0, 1]),
+        (2, 0, 3, [0, 0, 0]),
+    ],
+)
+def test_a_crop_that_goes_beyond_a_song_begins_again(hold, song, start, n_frames, expected):
+    songs = hold([ramp(7), ramp(3), ramp(1)])
+    assert len(songs) == 3
+    assert np.asarray(songs.crop(song, start, n_frames))[:, 0].tolist() == expected
+
+
+def test_mean_and_std_are_of_all_frames(tmp_path):
     songs = toy_songs(300, 40, 7)
-    frames = np.concatenate([song_rows(songs, i) for i in range(3)]).astype(float)
-    mean, std = songs.mean_and_std()
-    np.testing.assert_allclose(mean, frames.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(std, frames.std(axis=0), rtol=1e-9)
-    constant = LogMels(np.full((9, N_MELS), -100, np.float16), [(0, 9)])
-    assert (constant.mean_and_std()[1] > 0).all()  # it is divided by
+    frames = np.concatenate(songs).astype(float)
+    for held in (LogMels(songs), stored(tmp_path, songs)):
+        mean, std = held.mean_and_std()
+        np.testing.assert_allclose(mean, frames.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(std, frames.std(axis=0), rtol=1e-9)
+    _, std = LogMels([np.full((9, N_MELS), -100, np.float16)]).mean_and_std()
+    assert std.tolist() == [1e-3] * N_MELS  # it is divided by
 
 
-def test_random_crops_visit_every_song_once_and_follow_the_seed():
-    songs = toy_songs(*range(8, 19))
-    labels = np.arange(100, 111)
-
-    def epoch(seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        rng = np.random.default_rng(seed)
-        return list(spectrogram.random_crops(songs, labels, 10, batch_size=4, rng=rng))
-
-    batches = epoch(0)
-    assert [tuple(crops.shape) for crops, _ in batches] == [(4, 10, 64), (4, 10, 64), (3, 10, 64)]
-    crops = torch.cat([crops for crops, _ in batches])
-    order = torch.cat([batch_labels for _, batch_labels in batches])
-    assert sorted(order.tolist()) == labels.tolist()
-    for crop, label in zip(crops.numpy(), order.tolist(), strict=True):
-        song = label - 100
-        possible = [songs.crop(song, s, 10) for s in range(max(songs.spans[song][1] - 10, 0) + 1)]
-        assert any(np.array_equal(crop, other) for other in possible)
-
-    assert all(torch.equal(a[0], b[0]) for a, b in zip(batches, epoch(0), strict=True))
-    assert order.tolist() != torch.cat([batch_labels for _, batch_labels in epoch(1)]).tolist()
+@pytest.mark.parametrize("free, held", [(2560, True), (2559, False)])
+def test_a_gpu_holds_songs_that_take_half_of_its_free_memory(tmp_path, monkeypatch, free, held):
+    arrays = toy_songs(3, 7)  # of 64 bins of 2 bytes: 1280 bytes
+    songs, moved = stored(tmp_path, arrays), []
+    assert songs.to_device(torch.device("cpu")) is songs
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 10**9))
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: moved.append(device) or tensor)
+    on_gpu = songs.to_device(torch.device("cuda"))
+    assert moved == [torch.device("cuda")] * (2 if held else 0)
+    assert (on_gpu is not songs) == held
+    for song, array in zip(on_gpu.songs, arrays, strict=True):
+        assert np.array_equal(np.asarray(song[:]), array)
 
 
-def test_random_crops_go_round_several_times_and_through_versions():
-    rows = np.arange(24, dtype=np.float16)[:, None] * np.ones(N_MELS, np.float16)
-    songs = LogMels(rows, [(4 * i, 4) for i in range(6)])  # three songs in two versions
-    drawn, labels = [], []
-    for seed in range(20):
-        batches = list(
-            spectrogram.random_crops(
-                songs, np.arange(3), 4, 4, np.random.default_rng(seed), times=2, versions=2
-            )
-        )
-        assert [len(x) for x, _ in batches] == [4, 2]
-        numbers = torch.cat([x[:, 0, 0] for x, _ in batches]).numpy() / 4
-        of_songs = torch.cat([y for _, y in batches]).numpy()
-        assert (numbers % 3 == of_songs).all()
-        assert sorted(of_songs[:3]) == sorted(of_songs[3:]) == [0, 1, 2]
-        drawn += list(numbers)
-        labels += list(of_songs)
-    assert set(drawn) == {0, 1, 2, 3, 4, 5}
+def test_a_damaged_song_is_met_before_training(tmp_path):
+    cache = spectrogram.open_cache(tmp_path, FRONT_END)
+    write_array(cache.path("ab"), np.full((3, N_MELS), np.nan, np.float16))
+    with pytest.raises(UserError, match=r"ab\.npy is missing or damaged"):
+        Stored(cache, "ab")
 
 
-def test_random_crops_reach_both_ends_of_a_song():
-    songs = toy_songs(12)
-    rng = np.random.default_rng(0)
-    seen = {
-        float(crops[0, 0, 0])
-        for _ in range(60)
-        for crops, _ in spectrogram.random_crops(songs, np.array([0]), 10, 1, rng)
-    }
-    assert seen == set(song_rows(songs, 0)[:3, 0].astype(float).tolist())
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 1000])
-def test_score_windows_does_not_depend_on_the_batch_size(batch_size):
-    songs = toy_songs(95, 4, 20)
-    scores, song_index = spectrogram.score_windows(
-        lambda batch: batch.float().mean(dim=1).numpy(), songs, 20, batch_size
-    )
-    assert song_index.tolist() == [0] * 5 + [1] + [2]
-    starts = [(0, 0), (0, 19), (0, 38), (0, 56), (0, 75), (1, 0), (2, 0)]
-    expected = [songs.crop(*window, 20).astype(np.float32).mean(axis=0) for window in starts]
-    np.testing.assert_allclose(scores, expected, rtol=1e-5)
-
-
-def test_cached_log_mels_are_in_the_files_order_and_computed_once(tiny_data, tmp_path, monkeypatch):
-    first, _, third = sorted(tiny_data.glob("test/*.mp3"))
-    files, keys = [third, first, third], ["c", "a", "c"]  # a song may be there twice
-    songs = spectrogram.cached_log_mels(tmp_path, files, keys, 1, FRONT_END)
-    for song, file in enumerate(files):
-        expected = spectrogram.log_mel(audio.load(file), FRONT_END)
-        np.testing.assert_array_equal(song_rows(songs, song), expected)
-
+def test_log_mels_are_kept_in_half_precision_and_computed_once(tiny_data, tmp_path, monkeypatch):
+    files = dict(zip("abc", sorted(tiny_data.glob("test/*.mp3")), strict=True))
+    (tmp_path / "bad.flac").write_text("no music")
+    cache = spectrogram.open_cache(tmp_path, FRONT_END)
+    bad = {"d": tmp_path / "bad.flac"}
+    found = spectrogram.fill_cache(cache, FRONT_END, 1, {**files, **bad})
+    assert found == {"d": "holds no audio"}
+    songs = LogMels([Stored(cache, key) for key in "cac"])  # a song may be there twice
+    for song, key in zip(songs.songs, "cac", strict=True):
+        expected = spectrogram.log_mel(audio.load(files[key]), FRONT_END)
+        assert song.shape == expected.shape
+        assert song[:].dtype == np.float16
+        np.testing.assert_array_equal(song[:], expected)
     monkeypatch.setattr(spectrogram, "log_mel", None)  # would fail in the worker
-    again = spectrogram.cached_log_mels(tmp_path, files[:2], keys[:2], 1, FRONT_END)
-    assert again.spans == songs.spans[:2]
+    assert spectrogram.fill_cache(cache, FRONT_END, 1, files) == {}
+    assert "a" not in spectrogram.open_cache(tmp_path, FrontEnd(4096, N_MELS))
 
 
 def test_log_mels_of_every_front_end_are_of_one_decoding(tiny_data, monkeypatch):
@@ -207,23 +207,99 @@ def test_log_mels_of_every_front_end_are_of_one_decoding(tiny_data, monkeypatch)
         np.testing.assert_array_equal(log_mels[front_end], expected)
 
 
-def test_songs_held_on_a_device_are_cut_alike():
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(50, N_MELS)).astype(np.float16)
-    songs = spectrogram.LogMels(rows, [(40, 10), (3, 20), (23, 4)])  # others' rows lie between
-    held = songs.on(torch.device("cpu"))
-    assert held.rows.shape == (34, N_MELS)
-    for song in range(3):
-        for start in (0, 2):
-            for n_frames in (1, 4, 30):
-                expected = songs.crop(song, start, n_frames)
-                assert np.array_equal(np.asarray(held.crop(song, start, n_frames)), expected)
-    labels = np.array([5, 6, 7])
-    cut = [
-        list(spectrogram.random_crops(each, labels, 8, 2, np.random.default_rng(1)))
-        for each in (songs, held)
-    ]
-    for (crops, of), (same, of_same) in zip(*cut, strict=True):
+# --- crops and windows -------------------------------------------------------------------------
+
+
+def test_random_crops_visit_every_song_once_and_follow_the_seed(hold):
+    arrays = toy_songs(*range(8, 19))
+    labels = np.arange(100, 111)
+
+    def epoch(songs: LogMels, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        rng = np.random.default_rng(seed)
+        return list(spectrogram.random_crops(songs, labels, 10, batch_size=4, rng=rng))
+
+    batches = epoch(hold(arrays), 0)
+    assert [tuple(crops.shape) for crops, _ in batches] == [(4, 10, 64), (4, 10, 64), (3, 10, 64)]
+    order = torch.cat([batch_labels for _, batch_labels in batches])
+    assert sorted(order.tolist()) == labels.tolist()
+    songs = LogMels(arrays)
+    for crop, label in zip(torch.cat([x for x, _ in batches]).numpy(), order - 100, strict=True):
+        possible = [songs.crop(label, s, 10) for s in range(max(len(arrays[label]) - 10, 0) + 1)]
+        assert any(np.array_equal(crop, other) for other in possible)
+    for (crops, _), (same, _) in zip(batches, epoch(songs, 0), strict=True):
         assert torch.equal(crops, same)
-        assert torch.equal(of, of_same)
-    assert songs.near(torch.device("cpu")) is songs
+    assert order.tolist() != torch.cat([batch_labels for _, batch_labels in epoch(songs, 1)])
+
+
+def test_random_crops_go_round_several_times_and_through_versions():
+    # Three songs in two versions: all of the first version, then all of the second.
+    songs = LogMels([np.full((4, N_MELS), i, np.float16) for i in range(6)])
+    drawn = set()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        batches = list(spectrogram.random_crops(songs, np.arange(3), 4, 4, rng, 2, 2))
+        assert [len(x) for x, _ in batches] == [4, 2]
+        numbers = torch.cat([x[:, 0, 0] for x, _ in batches]).numpy()
+        of_songs = torch.cat([y for _, y in batches]).numpy()
+        assert (numbers % 3 == of_songs).all()
+        assert sorted(of_songs[:3]) == sorted(of_songs[3:]) == [0, 1, 2]
+        drawn |= set(numbers)
+    assert drawn == {0, 1, 2, 3, 4, 5}
+
+
+def test_random_crops_reach_both_ends_of_a_song():
+    songs, rng = LogMels([ramp(12)]), np.random.default_rng(0)
+    seen = [
+        crops[0, 0].item()
+        for _ in range(60)
+        for crops, _ in spectrogram.random_crops(songs, np.array([0]), 10, 1, rng)
+    ]
+    assert set(seen) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 1000])
+def test_windows_cover_every_song_in_any_batch_size(hold, batch_size):
+    songs = hold([ramp(95), ramp(4), ramp(20), ramp(21)])
+    sizes = []
+
+    def apply(batch: torch.Tensor) -> np.ndarray:
+        sizes.append(len(batch))
+        return batch[:, [0, -1], 0].float().numpy()
+
+    values, song_index = spectrogram.score_windows(apply, songs, 20, batch_size)
+    assert song_index.tolist() == [0] * 5 + [1] + [2] + [3] * 2
+    firsts, lasts = values.T.tolist()
+    assert firsts == [0, 19, 38, 56, 75, 0, 0, 0, 1]
+    assert lasts == [19, 38, 57, 75, 94, 3, 19, 19, 20]
+    assert sizes == {1: [1] * 9, 4: [4, 4, 1], 1000: [9]}[batch_size]
+
+
+def test_a_song_is_the_mean_of_its_windows(monkeypatch):
+    songs = LogMels([ramp(95), ramp(4), ramp(20), ramp(21)])
+    # Windows from 0, 19, 38, 56 and 75; five times the four frames; the whole; from 0 and 1.
+    expected = [[37.6 + 9.5], [1.5], [9.5], [0.5 + 9.5]]
+    found = spectrogram.per_song(mean_of_frames, songs, n_frames=20, batch_size=2)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    # Each of several processes scores its share.
+    seen = {}
+
+    def score_divided(n_songs: int, score):
+        for rank in range(2):
+            seen[rank] = score(np.arange(rank, n_songs, 2)).tolist()
+
+    monkeypatch.setattr(distributed, "score_divided", score_divided)
+    spectrogram.per_song(mean_of_frames, songs, n_frames=20, batch_size=2)
+    for rank in range(2):
+        np.testing.assert_allclose(seen[rank], expected[rank::2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "longest, seconds, n_frames, said",
+    [(40, 1, 31, ""), (31, 1, 31, ""), (30, 1, 30, "has 1.0 s"), (30, 0.5, 16, "")],
+)
+def test_crops_are_no_longer_than_the_longest_song(capsys, longest, seconds, n_frames, said):
+    songs = LogMels([ramp(3), ramp(longest), ramp(9)])
+    assert spectrogram.crop_frames(songs, seconds) == n_frames
+    out = capsys.readouterr().out
+    assert said in out
+    assert bool(out) == bool(said)

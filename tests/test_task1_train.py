@@ -1,14 +1,26 @@
 """The stage task1_train.py, on features that are drawn."""
 
-import argparse
-import json
+import sys
 
+import msgspec
 import numpy as np
 import pytest
-from conftest import SMALL_GRIDS, TOY_DATASET, make_songs
+from conftest import SMALL_GRIDS, TOY_DATASET, make_songs, toy_provenance
 
 import task1_train
-from artist20 import UserError, classical, evaluation, features, files, results
+from artist20 import UserError, ablation, classical, evaluation, features, files
+from artist20.results import (
+    Ablation,
+    Predictions,
+    Preprocessing,
+    Search,
+    Segments,
+    SegmentSearch,
+    Task1Metrics,
+    Task1Settings,
+    read_record,
+    write_record,
+)
 
 
 def put_features(folder, train, val):
@@ -18,143 +30,158 @@ def put_features(folder, train, val):
     for split, part in (("train", train), ("val", val)):
         files.write_array(folder / f"X_{split}.npy", part.X)
         files.write_array(folder / f"y_{split}.npy", part.y)
-        files.write_json(folder / f"songs_{split}.json", part.songs)
+        write_record(folder / f"songs_{split}.json", part.songs)
         unit_songs = np.repeat(np.arange(len(part.y), dtype=np.int32), 4)
         units = rng.normal(size=(len(unit_songs), len(features.UNIT_NAMES)))
         units[:, 1 : 1 + part.X.shape[1]] += part.X[unit_songs]
         units[:, 0] = 156
         files.write_array(folder / f"units_{split}.npy", units.astype(np.float32))
         files.write_array(folder / f"unit_songs_{split}.npy", unit_songs)
-    files.write_json(
-        folder / "preprocessing.json",
-        {
-            "dataset": TOY_DATASET,
-            "feature_version": 1,
-            "arrays": results.feature_hashes(folder),
-        },
+    prepared = Preprocessing(
+        dataset=TOY_DATASET,
+        arrays=features.feature_hashes(folder),
+        feature_version=features.VERSION,
+        provenance=toy_provenance("python task1_preprocessing.py", seed=None),
     )
+    write_record(folder / "preprocessing.json", prepared)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def small_grids(monkeypatch):
-    segment = {
-        name: [{key: v[:1] for key, v in grid[0].items()}]
-        for name, grid in classical.GRIDS["segment"].items()
-    }
+    segment = {"svm": [{"C": [10.0]}], "logistic_regression": [{"C": [0.01, 0.1]}]}
     monkeypatch.setattr(classical, "GRIDS", {"song": SMALL_GRIDS, "segment": segment})
 
 
-def arguments(results_dir, **changes):
-    options = {
-        "seed": 0,
-        "workers": 1,
-        "cv": "album",
-        "overwrite": False,
-        "level": "song",
-        **changes,
-    }
-    return argparse.Namespace(results_dir=results_dir, **options)
+@pytest.fixture
+def folder(tmp_path):
+    """Folder of features of 48 training songs and 12 validation songs."""
+    put_features(tmp_path / "task1", make_songs(), make_songs(n_albums=1, seed=5))
+    return tmp_path / "task1"
 
 
-def read(folder, name):
-    return json.loads((folder / name).read_text())
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """Run the stage with some options."""
+
+    def run(*options):
+        argv = ["task1_train.py", "--results-dir", str(tmp_path), "--workers", "1", *options]
+        monkeypatch.setattr(sys, "argv", argv)
+        task1_train.main()
+
+    return run
+
+
+def metrics_of(folder) -> Task1Metrics:
+    return read_record(folder / "metrics.json", Task1Metrics, "x")
 
 
 # --- the stage ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_artists", [2, 3])
-def test_train_all(tmp_path, small_grids, n_artists, capsys):
-    folder = results.task1_dir(tmp_path)
-    train, val = make_songs(n_artists), make_songs(n_artists, n_albums=1, seed=5)
-    put_features(folder, train, val)
-    task1_train.train_all(arguments(tmp_path))
+def test_what_the_stage_writes(tmp_path, train, n_artists, capsys):
+    folder = tmp_path / "task1"
+    songs, val = make_songs(n_artists), make_songs(n_artists, n_albums=1, seed=5)
+    put_features(folder, songs, val)
+    train("--seed", "3")
 
-    metrics = read(folder, "metrics.json")
-    assert list(metrics["models"]) == list(SMALL_GRIDS)
-    predictions = results.read_predictions(folder / "val_predictions.json", "x")
-    assert predictions.classes == sorted(set(train.y))
+    metrics = metrics_of(folder)
+    assert list(metrics.models) == list(SMALL_GRIDS)
+    predictions = read_record(folder / "val_predictions.json", Predictions, "x")
+    assert predictions.classes == sorted(set(songs.y))
     assert predictions.songs == val.songs
-    for name, row in metrics["models"].items():
-        model = results.read_sklearn(folder / f"{name}.skops")
-        best_guess = np.array(predictions.classes)[predictions.scores[name].argmax(axis=1)]
-        assert row["top1"] == pytest.approx((best_guess == val.y).mean())
-        assert row["top1"] <= row["top3"] <= 1
-        assert row["top3"] == 1  # of three artists
-        best = read(folder, f"search_{name}.json")["candidates"][0]
-        assert row["params"] == best["params"]
-        assert row["cv_top1"] == best["mean"]
-        step = model.steps[-1][1]
-        assert {key: step.get_params()[key] for key in best["params"]} == best["params"]
-        rows = task1_train.read_rows(folder, "song", {"val": val}, {})["val"]
-        logits = classical.logits(name, classical.song_scores(model, rows))
-        expected = evaluation.calibrated(logits, row["temperature"])
-        assert np.allclose(predictions.scores[name], expected, rtol=1e-5)
-        assert predictions.scores[name].sum(axis=1) == pytest.approx(np.ones(len(val.y)), rel=1e-4)
-        assert row["cv_top1_by"]["album"] == row["cv_top1"]
-        assert row["cv_top1_by"]["song"] > 0
-    held_out = results.read_predictions(folder / "cv_predictions.json", "x")
-    assert held_out.songs == train.songs
+    held_out = read_record(folder / "cv_predictions.json", Predictions, "x")
+    assert held_out.songs == songs.songs
     assert list(held_out.scores) == list(SMALL_GRIDS)
-    best = max(metrics["models"], key=lambda name: metrics["models"][name]["cv_top1"])
-    assert metrics["best_in_cv"] == best
-    ablation = read(folder, "ablation.json")
-    assert ablation["settings"]["model"] == best
-    assert ablation["families"].keys() == {"mfcc", "mel"}
-    assert any(row["cv_top1"] > 1.2 / n_artists for row in metrics["models"].values())
-    assert metrics["dataset"]["name"] == "toy"
-    config = {"level": "song", "cv": "album", "folds": 5, "unseen_in_cv": 0}
-    assert metrics["config"] == {**config, "arrays": results.feature_hashes(folder)}
-    assert {"seed", "command", "versions", "device", "seconds"} <= metrics.keys()
-    assert "next: python task1_gen_report.py" in capsys.readouterr().out
+    rows = classical.read_rows(folder, "val")
+    for name, row in metrics.models.items():
+        search = read_record(folder / f"search_{name}.json", Search, "x")
+        best = search.candidates[0]
+        assert search.settings.seed == 3
+        assert search.settings.grid == SMALL_GRIDS[name]
+        assert row.params == best.params
+        assert (row.cv_top1, row.cv_std) == (best.mean, best.std)
+        assert row.cv_top1_by == {"album": best.mean, "song": search.folds_by["song"].mean}
+        model = classical.read_sklearn(folder / f"{name}.skops")
+        assert model[-1].get_params().items() >= best.params.items()
+        scores = classical.probabilities(name, model, rows, row.temperature)
+        np.testing.assert_allclose(predictions.scores[name], scores, rtol=1e-5)
+        reached = evaluation.quality(scores, predictions.labels)
+        assert (row.top1, row.top3, row.log_loss) == (reached.top1, 1, reached.log_loss)
+        assert row.calibration_error == evaluation.calibration_error(scores, predictions.labels)
+        # What was written is calibrated: no other temperature would be likelier.
+        again = evaluation.fit_temperature(np.log(held_out.scores[name]), held_out.labels)
+        assert again == pytest.approx(1, rel=1e-2)
+    best = max(metrics.models, key=lambda name: metrics.models[name].cv_top1)
+    assert metrics.best_in_cv == best
+    explained = read_record(folder / "ablation.json", Ablation, "x")
+    assert (explained.settings.model, explained.complete) == (best, True)
+    assert explained.families.keys() == {"mfcc", "mel"}
+    assert any(row.cv_top1 > 1.2 / n_artists for row in metrics.models.values())
+    arrays = features.feature_hashes(folder)
+    assert metrics.settings == Task1Settings(cv="album", folds=5, unseen_in_cv=0, arrays=arrays)
+    assert metrics.dataset == TOY_DATASET
+    assert metrics.provenance.seed == 3
+    assert "next: python task1_gen_report.py\n" in capsys.readouterr().out
 
 
-def test_finished_models_are_not_searched_again(tmp_path, small_grids, monkeypatch, capsys):
-    folder = results.task1_dir(tmp_path)
-    put_features(folder, make_songs(), make_songs(seed=5))
-    task1_train.train_all(arguments(tmp_path))
-    before = read(folder, "val_predictions.json")
+def test_finished_models_are_not_searched_again(folder, train, monkeypatch, capsys):
+    train()
+    before = (folder / "val_predictions.json").read_bytes()
     models = {path: path.read_bytes() for path in folder.glob("*.skops")}
     assert len(models) == 4
 
     searched = []
     search = classical.search
     monkeypatch.setattr(
-        classical, "search", lambda *rest, **more: searched.append(rest[0]) or search(*rest, **more)
+        classical, "search", lambda name, *more: searched.append(name) or search(name, *more)
     )
-    task1_train.train_all(arguments(tmp_path))
+    capsys.readouterr()
+    train()
     assert searched == []
     assert capsys.readouterr().out.count("not searched again") == 4
-    assert read(folder, "val_predictions.json") == before
     # A run that was stopped goes on with what it lacks.
     (folder / "search_knn.json").unlink()
-    task1_train.train_all(arguments(tmp_path))
+    (folder / "held_out_knn.npy").unlink()
+    train()
     assert searched == ["knn", "knn"]  # the grid, and the best under folds of the other kind
     assert {path: path.read_bytes() for path in models if path.stem != "knn"} == {
         path: data for path, data in models.items() if path.stem != "knn"
     }
-    assert read(folder, "val_predictions.json") == before
+    assert (folder / "val_predictions.json").read_bytes() == before
+    # With --overwrite all is searched; stopped, and without it, what is done is kept.
+    searched.clear()
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(classical.LogisticRegression, "fit", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train("--overwrite")
+    assert not (folder / "metrics.json").exists()
+    train()
+    *finished, last = SMALL_GRIDS
+    of_the_ablation = ["knn"] * 4  # which is best: with and without either family
+    assert searched == [*np.repeat(finished, 2), last, last, last, *of_the_ablation]
+    assert (folder / "val_predictions.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"cv": "song"}, "features", "grid"])
-def test_models_of_other_settings_are_refused(tmp_path, small_grids, monkeypatch, change):
-    folder = results.task1_dir(tmp_path)
+@pytest.mark.parametrize("change", ["seed", "cv", "features", "grid"])
+def test_models_of_other_settings_are_refused(folder, train, monkeypatch, change):
     monkeypatch.setattr(classical, "GRIDS", {"song": {"knn": SMALL_GRIDS["knn"]}})
-    put_features(folder, make_songs(), make_songs(seed=5))
-    task1_train.train_all(arguments(tmp_path))
+    train()
     metrics = (folder / "metrics.json").read_bytes()
-    changes = {}
+    options = {"seed": ["--seed", "1"], "cv": ["--cv", "song"]}.get(change, [])
     if change == "features":
-        put_features(folder, make_songs(seed=7), make_songs(seed=5))
+        put_features(folder, make_songs(seed=7), make_songs(n_albums=1, seed=5))
     elif change == "grid":
         monkeypatch.setattr(classical, "GRIDS", {"song": {"knn": [{"n_neighbors": [3]}]}})
-    else:
-        changes = change
-    named = change if isinstance(change, str) else next(iter(change))
-    with pytest.raises(UserError, match=f"other settings.*{named}.*--overwrite"):
-        task1_train.train_all(arguments(tmp_path, **changes))
+    with pytest.raises(UserError, match=rf"search_knn.*other settings \({change} .*--overwrite"):
+        train(*options)
     assert (folder / "metrics.json").read_bytes() == metrics
-    task1_train.train_all(arguments(tmp_path, **changes, overwrite=True))
+    train(*options, "--overwrite")
+    assert (folder / "metrics.json").read_bytes() != metrics
 
 
 @pytest.mark.parametrize(
@@ -163,146 +190,159 @@ def test_models_of_other_settings_are_refused(tmp_path, small_grids, monkeypatch
 )
 @pytest.mark.parametrize("cv", ["album", "song"])
 def test_too_few_songs_are_a_mistake_of_one_line(
-    tmp_path, small_grids, monkeypatch, n_artists, n_albums, n_songs, cv
+    tmp_path, train, monkeypatch, n_artists, n_albums, n_songs, cv
 ):
     """As --limit gives them: a model comes of it, or one line that says what to do."""
     grids = {**SMALL_GRIDS, "knn": [{"n_neighbors": [3, 5]}]}
     monkeypatch.setattr(classical, "GRIDS", {"song": grids})
-    train = make_songs(n_artists, n_albums, n_songs)
-    put_features(results.task1_dir(tmp_path), train, make_songs(n_artists, 1, 1, seed=5))
+    songs = make_songs(n_artists, n_albums, n_songs)
+    put_features(tmp_path / "task1", songs, make_songs(n_artists, 1, 1, seed=5))
     try:
-        task1_train.train_all(arguments(tmp_path, cv=cv))
+        train("--cv", cv)
     except UserError as error:
         assert "preprocess more songs" in str(error)
         assert "\n" not in str(error)
     else:
-        assert read(results.task1_dir(tmp_path), "metrics.json")["models"]["knn"]
+        assert "knn" in metrics_of(tmp_path / "task1").models
 
 
-def test_the_stage_before_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"run task1_preprocessing\.py first"):
-        task1_train.train_all(arguments(tmp_path))
+def test_the_stage_before_is_named(tmp_path, train):
+    with pytest.raises(UserError, match=r"is missing: run task1_preprocessing\.py first"):
+        train()
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_stopped_ablation_goes_on_with_the_next_family(tmp_path, small_grids, monkeypatch):
-    folder = results.task1_dir(tmp_path)
-    put_features(folder, make_songs(), make_songs(seed=5))
-    task1_train.train_all(arguments(tmp_path))
-    whole = read(folder, "ablation.json")
-    assert whole["complete"]
-    (folder / "ablation.json").unlink()
-    ablate = classical.ablate
-
-    def stop(*args, **more):
-        yield next(ablate(*args, **more))
+def test_the_metrics_do_not_wait_for_the_ablation(folder, train, monkeypatch):
+    def stop(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(classical, "ablate", stop)
-        with pytest.raises(KeyboardInterrupt):
-            task1_train.train_all(arguments(tmp_path))
-    part = read(folder, "ablation.json")
-    assert not part["complete"]
-    assert len(part["families"]) == 1
-    assert (folder / "metrics.json").is_file()  # the accuracies do not wait for it
-    task1_train.train_all(arguments(tmp_path))
-    assert read(folder, "ablation.json") == whole
+    monkeypatch.setattr(ablation, "explain", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    assert len(metrics_of(folder).models) == 4
 
 
-def test_folds_by_album_that_cannot_be_made_are_left_out(tmp_path, small_grids):
-    folder = results.task1_dir(tmp_path)
-    train = make_songs(n_artists=2, n_albums=1, n_songs=10)
-    put_features(folder, train, make_songs(n_artists=2, n_albums=1, seed=5))
-    task1_train.train_all(arguments(tmp_path, cv="song"))
-    for row in read(folder, "metrics.json")["models"].values():
-        assert row["cv_top1_by"]["song"] == row["cv_top1"]
+def test_folds_that_cannot_be_made_are_left_out(tmp_path, train):
+    songs = make_songs(n_artists=2, n_albums=1, n_songs=10)
+    put_features(tmp_path / "task1", songs, make_songs(n_artists=2, n_albums=1, seed=5))
+    train("--cv", "song")
+    metrics = metrics_of(tmp_path / "task1")
+    for row in metrics.models.values():
+        assert row.cv_top1_by == {"song": row.cv_top1, "album": None}
     with pytest.raises(UserError, match="to cross-validate"):
-        task1_train.train_all(arguments(tmp_path, overwrite=True))
+        train("--overwrite")
+    assert metrics_of(tmp_path / "task1") == metrics  # nothing was removed
+
+
+def test_songs_that_are_unseen_in_their_fold_are_counted(tmp_path, train, capsys):
+    songs = make_songs(n_artists=3, n_albums=3)
+    kept = ~np.isin(songs.albums, ["artist 1/album 0", "artist 1/album 2"])
+    songs = features.FeatureSet(
+        songs.X[kept],
+        songs.y[kept],
+        songs.albums[kept],
+        [song for song, keep in zip(songs.songs, kept, strict=True) if keep],
+        songs.names,
+    )
+    put_features(tmp_path / "task1", songs, make_songs(n_albums=1, seed=5))
+    train()
+    assert metrics_of(tmp_path / "task1").settings.unseen_in_cv == 4
+    assert "4 training songs count as wrong in cross-validation" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("ablation.json", "{}"), ("search_knn.json", "[]"), ("search_knn.json", "{}")],
+    [("ablation.json", b"{}"), ("search_knn.json", b"[]"), ("held_out_svm.npy", None)],
 )
-def test_damaged_records_are_named(tmp_path, small_grids, name, content):
-    folder = results.task1_dir(tmp_path)
-    put_features(folder, make_songs(), make_songs(seed=5))
-    task1_train.train_all(arguments(tmp_path))
-    (folder / name).write_text(content)
-    with pytest.raises(UserError, match=f"{name}.*run it again"):
-        task1_train.train_all(arguments(tmp_path))
-    files.write_array(folder / "held_out_svm.npy", np.zeros((3, 3)))
-    with pytest.raises(UserError, match="held_out_svm"):
-        task1_train.train_all(arguments(tmp_path))
+def test_damaged_records_are_named(folder, train, name, content):
+    train()
+    if content is None:
+        files.write_array(folder / name, np.full((48, 3), 1.5))
+    else:
+        (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}.*run task1_train\.py --overwrite"):
+        train()
 
 
-def test_a_model_whose_numbers_overflow_is_left_out(tmp_path, monkeypatch, capsys):
-    folder = results.task1_dir(tmp_path)
-    train, val = make_songs(), make_songs(n_albums=1, seed=5)
-    train.X[::4] *= 1e12  # as of songs a million times as loud
-    put_features(folder, train, val)
+def test_a_model_whose_numbers_overflow_is_left_out(tmp_path, train, monkeypatch, capsys):
+    folder = tmp_path / "task1"
+    songs = make_songs()
+    songs.X[::4] *= 1e12  # as of songs a million times as loud
+    put_features(folder, songs, make_songs(n_albums=1, seed=5))
     grids = {"svm": [{"kernel": ["poly"], "gamma": [0.01]}], "knn": SMALL_GRIDS["knn"]}
     monkeypatch.setattr(classical, "GRIDS", {"song": grids})
-    task1_train.train_all(arguments(tmp_path))
+    train()
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")]
     assert line.startswith("left out: svm (its numbers overflow: features are far out of scale")
-    metrics = results.read_metrics(folder / "metrics.json", "task1_train.py")
-    assert list(metrics["models"]) == ["knn"]
-    assert metrics["left_out"].keys() == {"svm"}
+    metrics = metrics_of(folder)
+    assert (list(metrics.models), list(metrics.left_out)) == (["knn"], ["svm"])
     for split in ("val", "cv"):
-        predictions = results.read_predictions(folder / f"{split}_predictions.json", "x")
+        predictions = read_record(folder / f"{split}_predictions.json", Predictions, "x")
         assert list(predictions.scores) == ["knn"]
 
     monkeypatch.setattr(classical, "GRIDS", {"song": {"svm": grids["svm"]}})
     with pytest.raises(UserError, match="every model is left out; of the last, its numbers"):
-        task1_train.train_all(arguments(tmp_path))
+        train()
 
 
 # --- segments ----------------------------------------------------------------------------------
 
 
-def test_segments_beside_songs(tmp_path, small_grids, capsys):
-    songs, segments = results.task1_dir(tmp_path), results.task1_dir(tmp_path, "segment")
-    put_features(songs, make_songs(), make_songs(n_albums=1, seed=5))
-    task1_train.train_all(arguments(tmp_path))
-    of_songs = (songs / "metrics.json").read_bytes()
-    task1_train.train_all(arguments(tmp_path, level="segment"))
-    assert (songs / "metrics.json").read_bytes() == of_songs
+def test_segments_beside_songs(folder, train, monkeypatch, capsys):
+    train()
+    of_songs = (folder / "metrics.json").read_bytes()
+    monkeypatch.setattr(ablation, "explain", lambda *_: None)  # of 901 columns: it takes long
+    monkeypatch.setattr(classical, "SEGMENT_SECONDS", (5.0, 20.0))
+    searched = []
+    search = classical.search
 
-    metrics = read(segments, "metrics.json")
-    chosen = read(segments, "search_segments.json")["candidates"]
-    points = {(row["params"]["seconds"], row["params"]["covariance"]) for row in chosen}
-    assert points == {(s, c) for s in classical.SEGMENT_SECONDS for c in (False, True)}
-    best = max(chosen, key=lambda row: row["mean"])
-    assert {**best["params"], "level": "segment"}.items() <= metrics["config"].items()
-    predictions = results.read_predictions(segments / "val_predictions.json", "x")
-    assert len(predictions.songs) == 12
-    assert max(row["top1"] for row in metrics["models"].values()) > 0.5
-    assert "task1_gen_report.py --level segment" in capsys.readouterr().out
+    def stop_after_three(*args):
+        if len(searched) == 3:
+            raise KeyboardInterrupt
+        searched.append(args)
+        return search(*args)
 
-    task1_train.train_all(arguments(tmp_path, level="segment"))
-    assert capsys.readouterr().out.count("not searched again") == 4
-    with pytest.raises(UserError, match="other settings"):
-        task1_train.train_all(arguments(tmp_path, level="segment", seed=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(classical, "search", stop_after_three)
+        with pytest.raises(KeyboardInterrupt):
+            train("--level", "segment")
+    part = read_record(folder / "segment/search_segments.json", SegmentSearch, "x")
+    assert len(part.candidates) == 3  # the next run tries the other one
+    train("--level", "segment")
+    assert (folder / "metrics.json").read_bytes() == of_songs
+
+    metrics = metrics_of(folder / "segment")
+    tried = read_record(folder / "segment/search_segments.json", SegmentSearch, "x").candidates
+    assert tried[:3] == part.candidates
+    assert [Segments(**row.params) for row in tried] == [
+        Segments(seconds=seconds, covariance=covariance)
+        for seconds in (5.0, 20.0)
+        for covariance in (False, True)
+    ]
+    best = max(tried, key=lambda row: row.mean)
+    assert msgspec.structs.asdict(metrics.settings.segments) == best.params
+    predictions = read_record(folder / "segment/val_predictions.json", Predictions, "x")
+    rows = classical.read_rows(folder, "val", metrics.settings.segments)
+    for name, row in metrics.models.items():
+        model = classical.read_sklearn(folder / f"segment/{name}.skops")
+        scores = classical.probabilities(name, model, rows, row.temperature)
+        np.testing.assert_allclose(predictions.scores[name], scores, rtol=1e-5)
+        search = read_record(folder / f"segment/search_{name}.json", Search, "x")
+        assert search.settings.segments == metrics.settings.segments
+        assert search.settings.features == metrics.settings.arrays["units_train.npy"]
+    out = capsys.readouterr().out
+    assert f"segments of {best.params['seconds']:g} s" in out
+    assert "task1_gen_report.py --level segment" in out
+
+    train("--level", "segment")
+    assert capsys.readouterr().out.count("not searched again") == 2
+    with pytest.raises(UserError, match=r"search_segments.*other settings \(seed 0 -> 1\)"):
+        train("--level", "segment", "--seed", "1")
 
 
-@pytest.mark.parametrize("damage", ["width", "songs", "dtype", "missing"])
-def test_units_that_do_not_fit_are_refused(tmp_path, small_grids, damage):
-    folder = results.task1_dir(tmp_path)
-    put_features(folder, make_songs(), make_songs(seed=5))
-    file = folder / "units_train.npy"
-    units = np.load(file)
-    if damage == "width":
-        files.write_array(file, units[:, :-1])
-    elif damage == "dtype":
-        files.write_array(file, units.astype(np.float64))
-    elif damage == "songs":
-        songs = folder / "unit_songs_train.npy"
-        files.write_array(songs, np.maximum(np.load(songs), 1))
-    else:
-        file.unlink()
-        with pytest.raises(UserError, match=r"units_train\.npy is missing"):
-            task1_train.train_all(arguments(tmp_path, level="segment"))
-        return
-    with pytest.raises(UserError, match=r"run task1_preprocessing\.py again"):
-        results.read_units(folder, "train", 48, len(features.UNIT_NAMES))
+@pytest.mark.parametrize("name", ["X_val.npy", "y_train.npy", "units_train.npy"])
+def test_features_that_changed_are_refused(folder, train, name):
+    array = np.load(folder / name)
+    files.write_array(folder / name, array[::-1])
+    with pytest.raises(UserError, match=rf"{name} changed .*: run task1_preprocessing\.py again"):
+        train("--level", "segment")

@@ -1,39 +1,45 @@
 import csv
 import dataclasses
-import json
 import math
-import shutil
 import signal
+from argparse import Namespace
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
-from conftest import ARTISTS, TOY_DATASET, TOY_SONGS, make_waveform, toy_predictions
+from conftest import ARTISTS, TOY_DATASET, make_waveform, toy_settings
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
-from tqdm import tqdm
 
 import task2_train_wo_pretrain as stage
-from artist20 import UserError, augment, files, results, spectrogram, training
+from artist20 import UserError, augment, results, spectrogram, training
+from artist20.dataset import Song
+from artist20.experiment import Experiment, Run
 from artist20.models import ArtistResNet, EmbeddingMLP
-from artist20.spectrogram import FrontEnd
+from artist20.results import Predictions, TrainedModel, TrainingState
+from artist20.spectrogram import FrontEnd, LogMels
 
 N_SONGS, N_CLASSES, EPOCHS = 12, 4, 5
+CLASSES = list("abcd")
 LABELS = np.arange(N_SONGS) % N_CLASSES
+SONGS = [Song(f"{i}", CLASSES[k], "x", Path(f"{i}")) for i, k in enumerate(LABELS)]
 X = torch.randn(N_SONGS, 10, generator=torch.Generator().manual_seed(0))
-IDENTITY = {"kind": "toy", "classes": list("abcd"), "config": {"epochs": EPOCHS, "seed": 0}}
 
 
 class InterruptionError(Exception):
     pass
 
 
-@pytest.fixture(autouse=True)
-def heard():
-    """Hear Ctrl-C also where the tests were started without: in the background of a shell."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+def make_run(folder, *, epochs=EPOCHS, seed=0, precision=torch.float32, patience=None, **more):
+    args = Namespace(
+        patience=patience, tensorboard=more.pop("tensorboard", False), recipe="homework", seed=seed
+    )
+    cpu = torch.device("cpu")
+    songs = Experiment(args, "task2_train.py", "resnet", cpu, precision, SONGS, {}, {}, 0.0)
+    settings = toy_settings("resnet", epochs=epochs, seed=seed, **more)
+    return Run(songs, folder, SONGS, SONGS, [], CLASSES, TOY_DATASET, settings, None)
 
 
 def make_toy(seed=0):
@@ -51,9 +57,8 @@ def toy_batches(epoch, seed=0):
         yield X[batch] + noise, targets
 
 
-def run_toy(
-    folder, schedule="cosine", seed=0, epochs=EPOCHS, batches=None, score_val=None, lr=0.01, **more
-):
+def run_toy(folder, schedule="cosine", seed=0, batches=None, score=None, lr=0.01, **more):
+    """Train a small network; return its history."""
     model = make_toy(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     scheduler = (
@@ -61,21 +66,30 @@ def run_toy(
         if schedule == "cosine"
         else ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.2)
     )
-    return training.fit(
+    score = score or (lambda: training.predict(model, X, torch.float32))
+    return fit(
+        make_run(folder, seed=seed, **more),
         model,
         optimizer,
         scheduler,
         batches or (lambda epoch: toy_batches(epoch, seed)),
-        score_val or (lambda: training.predict(model, X, torch.float32)),
-        LABELS,
-        epochs=epochs,
-        steps_per_epoch=3,
-        label_smoothing=0.1,
-        seed=seed,
-        folder=folder,
-        identity=IDENTITY,
-        **{"precision": torch.float32, **more},
+        score,
     )
+
+
+def fit(run, model, optimizer, schedule, batches, score, label_smoothing=0.1):
+    trainer = training.Trainer(
+        run,
+        model,
+        optimizer,
+        schedule,
+        score,
+        steps_per_epoch=3,
+        label_smoothing=label_smoothing,
+        window_frames=30,
+    )
+    trainer.fit(batches)
+    return trainer.history
 
 
 def interrupt_in(epoch):
@@ -91,12 +105,18 @@ def interrupt_in(epoch):
 
 
 def without_seconds(history):
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
+    return [msgspec.structs.replace(row, seconds=0) for row in history]
+
+
+def read(path, kind=TrainedModel):
+    return results.load_model(path, kind, "x")
 
 
 def assert_equal(a, b):
-    """Compare nested dicts and lists with tensors in them, exactly."""
+    """Compare nested records, dicts and lists with tensors in them, exactly."""
     assert type(a) is type(b)
+    if isinstance(a, msgspec.Struct):
+        a, b = msgspec.structs.asdict(a), msgspec.structs.asdict(b)
     if isinstance(a, dict):
         assert a.keys() == b.keys()
         for key in a:
@@ -112,27 +132,31 @@ def assert_equal(a, b):
         assert a == b
 
 
+def assert_same_checkpoints(one, other):
+    assert_equal(*(read(folder / "best.pt") for folder in (one, other)))
+    assert_equal(*(read(folder / "last.pt", TrainingState) for folder in (one, other)))
+
+
 # --- fit ---------------------------------------------------------------------------------------
 
 
 def test_history(tmp_path):
     history = run_toy(tmp_path)
-    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5]
+    assert [row.epoch for row in history] == [1, 2, 3, 4, 5]
     expected = [0.005 * (1 + math.cos(math.pi * i / EPOCHS)) for i in range(EPOCHS)]
-    assert [row["lr"] for row in history] == pytest.approx(expected)
+    assert [row.lr for row in history] == pytest.approx(expected)
+    assert results.read_history(tmp_path / "history.csv", "x") == history
     with (tmp_path / "history.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == [
-        "epoch", "lr", "train_loss", "val_loss", "val_top1", "val_top3", "seconds"
-    ]  # fmt: skip
-    assert [{key: float(value) for key, value in row.items()} for row in rows] == history
+        assert next(csv.reader(file)) == [
+            "epoch", "lr", "train_loss", "val_loss", "val_top1", "val_top3", "seconds"
+        ]  # fmt: skip
 
 
 def test_training_learns(tmp_path):
     history = run_toy(tmp_path, epochs=60, lr=0.05)
-    assert history[0]["val_top1"] < 0.6
-    assert history[-1]["val_top1"] > 0.75
-    assert history[-1]["train_loss"] < 0.7 * history[0]["train_loss"]
+    assert history[0].val_top1 < 0.6
+    assert history[-1].val_top1 > 0.75
+    assert history[-1].train_loss < 0.7 * history[0].train_loss
 
 
 def test_train_loss_is_the_mean_over_examples_with_smoothed_labels(tmp_path):
@@ -141,35 +165,28 @@ def test_train_loss_is_the_mean_over_examples_with_smoothed_labels(tmp_path):
     smoothed = 0.9 * targets + 0.1 / N_CLASSES
     expected = -(smoothed * model(X).log_softmax(dim=1)).sum(dim=1).mean().item()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-12)
-    history = training.fit(
+    history = fit(
+        make_run(tmp_path, epochs=1),
         model,
         optimizer,
         CosineAnnealingLR(optimizer, 1),
         lambda _epoch: [(X[:8], targets[:8]), (X[8:], targets[8:])],  # unequal batches
         lambda: training.predict(model, X, torch.float32),
-        LABELS,
-        epochs=1,
-        steps_per_epoch=2,
-        label_smoothing=0.1,
-        seed=0,
-        precision=torch.float32,
-        folder=tmp_path,
-        identity=IDENTITY,
     )
-    assert history[0]["train_loss"] == pytest.approx(expected, rel=1e-5)
+    assert history[0].train_loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_checkpoints_hold_what_rebuilds_the_network(tmp_path):
     history = run_toy(tmp_path)
-    last = results.read_checkpoint(tmp_path / "last.pt", "x")
-    best = results.read_checkpoint(tmp_path / "best.pt", "x")
+    last, best = read(tmp_path / "last.pt", TrainingState), read(tmp_path / "best.pt")
     for checkpoint in (last, best):
-        assert {key: checkpoint[key] for key in IDENTITY} == IDENTITY
-        make_toy().load_state_dict(checkpoint["model"])
-    assert last["epoch"] == EPOCHS
-    assert last["history"] == history
-    for checkpoint in (last, best):
-        assert checkpoint["val_top1"] == history[checkpoint["epoch"] - 1]["val_top1"]
+        assert checkpoint.classes == CLASSES
+        assert checkpoint.settings == make_run(tmp_path).settings
+        assert (checkpoint.train_songs, checkpoint.val_songs) == ([3, 3, 3, 3], 12)
+        make_toy().load_state_dict(checkpoint.weights)
+        assert checkpoint.val_top1 == history[checkpoint.epoch - 1].val_top1
+    assert last.epoch == EPOCHS
+    assert last.history == history
     assert not list(tmp_path.glob(".*.tmp*"))
 
 
@@ -187,14 +204,14 @@ def test_best_is_chosen_by_top1_top3_and_loss(tmp_path, monkeypatch, ranks, expe
     script = iter(ranks)
     current = {}
 
-    def score_val():
+    def score():
         current.update(zip((1, 3, "loss"), next(script), strict=True))
         return np.full((N_SONGS, N_CLASSES), 0.25)
 
-    monkeypatch.setattr(training.evaluation, "top_k_accuracy", lambda _s, _l, k: current[k])
+    monkeypatch.setattr(training.evaluation, "top_k_accuracy", lambda _s, _l, k: current[k] / 4)
     monkeypatch.setattr(training.evaluation, "log_loss", lambda _s, _l: current["loss"])
-    run_toy(tmp_path, epochs=len(ranks), score_val=score_val)
-    assert results.read_checkpoint(tmp_path / "best.pt", "x")["epoch"] == expected
+    run_toy(tmp_path, epochs=len(ranks), score=score)
+    assert read(tmp_path / "best.pt").epoch == expected
 
 
 def test_best_holds_the_weights_of_its_epoch(tmp_path):
@@ -204,28 +221,15 @@ def test_best_holds_the_weights_of_its_epoch(tmp_path):
     right = np.eye(N_CLASSES)[LABELS]
     scores = iter([right * 0.5 + 0.1, right * 0.9 + 0.01, np.roll(right, 1, axis=1) + 0.01])
 
-    def score_val():
+    def score():
         weights.append({name: value.clone() for name, value in model.state_dict().items()})
         return next(scores)
 
-    training.fit(
-        model,
-        optimizer,
-        CosineAnnealingLR(optimizer, 3),
-        toy_batches,
-        score_val,
-        LABELS,
-        epochs=3,
-        steps_per_epoch=3,
-        label_smoothing=0.0,
-        seed=0,
-        precision=torch.float32,
-        folder=tmp_path,
-        identity=IDENTITY,
-    )
-    fresh = make_toy(seed=9)
-    assert training.read_best(tmp_path, fresh) == 2
-    assert_equal(dict(fresh.state_dict()), weights[1])
+    run = make_run(tmp_path, epochs=3)
+    fit(run, model, optimizer, CosineAnnealingLR(optimizer, 3), toy_batches, score)
+    best = read(tmp_path / "best.pt")
+    assert best.epoch == 2
+    assert_equal(best.weights, weights[1])
     assert not torch.equal(weights[1]["0.weight"], weights[2]["0.weight"])
 
 
@@ -242,10 +246,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, schedule, epoch):
     torch.rand(7)  # the new process's random state is another one
     parts = run_toy(tmp_path / "parts", schedule)
     assert without_seconds(parts) == without_seconds(whole)
-    assert len({row["lr"] for row in whole}) > 1
-    for name in ("last.pt", "best.pt"):
-        a, b = (results.read_checkpoint(tmp_path / run / name, "x") for run in ("whole", "parts"))
-        assert_equal(a, b)
+    assert len({row.lr for row in whole}) > 1
+    assert_same_checkpoints(tmp_path / "whole", tmp_path / "parts")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -264,16 +266,14 @@ def test_a_signal_ends_the_step_and_nothing_is_lost(tmp_path, number, epoch, ste
         run_toy(tmp_path / "parts", batches=batches)
     assert stop.value.args == (number,)
     assert handlers == [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
-    last = results.read_checkpoint(tmp_path / "parts/last.pt", "x")
+    last = read(tmp_path / "parts/last.pt", TrainingState)
     # Also after the last step: what is left of that epoch is to validate.
-    assert (last["epoch"], last["state"]["step"]) == (epoch - 1, step + 1)
-    assert last["val_top1"] is None  # these weights have not been validated
+    assert (last.epoch, last.progress.step) == (epoch - 1, step + 1)
+    assert last.val_top1 is None  # these weights have not been validated
     torch.rand(7)
     parts = run_toy(tmp_path / "parts")
     assert without_seconds(parts) == without_seconds(whole)
-    for name in ("last.pt", "best.pt"):
-        a, b = (results.read_checkpoint(tmp_path / run / name, "x") for run in ("whole", "parts"))
-        assert_equal(a, b)
+    assert_same_checkpoints(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_a_signal_in_the_step_that_ruins_the_weights_saves_nothing(tmp_path):
@@ -306,16 +306,14 @@ def test_a_second_signal_stops_at_once(tmp_path):
 def test_patience_ends_a_run_that_no_longer_improves(tmp_path, monkeypatch, capsys):
     ranks = iter([(0.1,), (0.5,), (0.4,), (0.5,), (0.3,)])
     by_epoch = {}
-    monkeypatch.setattr(
-        training, "_rank", lambda row: by_epoch.setdefault(row["epoch"], None) or next_rank(row)
-    )
+    monkeypatch.setattr(training, "_rank", lambda row: by_epoch.get(row.epoch) or next_rank(row))
 
     def next_rank(row):
-        by_epoch[row["epoch"]] = next(ranks)
-        return by_epoch[row["epoch"]]
+        by_epoch[row.epoch] = next(ranks)
+        return by_epoch[row.epoch]
 
     history = run_toy(tmp_path, patience=2)
-    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    assert [row.epoch for row in history] == [1, 2, 3, 4]
     assert "none of 2 epochs was better than 2" in capsys.readouterr().out
     assert run_toy(tmp_path, patience=2) == history
 
@@ -330,24 +328,24 @@ def test_tensorboard_events_are_the_history(tmp_path):
     events.Reload()
     for name in ("train_loss", "val_loss", "val_top1", "lr"):
         found = [(event.step, event.value) for event in events.Scalars(name)]
-        assert found == [(row["epoch"], pytest.approx(row[name])) for row in history]
+        assert found == [(row.epoch, pytest.approx(getattr(row, name))) for row in history]
 
 
 def test_bfloat16_learns_with_losses_in_float32(tmp_path):
     history = run_toy(tmp_path / "half", epochs=5, precision=torch.bfloat16)
     exact = run_toy(tmp_path / "exact", epochs=5)
-    losses = np.array([[row["train_loss"] for row in rows] for rows in (history, exact)])
+    losses = np.array([[row.train_loss for row in rows] for rows in (history, exact)])
     assert losses[0] != pytest.approx(losses[1], rel=1e-6)
     assert losses[0] == pytest.approx(losses[1], rel=0.03)
-    last = results.read_checkpoint(tmp_path / "half/last.pt", "x")
-    weights = [value.dtype for value in last["model"].values() if value.is_floating_point()]
+    last = read(tmp_path / "half/last.pt")
+    weights = [value.dtype for value in last.weights.values() if value.is_floating_point()]
     assert set(weights) == {torch.float32}
 
 
 def test_the_plateau_is_that_of_the_validation_loss(tmp_path):
     history = run_toy(tmp_path, "plateau")
-    scheduler = results.read_checkpoint(tmp_path / "last.pt", "x")["scheduler"]
-    assert scheduler["best"] in [row["val_loss"] for row in history]
+    scheduler = read(tmp_path / "last.pt", TrainingState).scheduler
+    assert scheduler["best"] in [row.val_loss for row in history]
 
 
 def test_a_finished_run_is_not_trained_further(tmp_path):
@@ -384,7 +382,7 @@ def test_nan_loss_stops_and_keeps_the_epoch_before(tmp_path):
     with pytest.raises(UserError, match=r"nan or infinite in epoch 3; .*last.pt.*--lr"):
         run_toy(tmp_path, batches=batches)
     assert (tmp_path / "last.pt").read_bytes() == kept["last"]
-    assert results.read_checkpoint(tmp_path / "last.pt", "x")["epoch"] == 2
+    assert read(tmp_path / "last.pt").epoch == 2
 
 
 def test_weights_that_the_last_step_ruins_are_not_kept(tmp_path):
@@ -398,185 +396,59 @@ def test_weights_that_the_last_step_ruins_are_not_kept(tmp_path):
         return [(X, targets)]
 
     with pytest.raises(UserError, match="nan or infinite in epoch 2"):
-        training.fit(
+        fit(
+            make_run(tmp_path, epochs=3),
             model,
             optimizer,
             ReduceLROnPlateau(optimizer),
             batches,
             lambda: training.predict(model, X, torch.float32),
-            LABELS,
-            epochs=3,
-            steps_per_epoch=1,
-            label_smoothing=0.0,
-            seed=0,
-            precision=torch.float32,
-            folder=tmp_path,
-            identity=IDENTITY,
         )
-    last = results.read_checkpoint(tmp_path / "last.pt", "x")
-    assert last["epoch"] == 1
-    assert last["model"]["weight"].isfinite().all()
-
-
-# --- open_run ----------------------------------------------------------------------------------
-
-
-SETTINGS = {"epochs": 5, "lr": 0.1, "seed": 0}
-
-
-def make_metrics(settings):
-    reached = {"top1": 0.5, "top3": 0.5}
-    result = {**reached, "epoch": 1, "last": reached, "model": "resnet", "seconds": 1}
-    return {**result, "pretrained": False, "dataset": TOY_DATASET, "settings": settings}
-
-
-def put_finished(folder, settings=SETTINGS):
-    put_unfinished(folder, settings)
-    shutil.copy(folder / "last.pt", folder / "best.pt")
-    row = dict.fromkeys(results.HISTORY, 1.0)
-    training._write_history(folder / "history.csv", [row])
-    predictions = toy_predictions("val", {"resnet": 1.0}, 0)
-    results.write_predictions(folder / "val_predictions.json", predictions)
-    vectors = (np.eye(len(TOY_SONGS[split]), dtype="f4")[:, :3] for split in ("train", "val"))
-    embeddings = results.write_embeddings(folder, *vectors, TOY_SONGS["train"])
-    metrics = {**make_metrics(settings), "embeddings": embeddings}
-    files.write_json(folder / "metrics.json", metrics)
-
-
-def put_unfinished(folder, settings=SETTINGS):
-    checkpoint = {"kind": "toy", "classes": ["a", "b"], "config": settings, "epoch": 2}
-    checkpoint |= {"model": {}, "optimizer": {}, "scheduler": {}, "state": training.NEW_EPOCH}
-    checkpoint["history"] = [dict.fromkeys(results.HISTORY, 1.0)] * 2
-    files.write_checkpoint(folder / "last.pt", checkpoint)
-
-
-def open_run(folder, settings=SETTINGS, resume=False, overwrite=False):
-    return training.open_run(folder, settings, "task2_train.py", resume, overwrite)
-
-
-@pytest.mark.parametrize("resume", [False, True])
-def test_a_new_folder_is_free(tmp_path, resume):
-    assert open_run(tmp_path / "none", resume=resume) is None
-
-
-@pytest.mark.parametrize("resume", [False, True])
-def test_a_finished_run_of_the_same_settings_is_reused(tmp_path, resume):
-    put_finished(tmp_path)
-    assert open_run(tmp_path, resume=resume)["top1"] == 0.5
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["best.pt", "val_predictions.json", "history.csv", *results.EMBEDDING_FILES],
-)
-@pytest.mark.parametrize("damage", ["missing", "cut"])
-def test_a_finished_run_with_a_damaged_file_is_to_be_trained_anew(tmp_path, name, damage):
-    """Later stages would say to run this one, and this one that the run is finished."""
-    put_finished(tmp_path)
-    path = tmp_path / name
-    path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(UserError, match=rf"{name}.*run task2_train.py --overwrite") as error:
-        open_run(tmp_path)
-    assert "\n" not in str(error.value)
-    assert open_run(tmp_path, overwrite=True) is None
-
-
-def test_a_checkpoint_of_another_run_is_no_finished_run(tmp_path):
-    put_finished(tmp_path)
-    best = results.read_checkpoint(tmp_path / "best.pt", "x")
-    files.write_checkpoint(tmp_path / "best.pt", {**best, "config": {"n_mels": 10**9}})
-    with pytest.raises(UserError, match=r"best\.pt is not of the run in .* --overwrite$"):
-        open_run(tmp_path)
-
-
-def test_a_run_that_goes_on_elsewhere_is_not_called_unfinished(tmp_path):
-    put_unfinished(tmp_path)
-    with (
-        files.only_writer(tmp_path),
-        pytest.raises(UserError, match="another run is writing"),
-    ):
-        open_run(tmp_path)
-
-
-@pytest.mark.parametrize("put", [put_finished, put_unfinished])
-@pytest.mark.parametrize("resume", [False, True])
-def test_other_settings_are_refused_by_name(tmp_path, put, resume):
-    put(tmp_path)
-    with pytest.raises(UserError, match=r"lr 0\.1 -> 0\.2") as error:
-        open_run(tmp_path, {**SETTINGS, "lr": 0.2}, resume=resume)
-    assert "--overwrite" in str(error.value)
-    assert "seed" not in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_an_unfinished_run_needs_a_word(tmp_path):
-    put_unfinished(tmp_path)
-    with pytest.raises(UserError, match=r"epoch 2 of 5.*--resume.*--overwrite"):
-        open_run(tmp_path)
-    assert open_run(tmp_path, resume=True) is None
-    assert (tmp_path / "last.pt").is_file()
-
-
-def test_overwrite_removes_the_run_and_nothing_else(tmp_path):
-    put_finished(tmp_path)
-    for name in (*training.RESULTS, "test_predictions.json"):
-        (tmp_path / name).touch()
-    (tmp_path / "cache").mkdir()
-    assert open_run(tmp_path, {"lr": 7}, overwrite=True) is None
-    assert {path.name for path in tmp_path.iterdir()} >= {"cache"}
-    assert not any((tmp_path / name).exists() for name in training.RESULTS)
-
-
-def test_settings_survive_json(tmp_path):
-    """What is compared with a metrics file must be what JSON gives back."""
-    settings = {"front_end": FrontEnd().settings(), "snr": [15.0, 40.0], "windows": None}
-    put_finished(tmp_path, settings)
-    assert open_run(tmp_path, settings)
+    last = read(tmp_path / "last.pt")
+    assert last.epoch == 1
+    assert last.weights["weight"].isfinite().all()
 
 
 # --- finish ------------------------------------------------------------------------------------
 
 
-def test_finish_reports_the_best_and_the_last_epoch(tmp_path):
+@pytest.mark.parametrize("select", [True, False])
+def test_finish_reports_the_best_and_the_last_epoch(tmp_path, select):
     right = np.eye(N_CLASSES)[LABELS] * 0.8 + 0.05
     wrong = np.roll(right, 1, axis=1)
     model = make_toy(1)
     best = {name: value.clone() for name, value in make_toy(2).state_dict().items()}
-    files.write_checkpoint(tmp_path / "best.pt", {**IDENTITY, "epoch": 3, "model": best})
-
-    def score_val():
-        is_best = torch.equal(model.state_dict()["0.weight"], best["0.weight"])
-        return right if is_best else wrong
+    run = make_run(tmp_path, select=select)
+    described = msgspec.structs.replace(run.trained(30), epoch=3, val_top1=1.0, weights=best)
+    results.save_model(tmp_path / "best.pt", described)
+    is_best = lambda: torch.equal(model.state_dict()["0.weight"], best["0.weight"])  # noqa: E731
 
     def embed_songs():
         weight = model.state_dict()["0.weight"].numpy()
-        return weight[:3], weight[3:5]
+        return weight[:N_SONGS], weight[:N_SONGS] + 1
 
-    songs = [{"path": f"{i}", "artist": "abcd"[k], "album": "x"} for i, k in enumerate(LABELS)]
-    metrics = training.finish(
-        tmp_path,
-        "toy",
+    trainer = training.Trainer(
+        run,
         model,
-        score_val,
-        songs,
-        list("abcd"),
-        LABELS,
-        {"seed": 0},
-        train_songs=songs[:3],
-        embed_songs=embed_songs,
+        None,
+        None,
+        lambda: right if is_best() else wrong,
+        steps_per_epoch=1,
+        window_frames=30,
     )
-    assert metrics == json.loads((tmp_path / "metrics.json").read_text())
-    assert (metrics["top1"], metrics["top3"], metrics["epoch"]) == (1, 1, 3)
-    assert metrics["last"]["top1"] == 0
-    assert metrics["seed"] == 0
-    predictions = results.read_predictions(tmp_path / "val_predictions.json", "x")
-    assert np.allclose(predictions.scores["toy"], right)
-    assert np.allclose(predictions.scores["toy_last"], wrong)
+    metrics = trainer.finish(embed_songs)
+    assert metrics == results.read_record(tmp_path / "metrics.json", results.NetworkMetrics, "x")
+    expected = (1, 1, 3) if select else (0, metrics.last.top3, 3)
+    assert (metrics.top1, metrics.top3, metrics.epoch) == expected
+    assert metrics.last.top1 == 0
+    assert metrics.parameters == 10 * 16 + 16 + 2 * 16 + 16 * 4 + 4
+    predictions = results.read_record(tmp_path / "val_predictions.json", Predictions, "x")
+    assert np.allclose(predictions.scores["resnet"], right if select else wrong)
+    assert ("resnet_last" in predictions.scores) == select
     assert (predictions.labels == LABELS).all()
-    kept = results.read_embeddings(tmp_path, metrics, songs[3:5], "x")
-    assert np.array_equal(kept.train, best["0.weight"][:3])  # of the epoch that is reported
-    assert np.array_equal(kept.val, best["0.weight"][3:5])
-    assert kept.train_songs == songs[:3]
+    kept = results.read_embeddings(tmp_path, metrics, predictions.songs, "x")
+    assert np.array_equal(kept.train, best["0.weight"][:N_SONGS])  # of the epoch that is reported
+    assert [song.path for song in kept.train_songs] == [song.path for song in SONGS]
 
 
 # --- predict -----------------------------------------------------------------------------------
@@ -606,18 +478,17 @@ class Twice(nn.Module):
         return torch.stack([self.one(x), self.other(x)])
 
 
-def test_several_answers_learn_as_they_would_alone_and_are_averaged():
-    def learn(model, lr):
+def test_several_answers_learn_as_they_would_alone_and_are_averaged(tmp_path):
+    def learn(folder, model, lr):
         optimizer = torch.optim.SGD(model.parameters(), lr)
-        state = dict(training.NEW_EPOCH)
-        bar = tqdm(disable=True)
-        training.train_epoch(
-            model, optimizer, toy_batches(0), 0.1, int, torch.float32, state, [], bar
-        )
-        return model, state["loss_sum"]
+        score = lambda: training.predict(model, X, torch.float32)  # noqa: E731
+        run = make_run(tmp_path / folder, epochs=1)
+        history = fit(run, model, optimizer, CosineAnnealingLR(optimizer, 1), toy_batches, score)
+        return model, history[0].train_loss
 
-    together, loss = learn(Twice(), 2.0)
-    alone = [learn(each, 1.0) for each in (Twice().one, Twice().other)]  # the mean halves gradients
+    together, loss = learn("both", Twice(), 2.0)
+    parts = {"one": Twice().one, "other": Twice().other}
+    alone = [learn(name, part, 1.0) for name, part in parts.items()]  # the mean halves gradients
     for found, (expected, _) in zip((together.one, together.other), alone, strict=True):
         torch.testing.assert_close(found.weight, expected.weight)
     assert loss == pytest.approx(sum(of_one for _, of_one in alone) / 2, rel=1e-5)
@@ -653,10 +524,7 @@ def test_resnet_overfits_eight_songs(tmp_path):
         spectrogram.log_mel(make_waveform(artists[i % 3], i, 2.0), FrontEnd()) for i in range(8)
     ]
     labels = np.arange(8) % 4
-    starts = np.cumsum([0, *map(len, songs[:-1])])
-    mels = spectrogram.LogMels(
-        np.concatenate(songs), [(int(s), len(x)) for s, x in zip(starts, songs, strict=True)]
-    )
+    mels = LogMels(songs)
     torch.manual_seed(0)
     model = ArtistResNet(4, dropout=0.0)
     mean, std = mels.mean_and_std()
@@ -676,22 +544,10 @@ def test_resnet_overfits_eight_songs(tmp_path):
         scores, song_index = spectrogram.score_windows(predict, mels, n_frames, 16)
         return training.evaluation.mean_per_song(scores, song_index, 8)
 
-    history = training.fit(
-        model,
-        optimizer,
-        CosineAnnealingLR(optimizer, epochs),
-        batches,
-        score,
-        labels,
-        epochs=epochs,
-        steps_per_epoch=10,
-        label_smoothing=0.0,
-        seed=0,
-        precision=torch.float32,
-        folder=tmp_path,
-        identity=IDENTITY,
-    )
-    assert max(row["val_top1"] for row in history) == 1
+    run = dataclasses.replace(make_run(tmp_path, epochs=epochs), val=SONGS[:8])
+    schedule = CosineAnnealingLR(optimizer, epochs)
+    history = fit(run, model, optimizer, schedule, batches, score, label_smoothing=0.0)
+    assert max(row.val_top1 for row in history) == 1
 
 
 def test_the_rate_grows_then_falls_to_nothing():
@@ -709,22 +565,24 @@ def test_the_rate_grows_then_falls_to_nothing():
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
 
 
-def test_the_strong_network_is_standardised_by_the_training_songs():
+def test_the_strong_network_is_standardised_by_the_training_songs(tmp_path):
+    def make(songs, name, **more):
+        run = dataclasses.replace(
+            make_run(tmp_path), settings=toy_settings(name, n_mels=16, width=4, **more)
+        )
+        return stage.make_model(LogMels(songs), 20, run)
+
     rng = np.random.default_rng(0)
-    recipe = dataclasses.replace(stage.STRONG, n_mels=16, width=4)
-    level = rng.normal(-40, 10, (60, 1, 16))
-    rows = np.concatenate(level + rng.normal(0, 5, (60, 20, 16))).astype(np.float16)
-    songs = spectrogram.LogMels(rows, [(20 * i, 20) for i in range(60)])
-    cpu = torch.device("cpu")
-    model = stage.make_model(4, songs, 20, recipe, cpu, 0)
-    x = model.standardize(torch.from_numpy(rows).float().view(60, 20, 16))
+    songs = rng.normal(-40, 10, (60, 1, 16)) + rng.normal(0, 5, (60, 20, 16))
+    songs = songs.astype(np.float16)
+    model = make(list(songs), "resnet_strong", statistics=True, bins_per_band=4)
+    x = model.standardize(torch.from_numpy(songs).float())
     statistics = model.statistics.standardize(model.statistics.of(x))
     assert x.mean(dim=(0, 1)).abs().max() < 1e-3
     assert statistics.mean(dim=0).abs().max() < 1e-3
     assert (statistics.std(dim=0, correction=0) - 1).abs().max() < 1e-3
 
-    silence = spectrogram.LogMels(np.full((40, 16), -100, np.float16), [(0, 20), (20, 20)])
-    silent = stage.make_model(4, silence, 20, recipe, cpu, 0)
+    silence = [np.full((20, 16), -100, np.float16)] * 2
+    silent = make(silence, "resnet_strong", statistics=True, bins_per_band=4)
     assert silent(torch.full((1, 20, 16), -100.0)).isfinite().all()
-    deck = dataclasses.replace(stage.HOMEWORK, n_mels=16, width=4)
-    assert stage.make_model(4, silence, 20, deck, cpu, 0).statistics is None
+    assert make(silence, "resnet").statistics is None

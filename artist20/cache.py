@@ -1,0 +1,194 @@
+"""What is computed once per song and kept: one ``.npy`` file each, found by content and settings.
+
+``cache/<kind>-<hash of the settings>/<2 hex digits>/<content key>.npy``: a changed song is computed
+anew and a renamed one is not; each set of settings has its own folder. Files are written
+atomically: a killed run loses only the songs it was working on, and processes do not meet.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from artist20 import UserError, audio, distributed, runtime
+from artist20.audio import Waveform
+from artist20.files import write_array, write_json
+
+T = TypeVar("T")
+
+
+class Cache:
+    """Arrays under the content keys of songs.
+
+    Parameters
+    ----------
+    parent : Path
+        See :func:`artist20.results.cache_dir`.
+    kind : str
+        What the arrays are.
+    settings : dict
+        Everything that they depend on beside the audio. Kept in ``settings.json``.
+    """
+
+    def __init__(self, parent: Path, kind: str, settings: dict[str, Any]) -> None:
+        described = json.dumps(settings, sort_keys=True)
+        digest = hashlib.sha256(described.encode()).hexdigest()[:12]
+        self.folder = parent / f"{kind}-{digest}"
+        self._settings = settings
+
+    def path(self, key: str) -> Path:
+        """Return where a song's array lies, or would lie."""
+        return self.folder / key[:2] / f"{key}.npy"
+
+    def __contains__(self, key: str) -> bool:
+        """Whether a song's array is there."""
+        return self.path(key).is_file()
+
+    def load(self, key: str) -> np.ndarray:
+        """Read a song's array, (n_rows, n_columns).
+
+        Raises
+        ------
+        UserError
+            If the file is damaged.
+        """
+        path = self.path(key)
+        try:
+            array = np.load(path, allow_pickle=False)
+            whole = array.ndim == 2 and array.dtype.kind == "f" and np.isfinite(array).all()
+        except Exception:  # NumPy lets errors of zipfile, tokenize, ast and its own through
+            whole = False
+        if not whole:
+            raise UserError(
+                f"{path} is missing or damaged: delete it and run the same command again"
+            )
+        return array
+
+    def fill(
+        self,
+        files: Mapping[str, Path],
+        in_worker: Callable[[Path], Waveform],
+        in_main: Callable[[list[str], list[Waveform]], list[np.ndarray]] | None = None,
+        *,
+        workers: int,
+        label: str,
+        songs_at_a_time: int = 1,
+    ) -> dict[str, str]:
+        """Compute the arrays of all songs that lack one; with several processes each its share.
+
+        Parameters
+        ----------
+        files : mapping of str to Path
+            Audio files by content key.
+        in_worker : callable
+            File -> array or LongSong, done in the worker processes.
+        in_main : callable, optional
+            Keys and those of several songs -> arrays, done in this process: the place for a GPU.
+        workers, label
+            See :func:`map_songs`.
+        songs_at_a_time : int
+            How many songs ``in_main`` is given: always the same ones together, whatever is there
+            already, because what a network makes of a song depends, in its last digits, on the
+            others in the batch.
+
+        Returns
+        -------
+        dict of str to str
+            By key what is wrong with every song that cannot be decoded.
+        """
+        keys = list(files)
+        known = {key for key in keys if key in self}
+        if distributed.is_main():
+            print(f"{label}: {len(known)} of {len(keys)} songs are in {self.folder}")
+            write_json(self.folder / "settings.json", self._settings)
+        groups = [keys[i : i + songs_at_a_time] for i in range(0, len(keys), songs_at_a_time)]
+        groups = distributed.on_main(lambda: [group for group in groups if not known >= {*group}])
+        mine = groups[distributed.rank() :: distributed.world_size()]
+        wanted = [key for group in mine for key in group]
+        last_of_groups = {group[-1] for group in mine}
+        unreadable: dict[str, str] = {}
+        waiting: dict[str, Any] = {}
+        songs = map_songs([files[key] for key in wanted], in_worker, workers=workers, label=label)
+        for key, song in zip(wanted, songs, strict=True):
+            if isinstance(song, audio.AudioError):
+                unreadable[key] = song.reason
+            else:
+                waiting[key] = song
+            if waiting and key in last_of_groups:
+                arrays = list(waiting.values())
+                if in_main:
+                    arrays = in_main(list(waiting), arrays)
+                for done, array in zip(waiting, arrays, strict=True):
+                    if done not in known:
+                        write_array(self.path(done), array)
+                waiting = {}
+        parts = distributed.gather(unreadable)
+        return {key: reason for part in parts for key, reason in part.items()}
+
+
+class _Songs(Dataset[Any]):
+    """Songs as worker processes read and treat them."""
+
+    def __init__(self, files: list[Path], treat: Callable[[Path], Any]) -> None:
+        self.files = files
+        self.treat = treat
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> Any:
+        try:
+            return self.treat(self.files[i])
+        except audio.AudioError as error:  # returned, because raised it would end all workers
+            return error
+
+
+class _Loader(DataLoader[Any]):
+    """Starts its workers without a stop between them."""
+
+    def __iter__(self) -> Any:
+        if self.num_workers:
+            runtime.check_for_semaphores()
+        with runtime.signals_held():
+            return super().__iter__()
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def map_songs(
+    files: list[Path], treat: Callable[[Path], T], *, workers: int, label: str
+) -> Iterable[T | audio.AudioError]:
+    """Read songs in worker processes, a few ahead of the caller, with a progress bar.
+
+    Parameters
+    ----------
+    files : list of Path
+        Audio files.
+    treat : callable
+        What to do with each file, in the worker: any function that can be pickled, for instance
+        ``audio.open_song``. What it returns is copied several times on its way here.
+    workers : int
+        Number of processes; each computes with one thread.
+    label : str
+        What the progress bar says.
+
+    Returns
+    -------
+    iterable
+        In the files' order: what ``treat`` returned, or the ``AudioError`` that it raised.
+    """
+    loader = _Loader(
+        _Songs(files, treat),
+        batch_size=None,
+        collate_fn=_as_it_is,
+        num_workers=min(workers, len(files)),
+        worker_init_fn=runtime.start_worker,
+    )
+    return tqdm(loader, label, disable=distributed.quiet(), unit="song")

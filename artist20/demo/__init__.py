@@ -1,0 +1,1 @@
+"""A synthesised data set in artist20's layout: ``python -m artist20.demo data/demo``."""

@@ -1,0 +1,64 @@
+"""Make a synthesised data set in artist20's layout, to try every stage without the real one.
+
+    python -m artist20.demo data/demo
+    python -m artist20.demo data/tiny --artists 3 --albums 3 --songs 1 --seconds 2
+
+Reads   nothing
+Writes  DIR/train.json, DIR/val.json, DIR/train_val/<artist>/<album>/*.mp3
+        DIR/test/*.mp3, DIR/answers.json    the test songs, and who made them
+        DIR/dataset.json                    the settings
+
+The same command gives the same bytes, however many processes work on them, and goes on where an
+interrupted one stopped.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from artist20 import cli, runtime
+from artist20.demo.folder import MAX_ALBUMS, MAX_ARTISTS, Settings, build
+
+
+def _int_between(low: int, high: int) -> Callable[[str], int]:
+    """Return a parser of integers from ``low`` to ``high``."""
+
+    def parse(text: str) -> int:
+        if not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"must be from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    if not 1 <= float(text) <= 3600:
+        raise argparse.ArgumentTypeError("must be from 1 to 3600")
+    return float(text)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = cli.make_parser(__doc__)
+    parser.add_argument("directory", type=Path, metavar="DIR", help="folder to make")
+    for option, kind, default, what in (
+        ("--artists", _int_between(2, MAX_ARTISTS), 10, "number of artists"),
+        ("--albums", _int_between(3, MAX_ALBUMS), 6, "albums by each artist, at least 3"),
+        ("--songs", cli.positive_int, 4, "songs on each album"),
+        ("--seconds", _seconds, 30.0, "length of a song"),
+    ):
+        parser.add_argument(option, type=kind, default=default, help=what)
+    cli.add_seed_option(parser)
+    cli.add_workers_option(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    options = vars(parse_args(argv))
+    directory, workers = options.pop("directory"), options.pop("workers")
+    build(directory, Settings(**options), workers)
+
+
+if __name__ == "__main__":
+    runtime.run(main)

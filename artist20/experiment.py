@@ -1,0 +1,394 @@
+"""What a training script works with: songs, fold, classes, keys, settings and folder.
+
+An :class:`Experiment` is what all trainings of one command share, a :class:`Run` is one training.
+"""
+
+import argparse
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+from artist20 import UserError, dataset, distributed, evaluation, files, results, runtime
+from artist20.dataset import Song
+from artist20.results import (
+    EncoderSettings,
+    NetworkMetrics,
+    Predictions,
+    ResNetRecipe,
+    Settings,
+    TrainedModel,
+    TrainingState,
+    TransferRecipe,
+)
+
+BEST, LAST = "best.pt", "last.pt"
+# What a run writes, and --overwrite removes.
+RUN_FILES = (
+    *(BEST, LAST, "history.csv", "metrics.json"),
+    *("val_predictions.json", "test_predictions.json", "test_scores.json"),
+    *results.EMBEDDING_FILES,
+)
+Fill = Callable[[Mapping[str, Path]], dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What all trainings of one command share.
+
+    Attributes
+    ----------
+    args : argparse.Namespace
+        The command line.
+    script : str
+        The script's name, for messages.
+    model : {"panns", "resnet"}
+    device : torch.device
+        Where to train.
+    precision : torch.dtype
+        What products are computed in.
+    songs : list of Song
+        All that are read, trained on or scored.
+    keys : dict of Path to str
+        Their content keys by file; also those of alternate versions.
+    left_out : dict of str to str
+        By path what is wrong with each song that cannot be decoded.
+    started : float
+        ``time.monotonic()`` at the start.
+    """
+
+    args: argparse.Namespace
+    script: str
+    model: str
+    device: torch.device
+    precision: torch.dtype
+    songs: list[Song]
+    keys: dict[Path, str]
+    left_out: dict[str, str]
+    started: float
+
+    @property
+    def name(self) -> str:
+        """The model's name in files and tables: a key of :data:`artist20.results.TITLES`."""
+        return results.network_name(self.model, self.args.recipe)
+
+    @property
+    def folder(self) -> Path:
+        """Where the model trained on all training songs goes; folds go within."""
+        return results.network_dir(self.args.results_dir, self.model, self.args.recipe)
+
+    @property
+    def train_songs(self) -> list[Song]:
+        """All training songs that can be decoded, those of all folds."""
+        return dataset.read_split(self.args.data_dir, "train", self.args.limit, self.left_out)
+
+    def decoded(self, fill: Fill) -> "Experiment":
+        """Decode all songs once, before any training; name all at once that cannot be.
+
+        Parameters
+        ----------
+        fill : callable
+            Files by content key -> by key what is wrong with those that cannot be decoded.
+
+        Raises
+        ------
+        UserError
+            If there are such and --skip-unreadable does not leave them out, or if an alternate
+            version of --also-train-on is missing or cannot be decoded.
+        """
+        of_songs = [self.keys[song.file] for song in self.songs]
+        reasons = fill({self.keys[song.file]: song.file for song in self.songs})
+        left_out = dataset.find_unreadable(self.songs, of_songs, reasons, self.args.skip_unreadable)
+        experiment = replace(self, left_out=left_out)
+        if not self.args.also_train_on:
+            return experiment
+        others = dataset.alternate_versions(experiment.train_songs, self.args.also_train_on)
+        keys = distributed.on_main(lambda: dataset.content_keys(others))
+        reasons = fill({key: song.file for key, song in zip(keys, others, strict=True)})
+        dataset.find_unreadable(others, keys, reasons, skip=False)
+        by_file = {song.file: key for song, key in zip(others, keys, strict=True)}
+        return replace(experiment, keys={**self.keys, **by_file})
+
+    def open(
+        self,
+        recipe: TransferRecipe | ResNetRecipe,
+        encoder: EncoderSettings | None = None,
+        fold: int | None = None,
+        folder: Path | None = None,
+    ) -> "Run":
+        """Open a training, and look at what its folder holds.
+
+        Parameters
+        ----------
+        recipe : TransferRecipe or ResNetRecipe
+        encoder : EncoderSettings, optional
+            Of a classifier on embeddings.
+        fold : int, optional
+            Hold this fold of the training songs out, and score it in place of the validation songs.
+        folder : Path, optional
+            Where folds go within, by default the model's own.
+
+        Raises
+        ------
+        UserError
+            If the folder holds a run of other settings, or an unfinished one, and neither --resume
+            nor --overwrite says what to do with it; if another process is writing to it, or if a
+            finished run lacks a file that was written before its metrics.
+        """
+        args = self.args
+        train, val, classes = dataset.read_to_fit(args.data_dir, fold, args.limit, self.left_out)
+        others = dataset.alternate_versions(train, args.also_train_on) if args.also_train_on else []
+        data = dataset.summary(
+            args.data_dir, train, val, self.keys_of([*train, *val]), args.limit, self.left_out
+        )
+        settings = Settings(
+            recipe_name=args.recipe,
+            recipe=recipe,
+            encoder=encoder,
+            precision=runtime.plain_name(self.precision),
+            patience=args.patience,
+            dataset=data.identity,
+            also_train_on=dataset.fingerprint(others, self.keys_of(others)) if others else None,
+            fold=fold,
+            seed=args.seed,
+        )
+        folder = (folder or self.folder) / (f"fold-{fold}" if fold else "")
+        finished = distributed.on_main(lambda: _look(folder, settings, self))
+        return Run(self, folder, train, val, others, classes, data, settings, finished)
+
+    def keys_of(self, songs: Sequence[Song]) -> list[str]:
+        """Return songs' content keys."""
+        return [self.keys[song.file] for song in songs]
+
+    def keyed(self, songs: Sequence[Song]) -> list[tuple[str, Path]]:
+        """Return songs' content keys and files."""
+        return [(self.keys[song.file], song.file) for song in songs]
+
+    def pool_folds(self, folder: Path | None = None) -> Predictions | None:
+        """Put the folds of a cross-validation together, once all are there.
+
+        Writes ``cv_predictions.json``: every training song, scored by a network that did not learn
+        from its album. Of runs whose epoch was chosen on the songs held out, the last epoch's
+        scores are taken: it was not chosen. (The homework's transfer recipe still lowers its
+        learning rate by their loss, as it does by the validation songs'.)
+
+        Raises
+        ------
+        UserError
+            If the folds' runs are of different settings or songs.
+        """
+        folder = folder or self.folder
+        return distributed.on_main(
+            lambda: _pool_folds(folder, self.name, self.script, self.train_songs)
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: what it learns from, what is scored, everything that its result depends on.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    folder : Path
+        Where checkpoints, history, metrics and predictions go.
+    train, val : list of Song
+        The songs to learn from and to score.
+    others : list of Song
+        Alternate versions of the training songs, in their order, or none.
+    classes : list of str
+        The artists, in the order of the scores.
+    dataset : Dataset
+        What metrics say of the songs.
+    settings : Settings
+        Everything that the result depends on.
+    finished : NetworkMetrics or None
+        If the folder holds this very run, finished.
+    """
+
+    experiment: Experiment
+    folder: Path
+    train: list[Song]
+    val: list[Song]
+    others: list[Song]
+    classes: list[str]
+    dataset: results.Dataset
+    settings: Settings
+    finished: NetworkMetrics | None
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(n_train,) classes of the training songs."""
+        return dataset.class_indices(self.train, self.classes)
+
+    @cached_property
+    def val_labels(self) -> np.ndarray:
+        """(n_val,) classes of the songs that are scored."""
+        return dataset.class_indices(self.val, self.classes)
+
+    def trained(self, window_frames: int | None) -> TrainedModel:
+        """Describe the network to be trained, without its weights: what checkpoints begin with."""
+        return TrainedModel(
+            classes=self.classes,
+            settings=self.settings,
+            window_frames=window_frames,
+            trained_on=self.dataset.label,
+            train_songs=np.bincount(self.labels, minlength=len(self.classes)).tolist(),
+            val_songs=len(self.val),
+            epoch=0,
+            val_top1=None,
+            weights={},
+        )
+
+    def report(self, metrics: NetworkMetrics) -> None:
+        """Print what a run reached, whether that means anything, and what comes next."""
+        if self.finished:
+            print(f"{self.folder} holds this run already; --overwrite trains anew")
+        if metrics.untrained:
+            print("untrained encoder: these figures say nothing about the published one")
+        line = f"top-1 {metrics.top1:.1%}, top-3 {metrics.top3:.1%} in epoch {metrics.epoch}"
+        if metrics.selected:
+            last = metrics.last
+            line += f", chosen on these songs; last epoch: {last.top1:.1%}, {last.top3:.1%}"
+        else:
+            line += ", the last"
+        print(line)
+
+
+def begin(args: argparse.Namespace, model: str, script: str) -> Experiment:
+    """Join the other processes, if any, choose device and precision, read and hash the songs.
+
+    Raises
+    ------
+    UserError
+        If the split lists or songs are not what they should be, or --patience is given with --fold
+        or --recipe strong: there the scored songs must not decide when training stops.
+    """
+    started = time.monotonic()
+    if args.patience and (args.fold or args.recipe != "homework"):
+        where = "--fold" if args.fold else f"--recipe {args.recipe}"
+        raise UserError(f"--patience cannot go with {where}: there the scored songs do not decide")
+    device = distributed.start(runtime.choose_device(args.device))
+    precision = runtime.choose_precision(args.precision, device)
+    if args.fold:
+        songs = dataset.read_split(args.data_dir, "train", args.limit)
+    else:
+        train, val = dataset.read_train_val(args.data_dir, args.limit)
+        songs = [*train, *val]
+    keys = distributed.on_main(lambda: dataset.content_keys(songs))
+    by_file = {song.file: key for song, key in zip(songs, keys, strict=True)}
+    return Experiment(args, script, model, device, precision, songs, by_file, {}, started)
+
+
+def discard(folder: Path) -> None:
+    """Remove a run's files from its folder, unless another process is writing to it."""
+    if folder.is_dir():
+        with files.only_writer(folder):
+            for name in RUN_FILES:
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+
+
+def _look(folder: Path, settings: Settings, experiment: Experiment) -> NetworkMetrics | None:
+    """Look at what a folder holds before a run begins; see :meth:`Experiment.open`."""
+    args, again = experiment.args, f"{experiment.script} --overwrite"
+    if args.overwrite:
+        discard(folder)
+    elif (folder / "metrics.json").is_file():
+        metrics = results.read_record(folder / "metrics.json", NetworkMetrics, again)
+        results.check_same_settings(metrics.settings, settings, folder / "metrics.json")
+        _check_whole(folder, metrics, again)
+        return metrics
+    elif (folder / LAST).is_file():
+        with files.only_writer(folder):  # or it is no unfinished run, but one that goes on
+            pass
+        last = results.load_model(folder / LAST, TrainingState, again)
+        results.check_same_settings(last.settings, settings, folder / LAST)
+        if not args.resume:
+            raise UserError(
+                f"{folder / LAST} is of an unfinished run (epoch {last.epoch} of "
+                f"{settings.recipe.epochs}): --resume continues it, --overwrite starts again"
+            )
+    return None
+
+
+def _check_whole(folder: Path, metrics: NetworkMetrics, again: str) -> None:
+    """Refuse a finished run of which later stages would find a file missing or damaged."""
+    read_best(folder, metrics, again)
+    results.read_record(folder / "val_predictions.json", Predictions, again)
+    results.read_history(folder / "history.csv", again)
+    if metrics.embeddings:
+        results.check_embeddings(folder, metrics, again)
+
+
+def read_best(folder: Path, metrics: NetworkMetrics, made_by: str) -> TrainedModel:
+    """Read ``best.pt``; one of another run than ``metrics.json`` beside it is refused."""
+    best = results.load_model(folder / BEST, TrainedModel, made_by)
+    if best.settings != metrics.settings:
+        raise UserError(f"{folder}: best.pt is not of the run in metrics.json: run {made_by}")
+    return best
+
+
+def _pool_folds(folder: Path, name: str, script: str, songs: list[Song]) -> Predictions | None:
+    parts: list[Predictions] = []
+    first: Settings | None = None
+    for fold in range(1, results.N_FOLDS + 1):
+        metrics_file = folder / f"fold-{fold}" / "metrics.json"
+        if not metrics_file.is_file():
+            print(
+                f"{metrics_file} is not there: run {script} --fold {fold}, too, to pool the folds"
+            )
+            return None
+        metrics = results.read_record(metrics_file, NetworkMetrics, script)
+        alike = comparable(metrics.settings, metrics.dataset)
+        first = first or alike
+        results.check_same_settings(alike, first, metrics_file)
+        file = metrics_file.with_name("val_predictions.json")
+        part = results.read_record(file, Predictions, script)
+        of_last = part.scores.get(f"{name}_last", part.scores.get(name))
+        if of_last is None:
+            raise UserError(
+                f"{file} has no scores of {name}: run {script} --fold {fold} --overwrite"
+            )
+        parts.append(Predictions(classes=part.classes, songs=part.songs, scores={name: of_last}))
+    rows = {
+        song.path: row
+        for part in parts
+        for song, row in zip(part.songs, part.scores[name], strict=True)
+    }
+    same = all(part.classes == parts[0].classes for part in parts)
+    if not same or rows.keys() != {song.path for song in songs}:
+        raise UserError(
+            f"the folds in {folder} are of other songs than the training songs are now: run "
+            f"{script} --overwrite for each"
+        )
+    pooled = Predictions(
+        classes=parts[0].classes,
+        songs=[song.record for song in songs],
+        scores={name: np.array([rows[song.path] for song in songs])},
+    )
+    results.write_record(folder / "cv_predictions.json", pooled)
+    reached = evaluation.accuracy(pooled.scores[name], pooled.labels)
+    print(
+        f"all {results.N_FOLDS} folds, {len(songs)} songs: top-1 {reached.top1:.1%}, top-3 "
+        f"{reached.top3:.1%}"
+    )
+    return pooled
+
+
+def comparable(settings: Settings, data: results.Dataset) -> Settings:
+    """Return what the settings of a cross-validation's folds must have in common."""
+    return msgspec.structs.replace(
+        settings,
+        fold=None,
+        # Of those learnt from and those held out together.
+        dataset=data.fingerprint,
+        # A hash over the songs learnt from, of which every fold has its own.
+        also_train_on="yes" if settings.also_train_on else None,
+    )

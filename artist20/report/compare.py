@@ -1,0 +1,593 @@
+"""All models that were run on one data set, side by side: the stages' records in, one record out.
+
+``python -m artist20.comparison`` writes that record, ``results.json``, and prints it. Slides, model
+card and README's table are made of it alone.
+"""
+
+import math
+import shlex
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from artist20 import UserError, evaluation
+from artist20.files import sha256_file
+from artist20.results import (
+    Ablation,
+    AblationResult,
+    Accuracy,
+    AlbumResult,
+    ArtistResult,
+    Comparison,
+    Confusion,
+    EnsembleMetrics,
+    Figures,
+    Interval,
+    ModelResult,
+    NetworkMetrics,
+    OfEnsemble,
+    OfNetwork,
+    OfTask1,
+    Pair,
+    Predictions,
+    Preprocessing,
+    Provenance,
+    Search,
+    Task1Metrics,
+    Verdict,
+    ensemble_dir,
+    find_runs,
+    read_record,
+    stages,
+    task1_dir,
+)
+
+AnyMetrics = Task1Metrics | NetworkMetrics | EnsembleMetrics
+
+COMMAND = "python -m artist20.comparison"
+ENSEMBLE = "python -m artist20.ensemble"
+N_WORST = 3  # albums that are named
+N_CONFUSIONS = 5  # that are kept of each model
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that was run, and what its files hold.
+
+    Attributes
+    ----------
+    name, own_name : str
+        What tables and options call it, and what its own files call it.
+    title : str
+        Its name for people.
+    folder : Path
+        Where its files are.
+    metrics : Task1Metrics, NetworkMetrics or EnsembleMetrics
+        The folder's ``metrics.json``.
+    predictions : Predictions
+        The folder's file of the validation songs.
+    scores, unchosen : np.ndarray
+        (n_songs, n_classes) probabilities; the second of the last epoch, where another was chosen
+        on these very songs.
+    figures : Figures
+        Of ``scores``.
+    cv : Accuracy or None
+        Of all training songs, each scored by a model that did not learn from its album.
+    seconds : float
+        Of training.
+    """
+
+    name: str
+    own_name: str
+    title: str
+    folder: Path
+    metrics: AnyMetrics
+    predictions: Predictions
+    scores: np.ndarray
+    unchosen: np.ndarray
+    figures: Figures
+    cv: Accuracy | None
+    seconds: float
+
+    @property
+    def selected(self) -> bool:
+        """Whether the epoch was chosen on the validation songs, which flatters it."""
+        return isinstance(self.metrics, NetworkMetrics) and self.metrics.selected
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def collect(results_dir: Path) -> dict[str, Model]:
+    """Read every model that has been run, in the order of the stages; print which were not.
+
+    Of Task 1's models of segments, only the one that was best in cross-validation is taken.
+
+    Raises
+    ------
+    UserError
+        If no model has been run, or if models were run on different songs: their figures must not
+        stand side by side.
+    """
+    models: list[Model] = []
+    for run in find_runs(results_dir):
+        metrics, names = run.metrics, run.metrics.names
+        if isinstance(metrics, Task1Metrics) and metrics.level == "segment":
+            names = {name: own for name, own in names.items() if own == metrics.best_in_cv}
+        models += _read_models(run.stage.folder, metrics, names, run.stage.train)
+    ensemble = _read_ensemble(results_dir)
+    if ensemble:
+        names = {"ensemble": "ensemble"}
+        models += _read_models(ensemble_dir(results_dir), ensemble, names, ENSEMBLE)
+    if not models:
+        raise UserError(f"{results_dir} holds no metrics: run a training script first")
+    if len({model.metrics.dataset.fingerprint for model in models}) > 1:
+        of = "; ".join(f"{model.name}: {model.metrics.dataset.identity}" for model in models)
+        raise UserError(
+            f"the models in {results_dir} are of different songs ({of}): train them on the same "
+            "--data-dir and --limit"
+        )
+    first, songs = models[0], models[0].predictions
+    for model in models:
+        of_model = model.predictions
+        if of_model.songs != songs.songs or of_model.classes != songs.classes:
+            raise UserError(
+                f"{model.folder} and {first.folder} have other validation songs or artists: train "
+                "again"
+            )
+    return {model.name: model for model in models}
+
+
+def _read_models(
+    folder: Path, metrics: AnyMetrics, names: dict[str, str], made_by: str
+) -> Iterator[Model]:
+    """Read a folder's models; ``names`` are as tables call them -> as their files do."""
+    predictions = read_record(folder / "val_predictions.json", Predictions, made_by)
+    file = folder / "cv_predictions.json"
+    by_album = not isinstance(metrics, Task1Metrics) or metrics.folds_by_album
+    held_out = read_record(file, Predictions, made_by) if by_album and file.is_file() else None
+    for name, own_name in names.items():
+        reached: Accuracy
+        if isinstance(metrics, Task1Metrics):
+            reached, seconds = metrics.models[own_name], metrics.models[own_name].seconds
+        elif isinstance(metrics, NetworkMetrics):
+            reached, seconds = metrics, metrics.epochs_seconds
+        else:
+            reached, seconds = metrics, metrics.provenance.seconds
+        check_reached(folder, own_name, reached, predictions, made_by)
+        scores = predictions.scores[own_name]
+        cv = None
+        if held_out and own_name in held_out.scores:
+            cv = evaluation.accuracy(held_out.scores[own_name], held_out.labels)
+        yield Model(
+            name=name,
+            own_name=own_name,
+            title=metrics.title(own_name),
+            folder=folder,
+            metrics=metrics,
+            predictions=predictions,
+            scores=scores,
+            unchosen=predictions.scores.get(f"{own_name}_last", scores),
+            figures=evaluation.figures(scores, predictions.labels, predictions.albums),
+            cv=cv,
+            seconds=seconds,
+        )
+
+
+def _read_ensemble(results_dir: Path) -> EnsembleMetrics | None:
+    """Read the ensemble's metrics, unless its members have been run again since."""
+    file = ensemble_dir(results_dir) / "metrics.json"
+    if not file.is_file():
+        print(f"left out: ensemble ({ENSEMBLE} has not been run)")
+        return None
+    metrics = read_record(file, EnsembleMetrics, ENSEMBLE)
+    changed = _changed_files(results_dir, metrics.files)
+    if changed:
+        print(f"left out: ensemble (made of another {changed[0]}: run {ENSEMBLE} again)")
+        return None
+    return metrics
+
+
+def _changed_files(results_dir: Path, files: Mapping[str, str]) -> list[Path]:
+    """List which of the files that something was computed from are others now, or gone."""
+    found = {results_dir / name: digest for name, digest in files.items()}
+    return [
+        file for file, digest in found.items() if not file.is_file() or sha256_file(file) != digest
+    ]
+
+
+def check_reached(
+    folder: Path, own_name: str, reached: Accuracy, predictions: Predictions, made_by: str
+) -> None:
+    """Refuse ``metrics.json`` and ``val_predictions.json`` that are not of one run.
+
+    Parameters
+    ----------
+    folder : Path
+        Where both are.
+    own_name : str
+        A model, as they call it.
+    reached : Accuracy
+        What it reached by the metrics.
+    predictions : Predictions
+        What the other file holds.
+    made_by : str
+        The command that makes both.
+
+    Raises
+    ------
+    UserError
+        If there are no scores of the model, or if they give other figures.
+    """
+    if own_name not in predictions.scores:
+        file = folder / "val_predictions.json"
+        raise UserError(f"{file} has no scores of {own_name}: run {made_by} --overwrite")
+    found = evaluation.accuracy(predictions.scores[own_name], predictions.labels)
+    for of_file, of_scores in ((reached.top1, found.top1), (reached.top3, found.top3)):
+        if not math.isclose(of_file, of_scores, abs_tol=1e-6):
+            raise UserError(
+                f"{folder}: val_predictions.json is not of the run in metrics.json: run {made_by} "
+                "--overwrite"
+            )
+
+
+# --- results.json ------------------------------------------------------------------------------
+
+
+def gather(results_dir: Path, command: str) -> Comparison:
+    """Compute all that is said anywhere of the models of a results folder.
+
+    Parameters
+    ----------
+    results_dir : Path
+        The folder that all stages write to.
+    command : str
+        The command line that asks for it.
+
+    Raises
+    ------
+    UserError
+        As :func:`collect` does.
+    """
+    models = collect(results_dir)
+    first = next(iter(models.values()))
+    songs = first.predictions
+    runs = {model.folder: model.metrics for model in models.values()}
+    of_task1 = [metrics for metrics in runs.values() if isinstance(metrics, Task1Metrics)]
+    files = [file for folder in runs for file in _files(folder)]
+    provenance = {folder: metrics.provenance for folder, metrics in runs.items()}
+    if of_task1:
+        made = task1_dir(results_dir) / "preprocessing.json"
+        files.append(made)
+        prepared = read_record(made, Preprocessing, "task1_preprocessing.py")
+        provenance = {made: prepared.provenance, **provenance}
+    hits = {name: evaluation.hits(row.unchosen, songs.labels, 1) for name, row in models.items()}
+
+    def relative(path: Path) -> str:
+        return path.relative_to(results_dir).as_posix()
+
+    return Comparison(
+        command=without_folders(command),
+        dataset=first.metrics.dataset,
+        val_albums=len(np.unique(songs.albums)),
+        resamples=evaluation.N_RESAMPLES,
+        confidence=evaluation.CONFIDENCE,
+        significance=evaluation.SIGNIFICANCE,
+        models={name: _result(row, relative(row.folder)) for name, row in models.items()},
+        left_out={
+            metrics.title(name): reason
+            for metrics in of_task1
+            for name, reason in metrics.left_out.items()
+        },
+        pairs=evaluation.compare_all(hits, songs.albums),
+        ablation={
+            relative(folder): AblationResult(
+                model=ablation.settings.model, families=ablation.families
+            )
+            for folder in runs
+            if (ablation := _ablation(folder))
+        },
+        runs={relative(path): _anywhere(of_run) for path, of_run in provenance.items()},
+        files={relative(file): sha256_file(file) for file in sorted(files)},
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    """List the files of a folder that figures are computed from."""
+    names = ("metrics.json", "val_predictions.json", "cv_predictions.json", "ablation.json")
+    files = [folder / name for name in names] + sorted(folder.glob("search_*.json"))
+    return [file for file in files if file.is_file()]
+
+
+def _ablation(folder: Path) -> Ablation | None:
+    """Read a folder's ablation, if it is finished."""
+    file = folder / "ablation.json"
+    ablation = read_record(file, Ablation, "task1_train.py") if file.is_file() else None
+    return ablation if ablation and ablation.complete else None
+
+
+def _anywhere(provenance: Provenance) -> Provenance:
+    """Take the machine's folders out of a command."""
+    return msgspec.structs.replace(provenance, command=without_folders(provenance.command))
+
+
+def without_folders(command: str) -> str:
+    """Cut the absolute paths in a command line to their last names, which are the same anywhere."""
+    arguments = []
+    for argument in shlex.split(command):
+        option, equals, value = argument.rpartition("=")
+        path = Path(value)
+        arguments.append(option + equals + (path.name if path.is_absolute() else value))
+    return shlex.join(arguments)
+
+
+def _result(model: Model, folder: str) -> ModelResult:
+    predictions, labels = model.predictions, model.predictions.labels
+    classes, albums = predictions.classes, predictions.albums
+    matrix = evaluation.confusion_matrix(model.scores, labels)
+    right = evaluation.hits(model.scores, labels, 1)
+    of_albums = {
+        album: AlbumResult(songs=n_songs, right=n_right)
+        for album, (n_right, n_songs) in evaluation.right_per_group(right, albums).items()
+    }
+    f1 = evaluation.f1_scores(matrix)
+    return ModelResult(
+        title=model.title,
+        folder=folder,
+        untrained=model.metrics.untrained,
+        val=model.figures,
+        last=evaluation.figures(model.unchosen, labels, albums) if model.selected else None,
+        cv=model.cv,
+        seconds=model.seconds,
+        artists={
+            artist: ArtistResult(
+                songs=int(matrix[i].sum()),
+                right=int(matrix[i, i]),
+                guessed=int(matrix[:, i].sum()),
+                f1=float(f1[i]) if matrix[i].any() else None,
+            )
+            for i, artist in enumerate(classes)
+        },
+        albums=of_albums,
+        worst_albums=worst_albums(of_albums),
+        confusions=[
+            Confusion(artist=classes[true], guess=classes[guess], songs=n_songs)
+            for true, guess, n_songs in evaluation.confusions(matrix)[:N_CONFUSIONS]
+        ],
+        details=_details(model),
+    )
+
+
+def _details(model: Model) -> OfTask1 | OfNetwork | OfEnsemble:
+    metrics = model.metrics
+    if isinstance(metrics, NetworkMetrics):
+        return OfNetwork(
+            epoch=metrics.epoch,
+            parameters=metrics.parameters,
+            window_seconds=metrics.window_seconds,
+            settings=metrics.settings,
+        )
+    if isinstance(metrics, EnsembleMetrics):
+        return OfEnsemble(
+            members=metrics.members,
+            best_member_in_cv=metrics.best_member_in_cv,
+            against_best_member=metrics.against_best_member,
+        )
+    file = model.folder / f"search_{model.own_name}.json"
+    search = read_record(file, Search, "task1_train.py")
+    return OfTask1(
+        level=metrics.level,
+        settings=metrics.settings,
+        model=metrics.models[model.own_name],
+        search=search.settings,
+        n_candidates=len(search.candidates),
+    )
+
+
+def worst_albums(albums: Mapping[str, AlbumResult]) -> list[str]:
+    """Name the albums with the smallest share of right songs; among equals, the larger ones."""
+    by_share = sorted(albums, key=lambda name: (share(albums[name]), -albums[name].songs))
+    return by_share[:N_WORST]
+
+
+def share(result: AlbumResult | ArtistResult) -> float:
+    """Return the share of an album's or artist's songs that are right."""
+    return result.right / result.songs
+
+
+def albums_of_all(models: Iterable[ModelResult]) -> dict[str, AlbumResult]:
+    """Count each album's songs, and those that are right, over all models."""
+    results = list(models)
+    return {
+        album: AlbumResult(
+            songs=sum(result.albums[album].songs for result in results),
+            right=sum(result.albums[album].right for result in results),
+        )
+        for album in results[0].albums
+    }
+
+
+def check_up_to_date(comparison: Comparison, results_dir: Path, made_from: Path) -> None:
+    """Refuse a ``results.json`` that is of other files than those that are there.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or another, or a model has been run since.
+    """
+    again = f"run {COMMAND} --results-dir {results_dir} --assets-dir {made_from.parent}"
+    for file in _changed_files(results_dir, comparison.files):
+        raise UserError(f"{made_from} was made of another {file}: {again}")
+    for stage in stages(results_dir):
+        file = stage.folder / "metrics.json"
+        if file.is_file() and file.relative_to(results_dir).as_posix() not in comparison.files:
+            raise UserError(f"{made_from} lacks {file}: {again}")
+    file = ensemble_dir(results_dir) / "metrics.json"
+    if "ensemble" not in comparison.models and file.is_file():
+        metrics = read_record(file, EnsembleMetrics, ENSEMBLE)
+        if not _changed_files(results_dir, metrics.files):
+            raise UserError(f"{made_from} lacks {file}: {again}")
+
+
+# --- pairs -------------------------------------------------------------------------------------
+
+OPPOSITE: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
+
+
+def against(comparison: Comparison, name: str) -> dict[str, Pair]:
+    """Return how a model compares with each other one, by the other's name; it is the first."""
+    pairs = {}
+    for pair in comparison.pairs:
+        if pair.first == name:
+            pairs[pair.second] = pair
+        elif pair.second == name:
+            low, high = pair.interval
+            pairs[pair.first] = Pair(
+                first=name,
+                second=pair.first,
+                difference=-pair.difference,
+                interval=(-high, -low),
+                only_first=pair.only_second,
+                only_second=pair.only_first,
+                p=pair.p,
+                p_holm=pair.p_holm,
+                verdict=OPPOSITE.get(pair.verdict, pair.verdict),
+            )
+    return pairs
+
+
+def reference(models: Mapping[str, ModelResult]) -> str | None:
+    """Return the model that others are compared with: the ensemble, or else the best in CV."""
+    in_cv = {name: (row.cv.top1, row.cv.top3) for name, row in models.items() if row.cv}
+    if len(models) < 2 or not in_cv:
+        return None
+    return "ensemble" if "ensemble" in models else max(in_cv, key=lambda name: in_cv[name])
+
+
+# --- tables for the terminal -------------------------------------------------------------------
+
+
+def print_all(comparison: Comparison) -> None:
+    """Print the models' figures, the hardest albums, and which models differ significantly."""
+    _print_models(comparison)
+    _print_albums(comparison)
+    _print_pairs(comparison)
+
+
+def _print_models(comparison: Comparison) -> None:
+    data = comparison.dataset
+    print(
+        f"{data.label}: {data.artists} artists, {data.train} training songs, {data.val} validation "
+        f"songs of {comparison.val_albums} albums"
+    )
+    rows = [["model", "top-1", "95 %", "top-3", "95 %", "F1", "score", "CV"]]
+    selected = []
+    for row in comparison.models.values():
+        val = row.val
+        figures = [f"{val.top1:.1%}", percents(val.over_albums.top1)]
+        figures += [f"{val.top3:.1%}", percents(val.over_albums.top3)]
+        figures += [f"{val.macro_f1:.2f}", f"{val.course_score:.3f}"]
+        rows.append([row.title, *figures, f"{row.cv.top1:.1%}" if row.cv else "-"])
+        if row.last:
+            last = row.last
+            rows.append(["  last epoch", f"{last.top1:.1%}", "", f"{last.top3:.1%}", *[""] * 4])
+            gained = f"{points(val.top1 - last.top1)} and {points(val.top3 - last.top3)} points"
+            selected.append(f"{row.title} ({gained})")
+    print(aligned(rows))
+    notes = [
+        "95 %: interval by bootstrap over albums; results.json has those over songs, too. F1: mean "
+        "over artists. Score: top-1 + 0.5 x top-3. CV: top-1 of all training songs together, each "
+        "scored by a model that did not learn from its album."
+    ]
+    if selected:
+        notes.append(
+            "Epochs are chosen on these songs, which brought more than the last epoch: "
+            f"{', '.join(selected)}."
+        )
+    for note in notes:
+        print(textwrap.fill(note, 100))
+
+
+def _print_albums(comparison: Comparison) -> None:
+    albums = albums_of_all(comparison.models.values())
+    print("\nAlbums that are hardest for all models together, right of all guesses:")
+    for name in worst_albums(albums):
+        counted = f"{albums[name].right} of {albums[name].songs}"
+        print(f"{counted:>12}  {name}")
+
+
+def _print_pairs(comparison: Comparison) -> None:
+    """Print how one model compares with each other, then all significant differences."""
+    models = comparison.models
+    best = reference(models)
+    if not best:
+        print("\nNo paired comparison: it takes two models, one of them cross-validated by album.")
+        return
+    what = "" if best == "ensemble" else ", the best in CV,"
+    print(f"\n{models[best].title}{what} on these songs, against")
+    rows = [["", "points", "95 %", "alone right", "p", "it is"]]
+    short = {"no significant difference": "n.s."}
+    for name, pair in against(comparison, best).items():
+        alone = f"{pair.only_first} : {pair.only_second}"
+        figures = [points(pair.difference), points_between(pair.interval), alone]
+        verdict = short.get(pair.verdict, pair.verdict)
+        rows.append([models[name].title, *figures, p_text(pair.p_holm), verdict])
+    print(aligned(rows))
+    n_pairs = len(comparison.pairs)
+    note = (
+        "Points of top-1, their interval by bootstrap over albums; songs that one of the two alone "
+        f"has right; p of McNemar's exact test after Holm's correction over all {n_pairs} pairs. "
+        f"Better or worse: p below {comparison.significance:g}, and the interval without 0; else "
+        "n.s., no significant difference."
+    )
+    if any(row.last for row in models.values()):
+        note += " Networks whose epoch is chosen on these songs are compared at their last epoch."
+    print(textwrap.fill(note, 100))
+    beaten = {name: _beaten_by(comparison, name) for name in models}
+    print(f"\nSignificant differences: {sum(map(len, beaten.values()))} of {n_pairs} pairs")
+    for name, others in beaten.items():
+        if others:
+            line = f"{models[name].title} is better than {'; '.join(others)}"
+            print(textwrap.fill(line, 100, subsequent_indent="    "))
+
+
+def _beaten_by(comparison: Comparison, name: str) -> list[str]:
+    pairs = against(comparison, name).items()
+    return [comparison.models[other].title for other, pair in pairs if pair.verdict == "better"]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Lay cells out in columns, the first one to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def p_text(p: float) -> str:
+    """Write a p value to three digits, without calling any zero."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def percents(interval: Interval, dash: str = "-") -> str:
+    """Write an interval of shares, in percent: ``36.8-72.4``."""
+    low, high = interval
+    return f"{100 * low:.1f}{dash}{100 * high:.1f}"
+
+
+def points(difference: float) -> str:
+    """Write a difference of shares, in points; nothing is ``+0.0``, never ``-0.0``."""
+    return f"{round(100 * difference, 1) + 0.0:+.1f}"
+
+
+def points_between(interval: Interval) -> str:
+    """Write an interval of differences, in points: ``-9.7 to +16.9``."""
+    return " to ".join(map(points, interval))

@@ -1,0 +1,203 @@
+"""Where in a song which artist is heard."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from artist20 import audio, evaluation, printable, spectrogram
+from artist20.report.style import Drawing, in_house_style, new_figure, readable
+from artist20.results import EMBEDDING_FILES, TITLES, Predictions, SongRecord, read_record
+from artist20.trained import TrainedResNet
+
+N_RIVALS = 3
+MADE_BY = "task2_train_wo_pretrain.py"
+# Of a true artist, if there is one, and the rivals; told apart in grey print by their dashes.
+TRUE_LINE = {"color": "#0072B2", "linewidth": 2.6, "linestyle": "-", "zorder": 3}
+RIVAL_LINES = (
+    {"color": "#D55E00", "linewidth": 1.6, "linestyle": "-"},
+    {"color": "#009E73", "linewidth": 1.6, "linestyle": (0, (5, 1.5))},
+    {"color": "#000000", "linewidth": 1.4, "linestyle": (0, (1, 1.5))},
+)
+MAX_COLUMNS = 600  # of a spectrogram
+DYNAMIC_RANGE = 70.0  # dB
+
+# What a caption says of a song that a network learnt from, or did not.
+LEARNT = {
+    "train": "It is one of the training songs, on which the network is flattered.",
+    "val": "It is one of the validation songs.",
+    "neither": "Going by its path, it is none of the songs of the network's training.",
+    "unknown": "Whether the network was trained on it is not known: its folder has no lists of "
+    "songs.",
+}
+
+
+def draw(file: Path, name: str, network: TrainedResNet, folder: Path) -> Iterator[Drawing]:
+    """Draw a song's spectrogram and whom the network hears over time.
+
+    The true artist is the folder above the album's, as in the data folder, if it is one whom the
+    network knows; with the true artist or without, the three others are drawn that are likeliest in
+    the song as a whole.
+
+    Parameters
+    ----------
+    file : Path
+        The song, with all its folders.
+    name : str
+        Of the picture.
+    network : TrainedResNet
+        The network.
+    folder : Path
+        Its results folder, which may tell whether it was trained on the song.
+
+    Raises
+    ------
+    AudioError
+        If the file cannot be read.
+    """
+    waveform = audio.open_song(file)
+    log_mel = spectrogram.log_mel(waveform, network.front_end)
+    whole = network.score(log_mel).mean(axis=0)
+    seconds, probabilities, window_seconds = network.curve(log_mel)
+    artist = file.parent.parent.name
+    ranked = [network.classes[i] for i in evaluation.top_k(whole[None], len(whole))[0]]
+    shown = [artist] if artist in ranked else []
+    shown += [other for other in ranked if other != artist][:N_RIVALS]
+    columns = [network.classes.index(who) for who in shown]
+    labels = [
+        f"{readable(who)}{', the true artist' if who == artist else ''}: {share:.1%}"
+        for who, share in zip(shown, whole[columns], strict=True)
+    ]
+    split = split_of(file, folder)
+    figure = timeline(
+        log_mel,
+        max(len(waveform) / audio.SAMPLE_RATE, spectrogram.to_seconds(1)),
+        seconds,
+        probabilities[:, columns],
+        labels,
+        has_true=artist in ranked,
+        title=f"{readable(printable(file.stem))}, as heard by {TITLES[folder.name]}, trained on "
+        f"{network.trained_on}" + ", this song among them" * (split == "train"),
+    )
+    yield Drawing(
+        name,
+        figure,
+        f"Log-mel spectrogram of {printable(file.name)}, and the probability of {len(shown)} "
+        f"artists in windows of {window_seconds:.1f} s, each drawn at its middle; the legend has "
+        "those of the whole song, the mean over windows of "
+        f"{spectrogram.to_seconds(network.window_frames):.1f} s, as the network was trained on. "
+        f"{LEARNT[split]} Made from task2/{folder.name}/best.pt and the song.",
+    )
+
+
+def split_of(file: Path, folder: Path) -> str:
+    """Find a file in the lists of a run's songs: a key of :data:`LEARNT`.
+
+    Songs are known by the last folders of their path, as the split lists have it.
+    """
+    train_list, val_list = folder / EMBEDDING_FILES[2], folder / "val_predictions.json"
+    if not (train_list.is_file() and val_list.is_file()):
+        return "unknown"
+    splits = {
+        "train": read_record(train_list, list[SongRecord], MADE_BY),
+        "val": read_record(val_list, Predictions, MADE_BY).songs,
+    }
+    for split, songs in splits.items():
+        for song in songs:
+            parts = PurePosixPath(song.path).parts
+            if file.parts[-len(parts) :] == parts:
+                return split
+    return "neither"
+
+
+def picture_names(files: Sequence[Path]) -> list[str]:
+    """Name a picture after each song, ``task2_song_<name>``, no two of them alike.
+
+    What is no letter, digit, dot or dash becomes an underscore. Further songs of one name, such as
+    those of another album or in another format, are numbered, in the order given.
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+    for file in files:
+        stem = name = re.sub(r"[^\w.-]+", "_", file.stem)[:50]  # a name has 255 bytes
+        number = 1
+        while name.casefold() in taken:  # some file systems take capitals for small letters
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
+        names.append(f"task2_song_{name}")
+    return names
+
+
+@in_house_style
+def timeline(
+    log_mel: np.ndarray,
+    duration: float,
+    seconds: np.ndarray,
+    curves: np.ndarray,
+    labels: Sequence[str],
+    *,
+    has_true: bool,
+    title: str,
+) -> Figure:
+    """Draw a song's log-mel spectrogram, and below it what artists are heard in it over time.
+
+    Parameters
+    ----------
+    log_mel : np.ndarray
+        (n_frames, n_mels) in dB.
+    duration : float
+        Of the song, in seconds.
+    seconds : np.ndarray
+        (n_windows,) the middle of each window.
+    curves : np.ndarray
+        (n_windows, n_artists) probabilities.
+    labels : sequence of str
+        One per artist, for the legend: who, and how likely in the song as a whole.
+    has_true : bool
+        Whether the first artist is the song's own.
+    title : str
+    """
+    figure = new_figure(11, 6, title)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.15))
+    parts = np.array_split(log_mel.astype(np.float32), min(MAX_COLUMNS, len(log_mel)))
+    columns = np.array([part.mean(axis=0) for part in parts]).T
+    mel_hz = spectrogram.mel_hz(len(columns))
+    above.imshow(
+        columns,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        extent=(0, duration, 0, len(mel_hz)),
+        vmin=columns.max() - DYNAMIC_RANGE,
+        vmax=max(columns.max(), columns.min() + 1),
+        cmap="magma",
+    )
+    ticks = np.array([250, 500, 1000, 2000, 4000])
+    bins = np.interp(ticks, mel_hz, np.arange(len(mel_hz)) + 0.5)
+    above.set_yticks(bins, [f"{hz / 1000:g}" for hz in ticks])
+    above.set_ylabel("Frequency (kHz)")
+    lines = (TRUE_LINE, *RIVAL_LINES) if has_true else RIVAL_LINES
+    for curve, label, line in zip(curves.T, labels, lines, strict=False):
+        alone = {"marker": "o", "markersize": 7} if len(seconds) == 1 else {}
+        below.plot(seconds, 100 * curve, label=label, clip_on=False, **line, **alone)
+    below.set(xlim=(0, duration), ylim=(0, 100), ylabel="Probability (%)")
+    below.set_yticks(range(0, 101, 25))
+    below.grid(axis="y")
+    in_minutes = duration > 100
+    if in_minutes:
+        below.xaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value // 60:.0f}:{value % 60:02.0f}")
+        )
+    below.set_xlabel("Time (min:s)" if in_minutes else "Time (s)")
+    figure.legend(
+        title="In the song as a whole:",
+        loc="outside lower left",
+        alignment="left",
+        ncols=2,
+        handlelength=2.6,
+    )
+    return figure

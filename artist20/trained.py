@@ -1,0 +1,206 @@
+"""Checkpoints of both kinds -> networks that score songs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from artist20 import UserError, runtime, spectrogram, training
+from artist20.encoders.embeddings import Embeddings
+from artist20.models import ArtistResNet, EmbeddingMLP
+from artist20.results import ResNetRecipe, TrainedModel, TransferRecipe
+from artist20.spectrogram import FrontEnd, LogMels
+
+BATCH_SECONDS = 2400.0  # audio scored at a time
+# Windows of a curve over a song, which long ones would flatten.
+CURVE_PARTS = 6  # a window is at most this part of the song
+CURVE_HOP_PARTS = 4  # a window begins a quarter of its length after the one before
+CURVE_MIN_SECONDS = 1.0
+
+
+def make_classifier(n_classes: int, recipe: TransferRecipe, embedding_size: int) -> EmbeddingMLP:
+    """Make a classifier on embeddings, with random weights."""
+    n_inputs = embedding_size * (2 if recipe.pooled else 1)
+    return EmbeddingMLP(n_classes, recipe.dropout, n_inputs, recipe.hidden)
+
+
+def make_resnet(n_classes: int, recipe: ResNetRecipe) -> ArtistResNet:
+    """Make a residual CNN, with random weights."""
+    return ArtistResNet(
+        n_classes,
+        n_mels=recipe.n_mels,
+        dropout=recipe.dropout,
+        width=recipe.width,
+        keep_frequency=recipe.keep_frequency,
+        bins_per_band=recipe.bins_per_band,
+        statistics=recipe.statistics,
+    )
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """A classifier that scores a song's embeddings.
+
+    Attributes
+    ----------
+    recipe : TransferRecipe
+        How windows are cut and pooled.
+    predict : callable
+        (n_rows, n_inputs) -> (n_rows, n_classes) probabilities.
+    """
+
+    recipe: TransferRecipe
+    predict: Callable[[Tensor], np.ndarray]
+
+    def score(self, windows: np.ndarray) -> np.ndarray:
+        """Score a song's windows, (n_windows, size): (n_rows, n_classes)."""
+        if self.recipe.pooled:
+            windows = Embeddings(windows, np.zeros(len(windows), dtype=int)).pooled().rows
+        return self.predict(torch.from_numpy(windows))
+
+
+def load_classifier(
+    path: Path, trained: TrainedModel, size: int, device: torch.device, precision: torch.dtype
+) -> TrainedClassifier:
+    """Rebuild the classifier of a checkpoint of task2_train.py.
+
+    Parameters
+    ----------
+    path : Path
+        Where it lies, for messages.
+    trained : TrainedModel
+        What it holds.
+    size : int
+        Numbers in an embedding.
+    device : torch.device
+        Where to compute.
+    precision : torch.dtype
+        What in.
+
+    Raises
+    ------
+    UserError
+        If it is of another kind, or its weights do not fit it.
+    """
+    recipe = trained.settings.recipe
+    if not isinstance(recipe, TransferRecipe):
+        raise UserError(f"{path} is no checkpoint of task2_train.py")
+    model = make_classifier(len(trained.classes), recipe, size)
+    training.load_weights(model, trained, path, "task2_train.py --overwrite")
+    model.to(device)
+    return TrainedClassifier(recipe, partial(training.predict, model, precision=precision))
+
+
+@dataclass(frozen=True)
+class TrainedResNet:
+    """A residual CNN that scores songs.
+
+    Attributes
+    ----------
+    classes : list of str
+        The artists, in the order of the scores.
+    window_frames : int
+        Length of the windows that it was trained on.
+    trained_on : str
+        Which songs, for people.
+    front_end : FrontEnd
+        What its log-mels are made with.
+    predict : callable
+        (batch, n_frames, n_mels) log-mels -> (batch, n_classes) probabilities.
+    """
+
+    classes: list[str]
+    window_frames: int
+    trained_on: str
+    front_end: FrontEnd
+    predict: Callable[[Tensor], np.ndarray]
+
+    def score(self, log_mel: np.ndarray) -> np.ndarray:
+        """Score windows over the whole of a song, (n_frames, n_mels): (n_windows, n_classes)."""
+        n_frames = self.window_frames
+        batch_size = _batch_size(n_frames)
+        return spectrogram.score_windows(self.predict, LogMels([log_mel]), n_frames, batch_size)[0]
+
+    def curve(self, log_mel: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        """Score many overlapping windows of a song, to see where in it an artist is heard.
+
+        Windows are as long as the network was trained on, but no longer than a sixth of the
+        song, nor shorter than a second; each begins a quarter of a window after the one before.
+        So a song of 30 s has 22 windows also where training was on 150 s, whose network then hears
+        less at a time than it has learnt from.
+
+        Parameters
+        ----------
+        log_mel : np.ndarray
+            (n_frames, n_mels).
+
+        Returns
+        -------
+        seconds : np.ndarray
+            (n_windows,) the middle of each.
+        probabilities : np.ndarray
+            (n_windows, n_classes).
+        window_seconds : float
+            Length of a window.
+        """
+        shortest = spectrogram.to_frames(CURVE_MIN_SECONDS)
+        longest = max(shortest, len(log_mel) // CURVE_PARTS)
+        n_frames = min(self.window_frames, longest, len(log_mel))
+        last = len(log_mel) - n_frames
+        n_windows = 1 + -(-last // max(1, n_frames // CURVE_HOP_PARTS))
+        starts = np.linspace(0, last, n_windows).round().astype(int)
+        probabilities = spectrogram.score_crops(
+            self.predict,
+            LogMels([log_mel]),
+            [(0, start) for start in starts],
+            n_frames,
+            _batch_size(n_frames),
+            "windows",
+        )
+        seconds = spectrogram.to_seconds(1) * (starts + n_frames / 2)
+        return seconds, probabilities, spectrogram.to_seconds(n_frames)
+
+
+def load_resnet(
+    path: Path, trained: TrainedModel, device: torch.device, precision_option: str
+) -> TrainedResNet:
+    """Rebuild the network of a checkpoint of task2_train_wo_pretrain.py.
+
+    Parameters
+    ----------
+    path : Path
+        Where it lies, for messages.
+    trained : TrainedModel
+        What it holds.
+    device : torch.device
+        Where to compute.
+    precision_option : str
+        See :func:`artist20.runtime.choose_precision`.
+
+    Raises
+    ------
+    UserError
+        If it is of another kind, or its weights do not fit it.
+    """
+    recipe = trained.settings.recipe
+    if not isinstance(recipe, ResNetRecipe) or trained.window_frames is None:
+        raise UserError(f"{path} is no checkpoint of task2_train_wo_pretrain.py")
+    precision = runtime.choose_precision(precision_option, device, trained.settings.precision)
+    model = make_resnet(len(trained.classes), recipe)
+    training.load_weights(model, trained, path, "task2_train_wo_pretrain.py --overwrite")
+    model.to(device)
+    return TrainedResNet(
+        trained.classes,
+        trained.window_frames,
+        trained.trained_on,
+        FrontEnd(recipe.n_fft, recipe.n_mels),
+        partial(training.predict, model, precision=precision),
+    )
+
+
+def _batch_size(n_frames: int) -> int:
+    return max(1, int(BATCH_SECONDS / spectrogram.to_seconds(n_frames)))

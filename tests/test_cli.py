@@ -1,0 +1,79 @@
+"""artist20.cli: what options take, their defaults, and how they change a recipe."""
+
+import argparse
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from artist20 import cli
+
+
+class Recipe(msgspec.Struct, frozen=True):
+    epochs: int
+    batch_size: int
+    lr: float
+    crop_seconds: float
+    dropout: float = 0.5
+
+
+RECIPES = {"homework": Recipe(100, 8, 0.005, 150), "strong": Recipe(30, 64, 0.01, 10)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (cli.positive_int, {"1": 1, "12": 12}, ("0", "-1", "1.5", "x")),
+        (cli.seed_int, {"0": 0, "4294967295": 2**32 - 1}, ("-1", "4294967296", "x")),
+        (cli.positive_float, {"0.1": 0.1, "3": 3.0}, ("0", "-1", "inf", "nan", "x")),
+    ],
+)
+def test_numbers_are_taken_within_their_bounds(kind, good, bad):
+    assert {text: kind(text) for text in good} == good
+    for text in bad:
+        with pytest.raises((argparse.ArgumentTypeError, ValueError)):
+            kind(text)
+
+
+def parse(*options):
+    parser = cli.make_parser("Train.\n\n    python train.py")
+    cli.add_data_options(parser)
+    cli.add_compute_options(parser)
+    cli.add_training_options(parser, RECIPES)
+    return parser, parser.parse_args(options)
+
+
+def test_options_change_the_recipe_that_is_chosen_and_no_other():
+    assert cli.chosen_recipe(parse()[1], RECIPES) == RECIPES["homework"]
+    _, args = parse("--recipe", "strong", "--lr", "1", "--epochs", "2")
+    assert cli.chosen_recipe(args, RECIPES) == Recipe(2, 64, 1.0, 10)
+    assert RECIPES["strong"] == Recipe(30, 64, 0.01, 10)
+
+
+def test_defaults_are_shown_where_they_say_something():
+    parser, args = parse()
+    text = " ".join(parser.format_help().split())
+    assert "Train. python train.py" in text
+    assert "highest learning rate (default: homework: 0.005, strong: 0.01)" in text
+    assert "what the stages hand each other (default: results)" in text
+    assert "default: None" not in text
+    assert "default: False" not in text
+    assert (args.data_dir, args.seed, args.precision) == (Path("data/artist20"), 0, "auto")
+
+
+@pytest.mark.parametrize(("n_processes", "workers"), [(None, 6), ("4", 1), ("9", 1), ("2", 3)])
+def test_workers_are_a_process_share_of_the_cores(monkeypatch, n_processes, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if n_processes:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", n_processes)
+    assert parse()[1].workers == workers
+
+
+@pytest.mark.parametrize("options", [("--resume", "--overwrite"), ("--fold", "6"), ("--fold", "0")])
+def test_what_makes_no_sense_is_refused(options, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(*options)
+    assert end.value.code == 2
+    assert "error: argument" in capsys.readouterr().err

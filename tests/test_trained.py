@@ -1,0 +1,145 @@
+"""artist20.trained: checkpoints become networks that score songs as they did in training."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TOY_ARTISTS, toy_model, toy_settings
+from torch import Tensor
+
+from artist20 import UserError, trained, training
+from artist20.spectrogram import FrontEnd
+from artist20.trained import TrainedResNet
+
+CPU = torch.device("cpu")
+PATH = Path("models/best.pt")
+N_CLASSES = len(TOY_ARTISTS)
+SMALL = {"width": 8, "n_mels": 32, "n_fft": 2048}
+
+
+def load(model, settings):
+    """Rebuild a network from a checkpoint of these settings with the model's weights."""
+    checkpoint = toy_model(settings, model.state_dict(), TOY_ARTISTS)
+    if settings.encoder:
+        return trained.load_classifier(PATH, checkpoint, 6, CPU, torch.float32)
+    return trained.load_resnet(PATH, checkpoint, CPU, "auto")
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_classifier_scores_a_songs_windows_or_their_statistics(pooled):
+    torch.manual_seed(0)
+    settings = toy_settings("panns", pooled=pooled, hidden=(5,))
+    model = trained.make_classifier(N_CLASSES, settings.recipe, 6)
+    rows = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
+    expected = np.concatenate([rows.mean(axis=0), rows.std(axis=0)])[None] if pooled else rows
+    with torch.inference_mode():
+        expected = model.eval()(torch.from_numpy(expected)).softmax(dim=1)
+    scores = load(model, settings).score(rows)
+    assert scores.shape == ((1 if pooled else 3), N_CLASSES)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
+def test_a_resnet_scores_windows_over_the_whole_song():
+    torch.manual_seed(0)
+    settings = toy_settings("resnet", bins_per_band=2, statistics=True, **SMALL)
+    model = trained.make_resnet(N_CLASSES, settings.recipe)
+    network = load(model, settings)
+    assert network.front_end == FrontEnd(2048, 32)
+    assert network.classes == TOY_ARTISTS
+    assert network.trained_on == "tiny (synthesised songs)"
+    log_mel = np.random.default_rng(0).normal(size=(70, 32)).astype(np.float16)
+    scores = network.score(log_mel)
+    assert network.window_frames == 30
+    for start, row in zip((0, 20, 40), scores, strict=True):
+        window = torch.from_numpy(log_mel[None, start : start + 30])
+        expected = training.predict(model, window, torch.float32)[0]
+        np.testing.assert_allclose(row, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change, shape",
+    [
+        ({}, (8, 256, 1, 32)),
+        ({"width": 16}, (16, 256, 1, 64)),
+        ({"keep_frequency": True}, (8, 256, 4, 32)),
+        ({"keep_frequency": True, "bins_per_band": 2}, (8, 256, 2, 32)),
+        ({"statistics": True}, (8, 256, 1, 32)),
+    ],
+)
+def test_a_resnet_is_made_as_its_recipe_says(change, shape):
+    recipe = toy_settings("resnet", **{"n_mels": 64, "width": 8, "dropout": 0.25, **change}).recipe
+    model = trained.make_resnet(N_CLASSES, recipe)
+    width, _, n_bands, n_hidden = shape
+    assert model.stem[0].out_channels == width
+    assert model.hidden[0].in_features == 8 * width * n_bands
+    assert model.output.in_features == n_hidden
+    assert model.hidden[2].p == 0.25
+    assert (model.statistics is not None) == recipe.statistics
+    assert model(torch.zeros(2, 9, 64)).shape[-2:] == (2, N_CLASSES)
+
+
+@pytest.mark.parametrize("name", ["panns", "resnet"])
+@pytest.mark.parametrize("wrong", ["kind", "shape", "NaN"])
+def test_a_checkpoint_that_does_not_fit_is_one_line(name, wrong):
+    settings = toy_settings(name, **(SMALL if name == "resnet" else {"hidden": (5,)}))
+    other = toy_settings("resnet" if name == "panns" else "panns")
+    weights = {"w": torch.zeros(1)}
+    if wrong == "NaN":
+        make = trained.make_resnet if name == "resnet" else trained.make_classifier
+        model = make(N_CLASSES, settings.recipe, *([6] if name == "panns" else []))
+        weights = {**model.state_dict(), "output.bias": torch.full((N_CLASSES,), torch.nan)}
+    checkpoint = toy_model(other if wrong == "kind" else settings, weights, TOY_ARTISTS)
+    script = "task2_train" if name == "panns" else "task2_train_wo_pretrain"
+    said = {
+        "kind": f"{PATH} is no checkpoint of {script}.py",
+        "shape": f"{PATH} does not fit the network: run {script}.py --overwrite",
+        "NaN": f"{PATH} holds weights that are NaN or infinite: run {script}.py --overwrite",
+    }[wrong]
+    with pytest.raises(UserError) as error:
+        if name == "panns":
+            trained.load_classifier(PATH, checkpoint, 6, CPU, torch.float32)
+        else:
+            trained.load_resnet(PATH, checkpoint, CPU, "auto")
+    assert str(error.value) == said
+
+
+# --- curves ------------------------------------------------------------------------------------
+
+
+def ends(batch: Tensor) -> np.ndarray:
+    """Answer with the first and the last frame, for a log-mel that counts its frames."""
+    return batch[:, [0, -1], 0].float().numpy()
+
+
+@pytest.mark.parametrize(
+    "length, window, n_frames, starts",
+    [
+        (60, 1000, 31, [0, 6, 12, 17, 23, 29]),  # at least a second, where a sixth is less
+        (60, 20, 20, [0, 5, 10, 15, 20, 25, 30, 35, 40]),  # at most what training had
+        (192, 1000, 32, list(range(0, 161, 8))),  # a sixth of the song
+        (20, 1000, 20, [0]),
+        (4, 2, 2, [0, 1, 2]),
+        (1, 1000, 1, [0]),
+    ],
+)
+def test_a_curves_windows_overlap_by_three_quarters(length, window, n_frames, starts):
+    network = TrainedResNet([], window, "", FrontEnd(), ends)
+    seconds, probabilities, window_seconds = network.curve(np.arange(length)[:, None])
+    assert probabilities[:, 0].tolist() == starts
+    assert probabilities[:, 1].tolist() == [start + n_frames - 1 for start in starts]
+    np.testing.assert_allclose(seconds, 0.032 * (np.array(starts) + n_frames / 2))
+    assert window_seconds == pytest.approx(0.032 * n_frames)
+
+
+@pytest.mark.parametrize("window, n_together", [(25_000, 3), (75_000, 1), (100_000, 1)])
+def test_at_most_forty_minutes_are_scored_at_a_time(window, n_together):
+    sizes = []
+
+    def predict(batch: Tensor) -> np.ndarray:
+        sizes.append(len(batch))
+        return ends(batch)
+
+    network = TrainedResNet([], window, "", FrontEnd(), predict)
+    assert len(network.score(np.zeros((4 * window, 1), np.float16))) == 4
+    assert sizes == ([3, 1] if n_together == 3 else [1] * 4)
