@@ -192,7 +192,7 @@ def test_an_artist_without_songs_has_a_grey_row_and_no_f1():
     row = labels_of(axes)[1].index("creedence clearwater revival (0)")
     assert np.isnan(percents(axes)[row]).all()
     assert np.isfinite(np.delete(percents(axes), row, axis=0)).all()
-    assert texts_of(axes)[3 * row : 3 * row + 3] == ["", "", ""]
+    assert len(texts_of(axes)) == 6  # none in the grey row
     axes = plots.f1_by_artist({"m": one_hot([0, 1, 2])}, labels, CLASSES, title="t").axes[0]
     assert labels_of(axes)[1] == ["u2 (1)", "a$ap $occer (2)", "mean of all: macro-F1"]
     assert texts_of(axes) == ["100", "67", "83"]
