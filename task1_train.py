@@ -32,8 +32,6 @@ from artist20.dataset import SPLITS
 from artist20.files import check_is_file, only_writer
 from artist20.results import FitSettings, Predictions, Task1Model
 
-# What the models are, and which of their parameters are searched: GRIDS in artist20/classical.py.
-
 
 def make_settings(args: argparse.Namespace, prepared: results.Preprocessing) -> FitSettings:
     """Collect what all fits depend on; at the level of segments, these are still to be chosen."""

@@ -29,6 +29,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
 from artist20 import UserError, cli, dataset, evaluation, files, inference, results, runtime
+from artist20.experiment import comparable
 from artist20.results import (
     EnsembleMetrics,
     EnsembleSettings,
@@ -251,18 +252,10 @@ def _check_folds(member: Member) -> None:
     choice = folds_dir / "candidates.json"
     if choice.is_file():  # the folds are those of the classifier that they chose
         folds_dir /= read_record(choice, results.ClassifierChoice, train).chosen
-    of_all = member.run.metrics.settings
+    of_all = comparable(member.run.metrics.settings)
     for file in sorted(folds_dir.glob("fold-*/metrics.json")):
-        of_fold = read_record(file, NetworkMetrics, train).settings
-        # The fingerprint is over the songs trained on, of which folds have fewer.
-        same_versions = bool(of_fold.also_train_on) == bool(of_all.also_train_on)
-        other = msgspec.structs.replace(
-            of_fold,
-            fold=of_all.fold,
-            dataset=of_all.dataset,
-            also_train_on=of_all.also_train_on if same_versions else of_fold.also_train_on,
-        )
-        found = results.differences(of_all, other)
+        of_fold = comparable(read_record(file, NetworkMetrics, train).settings)
+        found = results.differences(of_all, of_fold)
         if found:
             raise UserError(
                 f"{member.folder}: {file.parent.name} is of a run with other settings "

@@ -160,6 +160,8 @@ class Experiment:
         )
         folder = (folder or self.folder) / (f"fold-{fold}" if fold else "")
         finished = distributed.on_main(lambda: _look(folder, settings, self))
+        if finished:
+            print(f"{folder} holds this run already; --overwrite trains anew")
         return Run(self, folder, train, val, others, classes, data, settings, finished)
 
     def keys_of(self, songs: Sequence[Song]) -> list[str]:
@@ -248,8 +250,6 @@ class Run:
 
     def report(self, metrics: NetworkMetrics) -> None:
         """Print what a run reached, whether that means anything, and what comes next."""
-        if self.finished:
-            print(f"{self.folder} holds this run already; --overwrite trains anew")
         if metrics.untrained:
             print("untrained encoder: these figures say nothing about the published one")
         line = f"top-1 {metrics.top1:.1%}, top-3 {metrics.top3:.1%} in epoch {metrics.epoch}"
@@ -330,7 +330,7 @@ def _check_whole(folder: Path, metrics: NetworkMetrics, again: str) -> None:
 def read_best(folder: Path, metrics: NetworkMetrics, made_by: str) -> TrainedModel:
     """Read ``best.pt``; one of another run than ``metrics.json`` beside it is refused."""
     best = results.load_model(folder / BEST, TrainedModel, made_by)
-    if best.settings != metrics.settings:
+    if (best.settings, best.epoch) != (metrics.settings, metrics.epoch):
         raise UserError(f"{folder}: best.pt is not of the run in metrics.json: run {made_by}")
     return best
 
@@ -346,7 +346,8 @@ def _pool_folds(folder: Path, name: str, script: str, songs: list[Song]) -> Pred
             )
             return None
         metrics = results.read_record(metrics_file, NetworkMetrics, script)
-        alike = comparable(metrics.settings, metrics.dataset)
+        # Of the songs learnt from and those held out together.
+        alike = comparable(metrics.settings, metrics.dataset.fingerprint)
         first = first or alike
         results.check_same_settings(alike, first, metrics_file)
         file = metrics_file.with_name("val_predictions.json")
@@ -382,13 +383,11 @@ def _pool_folds(folder: Path, name: str, script: str, songs: list[Song]) -> Pred
     return pooled
 
 
-def comparable(settings: Settings, data: results.Dataset) -> Settings:
-    """Return what the settings of a cross-validation's folds must have in common."""
-    return msgspec.structs.replace(
-        settings,
-        fold=None,
-        # Of those learnt from and those held out together.
-        dataset=data.fingerprint,
-        # A hash over the songs learnt from, of which every fold has its own.
-        also_train_on="yes" if settings.also_train_on else None,
-    )
+def comparable(settings: Settings, songs: str = "") -> Settings:
+    """Return what the settings of a cross-validation's folds must have in common.
+
+    ``songs`` takes the place of the data set, of which every fold has its own part.
+    """
+    # A hash over the songs learnt from, of which every fold has its own, too.
+    also_train_on = "yes" if settings.also_train_on else None
+    return msgspec.structs.replace(settings, fold=None, dataset=songs, also_train_on=also_train_on)

@@ -249,6 +249,12 @@ def test_too_few_songs_are_named(n_artists):
         classical.split_folds(train, "album", 0)
 
 
+@pytest.mark.parametrize("cv", ["album", "song"])
+def test_three_songs_are_enough_to_fit(cv):
+    train = make_rows(n_artists=3, n_albums=2, n_songs=1)
+    assert [len(fit) for fit, _ in classical.split_folds(train, cv, 0)] == [3, 3]
+
+
 def test_artists_with_one_album_are_counted():
     rows = make_rows(n_artists=3, n_albums=1, n_songs=6)
     with pytest.raises(UserError, match="--cv song"):

@@ -380,7 +380,7 @@ def test_folds_of_another_run_are_refused(results, run, chosen):
     ):
         run()
     put_fold(also_train_on=None)
-    with pytest.raises(UserError, match=r"also_train_on 'abc' -> None"):
+    with pytest.raises(UserError, match=r"also_train_on 'yes' -> None"):
         run()
     run("--members", "svm", "knn")
 

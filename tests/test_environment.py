@@ -116,11 +116,11 @@ def test_imports_point_down_and_not_in_circles():
 
 
 def test_importing_the_package_changes_nothing():
-    """But for what scikit-learn's OpenMP asks for, and report/__init__.py takes away."""
+    """But for what scikit-learn's OpenMP asks for; also where a shell names a missing backend."""
     code = """
 import importlib, os, signal, sys, warnings
 import sklearn
-os.environ.pop("MPLBACKEND", None)
+os.environ["MPLBACKEND"] = "module://not_installed"
 def state():
     hooks = sys.excepthook, sys.unraisablehook, sys.stdout, sys.stderr, warnings.formatwarning
     return dict(os.environ), hooks, [signal.getsignal(n) for n in signal.valid_signals()]

@@ -3,7 +3,10 @@
 import os
 import sys
 
-if "ipykernel" not in sys.modules:
-    # A notebook's shell hands on the name of a backend that may not be installed: matplotlib could
-    # not be imported. No figure here needs one.
-    os.environ.pop("MPLBACKEND", None)
+# A notebook's shell hands on the name of a backend that may not be installed: matplotlib could not
+# be imported. Out of a notebook it is put aside for that moment; no figure here needs one.
+if "ipykernel" not in sys.modules and (backend := os.environ.pop("MPLBACKEND", None)):
+    try:
+        import matplotlib  # noqa: F401
+    finally:
+        os.environ["MPLBACKEND"] = backend

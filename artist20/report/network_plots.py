@@ -11,6 +11,7 @@ from matplotlib.patches import FancyBboxPatch, Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from artist20 import UserError
+from artist20.experiment import BEST, read_best
 from artist20.report import compare, maps, plots
 from artist20.report.architecture import Layer
 from artist20.report.style import (
@@ -33,7 +34,6 @@ from artist20.results import (
     ResNetRecipe,
     TrainedModel,
     TransferRecipe,
-    load_model,
     read_embeddings,
     read_history,
     read_record,
@@ -71,12 +71,10 @@ def read_model(
     UserError
         If it is missing, broken, of another run than ``metrics`` or of another kind of network.
     """
-    path = folder / "best.pt"
-    model = load_model(path, TrainedModel, made_by)
+    model = read_best(folder, metrics, f"{made_by} --overwrite")
     recipe = model.settings.recipe
-    same_run = (model.settings, model.epoch) == (metrics.settings, metrics.epoch)
-    if not same_run or not isinstance(recipe, kind):
-        raise UserError(f"{path} is not of the run in metrics.json: run {made_by} --overwrite")
+    if not isinstance(recipe, kind):
+        raise UserError(f"{folder / BEST} is of another kind of network: run {made_by} --overwrite")
     return model, recipe
 
 
