@@ -253,7 +253,7 @@ MADE_BY = "run task2_train_wo_pretrain.py"
 @pytest.mark.parametrize(
     ("file", "content", "missing", "message"),
     [
-        ("best.pt", None, "diagram", f"best.pt is missing: {MADE_BY} first"),
+        ("best.pt", None, "diagram", f"best.pt is missing: {MADE_BY} --overwrite first"),
         ("history.csv", None, "training", f"history.csv is missing: {MADE_BY} first"),
         ("history.csv", "epoch,lr\n1,0.1\n", "training", "history.csv is broken"),
         ("songs_train.json", None, "map", "songs_train.json is missing"),
