@@ -8,8 +8,10 @@ Writes  ASSETS_DIR/task1_model_comparison.png       top-1 and top-3
                    task1_ablation.png               what families of features are worth
                    task1_map.png                    which songs' features are alike
 
-With --level segment, the same from RESULTS_DIR/task1/segment, to task1_segment_*.png; its
-confusion matrix is that of the model that was best in cross-validation, and there is no map.
+With --level segment or --search wide, the same from RESULTS_DIR/task1/segment, task1/wide or
+task1/wide/segment, to task1_segment_*.png and so on; the confusion matrix is that of the model that
+was best in cross-validation, and there is no map. With --audio-root, the same from
+RESULTS_DIR/task1@<tree>, to task1_*@<tree>.png.
 Beside each picture a .txt has its caption. What there are no results for is named, and the exit
 status is 1.
 
@@ -26,34 +28,38 @@ from artist20.features import read_features
 from artist20.report import compare, maps, plots
 from artist20.report.style import Drawing, save_all
 from artist20.results import (
-    TASK1_LEVELS,
     TITLES,
     Ablation,
     Predictions,
     Task1Metrics,
     check_features,
     read_record,
+    rendition_name,
     task1_dir,
+    task1_options,
 )
 
-PREFIXES = {"song": "task1", "segment": "task1_segment"}  # of the figures' names
-STAGES = {"song": "task1", "segment": "task1/segment"}  # folders, for captions
+
+def figure_name(stage: str, metrics: Task1Metrics, what: str) -> str:
+    """Name a figure after what it is of."""
+    tree = f"@{metrics.heard}" if metrics.heard else ""
+    return f"{stage.replace(tree, '').replace('/', '_')}_{what}{tree}"
 
 
-def models(metrics: Task1Metrics, predictions: Predictions) -> Iterator[Drawing]:
+def models(stage: str, metrics: Task1Metrics, predictions: Predictions) -> Iterator[Drawing]:
     """Draw what the models reached, and what an album gives away."""
-    prefix, what = PREFIXES[metrics.level], what_of(metrics)
+    what = f"Task 1{metrics.described}"
     labels, classes, data = predictions.labels, predictions.classes, metrics.dataset
     songs = f"{len(labels)} validation songs of {data.label}"
     scores = {TITLES[name]: predictions.scores[name] for name in metrics.models}
-    made = f"Made from {STAGES[metrics.level]}/metrics.json and val_predictions.json."
+    made = f"Made from {stage}/metrics.json and val_predictions.json."
 
     reached = {
         name: evaluation.figures(of_model, labels, predictions.albums)
         for name, of_model in scores.items()
     }
     yield Drawing(
-        f"{prefix}_model_comparison",
+        figure_name(stage, metrics, "model_comparison"),
         plots.model_comparison(
             reached,
             n_songs=len(labels),
@@ -63,11 +69,11 @@ def models(metrics: Task1Metrics, predictions: Predictions) -> Iterator[Drawing]
         "Top-1 and top-3 accuracy of Task 1's models on the validation songs, with 95 % intervals "
         f"by bootstrap over albums. {made}",
     )
-    name = metrics.best_in_cv if metrics.level == "segment" else "svm"
+    name = "svm" if metrics.of_homework else metrics.best_in_cv
     if name in metrics.models:  # main() prints why, if not
         model = metrics.title(name)
         yield Drawing(
-            f"{prefix}_confusion_matrix{'_svm' if metrics.level == 'song' else ''}",
+            figure_name(stage, metrics, "confusion_matrix" + "_svm" * metrics.of_homework),
             plots.confusion_matrix(
                 predictions.scores[name],
                 labels,
@@ -78,7 +84,7 @@ def models(metrics: Task1Metrics, predictions: Predictions) -> Iterator[Drawing]
             f"(columns), artists who are taken for each other side by side. {made}",
         )
     yield Drawing(
-        f"{prefix}_reliability",
+        figure_name(stage, metrics, "reliability"),
         plots.reliability(
             scores, labels, title=f"{what}: reliability of the models' probabilities, {songs}"
         ),
@@ -87,18 +93,18 @@ def models(metrics: Task1Metrics, predictions: Predictions) -> Iterator[Drawing]
         f"expected calibration error. {made}",
     )
     yield Drawing(
-        f"{prefix}_album_effect",
+        figure_name(stage, metrics, "album_effect"),
         plots.album_effect(
             {TITLES[name]: model for name, model in metrics.models.items()},
             n_songs=data.train,
             title=f"{what}: what an album gives away, {data.train} training songs of {data.label}",
         ),
         "Top-1 in cross-validation where albums are kept whole and where they are split between "
-        f"folds. Made from {STAGES[metrics.level]}/metrics.json.",
+        f"folds. Made from {stage}/metrics.json.",
     )
 
 
-def ablation(folder: Path, metrics: Task1Metrics, made_by: str) -> Iterator[Drawing]:
+def ablation(folder: Path, stage: str, metrics: Task1Metrics, made_by: str) -> Iterator[Drawing]:
     """Draw what families of features are worth."""
     path = folder / "ablation.json"
     found = read_record(path, Ablation, made_by)
@@ -108,41 +114,37 @@ def ablation(folder: Path, metrics: Task1Metrics, made_by: str) -> Iterator[Draw
     if found.settings.model != best:
         raise UserError(f"{path} is of another model than {best}: run {made_by} again")
     yield Drawing(
-        f"{PREFIXES[metrics.level]}_ablation",
+        figure_name(stage, metrics, "ablation"),
         plots.ablation(
             found,
             metrics.models[best].cv_top1,
-            title=f"{what_of(metrics)}: what features are worth to {TITLES[best]}, {data.train} "
-            f"training and {data.val} validation songs of {data.label}",
+            title=f"Task 1{metrics.described}: what features are worth to {TITLES[best]}, "
+            f"{data.train} training and {data.val} validation songs of {data.label}",
         ),
         f"Top-1 of {TITLES[best]} with one family of features alone (left), and what it loses when "
         "the family is left out (middle) or shuffled (right, with its standard deviation). Made "
-        f"from {STAGES[metrics.level]}/ablation.json and metrics.json.",
+        f"from {stage}/ablation.json and metrics.json.",
     )
 
 
-def song_map(folder: Path, metrics: Task1Metrics) -> Iterator[Drawing]:
+def song_map(folder: Path, stage: str, metrics: Task1Metrics) -> Iterator[Drawing]:
     """Draw which songs' features are alike."""
     vectors = maps.scaled_features(*(read_features(folder, split) for split in ("train", "val")))
     found, data = maps.make_map(vectors), metrics.dataset
     print(found.caption)
     yield Drawing(
-        "task1_map",
+        figure_name(stage, metrics, "map"),
         plots.song_map(
             found,
             title=f"{data.train} training and {data.val} validation songs of {data.label}, by "
-            f"{found.n_dimensions} hand-made features",
+            f"{found.n_dimensions} hand-made features"
+            + (f", on {metrics.heard}" if metrics.heard else ""),
         ),
         f"{found.caption} Features are scaled by their medians and quartiles over the training "
         f"songs, and cut off at {maps.MAX_SCALED:g} interquartile ranges. Made from "
-        "task1/metrics.json, X_train.npy, X_val.npy, songs_train.json, songs_val.json.",
+        f"{stage}/metrics.json, X_train.npy, X_val.npy, songs_train.json, "
+        "songs_val.json.",
     )
-
-
-def what_of(metrics: Task1Metrics) -> str:
-    """Return how titles begin."""
-    segments = metrics.settings.segments
-    return "Task 1" + (f", {segments.seconds:g} s segments" if segments else "")
 
 
 def parse_args() -> argparse.Namespace:
@@ -150,28 +152,29 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     cli.add_results_option(parser)
     cli.add_assets_option(parser)
-    parser.add_argument(
-        "--level", choices=TASK1_LEVELS, default="song", help="as in task1_train.py"
-    )
+    cli.add_task1_options(parser)
+    cli.add_audio_root_option(parser)
     return parser.parse_args()
 
 
 def main() -> int:
     """Run the stage."""
     args = parse_args()
-    folder = task1_dir(args.results_dir, args.level)
-    made_by = "task1_train.py" + (" --level segment" if args.level == "segment" else "")
+    rendition = rendition_name(args.audio_root)
+    folder = task1_dir(args.results_dir, args.level, rendition, args.search)
+    stage = folder.relative_to(args.results_dir).as_posix()
+    made_by = "task1_train.py" + task1_options(args.level, args.audio_root, args.search)
     metrics = read_record(folder / "metrics.json", Task1Metrics, made_by)
     predictions = read_record(folder / "val_predictions.json", Predictions, made_by)
     check_features(metrics, args.results_dir, made_by)
     for name, model in metrics.models.items():
         compare.check_reached(folder, name, model, predictions, made_by)
     parts = [
-        partial(models, metrics, predictions),
-        partial(ablation, folder, metrics, made_by),
+        partial(models, stage, metrics, predictions),
+        partial(ablation, folder, stage, metrics, made_by),
     ]
-    if args.level == "song":
-        parts.append(partial(song_map, folder, metrics))
+    if metrics.of_homework:
+        parts.append(partial(song_map, folder, stage, metrics))
     status = save_all(parts, args.assets_dir, args.format)
     for name, reason in metrics.left_out.items():
         print(f"left out: {TITLES[name]} ({reason})")

@@ -1,6 +1,6 @@
 """Task 1, stage 1: compute the hand-made features of every training and validation song.
 
-Reads   DATA_DIR/train.json, val.json and the songs they list
+Reads   DATA_DIR/train.json, val.json and the songs they list, or those of --audio-root
 Writes  RESULTS_DIR/task1/X_{train,val}.npy        songs x features, float32
                           y_{train,val}.npy        artist names
                           units_{train,val}.npy    the same statistics for every five seconds
@@ -8,9 +8,10 @@ Writes  RESULTS_DIR/task1/X_{train,val}.npy        songs x features, float32
                           songs_{train,val}.json, feature_names.json, preprocessing.json
 
 Features are kept per song in RESULTS_DIR/cache: a second run computes only what is new, and a run
-that was stopped goes on where it was.
+that was stopped goes on where it was. With --audio-root, all goes to RESULTS_DIR/task1@<tree>.
 
     python task1_preprocessing.py --data-dir data/artist20
+    python task1_preprocessing.py --audio-root data/artist20_vocals
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 from artist20 import cli, dataset, distributed, features, results, runtime
 from artist20.dataset import Song
 from artist20.files import only_writer
-from artist20.results import Dataset, Preprocessing, Record
+from artist20.results import Dataset, Preprocessing, Record, Rendition
 
 
 class Made(Record, frozen=True, kw_only=True):
@@ -28,12 +29,13 @@ class Made(Record, frozen=True, kw_only=True):
 
     dataset: str  # :attr:`artist20.results.Dataset.identity`
     feature_version: int
+    rendition: Rendition | None
 
 
 def choose_songs(
     args: argparse.Namespace, made: Path, keys: dict[Song, str], left_out: dict[str, str]
-) -> tuple[dict[str, list[Song]], Dataset]:
-    """Return the songs of both splits that are not left out, and what metrics say of them.
+) -> tuple[dict[str, list[Song]], Dataset, Rendition | None]:
+    """Return the songs of both splits that are not left out, as heard, and what is said of them.
 
     Raises
     ------
@@ -44,20 +46,27 @@ def choose_songs(
     train, val = dataset.read_train_val(args.data_dir, args.limit, left_out)
     used = [keys[song] for song in (*train, *val)]
     data = dataset.summary(args.data_dir, train, val, used, args.limit, left_out)
+    heard = dataset.as_heard([*train, *val], args.audio_root)
+    rendition = dataset.describe_rendition(heard, [keys[song] for song in heard], args.audio_root)
     if made.is_file() and not args.overwrite:
         before = results.read_record(made, Preprocessing, "task1_preprocessing.py --overwrite")
         results.check_same_settings(
-            Made(dataset=before.dataset.identity, feature_version=before.feature_version),
-            Made(dataset=data.identity, feature_version=features.VERSION),
+            Made(
+                dataset=before.dataset.identity,
+                feature_version=before.feature_version,
+                rendition=before.rendition,
+            ),
+            Made(dataset=data.identity, feature_version=features.VERSION, rendition=rendition),
             made,
         )
-    return {"train": train, "val": val}, data
+    return {"train": heard[: len(train)], "val": heard[len(train) :]}, data, rendition
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.make_parser(__doc__)
     cli.add_data_options(parser)
+    cli.add_audio_root_option(parser)
     cli.add_compute_options(parser)
     cli.add_skip_option(parser)
     parser.add_argument(
@@ -71,21 +80,24 @@ def main() -> None:
     args = parse_args()
     started = time.monotonic()
     device = distributed.start(runtime.choose_device(args.device))
-    folder = results.task1_dir(args.results_dir)
+    rendition_name = results.rendition_name(args.audio_root)
+    folder = results.task1_dir(args.results_dir, rendition=rendition_name)
     made = folder / "preprocessing.json"
     train, val = dataset.read_train_val(args.data_dir, args.limit)
-    everything = [*train, *val]
+    heard = dataset.as_heard([*train, *val], args.audio_root)
+    everything = list(dict.fromkeys([*train, *val, *heard]))
     hashes = distributed.on_main(lambda: dataset.content_keys(everything))
     keys = dict(zip(everything, hashes, strict=True))
     if not args.skip_unreadable:
         choose_songs(args, made, keys, {})  # refuses, if it does, before any work
     # The one pass that decodes computes, too: to look for bad songs first would take a second one.
     # They are named at its end, before anything is replaced; what was computed is kept.
-    files = {key: song.file for song, key in keys.items()}
+    files = {keys[song]: song.file for song in heard}
     cache = results.cache_dir(args.results_dir)
     units, reasons = features.cached_units(cache, files, device, args.workers)
-    left_out = dataset.find_unreadable(everything, hashes, reasons, args.skip_unreadable)
-    splits, data = choose_songs(args, made, keys, left_out)
+    of_heard = [keys[song] for song in heard]
+    left_out = dataset.find_unreadable(heard, of_heard, reasons, args.skip_unreadable)
+    splits, data, rendition = choose_songs(args, made, keys, left_out)
     if not distributed.is_main():
         return
     with only_writer(folder):
@@ -100,10 +112,12 @@ def main() -> None:
             dataset=data,
             arrays=features.feature_hashes(folder),
             feature_version=features.VERSION,
+            rendition=rendition,
             provenance=runtime.provenance(args, runtime.device_name(device), started),
         )
         results.write_record(made, record)
-    print(f"wrote {folder} in {time.monotonic() - started:.0f} s; next: python task1_train.py")
+    next_stage = f"python task1_train.py{results.task1_options(audio_root=args.audio_root)}"
+    print(f"wrote {folder} in {time.monotonic() - started:.0f} s; next: {next_stage}")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,17 @@ Writes  RESULTS_DIR/task1/{svm,random_forest,knn,logistic_regression}.skops    f
 
 Each model's settings are found by grid search (GRIDS in artist20/classical.py) with 5-fold
 cross-validation on the training songs; scaling and feature selection are fitted within each fold.
+With --search wide, how features are scaled and how many are kept is searched, too, shrinkage LDA
+is one of the models, and all is written to RESULTS_DIR/task1/wide, beside the homework's.
 A model that is there already is not searched again. One whose numbers overflow is left out, which
 is said and recorded in metrics.json. With --level segment, models learn from segments of some
 seconds (how many is chosen in cross-validation too), a song's score is the mean over its segments,
-and all is written to RESULTS_DIR/task1/segment.
+and all is written to the folder segment, in RESULTS_DIR/task1 or in its wide.
 
     python task1_train.py
     python task1_train.py --level segment
+    python task1_train.py --search wide
+    python task1_train.py --audio-root data/artist20_vocals
 """
 
 import argparse
@@ -41,6 +45,7 @@ def make_settings(args: argparse.Namespace, prepared: results.Preprocessing) -> 
         features=prepared.arrays[array],
         cv=args.cv,
         seed=args.seed,
+        search=args.search,
     )
 
 
@@ -82,7 +87,7 @@ def fit_models(
     labels = np.searchsorted(np.unique(train.y), val.y)
     fitted, scores, left_out = {}, {}, {}
     print(f"{'model':20}{'top-1':>8}{'top-3':>8}{'CV':>8}  best parameters")
-    for name in classical.GRIDS[train.level]:
+    for name in classical.make_grids(train.level, settings.search):
         try:
             one = classical.search_and_fit(name, train, folder, settings, workers)
             scores[name] = classical.probabilities(name, one.model, val, one.search.temperature)
@@ -116,14 +121,10 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.make_parser(__doc__)
     cli.add_results_option(parser)
+    cli.add_audio_root_option(parser)
     cli.add_seed_option(parser)
     cli.add_workers_option(parser)
-    parser.add_argument(
-        "--level",
-        choices=results.TASK1_LEVELS,
-        default="song",
-        help="whether a row of features is a song, as in the homework, or a few seconds of one",
-    )
+    cli.add_task1_options(parser)
     parser.add_argument(
         "--cv",
         choices=("album", "song"),
@@ -138,9 +139,11 @@ def main() -> None:
     """Run the stage."""
     args = parse_args()
     started = time.monotonic()
-    made = results.task1_dir(args.results_dir)  # by task1_preprocessing.py
-    folder = results.task1_dir(args.results_dir, args.level)
-    check_is_file(made / "preprocessing.json", features.MADE_BY)
+    rendition = results.rendition_name(args.audio_root)
+    made = results.task1_dir(args.results_dir, rendition=rendition)  # by task1_preprocessing.py
+    folder = results.task1_dir(args.results_dir, args.level, rendition, args.search)
+    options = results.task1_options(audio_root=args.audio_root)
+    check_is_file(made / "preprocessing.json", f"{features.MADE_BY}{options}")
     with only_writer(made):  # nor may the features be replaced meanwhile
         prepared = features.read_prepared(made)
         songs = {split: features.read_features(made, split).songs for split in SPLITS}
@@ -174,13 +177,17 @@ def main() -> None:
                 unseen_in_cv=unseen,
                 arrays=prepared.arrays,
                 segments=settings.segments,
+                search=settings.search,
             ),
             dataset=prepared.dataset,
+            rendition=prepared.rendition,
+            audio_root=args.audio_root and str(args.audio_root),
             provenance=runtime.provenance(args, f"CPU, {args.workers} processes", started),
         )
         results.write_record(folder / "metrics.json", metrics)
         ablation.explain(best, rows, folder, settings, args.workers)
-    report = "task1_gen_report.py" + (" --level segment" if args.level == "segment" else "")
+    options = results.task1_options(args.level, args.audio_root, args.search)
+    report = f"task1_gen_report.py{options}"
     print(f"wrote {folder} in {time.monotonic() - started:.0f} s; next: python {report}")
 
 

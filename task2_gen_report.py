@@ -1,4 +1,4 @@
-"""Task 2, model 1, stage 3: draw the PANNs model's architecture, training, confusions and map.
+"""Task 2, model 1, stage 3: draw the transfer model's architecture, training, confusions, map.
 
 Reads   RESULTS_DIR/task2/panns/best.pt, history.csv, metrics.json, val_predictions.json,
         *_embeddings.npy, songs_train.json
@@ -8,8 +8,9 @@ Writes  ASSETS_DIR/task2_architecture_diagram.png     layers, shapes, parameters
                    task2_map_panns.png                which songs are alike
 
 With --recipe strong, the same from RESULTS_DIR/task2/panns_strong, to
-task2_architecture_diagram_panns_strong.png and so on. Beside each picture a .txt has its caption.
-What there are no results for is named, and the exit status is 1.
+task2_architecture_diagram_panns_strong.png and so on; with --encoder, from and to that encoder's
+name; with --audio-root, from and to @<tree>. Beside each picture a .txt has its caption. What there
+are no results for is named, and the exit status is 1.
 
     python task2_gen_report.py
 """
@@ -22,43 +23,69 @@ from pathlib import Path
 from torch import nn
 
 from artist20 import cli, runtime, trained
-from artist20.encoders import panns
+from artist20.encoders import ENCODERS, panns
 from artist20.report import architecture, network_plots
+from artist20.report.architecture import Layer
 from artist20.report.style import Drawing, save_all
-from artist20.results import TransferRecipe, network_dir
+from artist20.results import (
+    ENCODER_TITLES,
+    TransferRecipe,
+    network_dir,
+    network_options,
+    rendition_name,
+)
 
 
 def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
-    """Draw the encoder and the classifier."""
+    """Draw the encoder and the classifier; of an encoder other than Cnn14, not what is in it."""
     metrics = network_plots.read_metrics(folder, made_by)
     model, recipe = network_plots.read_model(folder, metrics, TransferRecipe, made_by)
-    assert model.settings.encoder is not None  # as TrainedModel checks
-    sample_rate = model.settings.encoder.sample_rate
-    cnn14 = panns.make_cnn14(sample_rate)
-    cnn14.fc_audioset = nn.Identity()  # AudioSet's classes: the embedding before them is used
-    classifier = trained.make_classifier(len(model.classes), recipe, panns.SIZE)
-    rows = architecture.describe(
-        cnn14,
-        (round(recipe.crop_seconds * sample_rate),),
-        f"waveform, {recipe.crop_seconds:g} s at {sample_rate / 1000:g} kHz",
-        architecture.CNN14_FUNCTIONS,
-    ) + architecture.describe(
+    names = [encoder.name for encoder in model.settings.encoders]
+    title = " + ".join(ENCODER_TITLES[name] for name in names)
+    size = sum(ENCODERS[name].size for name in names)
+    rows = cnn14(names[0], recipe) if title.startswith("PANNs") else as_one(names, title, size)
+    classifier = trained.make_classifier(len(model.classes), recipe, size)
+    rows += architecture.describe(
         classifier,
-        (panns.SIZE * (2 if recipe.pooled else 1),),
+        (size * (2 if recipe.pooled else 1),),
         "windows' mean and deviation" if recipe.pooled else "embedding",
     )
     data = metrics.dataset
     figure = network_plots.architecture(
         rows,
-        title=f"{metrics.title(metrics.model)}: frozen Cnn14 and the classifier trained on "
+        title=f"{metrics.title(metrics.model)}: frozen encoder and the classifier trained on "
         f"{data.train} songs of {data.label}",
     )
     yield Drawing(
         f"task2_architecture_diagram{'' if metrics.model == 'panns' else f'_{metrics.model}'}",
         figure,
-        "The frozen Cnn14 and the classifier trained on its embedding, layer by layer, with "
-        f"shapes and parameters. Made by running the network of task2/{folder.name}/best.pt.",
+        f"The frozen encoder, {title}, and the classifier trained on its embedding, layer by layer,"
+        " with shapes and parameters. Made by running the network of "
+        f"task2/{folder.name}/best.pt.",
     )
+
+
+def cnn14(name: str, recipe: TransferRecipe) -> list[Layer]:
+    """Describe Cnn14 layer by layer."""
+    rate = ENCODERS[name].sample_rate
+    network = panns.make_cnn14(rate)
+    network.fc_audioset = nn.Identity()  # AudioSet's classes: the embedding before them is used
+    seconds = recipe.crop_seconds or ENCODERS[name].window_seconds
+    return architecture.describe(
+        network,
+        (round(seconds * rate),),
+        f"waveform, {seconds:g} s at {rate / 1000:g} kHz",
+        architecture.CNN14_FUNCTIONS,
+    )
+
+
+def as_one(names: list[str], title: str, size: int) -> list[Layer]:
+    """Describe encoders side by side as one row."""
+    networks = [ENCODERS[name].make() for name in names]
+    n_parameters = sum(each.numel() for network in networks for each in network.parameters())
+    windows = " and ".join(f"{ENCODERS[name].window_seconds:g} s" for name in names)
+    waveform = Layer("waveform", "input", f"windows of {windows}", ())
+    return [waveform, Layer(title, "other", "pretrained", (size,), n_parameters)]
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,14 +94,17 @@ def parse_args() -> argparse.Namespace:
     cli.add_results_option(parser)
     cli.add_assets_option(parser)
     cli.add_recipe_option(parser)
-    return parser.parse_args()
+    cli.add_encoder_option(parser, ENCODERS)
+    cli.add_audio_root_option(parser)
+    return cli.with_encoder_recipe(parser.parse_args())
 
 
 def main() -> int:
     """Run the stage."""
     args = parse_args()
-    folder = network_dir(args.results_dir, "panns", args.recipe)
-    made_by = "task2_train.py" + ("" if args.recipe == "homework" else f" --recipe {args.recipe}")
+    model, rendition = "+".join(args.encoder), rendition_name(args.audio_root)
+    folder = network_dir(args.results_dir, model, args.recipe, rendition=rendition)
+    made_by = f"task2_train.py{network_options(folder.name, args.audio_root)}"
     figures = (
         diagram,
         network_plots.confusion_matrix,

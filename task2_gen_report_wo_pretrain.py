@@ -15,8 +15,9 @@ Writes  ASSETS_DIR/task2_architecture_diagram_resnet.png   layers, shapes, param
                    task2_confused_pairs.png                who is taken for whom, and which songs
 
 With --recipe strong, the first four from RESULTS_DIR/task2/resnet_strong, to
-task2_architecture_diagram_resnet_strong.png and so on. Beside each picture a .txt has its caption.
-What there are no results for is named, and the exit status is 1.
+task2_architecture_diagram_resnet_strong.png and so on; with --audio-root, from and to @<tree>.
+Beside each picture a .txt has its caption. What there are no results for is named, and the exit
+status is 1.
 
     python task2_gen_report_wo_pretrain.py
 
@@ -42,7 +43,15 @@ from pathlib import Path
 from artist20 import cli, evaluation, runtime, spectrogram, trained
 from artist20.report import architecture, compare, network_plots, plots, song_plots
 from artist20.report.style import Drawing, save_all
-from artist20.results import NetworkMetrics, ResNetRecipe, TrainedModel, load_model, network_dir
+from artist20.results import (
+    NetworkMetrics,
+    ResNetRecipe,
+    TrainedModel,
+    load_model,
+    network_dir,
+    network_options,
+    rendition_name,
+)
 
 
 def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
@@ -155,15 +164,16 @@ def parse_args() -> argparse.Namespace:
         help="draw where in these audio files which artist is heard, instead of all else",
     )
     cli.add_recipe_option(parser)
+    cli.add_audio_root_option(parser)
     return parser.parse_args()
 
 
 def main() -> int:
     """Run the stage."""
     args = parse_args()
-    folder = network_dir(args.results_dir, "resnet", args.recipe)
-    made_by = "task2_train_wo_pretrain.py"
-    made_by += "" if args.recipe == "homework" else f" --recipe {args.recipe}"
+    rendition = rendition_name(args.audio_root)
+    folder = network_dir(args.results_dir, "resnet", args.recipe, rendition=rendition)
+    made_by = f"task2_train_wo_pretrain.py{network_options(folder.name, args.audio_root)}"
     if args.song:
         path = folder / "best.pt"
         checkpoint = load_model(path, TrainedModel, made_by)

@@ -1,71 +1,59 @@
-"""Task 2, model 1, stage 2: name the artists of the test songs with PANNs and the classifier.
+"""Task 2, model 1, stage 2: name the artists of the test songs with an encoder and the classifier.
 
-Reads   RESULTS_DIR/task2/panns/best.pt, the Cnn14 weights, DATA_DIR/test/001.mp3 ...
+Reads   RESULTS_DIR/task2/panns/best.pt, the encoder's weights, DATA_DIR/test/001.mp3 ...
 Writes  RESULTS_DIR/task2/panns/test_predictions.json    {"001": [best, second, third], ...}
                                 test_scores.json         all scores
 
 Windows over the whole song are averaged, and so are several classifiers. A file that cannot be read
 is named, the artists with the most training songs are its prediction, and the exit status is 1.
-With --limit N all goes to test_predictions_first_N.json. With --recipe strong, all is in
-RESULTS_DIR/task2/panns_strong.
+With --limit N all goes to test_predictions_first_N.json. --encoder and --recipe name the model as
+in task2_train.py; with --audio-root, all is in RESULTS_DIR/task2/panns@<tree>.
 
     python task2_inference.py
+    python task2_inference.py --encoder ecapa
     python task2_inference.py --audio song.mp3 ALBUM_FOLDER --output artists.csv
 """
 
 import argparse
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from artist20 import UserError, audio, cli, fetch, inference, results, runtime, trained
-from artist20.encoders import panns
-from artist20.encoders.base import UNTRAINED, Encoder
+from artist20 import UserError, audio, cli, encoders, inference, results, runtime, trained
+from artist20.encoders import ENCODERS, UNTRAINED, Encoder
 from artist20.encoders.embeddings import cut_windows
 from artist20.results import EncoderSettings, TransferRecipe
 
 
-def load_encoder(
-    wanted: EncoderSettings,
+def load_encoders(
+    wanted: list[EncoderSettings],
     seed: int,
     weights: str | None,
     device: torch.device,
     precision: torch.dtype,
-) -> Encoder:
-    """Load the encoder that a checkpoint's classifier was trained on.
+) -> list[Encoder]:
+    """Load the encoders that a checkpoint's classifier was trained on.
 
     Raises
     ------
     UserError
-        If the weights are missing or others.
+        If their weights are missing, or others than those.
     """
-    if not wanted.pretrained:
+    if not wanted[0].pretrained:
         if weights is not None:
             raise UserError(
                 "the checkpoint is of an untrained encoder: leave --encoder-weights out"
             )
         weights = UNTRAINED
-    else:
-        file = {16_000: fetch.CNN14_16K, 32_000: fetch.CNN14_32K}[wanted.sample_rate]
-        weights = weights or f"data/weights/{file.name}"
-        if not Path(weights).is_file():
-            option = "--weights" if file is fetch.CNN14_16K else "--weights --weights-32k"
-            # Not in the checkpoint: with it every epoch would write hundreds of MB, twice.
+    loaded = encoders.load([each.name for each in wanted], weights, seed, device, precision)
+    for encoder, settings in zip(loaded, wanted, strict=True):
+        if encoder.settings != settings:
             raise UserError(
-                f"{weights} is missing, the published network that the checkpoint's classifier "
-                f"needs: 'bash get_dataset.sh {option}' fetches it; without a network, put "
-                f"{file.url} ({file.size / 1e6:.0f} MB, SHA-256 {file.sha256}) there by hand, or "
-                "say with --encoder-weights where it is"
+                f"the checkpoint was trained on other weights of {settings.name} "
+                f"({settings.weights}): train it again, or name those with --encoder-weights"
             )
-    encoder = panns.load(weights, seed, device, precision)
-    if encoder.settings != wanted:
-        raise UserError(
-            f"{weights} are not the weights that the checkpoint was trained on "
-            f"({wanted.weights}): name those with --encoder-weights"
-        )
-    return encoder
+    return loaded
 
 
 def parse_args() -> argparse.Namespace:
@@ -73,37 +61,39 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     inference.add_options(parser, "task2/panns")
     cli.add_recipe_option(parser)
-    parser.add_argument(
-        "--encoder-weights",
-        metavar="PATH",
-        help="Cnn14's published weights (default: those in data/weights that the checkpoint needs)",
-    )
-    return parser.parse_args()
+    cli.add_encoder_option(parser, ENCODERS)
+    cli.add_encoder_weights_option(parser)
+    return cli.with_encoder_recipe(parser.parse_args())
 
 
 def main() -> int:
     """Run the stage."""
     args = parse_args()
     device = runtime.choose_device(args.device)
-    folder = results.network_dir(args.results_dir, "panns", args.recipe)
+    model, rendition = "+".join(args.encoder), results.rendition_name(args.audio_root)
+    folder = results.network_dir(args.results_dir, model, args.recipe, rendition=rendition)
     checkpoints = inference.read_checkpoints(args, folder, TransferRecipe)
-    inference.check_alike(checkpoints, "encoder", "precision")
+    inference.check_alike(checkpoints, "encoders", "precision")
     inference.check_alike(checkpoints, "recipe.crop_seconds", "recipe.windows")
     first = next(iter(checkpoints.values())).settings
     precision = runtime.choose_precision(args.precision, device, first.precision)
-    encoder = load_encoder(first.encoder, first.seed, args.encoder_weights, device, precision)
+    loaded = load_encoders(first.encoders, first.seed, args.encoder_weights, device, precision)
+    size = sum(encoder.definition.size for encoder in loaded)
     classifiers = [
-        trained.load_classifier(path, checkpoint, encoder.size, device, precision)
+        trained.load_classifier(path, checkpoint, size, device, precision)
         for path, checkpoint in checkpoints.items()
     ]
-    rate, windows = encoder.settings.sample_rate, first.recipe.windows
-    n_samples = round(first.recipe.crop_seconds * rate)
+
+    def embed(encoder: Encoder, waveform: audio.Waveform) -> np.ndarray:
+        seconds = first.recipe.crop_seconds or encoder.definition.window_seconds
+        n_samples = round(seconds * encoder.definition.sample_rate)
+        return encoder.embed(cut_windows(waveform, n_samples, first.recipe.windows, device))
 
     def score_song(waveform: audio.Waveform) -> np.ndarray:
-        rows = encoder.embed(cut_windows(waveform, n_samples, windows, device))
+        rows = [embed(encoder, waveform) for encoder in loaded]
         return np.stack([classifier.score(rows).mean(axis=0) for classifier in classifiers])
 
-    read_song = partial(audio.open_song, sample_rate=rate)
+    read_song = partial(audio.open_song, sample_rate=loaded[0].definition.sample_rate)
     return inference.run(args, folder, checkpoints, score_song, read_song)
 
 

@@ -7,7 +7,7 @@ Writes  RESULTS_DIR/task2/resnet/test_predictions.json    {"001": [best, second,
 Windows over the whole song are averaged, and so are several networks. A file that cannot be read
 is named, the artists with the most training songs are its prediction, and the exit status is 1.
 With --limit N all goes to test_predictions_first_N.json. With --recipe strong, all is in
-RESULTS_DIR/task2/resnet_strong.
+RESULTS_DIR/task2/resnet_strong; with --audio-root, in RESULTS_DIR/task2/resnet@<tree>.
 
     python task2_inference_wo_pretrain.py
     python task2_inference_wo_pretrain.py --audio song.mp3 ALBUM_FOLDER --output artists.csv
@@ -36,7 +36,8 @@ def main() -> int:
     """Run the stage."""
     args = parse_args()
     device = runtime.choose_device(args.device)
-    folder = results.network_dir(args.results_dir, "resnet", args.recipe)
+    rendition = results.rendition_name(args.audio_root)
+    folder = results.network_dir(args.results_dir, "resnet", args.recipe, rendition=rendition)
     checkpoints = inference.read_checkpoints(args, folder, ResNetRecipe)
     networks = [
         trained.load_resnet(path, checkpoint, device, args.precision)

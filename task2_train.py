@@ -1,4 +1,4 @@
-r"""Task 2, model 1, stage 1: train a classifier on embeddings of a frozen Cnn14 (PANNs).
+r"""Task 2, model 1, stage 1: train a classifier on embeddings of a frozen encoder.
 
 Reads   DATA_DIR/train.json, val.json and the songs they list; the encoder's published weights
 Writes  RESULTS_DIR/task2/panns/best.pt, last.pt, history.csv, metrics.json, val_predictions.json
@@ -11,11 +11,21 @@ quick try on two CPU cores, without the weights:
     python task2_train.py --data-dir data/demo --encoder-weights untrained \
         --epochs 10 --crop-seconds 5 --views 1 --windows 1
 
-With --recipe strong, into RESULTS_DIR/task2/panns_strong: windows of 10 s over the whole song in
-place of long crops, and of four classifiers the one that is best in cross-validation on the
-training songs, folds by album: linear or MLP, on windows or on their mean and deviation. That also
-writes candidates.json and cv_predictions.json, every training song scored unseen, by the best of
-the four: which flatters it a little.
+With --recipe strong, into RESULTS_DIR/task2/panns_strong: windows over the whole song, as long as
+in the encoder's own training, in place of long crops; and of several classifiers the one that is
+best in cross-validation on the training songs, folds by album. That also writes candidates.json and
+cv_predictions.json, the out-of-fold scores of every training song by the best of them: which
+flatters it a little.
+
+The encoder is PANNs' Cnn14, or what --encoder names: ecapa and ge2e tell voices apart, tagger knows
+tags of music. They go with --recipe strong, into RESULTS_DIR/task2/ecapa_strong. Several stand side
+by side, in RESULTS_DIR/task2/ecapa+tagger_strong:
+
+    bash get_dataset.sh --encoder ecapa tagger
+    python task2_train.py --encoder ecapa,tagger
+
+With --audio-root, songs are heard as that tree has them, and all goes to
+RESULTS_DIR/task2/panns@<tree>.
 
 For the homework's recipe, --fold K uses the training songs alone: the fold's albums are held out
 and scored, into the subfolder fold-K; all five give RESULTS_DIR/task2/panns/cv_predictions.json.
@@ -36,6 +46,7 @@ from functools import partial
 import msgspec
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -43,22 +54,21 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from artist20 import (
     UserError,
     augment,
+    candidates,
     cli,
-    distributed,
-    evaluation,
+    encoders,
     experiment,
-    fetch,
-    results,
+    linear,
     runtime,
+    trained,
     training,
 )
 from artist20.dataset import Song
-from artist20.encoders import panns
-from artist20.encoders.base import UNTRAINED
-from artist20.encoders.embeddings import Embedder, Embeddings
-from artist20.experiment import Experiment, Run
+from artist20.encoders import ENCODERS
+from artist20.encoders.embeddings import Embedder, Embeddings, side_by_side
+from artist20.experiment import Run
 from artist20.models import EmbeddingMLP
-from artist20.results import ClassifierCandidate, ClassifierChoice, NetworkMetrics, TransferRecipe
+from artist20.results import NetworkMetrics, TransferRecipe
 
 SCRIPT = "task2_train.py"
 
@@ -70,6 +80,8 @@ HOMEWORK = TransferRecipe(
     crop_seconds=150,
     views=8,
     windows=None,
+    solver="epochs",
+    temperature=1.0,
     hidden=MLP,
     pooled=False,
     select=True,
@@ -85,7 +97,7 @@ STRONG = msgspec.structs.replace(
     HOMEWORK,
     batch_size=64,
     lr=0.001,
-    crop_seconds=10,
+    crop_seconds=None,
     views=None,
     select=False,
     optimizer="AdamW",
@@ -96,15 +108,25 @@ STRONG = msgspec.structs.replace(
 RECIPES = {"homework": HOMEWORK, "strong": STRONG}
 # What the strong recipe chooses from.
 CANDIDATES = {
-    f"{kind}-{rows}": msgspec.structs.replace(STRONG, hidden=hidden, pooled=rows == "pooled")
-    for kind, hidden in (("linear", ()), ("mlp", MLP))
-    for rows in ("windows", "pooled")
+    "linear-windows": {"hidden": (), "pooled": False},
+    "mlp-windows": {"hidden": MLP, "pooled": False},
+    "linear-pooled": {"hidden": (), "pooled": True},
+    "mlp-pooled": {"hidden": MLP, "pooled": True},
+    **{
+        name: {"hidden": (), "pooled": True, "solver": solver, "epochs": 1}
+        for name, solver in (
+            ("logistic", "logistic regression"),
+            ("lda", "LDA"),
+            ("centroid", "nearest centroid"),
+        )
+    },
 }
 
 
 def make_model(n_classes: int, embeddings: Embeddings, recipe: TransferRecipe) -> EmbeddingMLP:
     """Make the classifier, with the training embeddings' mean and deviation in it."""
-    model = EmbeddingMLP(n_classes, recipe.dropout, embeddings.rows.shape[1], recipe.hidden)
+    size = embeddings.rows.shape[1] // (2 if recipe.pooled else 1)
+    model = trained.make_classifier(n_classes, recipe, size)
     std = embeddings.rows.std(axis=0)
     model.standardize.mean.copy_(torch.from_numpy(embeddings.rows.mean(axis=0)))
     # A unit of the encoder that no training song excites is passed on as it is.
@@ -133,16 +155,28 @@ def batches(embeddings: Embeddings, run: Run, epoch: int) -> Iterator[tuple[Tens
         yield rows.to(device), augment.one_hot(labels.to(device), len(run.classes))
 
 
-def train(run: Run, embedder: Embedder) -> NetworkMetrics:
+def solve(model: EmbeddingMLP, embeddings: Embeddings, run: Run) -> float:
+    """Set the last layer's weights in one go; return the training songs' mean loss."""
+    with torch.inference_mode():
+        x = model.eval().embed(torch.from_numpy(embeddings.rows).to(run.experiment.device)).cpu()
+    labels = run.labels[embeddings.song_index]
+    weights = linear.solve(run.settings.recipe.solver, x.numpy(), labels, len(run.classes))
+    weight, bias = map(torch.from_numpy, weights)
+    model.output.load_state_dict({"weight": weight, "bias": bias})
+    logits = (x @ weight.T + bias) / model.temperature
+    return float(F.cross_entropy(logits, torch.from_numpy(labels)))
+
+
+def train(run: Run, embedders: list[Embedder]) -> NetworkMetrics:
     """Embed the songs, train the classifier, score the validation songs, write all files."""
     recipe, precision = run.settings.recipe, run.experiment.precision
 
     def embed(songs: list[Song], views: int | None) -> Embeddings:
         keyed = run.experiment.keyed(songs)
         if views:
-            return embedder.views(keyed, views, run.settings.seed)
-        windows = embedder.windows(keyed, recipe.windows)
-        return windows.pooled() if recipe.pooled else windows
+            return embedders[0].views(keyed, views, run.settings.seed)
+        windows = [embedder.windows(keyed, recipe.windows) for embedder in embedders]
+        return side_by_side([each.pooled() for each in windows] if recipe.pooled else windows)
 
     train_rows = rows = embed(run.train, recipe.views)
     if run.others:
@@ -162,7 +196,10 @@ def train(run: Run, embedder: Embedder) -> NetworkMetrics:
         lambda: val_rows.per_song(predict, len(run.val)),
         steps_per_epoch=-(-len(run.train) // recipe.batch_size),
     )
-    trainer.fit(partial(batches, rows, run))
+    if recipe.solver == "epochs":
+        trainer.fit(partial(batches, rows, run))
+    else:
+        trainer.fit_at_once(partial(solve, model, rows, run))
     if run.settings.fold:
         return trainer.finish()
     return trainer.finish(
@@ -173,43 +210,15 @@ def train(run: Run, embedder: Embedder) -> NetworkMetrics:
     )
 
 
-def choose(songs: Experiment, embedder: Embedder, recipe: TransferRecipe) -> TransferRecipe:
-    """Choose a classifier by cross-validation: the best top-1, among equals the least log loss."""
-    folds = range(1, results.N_FOLDS + 1)
-    if songs.args.overwrite:
-        # All before the first is trained anew: --resume must not meet what other settings made.
-        for folder in [songs.folder / name / f"fold-{k}" for name in CANDIDATES for k in folds]:
-            distributed.on_main(partial(experiment.discard, folder))
-        distributed.on_main(partial(experiment.discard, songs.folder))
-    found, pooled = {}, {}
-    for name, candidate in CANDIDATES.items():
-        candidate = msgspec.structs.replace(
-            recipe, hidden=candidate.hidden, pooled=candidate.pooled
-        )
-        for fold in folds:
-            run = songs.open(candidate, embedder.encoder.settings, fold, songs.folder / name)
-            run.finished or train(run, embedder)
-        pooled[name] = songs.pool_folds(songs.folder / name)
-        quality = evaluation.quality(pooled[name].scores[songs.name], pooled[name].labels)
-        found[name] = ClassifierCandidate(cv_top1=quality.top1, cv_log_loss=quality.log_loss)
-        print(f"{name}: {quality.top1:.1%} in cross-validation, log loss {quality.log_loss:.3f}")
-    best = max(found, key=lambda name: (found[name].cv_top1, -found[name].cv_log_loss))
-    print(f"chosen: {best}")
-    if distributed.is_main():
-        choice = ClassifierChoice(chosen=best, candidates=found)
-        results.write_record(songs.folder / "candidates.json", choice)
-        results.write_record(songs.folder / "cv_predictions.json", pooled[best])
-    return msgspec.structs.replace(
-        recipe, hidden=CANDIDATES[best].hidden, pooled=CANDIDATES[best].pooled
-    )
-
-
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.make_parser(__doc__)
     cli.add_data_options(parser)
+    cli.add_audio_root_option(parser)
     cli.add_compute_options(parser)
     cli.add_training_options(parser, RECIPES)
+    cli.add_encoder_option(parser, ENCODERS)
+    cli.add_encoder_weights_option(parser)
     parser.add_argument(
         "--views",
         type=cli.positive_int,
@@ -221,13 +230,7 @@ def parse_args() -> argparse.Namespace:
         help="at most this many windows per validation or test song, and with --recipe strong per "
         "training song (default: cover the song)",
     )
-    parser.add_argument(
-        "--encoder-weights",
-        metavar="PATH",
-        default=f"data/weights/{fetch.CNN14_16K.name}",
-        help=f"Cnn14's published weights, or '{UNTRAINED}' to try the code without them",
-    )
-    return parser.parse_args()
+    return cli.with_encoder_recipe(parser.parse_args())
 
 
 def main() -> None:
@@ -237,19 +240,38 @@ def main() -> None:
     if args.recipe == "strong" and (args.fold or args.views):
         option = "fold" if args.fold else "views"
         raise UserError(f"--recipe strong cross-validates by itself: leave --{option} out")
-    songs = experiment.begin(args, "panns", SCRIPT)
-    encoder = panns.load(args.encoder_weights, args.seed, songs.device, songs.precision)
-    embedder = Embedder(encoder, args.results_dir, recipe.crop_seconds, args.workers)
-    songs = songs.decoded(embedder.find_undecodable)
+    songs = experiment.begin(args, "+".join(args.encoder), SCRIPT)
+    loaded = encoders.load(
+        args.encoder, args.encoder_weights, args.seed, songs.device, songs.precision
+    )
+    embedders = [
+        Embedder(
+            encoder,
+            args.results_dir,
+            recipe.crop_seconds or encoder.definition.window_seconds,
+            args.workers,
+        )
+        for encoder in loaded
+    ]
+    songs = songs.decoded(embedders[0].find_undecodable)
+    settings = [encoder.settings for encoder in loaded]
     if args.recipe == "strong":
-        recipe = choose(songs, embedder, recipe)
-    run = songs.open(recipe, encoder.settings, args.fold)
-    run.report(run.finished or train(run, embedder))
+        for embedder in embedders:  # all songs before the first fold
+            embedder.windows(songs.keyed(songs.decodable), recipe.windows)
+        choices = {
+            name: msgspec.structs.replace(recipe, **of)
+            for name, of in CANDIDATES.items()
+            if of["pooled"] or len(loaded) == 1  # encoders' windows differ, songs do not
+        }
+        train_fold = partial(train, embedders=embedders)
+        recipe = candidates.choose(songs, settings, choices, train_fold)
+    run = songs.open(recipe, settings, args.fold)
+    run.report(run.finished or train(run, embedders))
     if args.fold:
         songs.pool_folds()
     else:
-        option = "" if args.recipe == "homework" else f" --recipe {args.recipe}"
-        print(f"results are in {run.folder}; next: python task2_inference.py{option}")
+        next_stage = f"python task2_inference.py{songs.options}"
+        print(f"results are in {run.folder}; next: {next_stage}")
 
 
 if __name__ == "__main__":

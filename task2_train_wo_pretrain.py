@@ -15,6 +15,12 @@ linear model of every bin's statistics over time gives a second answer, the prob
 being averaged; nothing chosen on the validation songs (benchmarks/RESULTS.md). Its cache takes
 16 KB per second of music, about 4.5 GB for artist20, where the homework's takes 4 KB.
 
+With --audio-root, songs are heard as that tree has them, and all goes to
+RESULTS_DIR/task2/resnet@<tree>:
+
+    bash get_dataset.sh --vocals
+    python task2_train_wo_pretrain.py --recipe strong --audio-root data/artist20_vocals
+
 With --fold K the training songs alone are used: the fold's albums are held out and scored, into the
 subfolder fold-K. When all five exist, RESULTS_DIR/task2/resnet/cv_predictions.json has every
 training song, scored by a network that was not trained on its album.
@@ -183,6 +189,7 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.make_parser(__doc__)
     cli.add_data_options(parser)
+    cli.add_audio_root_option(parser)
     cli.add_compute_options(parser)
     cli.add_training_options(parser, RECIPES)
     return parser.parse_args()
@@ -201,8 +208,8 @@ def main() -> None:
     if args.fold:
         songs.pool_folds()
     else:
-        option = "" if args.recipe == "homework" else f" --recipe {args.recipe}"
-        print(f"results are in {run.folder}; next: python task2_inference_wo_pretrain.py{option}")
+        next_stage = f"python task2_inference_wo_pretrain.py{songs.options}"
+        print(f"results are in {run.folder}; next: {next_stage}")
 
 
 if __name__ == "__main__":

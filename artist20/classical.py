@@ -21,6 +21,7 @@ from joblib import Parallel, delayed
 from msgspec.structs import asdict
 from sklearn.base import ClassifierMixin
 from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_selection import SelectKBest, VarianceThreshold, f_classif
 from sklearn.linear_model import LogisticRegression
@@ -32,7 +33,7 @@ from sklearn.svm import SVC
 from tqdm import tqdm
 
 from artist20 import Note, UserError, dataset, evaluation, features, files, results, runtime
-from artist20.results import Candidate, FitSettings, Fold, Params, Segments, Value
+from artist20.results import Breadth, Candidate, FitSettings, Fold, Params, Segments, Value
 
 N_FEATURES = 100  # that the homework's models are given
 N_COMPONENTS = 100  # that the SVM and k-NN see of a segment
@@ -44,7 +45,13 @@ MADE_BY = "task1_train.py --overwrite"
 TOO_FEW = "too few training songs, albums or artists to cross-validate: preprocess more songs"
 
 # What scikit-learn says of numbers that overflowed.
-OVERFLOWS = ("not finite", "contains NaN", "contains infinity", "getting zero weights")
+OVERFLOWS = (
+    "not finite",
+    "contains NaN",
+    "contains infinity",
+    "infs or NaNs",
+    "getting zero weights",
+)
 
 Level = Literal["song", "segment"]
 Grid = list[dict[str, list[Value]]]
@@ -85,10 +92,40 @@ GRIDS: dict[Level, dict[str, Grid]] = {
     },
 }
 
+# What the wide search tries before every model: how features are scaled, and how many of the
+# highest F values are kept; None: all.
+SCALERS = {"robust": RobustScaler, "standard": StandardScaler}
+WIDE: dict[str, list[Value]] = {"scaler": list(SCALERS), "k": [100, 300, None]}
+LDA: Grid = [{"shrinkage": ["auto", 0.3, 0.5, 0.7, 0.9]}]
+
 # What is chosen first at the level of segments, with the model that is fastest to fit.
 SEGMENT_SECONDS = (5.0, 10.0, 20.0)
 COVARIANCE = (False, True)
 CHOOSER, CHOOSER_C = "logistic_regression", 0.01
+
+
+def make_grids(level: Level, search: Breadth) -> dict[str, Grid]:
+    """Return the models to search, by name, and their grids; wide ones try :data:`WIDE` as well.
+
+    A forest does not see how features are scaled. Segments are many: of them the wide search has
+    the linear models alone, standardised, as forests are slow, the others work on whitened
+    components, and on outliers, which robust scaling leaves, logistic regression is slow too.
+    """
+    if search == "homework":
+        return GRIDS[level]
+    grids = {**GRIDS[level], "lda": LDA}
+    scalers: dict[str, list[Value]] = {"random_forest": ["robust"]}
+    if level == "segment":
+        grids = {name: grids[name] for name in ("logistic_regression", "lda")}
+        scalers = {name: ["standard"] for name in grids}
+    return {
+        name: [{**part, **WIDE, "scaler": scalers.get(name, WIDE["scaler"])} for part in grid]
+        for name, grid in grids.items()
+    }
+
+
+# Scored by their decision function: an SVM has no probabilities, and LDA's are 0 or 1 mostly.
+BY_DECISION = (SVC, LinearDiscriminantAnalysis)
 
 
 class OutOfScaleError(UserError):
@@ -187,20 +224,27 @@ def cut_segments(
     return Rows(np.concatenate(parts), song, y, albums, names, "segment")
 
 
-def make_transforms(name: str, fit: Rows) -> Pipeline:
+def make_transforms(name: str, fit: Rows, point: Params | None = None) -> Pipeline:
     """Make the steps before a model, for the rows that they will be fitted on.
 
     Features that are constant over the training rows are dropped first: they cannot be scaled, nor
-    is the F value defined by which the homework's models select 100 of them. The linear model
-    takes all. Segments are many and songs' own recipe is slow on them, so that there the SVM and
-    k-NN work on whitened principal components.
+    is the F value defined by which features are selected. A point of a wide search says how the
+    others are scaled and how many are kept. Otherwise the homework's models select 100, and the
+    linear model takes all. Segments are many and songs' own recipe is slow on them, so that there
+    the SVM and k-NN work on whitened principal components.
     """
     n_varying = int((np.ptp(fit.X, axis=0) > 0).sum())
-    if fit.level == "song" and name != "logistic_regression":
-        selection = SelectKBest(f_classif, k=min(N_FEATURES, n_varying))
-        return make_pipeline(VarianceThreshold(), RobustScaler(), selection)
-    transforms = make_pipeline(VarianceThreshold(), StandardScaler())
-    if name in ("svm", "knn"):
+    if point and WIDE.keys() <= point.keys():
+        scaler, k = SCALERS[str(point["scaler"])], point["k"]
+    elif fit.level == "song" and name != "logistic_regression":
+        scaler, k = RobustScaler, N_FEATURES
+    else:
+        scaler, k = StandardScaler, None
+    transforms = make_pipeline(VarianceThreshold(), scaler())
+    if k is not None:
+        n_varying = min(int(k), n_varying)
+        transforms.steps.append(("selectkbest", SelectKBest(f_classif, k=n_varying)))
+    if fit.level == "segment" and name in ("svm", "knn"):
         n_components = min(N_COMPONENTS, n_varying, len(fit.X) - 1)
         pca = PCA(n_components, whiten=True, svd_solver="covariance_eigh")
         transforms.steps.append(("pca", pca))
@@ -208,7 +252,7 @@ def make_transforms(name: str, fit: Rows) -> Pipeline:
 
 
 def make_classifier(name: str, seed: int) -> ClassifierMixin:
-    """Make an unfitted model of :data:`GRIDS`."""
+    """Make an unfitted model of :func:`make_grids`."""
     if name == "svm":
         # Ties between the votes of pairs are broken by the scores that songs are ranked by.
         # Features far out of scale can keep a linear SVM busy for hours, deaf to every stop:
@@ -219,6 +263,8 @@ def make_classifier(name: str, seed: int) -> ClassifierMixin:
     if name == "knn":
         # Not a tree, which could not be read back: it is no type that is trusted.
         return KNeighborsClassifier(algorithm="brute")
+    if name == "lda":
+        return LinearDiscriminantAnalysis(solver="lsqr")
     return LogisticRegression(max_iter=2000)
 
 
@@ -256,6 +302,7 @@ def _expected_warnings() -> Iterator[None]:
         for message in (
             "The least populated class",  # fewer songs than folds
             "(divide by zero|invalid value) encountered in divide",  # F of a song per artist
+            "Only one sample available",  # an artist with one song: a covariance of zeros
         ):
             warnings.filterwarnings("ignore", message=message, module="sklearn")
         yield
@@ -292,7 +339,7 @@ def count_unseen(rows: Rows, cv: Fold, seed: int) -> int:
 
 
 def song_scores(model: ClassifierMixin | Pipeline, rows: Rows) -> np.ndarray:
-    """Score songs: (n_songs, n_classes), the SVM's decision function or probabilities.
+    """Score songs: (n_songs, n_classes), the decision function of SVM and LDA or probabilities.
 
     A song's score is the mean over its rows.
 
@@ -301,9 +348,9 @@ def song_scores(model: ClassifierMixin | Pipeline, rows: Rows) -> np.ndarray:
     OutOfScaleError
         If there are scores that are not finite.
     """
-    is_svm = not hasattr(model, "predict_proba")
+    by_decision = isinstance(model[-1] if isinstance(model, Pipeline) else model, BY_DECISION)
     with _overflow_told():
-        scores = (model.decision_function if is_svm else model.predict_proba)(rows.X)
+        scores = (model.decision_function if by_decision else model.predict_proba)(rows.X)
         if scores.ndim == 1:  # of two classes scikit-learn gives the second one's score alone
             scores = np.stack([-scores, scores], axis=1)
         of_songs = evaluation.mean_per_song(scores, rows.song, len(rows.y))
@@ -314,7 +361,7 @@ def song_scores(model: ClassifierMixin | Pipeline, rows: Rows) -> np.ndarray:
 
 def logits(name: str, scores: np.ndarray) -> np.ndarray:
     """Turn song scores into what a softmax takes; the order of classes stays as it is."""
-    return scores if name == "svm" else np.log(scores + FLOOR)
+    return scores if name in ("svm", "lda") else np.log(scores + FLOOR)
 
 
 def probabilities(name: str, model: Pipeline, rows: Rows, temperature: float) -> np.ndarray:
@@ -370,18 +417,21 @@ def search(
 
     def tasks() -> Iterator[Any]:
         # Only as fast as the workers take them, so that few folds are in memory at a time; and
-        # scaling and selection are fitted once for all points.
+        # scaling and selection are fitted once for all points that share them.
         for fit, held_out in folds:
             fit_rows, held_out_rows = train.of_songs(fit), train.of_songs(held_out)
-            transforms = make_transforms(name, fit_rows)
-            with _expected_warnings():
-                transforms.fit(fit_rows.X, fit_rows.y[fit_rows.song])
-            of_fold = [
-                replace(rows, X=transforms.transform(rows.X)) for rows in (fit_rows, held_out_rows)
-            ]
-            for points in groups:
-                classifier = make_classifier(name, settings.seed)
-                yield delayed(fold_scores)(classifier, points, *of_fold, classes)
+            for before, alike in groupby(groups, lambda points: _before(points[0])):
+                transforms = make_transforms(name, fit_rows, before)
+                with _expected_warnings():
+                    transforms.fit(fit_rows.X, fit_rows.y[fit_rows.song])
+                of_fold = [
+                    replace(rows, X=transforms.transform(rows.X))
+                    for rows in (fit_rows, held_out_rows)
+                ]
+                for points in alike:
+                    classifier = make_classifier(name, settings.seed)
+                    own = [of_classifier(point) for point in points]
+                    yield delayed(fold_scores)(classifier, own, *of_fold, classes)
 
     with runtime.signals_held():
         fits = Parallel(n_jobs=workers, return_as="generator")(tasks())
@@ -419,7 +469,10 @@ def one_point(params: Params) -> Grid:
 
 
 def _points(grid: Grid, n_rows: int) -> list[list[Params]]:
-    """List a grid's points, in groups that differ in the number of trees alone."""
+    """List a grid's points, in groups that differ in the number of trees alone.
+
+    Groups that share the steps before the classifier stand together.
+    """
 
     def without_trees(point: Params) -> Params:
         return {**point, "n_estimators": None}
@@ -430,7 +483,18 @@ def _points(grid: Grid, n_rows: int) -> list[list[Params]]:
             point["n_neighbors"] = min(point["n_neighbors"], n_rows)
         if point not in points:
             points.append(point)
+    points.sort(key=lambda point: str(_before(point)))
     return [list(group) for _, group in groupby(points, without_trees)]
+
+
+def _before(point: Params) -> Params:
+    """Keep the parameters of the steps before the classifier."""
+    return {key: value for key, value in point.items() if key in WIDE}
+
+
+def of_classifier(point: Params) -> Params:
+    """Keep the classifier's own parameters of a point of a grid."""
+    return {key: value for key, value in point.items() if key not in WIDE}
 
 
 def fold_scores(
@@ -455,7 +519,7 @@ def fold_scores(
     largest = max(points, key=lambda point: int(point.get("n_estimators") or 0))
     result = []
     try:
-        with _overflow_told():
+        with _expected_warnings(), _overflow_told():
             classifier.set_params(**largest).fit(fit.X, fit.y[fit.song])
         known = np.searchsorted(classes, classifier.classes_)
         for point in points:
@@ -481,7 +545,8 @@ def fit_model(name: str, train: Rows, params: Params, seed: int) -> Pipeline:
         If its numbers overflow.
     """
     pipeline = make_pipeline(
-        *make_transforms(name, train), make_classifier(name, seed).set_params(**params)
+        *make_transforms(name, train, params),
+        make_classifier(name, seed).set_params(**of_classifier(params)),
     )
     with _expected_warnings(), _overflow_told():
         return pipeline.fit(train.X, train.y[train.song])
@@ -580,8 +645,9 @@ def search_and_fit(
     search_file, held_out_file = folder / f"search_{name}.json", folder / f"held_out_{name}.npy"
     model_file = folder / f"{name}.skops"
     classes, labels = np.unique(train.y, return_inverse=True)
-    grid = GRIDS[train.level][name]
-    transforms = [str(step) for step in make_transforms(name, train).named_steps.values()]
+    grid = make_grids(train.level, settings.search)[name]
+    first = next(iter(ParameterGrid(grid)))
+    transforms = [str(step) for step in make_transforms(name, train, first).named_steps.values()]
     wanted = results.SearchSettings(**asdict(settings), grid=grid, transforms=transforms)
     if search_file.is_file():
         record = results.read_record(search_file, results.Search, MADE_BY)

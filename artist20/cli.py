@@ -2,12 +2,14 @@
 
 import argparse
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from artist20.results import N_FOLDS, RECIPES
+from artist20 import UserError
+from artist20.results import N_FOLDS, RECIPES, TASK1_LEVELS, TASK1_SEARCHES
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -67,6 +69,17 @@ def add_data_options(
         type=positive_int,
         metavar="N",
         help=limit,
+    )
+
+
+def add_audio_root_option(parser: argparse.ArgumentParser) -> None:
+    """Add --audio-root."""
+    parser.add_argument(
+        "--audio-root",
+        type=Path,
+        metavar="DIR",
+        help="tree of the data folder's form and names with another rendition of every song, such "
+        "as its vocals, which is heard in the song's place; results go to <model>@<tree's name>",
     )
 
 
@@ -141,6 +154,22 @@ def add_precision_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_task1_options(parser: argparse.ArgumentParser) -> None:
+    """Add --level and --search, which choose among Task 1's models."""
+    parser.add_argument(
+        "--level",
+        choices=TASK1_LEVELS,
+        default="song",
+        help="whether a row of features is a song, as in the homework, or a few seconds of one",
+    )
+    parser.add_argument(
+        "--search",
+        choices=TASK1_SEARCHES,
+        default="homework",
+        help="whether grids are the homework's, or scaler and number of features are searched, too",
+    )
+
+
 def add_recipe_option(parser: argparse.ArgumentParser) -> None:
     """Add --recipe."""
     parser.add_argument(
@@ -149,6 +178,56 @@ def add_recipe_option(parser: argparse.ArgumentParser) -> None:
         default="homework",
         help="how the network is trained: as in the homework, or what does better",
     )
+
+
+def add_encoder_option(parser: argparse.ArgumentParser, encoders: Iterable[str]) -> None:
+    """Add --encoder; parsed arguments go to :func:`with_encoder_recipe`."""
+    names = list(encoders)
+
+    def chosen(text: str) -> list[str]:
+        """Parse names with commas between them: sorted, because their order makes no model."""
+        found = sorted(set(text.split(",")))
+        unknown = ", ".join(name for name in found if name not in names)
+        if unknown:
+            raise argparse.ArgumentTypeError(f"no such encoder: {unknown}")
+        return found
+
+    parser.set_defaults(recipe=None)
+    parser.add_argument(
+        "--encoder",
+        type=chosen,
+        default="panns",
+        metavar="NAME[,NAME]",
+        help=f"frozen encoder, or several side by side: {', '.join(names)}",
+    )
+
+
+def add_encoder_weights_option(parser: argparse.ArgumentParser) -> None:
+    """Add --encoder-weights."""
+    parser.add_argument(
+        "--encoder-weights",
+        metavar="PATH",
+        help="its published weights, 'untrained' to try the code without them (default: what "
+        "get_dataset.sh --encoder NAME fetched into data/weights)",
+    )
+
+
+def with_encoder_recipe(args: argparse.Namespace) -> argparse.Namespace:
+    """Return the arguments with the recipe that goes with the encoder.
+
+    The homework's is for Cnn14: its crops of 150 s are far from what other encoders were trained
+    on.
+
+    Raises
+    ------
+    UserError
+        If --recipe homework is given with another encoder.
+    """
+    homework = len(args.encoder) == 1 and args.encoder[0].startswith("panns")
+    if args.recipe == "homework" and not homework:
+        raise UserError(f"--encoder {','.join(args.encoder)} goes with --recipe strong alone")
+    args.recipe = args.recipe or ("homework" if homework else "strong")
+    return args
 
 
 def add_training_options(parser: argparse.ArgumentParser, recipes: dict[str, Any]) -> None:
@@ -165,8 +244,9 @@ def add_training_options(parser: argparse.ArgumentParser, recipes: dict[str, Any
         ("--crop-seconds", positive_float, "length of crops"),
     ):
         attribute = option[2:].replace("-", "_")
+        of_recipes = {name: getattr(recipe, attribute) for name, recipe in recipes.items()}
         defaults = ", ".join(
-            f"{name}: {getattr(recipe, attribute):g}" for name, recipe in recipes.items()
+            f"{name}: {default:g}" for name, default in of_recipes.items() if default is not None
         )
         parser.add_argument(option, type=kind, help=f"{what} (default: {defaults})")
     parser.add_argument(

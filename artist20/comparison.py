@@ -1,13 +1,19 @@
 """All models that have been run on one data set, side by side.
 
 Reads   every model's metrics.json, val_predictions.json, cv_predictions.json; of Task 1 also
-        search_*.json, ablation.json
+        search_*.json, ablation.json; with --answers also test_scores.json
 Writes  ASSETS_DIR/results.json    all that is computed and said of them, and the files it is from
 
+With --answers, what models reached on the test songs stands beside the validation songs. With
+--protocol cv, for small collections, also what they reached on training and validation songs
+together, every song scored by a model that did not learn from its album.
+
     python -m artist20.comparison --results-dir results --assets-dir assets
+    python -m artist20.comparison --answers data/artist20/answers.json
 """
 
 import argparse
+from pathlib import Path
 
 from artist20 import cli, runtime
 from artist20.report import compare
@@ -19,13 +25,23 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     cli.add_results_option(parser)
     cli.add_assets_option(parser)
+    parser.add_argument(
+        "--answers", type=Path, help="JSON list of the test songs' artists, as for inference"
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=("split", "cv"),
+        default="split",
+        help="which songs figures are of: the validation songs, or also all songs, each held out",
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     """Write results.json, print its tables, then where it, figures and predictions are."""
     args = parse_args()
-    comparison = compare.gather(args.results_dir, runtime.command())
+    pooled = args.protocol == "cv"
+    comparison = compare.gather(args.results_dir, runtime.command(), args.answers, pooled)
     file = results_file(args.assets_dir)
     write_record(file, comparison)
     compare.print_all(comparison)

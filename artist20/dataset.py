@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from artist20 import Note, UserError, audio, printable
 from artist20.files import parse_json, sha256_file
-from artist20.results import N_FOLDS, Dataset, Record, SongRecord
+from artist20.results import N_FOLDS, Dataset, Record, Rendition, SongRecord, rendition_name
 
 SPLITS = ("train", "val")
 NO_NAMES = ("", ".", "..")  # of folders: " .. ", tidied, would lead out of the data folder
@@ -316,6 +316,28 @@ def alternate_versions(
     return found
 
 
+def as_heard(songs: Sequence[Song], audio_root: Path | None) -> list[Song]:
+    """Return songs with the files of --audio-root in place of their own, if it is given.
+
+    Raises
+    ------
+    UserError
+        As :func:`alternate_versions` and :func:`artist20.results.rendition_name`.
+    """
+    if audio_root is None:
+        return list(songs)
+    rendition_name(audio_root)  # refused before any work
+    return alternate_versions(songs, audio_root, "--audio-root")
+
+
+def describe_rendition(
+    heard: Sequence[Song], keys: Sequence[str], audio_root: Path | None
+) -> Rendition | None:
+    """Describe what :func:`as_heard` returned, by its :func:`content_keys`; None: songs' own."""
+    name = rendition_name(audio_root)
+    return Rendition(name=name, fingerprint=fingerprint(heard, keys)) if name else None
+
+
 def class_names(songs: Iterable[Song]) -> list[str]:
     """Return the artists, sorted: the classes in the order in which all files have them."""
     return sorted({song.artist for song in songs})
@@ -379,6 +401,28 @@ def read_test(data_dir: Path) -> dict[str, Path]:
             raise UserError(f"{printable(file)}: its name is no UTF-8: rename it")
         songs[file.stem] = file
     return songs
+
+
+def heard_test_songs(songs: Mapping[str, Path], audio_root: Path | None) -> dict[str, Path]:
+    """Return test songs with the files of --audio-root in place of their own, if it is given.
+
+    These are known by their names without the suffix, see :func:`read_test`.
+
+    Raises
+    ------
+    UserError
+        If some are missing.
+    """
+    if audio_root is None:
+        return dict(songs)
+    found = read_test(audio_root)
+    missing = [key for key in songs if key not in found]
+    if missing:
+        raise UserError(
+            f"--audio-root {audio_root}: {len(missing)} of {len(songs)} test songs are missing, "
+            f"the first is {printable(missing[0])}"
+        )
+    return {key: found[key] for key in songs}
 
 
 class Marker(Record):

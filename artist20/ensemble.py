@@ -210,7 +210,7 @@ def _why_not(run: Run) -> str | None:
     """Return why a run's models cannot take part, if they cannot."""
     folder, train = run.stage.folder, run.stage.train
     if not run.metrics.folds_by_album:
-        return "its cross-validation split albums: run task1_train.py --cv album"
+        return f"its cross-validation split albums: run {train} --cv album"
     if not (folder / "cv_predictions.json").is_file():
         of_network = isinstance(run.metrics, NetworkMetrics)
         by_fold = of_network and not (folder / "candidates.json").is_file()
@@ -452,7 +452,8 @@ def parse_args() -> argparse.Namespace:
         "--members",
         nargs="+",
         metavar="NAME",
-        help="models to combine, of segments with the ending _of_segments (default: all that can)",
+        help="models to combine; of segments with the ending _of_segments, of the wide search with "
+        "_wide (default: all that can)",
     )
     return parser.parse_args()
 

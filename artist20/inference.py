@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -34,8 +34,10 @@ class TestSongs:
 
     Attributes
     ----------
+    own : dict of str to Path
+        Those to be named, by their keys: the data folder's own files.
     files : dict of str to Path
-        Those to be named, by their keys.
+        What is heard of them: these, or those of --audio-root.
     n_all : int
         How many there are: more with --limit.
     answers : list of str or None
@@ -46,6 +48,7 @@ class TestSongs:
 
     __test__ = False  # for pytest, which collects by name
 
+    own: dict[str, Path]
     files: dict[str, Path]
     n_all: int
     answers: list[str] | None
@@ -62,6 +65,10 @@ class TestSongs:
         n = len(self.files)
         return f"{n} songs" if self.are_all else f"the first {n} of {self.n_all} songs"
 
+    def content_keys(self, keys: Iterable[str]) -> dict[str, str]:
+        """Hash the data folder's own files of some songs: alike for models of all renditions."""
+        return {key: dataset.content_key(self.own[key]) for key in keys}
+
 
 # --- options -----------------------------------------------------------------------------------
 
@@ -73,6 +80,7 @@ def add_test_options(parser: argparse.ArgumentParser, folder: str) -> None:
         limit="only the first N test songs, for a quick try; they go to "
         "test_predictions_first_N.json",
     )
+    cli.add_audio_root_option(parser)
     cli.add_compute_options(parser)
     parser.add_argument(
         "--output",
@@ -135,9 +143,12 @@ def read_checkpoints(
     Raises
     ------
     UserError
-        If one is missing, broken, of another kind or version, or knows other artists.
+        If one is missing, broken, of another kind or version, or knows other artists; if it was
+        trained on another rendition than the test songs to be heard are of.
     """
-    script = f"task2_train{ENDINGS[kind]}.py"
+    options = results.network_options(folder.name, args.audio_root)
+    script = f"task2_train{ENDINGS[kind]}.py{options}"
+    heard = results.rendition_name(args.audio_root)
     checkpoints: dict[Path, TrainedModel] = {}
     for path in args.checkpoint or [folder / "best.pt"]:
         trained = results.load_model(path, TrainedModel, script, ANOTHER_CHECKPOINT)
@@ -151,7 +162,20 @@ def read_checkpoints(
         first = next(iter(checkpoints))
         if trained.classes != checkpoints[first].classes:
             raise UserError(f"{path} and {first} know different artists")
+        _check_rendition(path, trained, heard, bool(args.audio))
     return checkpoints
+
+
+def _check_rendition(path: Path, trained: TrainedModel, heard: str | None, any_audio: bool) -> None:
+    """Refuse to score another rendition of the test songs than a network learnt from."""
+    learnt = trained.settings.heard
+    if any_audio:
+        if learnt:
+            print(f"note: {path} was trained on {learnt}: it expects files of that rendition")
+    elif learnt != heard:
+        where = f"on {learnt}" if learnt else "on the data folder's own files"
+        remedy = f"name {learnt} with --audio-root" if learnt else "leave --audio-root out"
+        raise UserError(f"{path} was trained {where}, not on what is to be heard: {remedy}")
 
 
 def check_alike(checkpoints: Mapping[Path, TrainedModel], *names: str) -> None:
@@ -170,6 +194,8 @@ def describe(trained: TrainedModel) -> str:
         f"trained on {sum(trained.train_songs)} songs of {len(trained.classes)} artists of "
         f"{trained.trained_on}"
     )
+    if trained.settings.heard:
+        text += f", heard in {trained.settings.heard}"
     if trained.val_top1 is None:
         return f"{text}; how often it is right is not known: it is of the midst of an epoch"
     chosen = ", on which its epoch was chosen" if trained.settings.recipe.select else ""
@@ -222,7 +248,7 @@ def run(
     check_some_are_read(songs, reasons)
     test = TestScores(
         classes=classes,
-        songs={key: dataset.content_key(songs.files[key]) for key in probabilities},
+        songs=songs.content_keys(probabilities),
         checkpoints={folder.name: [sha256_file(path) for path in checkpoints]},
         guessed={},
         scores={folder.name: np.array(list(probabilities.values()))},
@@ -271,15 +297,16 @@ def read_test(args: argparse.Namespace, folder: Path, classes: list[str]) -> Tes
         If there are no songs, a song has no answer, or predictions of other songs would be lost.
     """
     found = dataset.read_test(args.data_dir)
-    answers = _read_answers(args.answers, found) if args.answers else None
-    files = dict(list(found.items())[: args.limit])
+    answers = read_answers(args.answers, found) if args.answers else None
+    own = dict(list(found.items())[: args.limit])
+    files = dataset.heard_test_songs(own, args.audio_root)
     ending = f"_first_{len(files)}" if len(files) < len(found) else ""
     output = args.output or folder / f"test_predictions{ending}.json"
     for path in (output, scores_file(output)):
         _check_none_is_lost(path, files)
     if answers is not None:
         answers = match_answers(answers, classes)
-    return TestSongs(files, len(found), answers, output)
+    return TestSongs(own, files, len(found), answers, output)
 
 
 def _check_none_is_lost(path: Path, files: Mapping[str, Path]) -> None:
@@ -352,7 +379,7 @@ def finish(
         Exit status: 1 if a file could not be read, else 0.
     """
     if not args.leave_out_unreadable:
-        test = _with_guesses(test, songs.files, reasons, n_train / n_train.sum())
+        test = _with_guesses(test, songs, reasons, n_train / n_train.sum())
     predictions = rank(test.classes, list(test.songs), test.scores[name])
     results.write_record(scores_file(songs.output), test)
     results.write_test_predictions(songs.output, predictions)
@@ -378,18 +405,18 @@ def guesses_line(n_guessed: int, n_songs: int) -> str:
 
 
 def _with_guesses(
-    test: TestScores, files: Mapping[str, Path], reasons: dict[str, str], shares: np.ndarray
+    test: TestScores, songs: TestSongs, reasons: dict[str, str], shares: np.ndarray
 ) -> TestScores:
     """Give songs that could not be read the artists' shares of the training songs as scores."""
     rows = {key: i for i, key in enumerate(test.songs)}
-    songs = {key: test.songs.get(key) or dataset.content_key(files[key]) for key in files}
+    unread = songs.content_keys(key for key in songs.files if key not in rows)
     scores = {
-        model: np.array([of_model[rows[key]] if key in rows else shares for key in files])
+        model: np.array([of_model[rows[key]] if key in rows else shares for key in songs.files])
         for model, of_model in test.scores.items()
     }
     return TestScores(
         classes=test.classes,
-        songs=songs,
+        songs={key: test.songs.get(key) or unread[key] for key in songs.files},
         checkpoints=test.checkpoints,
         guessed=reasons,
         scores=scores,
@@ -418,17 +445,30 @@ def _name_unreadable(files: Mapping[str, Path], reasons: Mapping[str, str], done
 # --- answers -----------------------------------------------------------------------------------
 
 
-def _read_answers(path: Path, files: dict[str, Path]) -> list[str]:
-    """Read the answers, and check that every song has one."""
+def read_answers(path: Path, keys: Iterable[str]) -> list[str]:
+    """Read the test songs' artists, and check that every song has one.
+
+    Parameters
+    ----------
+    path : Path
+        JSON list of names: the artist of song ``key`` is number ``int(key)``, counted from 1.
+    keys : iterable of str
+        The songs.
+
+    Raises
+    ------
+    UserError
+        If it is missing, no such list, or too short.
+    """
     if not path.is_file():
         raise UserError(f"{path} is missing: --answers takes a JSON list of artist names")
     try:
         answers = parse_json(path.read_bytes(), list[str])
     except ValueError as error:
         raise UserError(f"{path} is no JSON list of artist names ({error})") from None
-    for key, file in files.items():
+    for key in keys:
         if not (key.isascii() and key.isdigit() and 1 <= int(key) <= len(answers)):
-            raise UserError(f"{path} has {len(answers)} answers, none of them for {file.name}")
+            raise UserError(f"{path} has {len(answers)} answers, none of them for {key}")
     return answers
 
 

@@ -33,9 +33,9 @@ class Standardize(nn.Module):
 
 
 class EmbeddingMLP(nn.Module):
-    """The classifier on frozen Cnn14 embeddings: 2048-1024-512-256-classes.
+    """The classifier on frozen embeddings, by default Cnn14's: 2048-1024-512-256-classes.
 
-    Without hidden layers it is multinomial logistic regression.
+    Without hidden layers it is linear.
 
     Parameters
     ----------
@@ -47,6 +47,10 @@ class EmbeddingMLP(nn.Module):
         Numbers in an embedding.
     hidden : sequence of int
         Units of each hidden layer.
+    unit_length : bool
+        Whether standardised embeddings are scaled to length 1, so that products are cosines.
+    temperature : float
+        What logits are divided by, except while training (Guo et al. 2017).
     """
 
     def __init__(
@@ -55,8 +59,12 @@ class EmbeddingMLP(nn.Module):
         dropout: float = 0.3,
         n_inputs: int = 2048,
         hidden: Sequence[int] = (1024, 512, 256),
+        unit_length: bool = False,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
+        self.unit_length = unit_length
+        self.temperature = temperature
         widths = (n_inputs, *hidden)
         self.standardize = Standardize(widths[0])
         layers: list[nn.Module] = []
@@ -73,11 +81,13 @@ class EmbeddingMLP(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Map embeddings of shape (batch, n_inputs) to logits of shape (batch, n_classes)."""
-        return self.output(self.embed(embedding))
+        logits = self.output(self.embed(embedding))
+        return logits if self.training else logits / self.temperature
 
     def embed(self, embedding: Tensor) -> Tensor:
         """Map the same to what the last layer is given: (batch, last hidden layer's units)."""
-        return self.hidden(self.standardize(embedding))
+        x = self.standardize(embedding)
+        return self.hidden(F.normalize(x, dim=-1) if self.unit_length else x)
 
 
 class BasicBlock(nn.Module):

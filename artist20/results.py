@@ -5,9 +5,12 @@ not what it should be is one line that names the file, the field and the stage t
 """
 
 import csv
+import re
+import shlex
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
@@ -15,7 +18,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from artist20 import UserError
+from artist20 import UserError, printable
 from artist20.files import (
     first_line,
     parse_json,
@@ -30,21 +33,28 @@ from artist20.files import (
 )
 
 TASK1_LEVELS = ("song", "segment")  # what a row of features is
+TASK1_SEARCHES = ("homework", "wide")  # how much Task 1's grids try
 RECIPES = ("homework", "strong")  # how Task 2's networks are trained
 N_FOLDS = 5  # of cross-validation by album
 
-# Names of models for people.
+# Names of models for people: Task 1's and the ensemble, see :func:`title`.
 TITLES = {
     "svm": "SVM",
     "random_forest": "Random forest",
     "knn": "k-NN",
     "logistic_regression": "Logistic regression",
-    "panns": "PANNs + MLP",
-    "resnet": "ResNet",
-    "panns_strong": "PANNs, strong recipe",
-    "resnet_strong": "ResNet, strong recipe",
+    "lda": "Shrinkage LDA",
     "ensemble": "Ensemble",
 }
+# The same of frozen encoders; a network's name is made of these, see :func:`network_name`.
+ENCODER_TITLES = {
+    "panns": "PANNs",
+    "panns-32k": "PANNs 32 kHz",
+    "ecapa": "ECAPA-TDNN",
+    "ge2e": "GE2E",
+    "tagger": "Music tagger",
+}
+RENDITION = re.compile(r"\w[\w.-]*")  # the name of a tree that can be part of a model's name
 
 Share = Annotated[float, Meta(ge=0, le=1)]  # of songs
 Count = Annotated[int, Meta(ge=0)]
@@ -53,7 +63,9 @@ Seconds = NonNegative
 Interval = tuple[float, float]
 Verdict = Literal["better", "worse", "no significant difference"]
 Precision = Literal["float32", "bfloat16"]
+Solver = Literal["logistic regression", "LDA", "nearest centroid"]
 Fold = Literal["album", "song"]  # what stays whole in cross-validation
+Breadth = Literal["homework", "wide"]  # of a search, see :func:`artist20.classical.make_grids`
 Value = bool | int | float | str | None
 Params = dict[str, Value]  # of a scikit-learn model
 
@@ -63,24 +75,137 @@ class Record(msgspec.Struct, frozen=True):
     """Base of all records."""
 
 
+# --- names of models ---------------------------------------------------------------------------
+
+
+def network_name(model: str, recipe: str, rendition: str | None = None) -> str:
+    """Join ``<model>[_strong][@<rendition>]``: a network's name in files and tables.
+
+    Parameters
+    ----------
+    model : str
+        ``"resnet"``, or a key of :data:`ENCODER_TITLES`, or several of them joined by ``+``.
+    recipe : str
+        One of :data:`RECIPES`.
+    rendition : str, optional
+        See :func:`rendition_name`.
+    """
+    name = model if recipe == "homework" else f"{model}_{recipe}"
+    return name + _at(rendition)
+
+
+def _at(rendition: str | None) -> str:
+    return f"@{rendition}" if rendition else ""
+
+
+@dataclass(frozen=True)
+class NetworkName:
+    """What :func:`network_name` made a name of."""
+
+    model: str
+    recipe: str
+    rendition: str | None
+
+
+def parse_network_name(name: str) -> NetworkName:
+    """Take a network's name apart.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    before, at, rendition = name.partition("@")
+    model = before.removesuffix("_strong")
+    known = model == "resnet" or ENCODER_TITLES.keys() >= set(model.split("+"))
+    if not known or (at and not RENDITION.fullmatch(rendition)):
+        raise ValueError(f"unknown model {name!r}")
+    recipe = "homework" if model == before else "strong"
+    return NetworkName(model, recipe, rendition or None)
+
+
+def title(name: str) -> str:
+    """Return a model's name for people, such as ``"ResNet, strong recipe, on artist20_vocals"``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model.
+    """
+    before, at, rendition = name.partition("@")
+    on = f", on {rendition}" if at else ""
+    if before in TITLES:
+        return TITLES[before] + on
+    named = parse_network_name(name)
+    encoders = [ENCODER_TITLES.get(each, "ResNet") for each in named.model.split("+")]
+    if named.recipe == "strong":
+        how = ", strong recipe"
+    else:
+        how = "" if named.model == "resnet" else " + MLP"
+    return " + ".join(encoders) + how + on
+
+
+def rendition_name(audio_root: Path | None) -> str | None:
+    """Return what a model's name has of --audio-root: the folder's own name.
+
+    Raises
+    ------
+    UserError
+        If that cannot be part of a model's name.
+    """
+    if audio_root is None:
+        return None
+    name = audio_root.absolute().name
+    if not RENDITION.fullmatch(name):
+        raise UserError(
+            f"--audio-root {printable(audio_root)}: the folder's name is to be part of the model's,"
+            " where letters, digits, '_', '-' and '.' can stand: rename it, or name a link to it"
+        )
+    return name
+
+
+def task1_options(
+    level: str = "song", audio_root: Path | str | None = None, search: str = "homework"
+) -> str:
+    """Return the options by which Task 1's commands know its models, each behind a space."""
+    options = " --level segment" if level == "segment" else ""
+    options += " --search wide" if search == "wide" else ""
+    return options + _audio_root_option(audio_root)
+
+
+def network_options(name: str, audio_root: Path | str | None = None) -> str:
+    """Return the options by which Task 2's scripts know a network, each behind a space."""
+    named = parse_network_name(name)
+    of_scripts = named.model in ("panns", "resnet")
+    options = "" if of_scripts else f" --encoder {named.model.replace('+', ',')}"
+    options += "" if named.recipe == "homework" else f" --recipe {named.recipe}"
+    return options + _audio_root_option(audio_root)
+
+
+def _audio_root_option(audio_root: Path | str | None) -> str:
+    return f" --audio-root {shlex.quote(str(audio_root))}" if audio_root else ""
+
+
 # --- where records lie -------------------------------------------------------------------------
 
 
-def task1_dir(results_dir: Path, level: str = "song") -> Path:
-    """Folder of Task 1's features, models and metrics; of models of segments, one within it."""
-    return results_dir / "task1" / ("segment" if level == "segment" else "")
-
-
-def network_name(model: str, recipe: str) -> str:
-    """Return a network's name in files and tables: a key of :data:`TITLES`."""
-    return model if recipe == "homework" else f"{model}_{recipe}"
+def task1_dir(
+    results_dir: Path, level: str = "song", rendition: str | None = None, search: str = "homework"
+) -> Path:
+    """Folder of Task 1's features, models and metrics; other models than the homework's, within."""
+    folder = results_dir / f"task1{_at(rendition)}" / ("wide" if search == "wide" else "")
+    return folder / ("segment" if level == "segment" else "")
 
 
 def network_dir(
-    results_dir: Path, model: str, recipe: str = "homework", fold: int | None = None
+    results_dir: Path,
+    model: str,
+    recipe: str = "homework",
+    fold: int | None = None,
+    rendition: str | None = None,
 ) -> Path:
     """Folder of a network of Task 2: checkpoints, metrics, predictions; of a fold, one within."""
-    folder = results_dir / "task2" / network_name(model, recipe)
+    folder = results_dir / "task2" / network_name(model, recipe, rendition)
     return folder / f"fold-{fold}" if fold else folder
 
 
@@ -105,19 +230,56 @@ class Stage:
 
 
 def stages(results_dir: Path) -> list[Stage]:
-    """List where models may be, in the order in which the stages make them."""
+    """List where models may be, in the order in which the stages make them.
+
+    Those of the homework's models and their strong recipes are listed in any case; those of other
+    encoders, of renditions and of the wide search where there is a ``metrics.json``.
+
+    Raises
+    ------
+    UserError
+        If that of a rendition is broken.
+    """
     found = []
-    for level in TASK1_LEVELS:
-        option = "" if level == "song" else f" --level {level}"
-        train, score = f"task1_train.py{option}", f"python -m artist20.task1_inference{option}"
-        found.append(Stage(task1_dir(results_dir, level), train, score, Task1Metrics))
-    for model, suffix in (("panns", ""), ("resnet", "_wo_pretrain")):
-        for recipe in RECIPES:
-            option = f"{suffix}.py" + ("" if recipe == "homework" else f" --recipe {recipe}")
-            train, score = f"task2_train{option}", f"python task2_inference{option}"
-            folder = network_dir(results_dir, model, recipe)
-            found.append(Stage(folder, train, score, NetworkMetrics))
+    trees = {path.name.removeprefix("task1@") for path in results_dir.glob("task1@*")}
+    renditions = (None, *sorted(filter(RENDITION.fullmatch, trees)))
+    for rendition, search, level in product(renditions, TASK1_SEARCHES, TASK1_LEVELS):
+        folder, script = task1_dir(results_dir, level, rendition, search), "task1_train.py"
+        asked_for = rendition or search == "wide"
+        if asked_for and not (folder / "metrics.json").is_file():
+            continue
+        audio_root = _read_audio_root(folder, Task1Metrics, script, rendition)
+        options = task1_options(level, audio_root, search)
+        train, score = f"{script}{options}", f"python -m artist20.task1_inference{options}"
+        found.append(Stage(folder, train, score, Task1Metrics))
+    names = [network_name(model, recipe) for model in ("panns", "resnet") for recipe in RECIPES]
+    others = {file.parent.name for file in (results_dir / "task2").glob("*/metrics.json")}
+    for name in (*names, *sorted(others.difference(names))):
+        try:
+            named = parse_network_name(name)
+        except ValueError:
+            continue
+        folder = results_dir / "task2" / name
+        suffix = "_wo_pretrain.py" if named.model == "resnet" else ".py"
+        script = f"task2_train{suffix}"
+        audio_root = _read_audio_root(folder, NetworkMetrics, script, named.rendition)
+        options = network_options(name, audio_root)
+        train, score = f"{script}{options}", f"python task2_inference{suffix}{options}"
+        found.append(Stage(folder, train, score, NetworkMetrics))
     return found
+
+
+def _read_audio_root(
+    folder: Path,
+    kind: type["Task1Metrics"] | type["NetworkMetrics"],
+    script: str,
+    rendition: str | None,
+) -> str | None:
+    """Read where a rendition's tree was when models were trained on it."""
+    if rendition is None:
+        return None
+    made_by = f"{script} --audio-root {rendition}"
+    return read_record(folder / "metrics.json", kind, made_by).audio_root
 
 
 # --- songs and where figures come from ---------------------------------------------------------
@@ -171,6 +333,13 @@ class Dataset(Record, kw_only=True):
         return self.name == "artist20" and not self.synthesised and self.limit is None
 
 
+class Rendition(Record, kw_only=True):
+    """A tree of ``--audio-root``, whose files were heard in place of the data folder's own."""
+
+    name: str  # see :func:`rendition_name`
+    fingerprint: str  # SHA-256 over the songs' paths and the contents of the tree's files
+
+
 class Provenance(Record, kw_only=True):
     """Where a file comes from."""
 
@@ -203,6 +372,7 @@ class Preprocessing(Record, kw_only=True):
     dataset: Dataset
     arrays: dict[str, str]  # by file name the SHA-256 of each array
     feature_version: int  # see :data:`artist20.features.VERSION`
+    rendition: Rendition | None = None  # what was heard, if not the data folder's own files
     provenance: Provenance
 
 
@@ -230,13 +400,14 @@ class FitSettings(Record, kw_only=True):
     cv: Fold  # what stays whole in cross-validation
     seed: int
     segments: Segments | None = None  # how songs are cut, if rows are segments
+    search: Breadth = "homework"
 
 
 class SearchSettings(FitSettings, kw_only=True):
     """What a model's search depends on."""
 
     grid: list[dict[str, list[Value]]]  # parameters and their values
-    transforms: list[str]  # the steps before the classifier
+    transforms: list[str]  # the steps before the classifier, at the grid's first point
 
 
 class Search(Record, kw_only=True):
@@ -275,6 +446,7 @@ class Task1Settings(Record, kw_only=True):
     unseen_in_cv: Count
     arrays: dict[str, str]  # :attr:`Preprocessing.arrays` of the features
     segments: Segments | None = None  # how songs are cut, if rows are segments
+    search: Breadth = "homework"
 
 
 class Task1Model(Quality, kw_only=True):
@@ -290,13 +462,15 @@ class Task1Model(Quality, kw_only=True):
 
 
 class Task1Metrics(Record, kw_only=True):
-    """``task1/metrics.json``, and ``task1/segment/metrics.json``."""
+    """``metrics.json`` in a folder of :func:`task1_dir`."""
 
     models: dict[str, Task1Model]  # by name
     left_out: dict[str, str]  # why models could not be fitted
     best_in_cv: str  # a key of ``models``
     settings: Task1Settings
     dataset: Dataset
+    rendition: Rendition | None = None  # :attr:`Preprocessing.rendition`
+    audio_root: str | None = None  # where that was then
     provenance: Provenance
 
     def __post_init__(self) -> None:
@@ -316,12 +490,31 @@ class Task1Metrics(Record, kw_only=True):
     def names(self) -> dict[str, str]:
         """The models: as tables and options call them -> as the folder's own files do."""
         suffix = "_of_segments" if self.settings.segments else ""
+        suffix += "_wide" if self.settings.search == "wide" else ""
+        suffix += _at(self.heard)
         return {f"{name}{suffix}": name for name in self.models}
 
     def title(self, name: str) -> str:
         """Return a model's name for people."""
+        return title(name) + self.described
+
+    @property
+    def described(self) -> str:
+        """What tells these models from the homework's, with a comma before it."""
         segments = self.settings.segments
-        return TITLES[name] + (f", {segments.seconds:g} s segments" if segments else "")
+        cut = f", {segments.seconds:g} s segments" if segments else ""
+        wide = ", wide search" if self.settings.search == "wide" else ""
+        return cut + wide + (f", on {self.heard}" if self.heard else "")
+
+    @property
+    def of_homework(self) -> bool:
+        """Whether rows and grids are the homework's: songs, and not the wide search's."""
+        return self.level == "song" and self.settings.search == "homework"
+
+    @property
+    def heard(self) -> str | None:
+        """See :attr:`Settings.heard`."""
+        return self.rendition.name if self.rendition else None
 
     @property
     def folds_by_album(self) -> bool:
@@ -368,9 +561,12 @@ class TransferRecipe(Record, tag="transfer", tag_field="kind", kw_only=True):
     epochs: Annotated[int, Meta(ge=1)]  # the options of these names
     batch_size: Annotated[int, Meta(ge=1)]
     lr: Annotated[float, Meta(gt=0)]
-    crop_seconds: Annotated[float, Meta(gt=0, le=3600)]
+    crop_seconds: Annotated[float, Meta(gt=0, le=3600)] | None  # without, as in its own training
     views: Annotated[int, Meta(ge=1)] | None  # without, training is on the windows
     windows: Annotated[int, Meta(ge=1)] | None
+    # what finds the weights: epochs of an optimizer, or :mod:`artist20.linear` at once
+    solver: Literal["epochs"] | Solver
+    temperature: Annotated[float, Meta(gt=0)]  # see :class:`artist20.models.EmbeddingMLP`
     # units of the classifier's hidden layers
     hidden: tuple[Annotated[int, Meta(ge=1, le=65536)], ...]
     pooled: bool  # whether a song is one row, its windows' mean and deviation, or a row per window
@@ -436,13 +632,20 @@ class Settings(Record, kw_only=True):
 
     recipe_name: Literal["homework", "strong"]
     recipe: TransferRecipe | ResNetRecipe
-    encoder: EncoderSettings | None = None  # of a classifier on embeddings
+    # of a classifier on embeddings; those of several stand side by side
+    encoders: list[EncoderSettings] = []
     precision: Precision  # what products are computed in
     patience: int | None = None  # ``--patience``
     dataset: str  # :attr:`Dataset.identity`
+    rendition: Rendition | None = None  # what was heard, if not the data folder's own files
     also_train_on: str | None = None  # fingerprint of the alternate versions of the training songs
     fold: int | None = None  # which fold's albums are held out
     seed: int
+
+    @property
+    def heard(self) -> str | None:
+        """The name of the tree that was heard; None for the data folder's own files."""
+        return self.rendition.name if self.rendition else None
 
 
 class EpochRow(Record, kw_only=True):
@@ -478,8 +681,8 @@ class TrainedModel(Record, eq=False, kw_only=True):
             raise ValueError("classes and train_songs do not belong together")
         if (self.window_frames is None) == isinstance(self.settings.recipe, ResNetRecipe):
             raise ValueError("window_frames and settings do not belong together")
-        if (self.settings.encoder is None) != isinstance(self.settings.recipe, ResNetRecipe):
-            raise ValueError("encoder and recipe do not belong together")
+        if bool(self.settings.encoders) == isinstance(self.settings.recipe, ResNetRecipe):
+            raise ValueError("encoders and recipe do not belong together")
 
 
 class EpochProgress(Record, kw_only=True):
@@ -509,7 +712,7 @@ class TrainingState(TrainedModel, eq=False, kw_only=True):
 class NetworkMetrics(Accuracy, kw_only=True):
     """``task2/<model>/metrics.json``, written last: whoever reads it finds all other files."""
 
-    model: str  # its name, a key of :data:`TITLES`
+    model: str  # its name, see :func:`network_name`
     # whose weights are in ``best.pt``; ``top1`` and ``top3`` are of these
     epoch: Annotated[int, Meta(ge=1)]
     last: Accuracy  # of the last epoch
@@ -518,14 +721,15 @@ class NetworkMetrics(Accuracy, kw_only=True):
     epochs_seconds: Seconds  # of all epochs together
     settings: Settings
     dataset: Dataset
+    audio_root: str | None = None  # where the tree of ``settings.rendition`` was then
     # SHA-256 of each of :data:`EMBEDDING_FILES`; a fold has none
     embeddings: dict[str, str] | None = None
     provenance: Provenance
 
     def __post_init__(self) -> None:
-        """Check that the model is known."""
-        if self.model not in TITLES:
-            raise ValueError(f"unknown model {self.model!r}")
+        """Check that the model is known, and named after what it heard."""
+        if parse_network_name(self.model).rendition != self.settings.heard:
+            raise ValueError(f"the rendition of {self.model!r} is {self.settings.heard!r}")
 
     @property
     def selected(self) -> bool:
@@ -535,7 +739,7 @@ class NetworkMetrics(Accuracy, kw_only=True):
     @property
     def untrained(self) -> bool:
         """Whether the encoder has random weights: figures then mean nothing."""
-        return self.settings.encoder is not None and not self.settings.encoder.pretrained
+        return not all(encoder.pretrained for encoder in self.settings.encoders)
 
     @property
     def names(self) -> dict[str, str]:
@@ -544,7 +748,7 @@ class NetworkMetrics(Accuracy, kw_only=True):
 
     def title(self, name: str) -> str:
         """Return the model's name for people."""
-        return TITLES[name] + (", untrained encoder" if self.untrained else "")
+        return title(name) + (", untrained encoder" if self.untrained else "")
 
     @property
     def folds_by_album(self) -> bool:
@@ -613,7 +817,7 @@ class EnsembleMetrics(Quality, kw_only=True):
 
     def title(self, name: str) -> str:
         """Return its name for people."""
-        return TITLES[name] + (", untrained encoder" if self.untrained else "")
+        return title(name) + (", untrained encoder" if self.untrained else "")
 
 
 # --- scores ------------------------------------------------------------------------------------
@@ -701,6 +905,14 @@ class Figures(Accuracy, kw_only=True):
     course_score: float  # top-1 + 0.5 x top-3
 
 
+class Graded(Accuracy, kw_only=True):
+    """What a model reached on the test songs; one without a prediction counts as wrong."""
+
+    songs: Count
+    over_songs: Intervals  # by bootstrap
+    course_score: float
+
+
 class ArtistResult(Record, kw_only=True):
     """An artist's songs, how many are right, how often the artist is the guess, and F1."""
 
@@ -762,6 +974,10 @@ class ModelResult(Record, kw_only=True):
     last: Figures | None = None  # of the last epoch, if another was chosen on these songs
     # of the training songs, each scored by a model that did not learn from its album
     cv: Accuracy | None = None
+    # of training and validation songs together, each scored by a model that did not learn from its
+    # album, nor was any epoch chosen on it: with ``--protocol cv``
+    pooled: Figures | None = None
+    test: Graded | None = None  # where the answers are given
     seconds: Seconds  # of training
     artists: dict[str, ArtistResult]
     albums: dict[str, AlbumResult]  # by ``"artist/album"``
@@ -854,6 +1070,10 @@ def differences(made: Record, wanted: Record) -> list[str]:
     """List the fields in which two records differ, with both values."""
 
     def flat(value: Any, name: str = "") -> dict[str, Any]:
+        if isinstance(value, list) and all(
+            isinstance(of, dict) and "name" in of for of in value
+        ):  # encoders
+            value = {each["name"]: each for each in value}
         if not isinstance(value, dict):
             return {name: value}
         dot = "." if name else ""
@@ -901,6 +1121,8 @@ def find_runs(results_dir: Path) -> list[Run]:
             print(f"left out: {name} ({stage.train} has not been run)")
             continue
         metrics = read_record(path, stage.metrics, stage.train)
+        if isinstance(metrics, NetworkMetrics) and metrics.model != stage.folder.name:
+            raise UserError(f"{path} is of {metrics.model}: rename its folder, or move it away")
         if isinstance(metrics, Task1Metrics):
             check_features(metrics, results_dir, stage.train)
             for model, reason in metrics.left_out.items():
@@ -911,7 +1133,7 @@ def find_runs(results_dir: Path) -> list[Run]:
 
 def check_features(metrics: Task1Metrics, results_dir: Path, made_by: str) -> None:
     """Refuse metrics of Task 1's models whose features are not those that are there now."""
-    folder = task1_dir(results_dir)
+    folder = task1_dir(results_dir, rendition=metrics.heard)
     made = read_record(folder / "preprocessing.json", Preprocessing, "task1_preprocessing.py")
     if made.arrays != metrics.settings.arrays:
         raise UserError(

@@ -7,8 +7,9 @@ Writes  RESULTS_DIR/task1/test_predictions.json    {"001": [best, second, third]
 The predictions are those of the model that was best in cross-validation, or of --model. Features
 are kept in RESULTS_DIR/cache: a run that was stopped goes on where it was. A file that cannot
 be read is named, the artists with the most training songs are its prediction, and the exit status
-is 1. With --limit N all goes to test_predictions_first_N.json. With --level segment, models are
-those of RESULTS_DIR/task1/segment.
+is 1. With --limit N all goes to test_predictions_first_N.json. With --level segment or --search
+wide, models are those of RESULTS_DIR/task1/segment, task1/wide or task1/wide/segment; with
+--audio-root, those of RESULTS_DIR/task1@<tree>.
 
     python -m artist20.task1_inference
     python -m artist20.task1_inference --level segment --answers data/artist20/answers.json
@@ -46,29 +47,30 @@ def make_rows(units: list[np.ndarray], segments: Segments | None) -> Rows:
     return Rows(X[:, : len(names)], np.arange(len(units)), unknown, unknown, names)
 
 
-def read_metrics(results_dir: Path, level: str) -> Task1Metrics:
+def read_metrics(args: argparse.Namespace, folder: Path, made: Path) -> Task1Metrics:
     """Read the models' metrics, and check that features mean now what they meant to the models.
+
+    ``folder`` is the models', ``made`` that of task1_preprocessing.py.
 
     Raises
     ------
     UserError
         If they do not, or there are no models.
     """
-    script = "task1_train.py" + (" --level segment" if level == "segment" else "")
-    folder = results.task1_dir(results_dir, level)
+    script = "task1_train.py" + results.task1_options(args.level, args.audio_root, args.search)
     metrics = results.read_record(folder / "metrics.json", Task1Metrics, script)
-    results.check_features(metrics, results_dir, script)
-    file = results.task1_dir(results_dir) / "preprocessing.json"
-    made = results.read_record(file, results.Preprocessing, features.MADE_BY)
-    if made.feature_version != features.VERSION:
+    results.check_features(metrics, args.results_dir, script)
+    file = made / "preprocessing.json"
+    prepared = results.read_record(file, results.Preprocessing, features.MADE_BY)
+    if prepared.feature_version != features.VERSION:
         raise UserError(
-            f"{file} is of features of version {made.feature_version}, these are of version "
+            f"{file} is of features of version {prepared.feature_version}, these are of version "
             f"{features.VERSION}: run {features.MADE_BY} --overwrite and {script} --overwrite"
         )
     return metrics
 
 
-def count_train_songs(results_dir: Path, classes: list[str]) -> np.ndarray:
+def count_train_songs(made: Path, classes: list[str]) -> np.ndarray:
     """Count the songs of every artist that the models were trained on: (n_classes,).
 
     Raises
@@ -76,7 +78,7 @@ def count_train_songs(results_dir: Path, classes: list[str]) -> np.ndarray:
     UserError
         If the list of these songs is missing, or of other artists.
     """
-    file = results.task1_dir(results_dir) / "songs_train.json"
+    file = made / "songs_train.json"
     songs = results.read_record(file, list[SongRecord], features.MADE_BY)
     known, n_songs = np.unique([song.artist for song in songs], return_counts=True)
     if known.tolist() != classes:
@@ -88,12 +90,10 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.make_parser(__doc__)
     inference.add_test_options(parser, "task1")
-    parser.add_argument(
-        "--level", choices=results.TASK1_LEVELS, default="song", help="as in task1_train.py"
-    )
+    cli.add_task1_options(parser)
     parser.add_argument(
         "--model",
-        choices=list(classical.GRIDS["song"]),
+        choices=list(classical.make_grids("song", "wide")),
         help="whose predictions to write (default: the best in cross-validation)",
     )
     return parser.parse_args()
@@ -104,14 +104,16 @@ def main() -> int:
     args = parse_args()
     started = time.monotonic()
     device = runtime.choose_device(args.device)
-    folder = results.task1_dir(args.results_dir, args.level)
-    metrics = read_metrics(args.results_dir, args.level)
+    rendition = results.rendition_name(args.audio_root)
+    made = results.task1_dir(args.results_dir, rendition=rendition)  # by task1_preprocessing.py
+    folder = results.task1_dir(args.results_dir, args.level, rendition, args.search)
+    metrics = read_metrics(args, folder, made)
     chosen = args.model or metrics.best_in_cv
     if chosen not in metrics.models:
         raise UserError(f"--model {chosen}: {folder} has {', '.join(metrics.models)}")
     made_by = classical.MADE_BY
     classes = results.read_record(folder / "val_predictions.json", Predictions, made_by).classes
-    n_train = count_train_songs(args.results_dir, classes)
+    n_train = count_train_songs(made, classes)
     songs = inference.read_test(args, folder, classes)
     hashes = {key: dataset.content_key(file) for key, file in songs.files.items()}
     by_hash = {hashes[key]: file for key, file in songs.files.items()}
@@ -132,7 +134,11 @@ def main() -> int:
         f"{metrics.models[chosen].cv_top1:.1%} in cross-validation"
     )
     test = TestScores(
-        classes=classes, songs=read, checkpoints=checkpoints, guessed={}, scores=scores
+        classes=classes,
+        songs=songs.content_keys(read),
+        checkpoints=checkpoints,
+        guessed={},
+        scores=scores,
     )
     return inference.finish(args, songs, test, chosen, reasons, n_train, started)
 

@@ -1,6 +1,6 @@
 """Checkpoints of both kinds -> networks that score songs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from artist20 import UserError, runtime, spectrogram, training
-from artist20.encoders.embeddings import Embeddings
+from artist20.encoders.embeddings import Embeddings, side_by_side
 from artist20.models import ArtistResNet, EmbeddingMLP
 from artist20.results import ResNetRecipe, TrainedModel, TransferRecipe
 from artist20.spectrogram import FrontEnd, LogMels
@@ -24,8 +24,14 @@ CURVE_MIN_SECONDS = 1.0
 
 def make_classifier(n_classes: int, recipe: TransferRecipe, embedding_size: int) -> EmbeddingMLP:
     """Make a classifier on embeddings, with random weights."""
-    n_inputs = embedding_size * (2 if recipe.pooled else 1)
-    return EmbeddingMLP(n_classes, recipe.dropout, n_inputs, recipe.hidden)
+    return EmbeddingMLP(
+        n_classes,
+        recipe.dropout,
+        embedding_size * (2 if recipe.pooled else 1),
+        recipe.hidden,
+        unit_length=recipe.solver == "nearest centroid",
+        temperature=recipe.temperature,
+    )
 
 
 def make_resnet(n_classes: int, recipe: ResNetRecipe) -> ArtistResNet:
@@ -56,11 +62,12 @@ class TrainedClassifier:
     recipe: TransferRecipe
     predict: Callable[[Tensor], np.ndarray]
 
-    def score(self, windows: np.ndarray) -> np.ndarray:
-        """Score a song's windows, (n_windows, size): (n_rows, n_classes)."""
+    def score(self, windows: Sequence[np.ndarray]) -> np.ndarray:
+        """Score a song's windows, (n_windows, size) of each encoder: (n_rows, n_classes)."""
+        of_song = [Embeddings(rows, np.zeros(len(rows), dtype=int)) for rows in windows]
         if self.recipe.pooled:
-            windows = Embeddings(windows, np.zeros(len(windows), dtype=int)).pooled().rows
-        return self.predict(torch.from_numpy(windows))
+            of_song = [each.pooled() for each in of_song]
+        return self.predict(torch.from_numpy(side_by_side(of_song).rows))
 
 
 def load_classifier(
@@ -75,7 +82,7 @@ def load_classifier(
     trained : TrainedModel
         What it holds.
     size : int
-        Numbers in an embedding.
+        Numbers in an embedding, of all encoders together.
     device : torch.device
         Where to compute.
     precision : torch.dtype

@@ -159,6 +159,30 @@ class Trainer:
                     distributed.gather(None)
                     raise KeyboardInterrupt(*self._stopped)
 
+    def fit_at_once(self, solve: Callable[[], float]) -> None:
+        """Set the weights in one go, which is the run's only epoch.
+
+        Parameters
+        ----------
+        solve : callable
+            Sets the network's weights -> the training songs' mean loss.
+        """
+        folder = self.run.folder
+        if (folder / LAST).is_file():
+            self._go_on()
+        if self.history:
+            return
+        with ExitStack() as stack:
+            if distributed.is_main():
+                stack.enter_context(files.only_writer(folder))
+            started, n = time.monotonic(), len(self.run.train)
+            loss = _number(solve(), 1, folder)
+            self.optimizer.step()  # changes nothing, but schedules want it before theirs
+            seconds = time.monotonic() - started
+            self.progress = EpochProgress(step=1, examples=n, loss_sum=loss * n, seconds=seconds)
+            self._validate(1, lr=0.0)
+            self._save()
+
     def finish(
         self, embed: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None
     ) -> NetworkMetrics:
@@ -209,6 +233,7 @@ class Trainer:
                 epochs_seconds=round(sum(row.seconds for row in self.history), 1),
                 settings=run.settings,
                 dataset=run.dataset,
+                audio_root=experiment.args.audio_root and str(experiment.args.audio_root),
                 embeddings=hashes,
                 provenance=runtime.provenance(
                     experiment.args, runtime.device_name(experiment.device), experiment.started

@@ -1,11 +1,12 @@
-"""Separate the voice from every training and validation song, with torchaudio's Hybrid Demucs.
+"""Separate the voice from every song of a data folder, with torchaudio's Hybrid Demucs.
 
     python -m artist20.vocals data/artist20 data/artist20_vocals
     python -m artist20.vocals data/tiny data/tiny_vocals --weights untrained
 
-Reads   DATA_DIR/train.json, val.json and the songs they list
+Reads   DATA_DIR/train.json, val.json and the songs they list, DATA_DIR/test/001.mp3 ...
 Writes  OUTPUT_DIR/train_val/<artist>/<album>/<song>    the voice alone, under the song's own name,
                                                         16 kHz mono, as long as the song
+        OUTPUT_DIR/test/001.mp3 ...
         OUTPUT_DIR/vocals.json    the separator; the songs that are done, and their files' SHA-256
 
 ``bash get_dataset.sh --vocals`` fetches the weights and does the first of these. A run that was
@@ -267,6 +268,11 @@ def separate_songs(data_dir: Path, output: Path, separator: Separator) -> list[s
         written.
     """
     songs = [song for split in dataset.SPLITS for song in dataset.read_split(data_dir, split)]
+    if (data_dir / "test").is_dir():
+        songs += [
+            dataset.Song(f"./test/{file.name}", "", "", file)
+            for file in dataset.read_test(data_dir).values()
+        ]
     settings = Settings(weights=separator.weights)
     read_finished(output, settings)  # before anything is put into a folder of another's
     with only_writer(output):

@@ -88,7 +88,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--validate", action="store_true", help="score the validation songs")
     parser.set_defaults(recipe="strong", results_dir=Path("results/recipes"))
     parser.set_defaults(resume=True, overwrite=False, patience=None, compile=False)
-    parser.set_defaults(tensorboard=False, skip_unreadable=False)
+    parser.set_defaults(tensorboard=False, skip_unreadable=False, audio_root=None)
     return parser.parse_args()
 
 

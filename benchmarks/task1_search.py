@@ -2,7 +2,8 @@
 
 949 songs x 901 features of 20 artists with 4 albums each are drawn at random. The straightforward
 way is scikit-learn's GridSearchCV over a pipeline for each of the homework's three models, with
-the same grids and folds on the same number of processes.
+the same grids and folds on the same number of processes. The last columns are of the same songs
+by task1_train.py --search wide.
 
     python benchmarks/task1_search.py
 """
@@ -10,6 +11,7 @@ the same grids and folds on the same number of processes.
 import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 
 from artist20 import classical, cli, runtime
 from artist20.classical import Rows
-from artist20.results import FitSettings
+from artist20.results import Breadth, FitSettings
 
 N_SONGS, N_FEATURES, N_ARTISTS, N_ALBUMS = 949, 901, 20, 4
 
@@ -52,10 +54,10 @@ def straightforward(name: str, train: Rows, args: argparse.Namespace) -> float:
     return float(search.fit(train.X, train.y).best_score_)
 
 
-def ours(name: str, train: Rows, args: argparse.Namespace) -> float:
+def ours(name: str, train: Rows, args: argparse.Namespace, search: Breadth = "homework") -> float:
     """Search as task1_train.py does; return the best mean accuracy."""
     settings = FitSettings(dataset="drawn", features="drawn", cv="album", seed=args.seed)
-    grid = classical.GRIDS["song"][name]
+    grid = classical.make_grids("song", search)[name]
     found, _ = classical.search(name, train, grid, settings, args.workers, name)
     return found[0].mean
 
@@ -69,27 +71,27 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run both ways and print their ratio."""
+    """Time all ways, and print how they compare."""
     args = parse_args()
     train = draw_songs(args.seed)
     print(f"{N_SONGS} songs x {N_FEATURES} features, {args.workers} processes")
-    print(f"{'':20}{'GridSearchCV':>14}{'artist20':>10}{'ratio':>7}{'accuracy':>19}")
-    totals = np.zeros(2)
-    for name in classical.GRIDS["song"]:
-        seconds, accuracies = [], []
-        ways = (straightforward, ours) if name != "logistic_regression" else (ours,)
-        for way in ways:
+    ways = {"GridSearchCV": straightforward, "artist20": ours, "wide": partial(ours, search="wide")}
+    print(f"{'':20}", *(f"{way:>24}" for way in ways))
+    totals = dict.fromkeys(ways, 0.0)
+    for name in classical.make_grids("song", "wide"):
+        cells = []
+        for way, search in ways.items():
+            known = classical.make_grids("song", "wide" if way == "wide" else "homework")
+            if name not in known or (way == "GridSearchCV" and name == "logistic_regression"):
+                cells.append(f"{'':24}")  # our own fourth model and fifth
+                continue
             started = time.perf_counter()
-            accuracies.append(way(name, train, args))
-            seconds.append(time.perf_counter() - started)
-        both = " / ".join(f"{accuracy:.1%}" for accuracy in accuracies)
-        if len(seconds) == 1:  # our own fourth model
-            print(f"{name:20}{'':14}{seconds[0]:10.1f}{'':7}{both:>19}")
-            continue
-        totals += seconds
-        print(f"{name:20}{seconds[0]:14.1f}{seconds[1]:10.1f}", end="")
-        print(f"{seconds[0] / seconds[1]:7.1f}{both:>19}")
-    print(f"{'the three':20}{totals[0]:14.1f}{totals[1]:10.1f}{totals[0] / totals[1]:7.1f}")
+            accuracy = search(name, train, args)
+            seconds = time.perf_counter() - started
+            totals[way] += seconds
+            cells.append(f"{seconds:14.1f} s{accuracy:8.1%}")
+        print(f"{name:20}", *cells, flush=True)
+    print(f"{'together':20}", *(f"{total:14.1f} s{'':8}" for total in totals.values()))
 
 
 if __name__ == "__main__":

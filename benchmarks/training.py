@@ -28,10 +28,9 @@ from tqdm import tqdm
 
 import task2_train
 import task2_train_wo_pretrain as stage
-from artist20 import UserError, audio, cli, dataset, runtime, spectrogram, training
+from artist20 import UserError, audio, cli, dataset, encoders, runtime, spectrogram, training
 from artist20.cache import map_songs
-from artist20.encoders import panns
-from artist20.encoders.base import UNTRAINED
+from artist20.encoders import UNTRAINED
 from artist20.encoders.embeddings import Embeddings
 from artist20.spectrogram import FrontEnd, LogMels, Stored
 from artist20.trained import TrainedResNet
@@ -155,7 +154,7 @@ def measure_panns(args: argparse.Namespace, device: torch.device) -> None:
     clips *= 4 if device.type == "cpu" else 256
     found = {}
     for dtype in (precision, torch.float32):
-        encoder = panns.load(UNTRAINED, 0, device, dtype)
+        (encoder,) = encoders.load(["panns"], UNTRAINED, 0, device, dtype)
         found[dtype] = seconds_of(partial(encoder.embed, clips), device)
     rate = 10 * len(clips) / found[precision]
     ratio = found[torch.float32] / found[precision]

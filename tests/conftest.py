@@ -36,6 +36,7 @@ from artist20.results import (
     Predictions,
     Preprocessing,
     Provenance,
+    Rendition,
     ResNetRecipe,
     Search,
     SearchSettings,
@@ -268,21 +269,31 @@ def _put_predictions(folder: Path, split: str, drawn: Predictions) -> Prediction
     return results.read_record(file, Predictions, "x")
 
 
+def toy_rendition(name: str | None) -> Rendition | None:
+    """Describe a tree that was heard."""
+    return Rendition(name=name, fingerprint="fedcba9876543210") if name else None
+
+
 def toy_settings(name: str, **changes: Any) -> Settings:
     """Say how a network was trained; ``changes`` are of its recipe or its settings.
 
-    Those of ``panns`` hear through an untrained encoder.
+    All but the ResNet hear through an untrained encoder.
     """
-    strong = name.endswith("_strong")
+    named = results.parse_network_name(name)
+    strong = named.recipe == "strong"
     common = {"epochs": 50, "batch_size": 8, "lr": 0.005, "crop_seconds": 3.0, "dropout": 0.3}
     common |= {"weight_decay": 0.01, "warmup_epochs": 0, "select": not strong}
-    if name.startswith("panns"):
-        encoder = EncoderSettings(name="panns", weights="untrained, seed 0", sample_rate=16000)
+    if named.model != "resnet":
+        encoders = [
+            EncoderSettings(name=name, weights="untrained, seed 0", sample_rate=16000)
+            for name in named.model.split("+")
+        ]
         kind, own = TransferRecipe, {"views": 1, "windows": None, "pooled": strong}
+        own |= {"solver": "epochs", "temperature": 1.0}
         own |= {"hidden": () if strong else (1024, 512, 256), "optimizer": "Adam"}
         own |= {"schedule": "reduce on plateau", "plateau_factor": 0.5, "plateau_patience": 5}
     else:
-        encoder = None
+        encoders = []
         kind, own = ResNetRecipe, {"crops_per_song": 1, "n_fft": 1024, "n_mels": 64, "width": 64}
         own |= {"keep_frequency": False, "bins_per_band": 1, "statistics": False}
         own |= {"label_smoothing": 0.1, "mixup_alpha": 0.2}
@@ -291,9 +302,10 @@ def toy_settings(name: str, **changes: Any) -> Settings:
     settings = {
         "recipe_name": "strong" if strong else "homework",
         "recipe": kind(**{**common, **own, **fields}),
-        "encoder": encoder,
+        "encoders": encoders,
         "precision": "float32",
         "dataset": TOY_DATASET.identity,
+        "rendition": toy_rendition(named.rendition),
         "seed": 0,
     }
     return Settings(**{**settings, **changes})
@@ -304,7 +316,7 @@ def toy_model(settings: Settings, weights: dict[str, Any], classes: list[str]) -
     return TrainedModel(
         classes=classes,
         settings=settings,
-        window_frames=None if settings.encoder else 30,
+        window_frames=None if settings.encoders else 30,
         trained_on="tiny (synthesised songs)",
         train_songs=[4] * len(classes),
         val_songs=6,
@@ -337,10 +349,11 @@ def put_network(results_dir: Path, name: str, strength: float, seed: int, **metr
         "last": reached[-1],
         "epoch": 3,
         "parameters": 1234567 + seed,
-        "window_seconds": None if settings.encoder else 3.0,
+        "window_seconds": None if settings.encoders else 3.0,
         "epochs_seconds": 12.4,
         "settings": settings,
         "dataset": TOY_DATASET,
+        "audio_root": settings.rendition and f"/somewhere/{settings.rendition.name}",
         "provenance": toy_provenance(f"python train_{name}.py --data-dir /somewhere/toy"),
     }
     write_record(folder / "metrics.json", NetworkMetrics(**{**found, **metrics}))
@@ -353,19 +366,23 @@ def put_task1(
     seed: int,
     level: str = "song",
     cv: str = "album",
+    rendition: str | None = None,
+    search: str = "homework",
 ) -> Path:
     """Write what task1_preprocessing.py and task1_train.py leave of models."""
-    folder = results.task1_dir(results_dir, level)
+    folder = results.task1_dir(results_dir, level, rendition, search)
+    heard = toy_rendition(rendition)
     val = _put_predictions(folder, "val", toy_predictions("val", strengths, seed + 100))
     held_out = _put_predictions(folder, "cv", toy_predictions("train", strengths, seed))
     segments = Segments(seconds=5.0, covariance=False) if level == "segment" else None
-    fit = {"dataset": TOY_DATASET.identity, "features": "0", "cv": cv, "seed": 0}
+    fit = {"dataset": TOY_DATASET.identity, "features": "0", "cv": cv, "seed": 0, "search": search}
     models = {}
     for i, name in enumerate(strengths):
         (folder / f"{name}.skops").write_text(f"{name}, {seed}")
         quality = evaluation.quality(val.scores[name], val.labels)
         cv_top1 = evaluation.accuracy(held_out.scores[name], held_out.labels).top1
         params = {"C": 0.1 * (i + 1), "kernel": "rbf"}
+        params |= {"k": None, "scaler": "robust"} if search == "wide" else {}
         models[name] = Task1Model(
             top1=quality.top1,
             top3=quality.top3,
@@ -379,7 +396,7 @@ def put_task1(
             seconds=2,
         )
         candidate = Candidate(params=params, mean=cv_top1, std=0.05, folds=[cv_top1])
-        search = Search(
+        found = Search(
             settings=SearchSettings(
                 **fit,
                 segments=segments,
@@ -391,15 +408,19 @@ def put_task1(
             folds_by={cv: candidate},
             temperature=1.5,
         )
-        write_record(folder / f"search_{name}.json", search)
+        write_record(folder / f"search_{name}.json", found)
     best = max(models, key=lambda name: models[name].cv_top1)
     arrays = {"X_train.npy": "0"}
     metrics = Task1Metrics(
         models=models,
         left_out={},
         best_in_cv=best,
-        settings=Task1Settings(cv=cv, folds=5, unseen_in_cv=3, arrays=arrays, segments=segments),
+        settings=Task1Settings(
+            cv=cv, folds=5, unseen_in_cv=3, arrays=arrays, segments=segments, search=search
+        ),
         dataset=TOY_DATASET,
+        rendition=heard,
+        audio_root=heard and f"/somewhere/{rendition}",
         provenance=toy_provenance(f"python task1_train.py --level {level}"),
     )
     write_record(folder / "metrics.json", metrics)
@@ -416,9 +437,11 @@ def put_task1(
         dataset=TOY_DATASET,
         arrays=arrays,
         feature_version=1,
+        rendition=heard,
         provenance=toy_provenance("python task1_preprocessing.py", seed=None),
     )
-    write_record(results.task1_dir(results_dir) / "preprocessing.json", prepared)
+    made = results.task1_dir(results_dir, rendition=rendition)
+    write_record(made / "preprocessing.json", prepared)
     return folder
 
 

@@ -11,16 +11,18 @@ import pytest
 import skops.io
 from conftest import SMALL_GRIDS, make_songs
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import GridSearchCV
+from sklearn.feature_selection import SelectKBest, VarianceThreshold
+from sklearn.model_selection import GridSearchCV, ParameterGrid
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, RobustScaler, StandardScaler
 
 from artist20 import Note, UserError, classical, features, files, results
 from artist20.classical import Rows
 from artist20.results import Candidate, FitSettings, Segments
 
-MODELS = list(classical.GRIDS["song"])
+SMALL = {**SMALL_GRIDS, "lda": [{"shrinkage": [0.1, 0.9, "auto"]}]}
+MODELS = list(SMALL)
 
 
 def make_rows(**sizes) -> Rows:
@@ -34,12 +36,12 @@ def fit_settings(cv="album", seed=0) -> FitSettings:
 
 
 def search(name, train, grid=None, cv="album", workers=1):
-    grid = grid or SMALL_GRIDS[name]
+    grid = grid or SMALL[name]
     return classical.search(name, train, grid, fit_settings(cv), workers, None)
 
 
 def first_point(name) -> dict:
-    return {key: values[0] for key, values in SMALL_GRIDS[name][0].items()}
+    return {key: values[0] for key, values in SMALL[name][0].items()}
 
 
 # --- search ------------------------------------------------------------------------------------
@@ -59,9 +61,7 @@ def test_search_equals_scikit_learns(name, kind):
         classical.make_transforms(name, train), classical.make_classifier(name, 0)
     )
     step = pipeline.steps[-1][0]
-    grid = [
-        {f"{step}__{key}": values for key, values in part.items()} for part in SMALL_GRIDS[name]
-    ]
+    grid = [{f"{step}__{key}": values for key, values in part.items()} for part in SMALL[name]]
     folds = classical.split_folds(train, cv, 0)
     reference = GridSearchCV(pipeline, grid, scoring="accuracy", cv=folds).fit(train.X, train.y)
 
@@ -81,6 +81,77 @@ def test_search_equals_scikit_learns(name, kind):
     means = [row.mean for row in found]
     assert means == sorted(means, reverse=True)
     assert len(set(means)) > 1  # or nothing was compared
+
+
+SCALERS = {"robust": RobustScaler(), "standard": StandardScaler()}
+SELECTIONS = {20: SelectKBest(k=20), None: "passthrough"}
+
+
+@pytest.mark.parametrize("name", ["svm", "random_forest", "lda"])
+def test_a_wide_search_equals_scikit_learns(name, monkeypatch):
+    """Scaler and number of features are fitted once per fold, for all points that share them."""
+    train = make_rows()
+    wide = {"scaler": list(SCALERS), "k": list(SELECTIONS)}
+    made = []
+    make_transforms = classical.make_transforms
+    monkeypatch.setattr(
+        classical, "make_transforms", lambda *of: made.append(of) or make_transforms(*of)
+    )
+    found, held_out = search(name, train, [{**part, **wide} for part in SMALL[name]])
+    folds = classical.split_folds(train, "album", 0)
+    assert len(made) == len(folds) * 4
+
+    model = classical.make_classifier(name, 0)
+    steps = [("scaler", None), ("k", None), ("model", model)]
+    grid = [
+        {
+            "scaler": list(SCALERS.values()),
+            "k": list(SELECTIONS.values()),
+            **{f"model__{key}": values for key, values in part.items()},
+        }
+        for part in SMALL[name]
+    ]
+    pipeline = Pipeline([("varying", VarianceThreshold()), *steps])
+    reference = GridSearchCV(pipeline, grid, scoring="accuracy", cv=folds).fit(train.X, train.y)
+    expected = {}
+    for mean, point in zip(
+        reference.cv_results_["mean_test_score"], reference.cv_results_["params"], strict=True
+    ):
+        names = {key.removeprefix("model__"): str(value) for key, value in point.items()}
+        expected[json.dumps(names, sort_keys=True)] = pytest.approx(mean)
+    objects = {"scaler": SCALERS, "k": SELECTIONS}
+    assert {
+        json.dumps(
+            {key: str(objects.get(key, {}).get(of, of)) for key, of in row.params.items()},
+            sort_keys=True,
+        ): row.mean
+        for row in found
+    } == expected
+    best = classical.fit_model(name, train.of_songs(folds[0][0]), found[0].params, 0)
+    scores = classical.song_scores(best, train.of_songs(folds[0][1]))
+    np.testing.assert_allclose(held_out[folds[0][1]], scores, rtol=1e-5)
+
+
+def test_the_wide_search_has_the_homeworks_points_and_more():
+    homework = classical.make_grids("song", "homework")
+    assert homework == classical.GRIDS["song"]
+    wide = classical.make_grids("song", "wide")
+    assert list(wide) == [*homework, "lda"]
+    for name, grid in homework.items():
+        own = ParameterGrid(grid)
+        points = list(ParameterGrid(wide[name]))
+        tried = {(point["scaler"], point["k"]) for point in points}
+        scalers = ["robust"] if name == "random_forest" else ["robust", "standard"]
+        assert tried == {(scaler, k) for scaler in scalers for k in (100, 300, None)}
+        assert len(points) == len(own) * len(tried)
+        assert all(classical.of_classifier(point) in own for point in points)
+    of_segments = classical.make_grids("segment", "wide")
+    assert list(of_segments) == ["logistic_regression", "lda"]
+    for point in ParameterGrid(of_segments["logistic_regression"]):
+        assert classical.of_classifier(point) in ParameterGrid(
+            classical.GRIDS["segment"]["logistic_regression"]
+        )
+        assert point["scaler"] == "standard"
 
 
 def test_two_processes_find_what_one_finds():
@@ -315,7 +386,8 @@ def test_of_songs_keeps_rows_with_their_songs():
 def test_models_of_segments_score_songs(name):
     segments = Segments(seconds=5.0, covariance=True)
     rows = classical.cut_segments(*make_units(n_songs=24), segments)
-    grid = [{key: values[:1] for key, values in classical.GRIDS["segment"][name][0].items()}]
+    grids = {**classical.GRIDS["segment"], "lda": classical.LDA}
+    grid = [{key: values[:1] for key, values in grids[name][0].items()}]
     found, held_out = search(name, rows, grid)
     assert held_out.shape == (24, 2)
     assert found[0].mean > 0.8  # artists differ by a standard deviation in 1091 columns
@@ -337,8 +409,9 @@ def test_scores_rank_as_the_model_predicts(name, n_artists):
     scores = classical.song_scores(model, val)
     assert scores.shape == (len(val.y), n_artists)
     classes = np.unique(train.y)
-    if name == "svm":
-        model[-1].set_params(break_ties=n_artists > 2)  # predict by votes alone knows ties
+    if name in ("svm", "lda"):
+        if name == "svm":
+            model[-1].set_params(break_ties=n_artists > 2)  # predict by votes alone knows ties
         decision = model.decision_function(val.X)
         assert np.array_equal(scores if n_artists > 2 else scores[:, 1], decision)
         assert n_artists > 2 or np.array_equal(scores[:, 0], -decision)
@@ -347,7 +420,7 @@ def test_scores_rank_as_the_model_predicts(name, n_artists):
     assert (classes[scores.argmax(axis=1)] == model.predict(val.X)).all()
     calibrated = classical.probabilities(name, model, val, 2.0)
     assert calibrated.sum(axis=1) == pytest.approx(np.ones(len(val.y)))
-    power = np.exp(scores) if name == "svm" else scores + 1e-3
+    power = np.exp(scores) if name in ("svm", "lda") else scores + 1e-3
     expected = np.sqrt(power) / np.sqrt(power).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(calibrated, expected)
 

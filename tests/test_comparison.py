@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import sklearn.metrics
-from conftest import TOY_DATASET, put_network, put_task1
+from conftest import TOY_ARTISTS, TOY_DATASET, put_network, put_task1
 from msgspec.structs import replace
 
 from artist20 import UserError, comparison, ensemble, evaluation
@@ -20,6 +20,7 @@ from artist20.results import (
     Pair,
     Predictions,
     Task1Metrics,
+    TestScores,
     read_record,
     write_record,
 )
@@ -43,10 +44,10 @@ def combine(results, monkeypatch, *options):
     ensemble.main()
 
 
-def run(results, monkeypatch, capsys):
+def run(results, monkeypatch, capsys, *options):
     """Run the command; return its record and the printed lines."""
-    arguments = ["--results-dir", str(results), "--assets-dir", str(results / "assets")]
-    monkeypatch.setattr(sys, "argv", ["comparison", *arguments])
+    arguments = ["--results-dir", results, "--assets-dir", results / "assets", *options]
+    monkeypatch.setattr(sys, "argv", ["comparison", *map(str, arguments)])
     capsys.readouterr()
     comparison.main()
     record = read_record(results / "assets/results.json", Comparison, "x")
@@ -68,18 +69,48 @@ def change_metrics(file, kind, **values):
 
 
 def test_models_are_in_the_order_of_the_stages(results, monkeypatch):
+    put_task1(results, {"svm": 0.9, "lda": 1.0}, seed=61, search="wide")
+    put_task1(results, {"svm": 0.5, "lda": 1.2}, seed=71, level="segment", search="wide")
     combine(results, monkeypatch)
     found = [(m.name, m.own_name, m.title, m.selected) for m in compare.collect(results).values()]
     assert found == [
         ("svm", "svm", "SVM", False),
         ("knn", "knn", "k-NN", False),
         ("svm_of_segments", "svm", "SVM, 5 s segments", False),
+        ("svm_wide", "svm", "SVM, wide search", False),
+        ("lda_wide", "lda", "Shrinkage LDA, wide search", False),
+        ("lda_of_segments_wide", "lda", "Shrinkage LDA, 5 s segments, wide search", False),
         ("panns", "panns", "PANNs + MLP, untrained encoder", True),
         ("panns_strong", "panns_strong", "PANNs, strong recipe, untrained encoder", False),
         ("resnet", "resnet", "ResNet", True),
         ("resnet_strong", "resnet_strong", "ResNet, strong recipe", False),
         ("ensemble", "ensemble", "Ensemble, untrained encoder", False),
     ]  # fmt: skip
+
+
+def test_models_of_renditions_stand_beside_the_others(results, monkeypatch, capsys):
+    put_task1(results, {"svm": 1.0}, seed=61, rendition="vocals")
+    put_task1(results, {"svm": 0.4, "knn": 0.8}, seed=71, level="segment", rendition="vocals")
+    put_network(results, "ecapa+tagger_strong@vocals", 1.8, seed=81)
+    put_network(results, "ge2e", 1.7, seed=91)
+    record, lines = run(results, monkeypatch, capsys)
+    names = ["svm", "knn", "svm_of_segments", "svm@vocals", "knn_of_segments@vocals", "panns"]
+    names += ["panns_strong", "resnet", "resnet_strong", "ecapa+tagger_strong@vocals", "ge2e"]
+    assert list(record.models) == names
+    titles = {name: model.title for name, model in record.models.items()}
+    assert titles["knn_of_segments@vocals"] == "k-NN, 5 s segments, on vocals"
+    printed = [line for line in lines if line.startswith("ECAPA-TDNN + Music tagger, strong re")]
+    assert printed[0].split("%")[0].startswith(titles["ecapa+tagger_strong@vocals"])
+    assert record.models["svm@vocals"].folder == "task1@vocals"
+    assert {"task1/preprocessing.json", "task1@vocals/preprocessing.json"} <= record.runs.keys()
+    made_of = record.files.keys()
+    assert {"task1@vocals/preprocessing.json", "task1@vocals/segment/metrics.json"} <= made_of
+    assert "task2/ecapa+tagger_strong@vocals/val_predictions.json" in made_of
+    file = results / "assets/results.json"
+    compare.check_up_to_date(record, results, file)
+    put_network(results, "resnet@vocals", 1.0, seed=101)
+    with pytest.raises(UserError, match=r"lacks .*task2/resnet@vocals/metrics\.json"):
+        compare.check_up_to_date(record, results, file)
 
 
 def test_models_have_figures_and_cross_validation(results):
@@ -269,6 +300,96 @@ def test_a_file_that_is_no_results_is_refused(tmp_path):
         write_json(file, whole | changes)
         with pytest.raises(UserError, match=r"results\.json is broken .*: run comparison again"):
             read_record(file, Comparison, "comparison")
+
+
+# --- test songs, and all songs together ----------------------------------------------------------
+
+ANSWERS = ["artist 1", "artist 0", "Artist 2", "nobody", "artist 3"]
+
+
+def put_test_scores(results, stage, names, keys=("001", "002", "003", "004"), made_of=None):
+    """Write test scores: every model takes the first song for artist 1, others for artist 0."""
+    folder = results / stage
+    rows = np.tile([0.4, 0.3, 0.2, 0.1], (len(keys), 1))
+    rows[0] = [0.3, 0.4, 0.2, 0.1]
+    files = {name: folder / (made_of or f"{name}.skops") for name in names}
+    test = TestScores(
+        classes=TOY_ARTISTS,
+        songs={key: f"content of {key}" for key in keys},
+        checkpoints={name: [sha256_file(file)] for name, file in files.items()},
+        guessed={},
+        scores=dict.fromkeys(names, rows),
+    )
+    write_record(folder / "test_scores.json", test)
+
+
+def test_test_songs_stand_beside_the_validation_songs(results, monkeypatch, capsys):
+    put_test_scores(results, "task1", ["svm", "knn"])
+    put_test_scores(results, "task2/resnet", ["resnet"], made_of="best.pt")
+    put_test_scores(results, "task2/resnet_strong", ["resnet_strong"], made_of="last.pt")
+    answers = results / "answers.json"
+    write_json(answers, ANSWERS)
+    found, lines = run(results, monkeypatch, capsys, "--answers", answers)
+    # Of five songs the first two are right, the third's artist is among three; the fourth's is
+    # nobody's, and the fifth has no prediction.
+    for name in ("svm", "knn", "resnet"):
+        test = found.models[name].test
+        assert (test.top1, test.top3, test.songs) == (0.4, 0.6, 5)
+        assert test.course_score == pytest.approx(0.7)
+        right = np.array([True, True, False, False, False])
+        assert test.over_songs.top1 == evaluation.bootstrap_interval(right)
+    assert [name for name, model in found.models.items() if not model.test] == [
+        "svm_of_segments", "panns", "panns_strong", "resnet_strong",
+    ]  # fmt: skip
+    assert any(line.startswith("no test figures of SVM, 5 s segments: ") for line in lines)
+    stale = "test_scores.json is of another model than the one that is there, run python task2_inf"
+    assert sum(stale in line for line in lines) == 1
+    model = found.models["resnet"]
+    at = lines.index("The 5 test songs; gap: points above the validation songs")
+    cells = row_of(lines, "ResNet", at)
+    assert cells[1:3] == [f"{model.val.top1:.1%}", "40.0%"]
+    assert cells[4] == compare.points(0.4 - model.val.top1)
+    assert cells[5:7] == [f"{model.val.top3:.1%}", "60.0%"]
+    assert cells[8:] == [compare.points(0.6 - model.val.top3), "0.700"]
+    assert found.files["task1/test_scores.json"] == sha256_file(results / "task1/test_scores.json")
+    # Without answers nothing is said of test songs.
+    found, lines = run(results, monkeypatch, capsys)
+    assert not any(model.test for model in found.models.values())
+    assert not any("test songs" in line for line in lines)
+
+
+def test_answers_without_scores_or_for_other_songs_are_refused(results, monkeypatch, capsys):
+    answers = results / "answers.json"
+    write_json(answers, ["artist 0"])
+    with pytest.raises(UserError, match="no model has scored the test songs"):
+        run(results, monkeypatch, capsys, "--answers", answers)
+    put_test_scores(results, "task1", ["svm", "knn"])
+    with pytest.raises(UserError, match="1 answers, none of them for 002"):
+        run(results, monkeypatch, capsys, "--answers", answers)
+
+
+def test_all_songs_together_are_scored_unseen(results, monkeypatch, capsys):
+    (results / "task2/panns/cv_predictions.json").unlink()
+    found, lines = run(results, monkeypatch, capsys, "--protocol", "cv")
+    pooled = {name: model.pooled for name, model in found.models.items() if model.pooled}
+    assert found.models.keys() - pooled.keys() == {"panns"}
+    for name, stage in (("svm", "task1"), ("resnet", "task2/resnet")):
+        held_out, val = (
+            read_record(results / stage / f"{split}_predictions.json", Predictions, "x")
+            for split in ("cv", "val")
+        )
+        # The epoch that was chosen on the validation songs has no part in it.
+        scores = [held_out.scores[name], val.scores["resnet_last" if name == "resnet" else name]]
+        assert pooled[name] == evaluation.figures(
+            np.concatenate(scores),
+            np.concatenate([held_out.labels, val.labels]),
+            np.concatenate([held_out.albums, val.albums]),
+        )
+    at = lines.index("All 128 songs, each scored by a model that did not hear it")
+    assert row_of(lines, "ResNet", at)[0] == f"{pooled['resnet'].top1:.1%}"
+    found, lines = run(results, monkeypatch, capsys)
+    assert not any(model.pooled for model in found.models.values())
+    assert not any("All 128 songs" in line for line in lines)
 
 
 # --- pairs -------------------------------------------------------------------------------------

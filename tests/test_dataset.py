@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from artist20 import UserError, dataset
 from artist20.dataset import Marker, Song
+from artist20.results import Rendition
 
 FIRST, SECOND, THIRD = ARTISTS
 
@@ -333,6 +334,54 @@ def test_songs_in_the_data_folder_itself(tiny_copy, capsys):
         dataset.read_test(tiny_copy)
     with pytest.raises(UserError, match="test is missing"):
         dataset.read_test(tiny_copy / "nowhere")
+
+
+# --- renditions --------------------------------------------------------------------------------
+
+
+def test_a_rendition_has_the_songs_names_and_the_trees_files(tmp_path):
+    paths = make_tree(tmp_path / "data", [[1, 1], [1, 1]])
+    tree = tmp_path / "vocals"
+    make_tree(tree, [[1, 1], [1, 1]])
+    songs = dataset.read_split(tmp_path / "data", "train")
+    heard = dataset.as_heard(songs, tree)
+    assert [song.file for song in heard] == [tree / path for path in paths]
+    assert [song.record for song in heard] == [song.record for song in songs]
+    found = dataset.describe_rendition(heard, "klmn", tree)
+    assert found == Rendition(name="vocals", fingerprint=dataset.fingerprint(songs, "klmn"))
+    (tree / paths[1]).unlink()
+    with pytest.raises(UserError, match=r"--audio-root .*vocals: 1 of 4 songs are missing"):
+        dataset.as_heard(songs, tree)
+
+
+def test_without_a_rendition_songs_are_heard_as_they_are(tmp_path):
+    make_tree(tmp_path, [[1, 1], [1, 1]])
+    songs = dataset.read_split(tmp_path, "train")
+    assert dataset.as_heard(songs, None) == songs
+    assert dataset.describe_rendition(songs, "klmn", None) is None
+    assert dataset.heard_test_songs({"001": tmp_path}, None) == {"001": tmp_path}
+
+
+def test_a_tree_that_no_model_can_be_named_after_is_refused_before_it_is_read(tmp_path):
+    with pytest.raises(UserError, match="part of the model's"):
+        dataset.as_heard([], tmp_path / "my vocals")
+
+
+def test_test_songs_of_a_rendition_are_found_by_name_whatever_their_suffix(tmp_path):
+    own = {key: Path(f"data/test/{key}.mp3") for key in ("002", "001")}
+    tree = tmp_path / "vocals"
+    (tree / "test").mkdir(parents=True)
+    for name in ("001.flac", "002.MP3", "003.mp3"):
+        (tree / "test" / name).write_bytes(b"")
+    heard = dataset.heard_test_songs(own, tree)
+    assert heard == {"002": tree / "test/002.MP3", "001": tree / "test/001.flac"}
+    assert list(heard) == ["002", "001"]
+    (tree / "test/002.MP3").unlink()
+    with pytest.raises(UserError) as caught:
+        dataset.heard_test_songs(own, tree)
+    assert str(caught.value) == (
+        f"--audio-root {tree}: 1 of 2 test songs are missing, the first is 002"
+    )
 
 
 # --- what a data set is known by -----------------------------------------------------------------

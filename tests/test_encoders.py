@@ -6,20 +6,29 @@ import pickle
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pytest
 import soundfile
 import torch
+import torch.nn.functional as F
 from conftest import call
 from torch import nn
 
 import task2_train
-from artist20 import UserError, audio, results
-from artist20.encoders import base, embeddings, panns
-from artist20.encoders.base import Encoder
-from artist20.encoders.embeddings import Embedder, Embeddings, cut_views, cut_windows
+from artist20 import UserError, audio, encoders, fetch, results
+from artist20.encoders import ENCODERS, base, ecapa, embeddings, panns, tagger
+from artist20.encoders.base import Definition, Encoder
+from artist20.encoders.embeddings import (
+    Embedder,
+    Embeddings,
+    cut_views,
+    cut_windows,
+    side_by_side,
+)
 from artist20.files import sha256_file
 from artist20.results import EncoderSettings, NetworkMetrics
 
@@ -62,7 +71,8 @@ class ToyNetwork(nn.Module):
 def make_toy(weights="untrained, seed 0", precision=torch.float32):
     network = ToyNetwork().eval()
     settings = EncoderSettings(name="panns", weights=weights, sample_rate=RATE)
-    return Encoder(settings, 3, 0.5, network, network, precision)
+    definition = Definition(RATE, 3, 10.0, 0.5, ToyNetwork, None)
+    return Encoder(settings, definition, network, precision)
 
 
 @pytest.fixture
@@ -129,53 +139,72 @@ def published_file(path, sample_rate):
     return state_dict
 
 
-def register(monkeypatch, path, sample_rate):
-    front_end = next(each for each in panns.FRONT_ENDS.values() if each.sample_rate == sample_rate)
-    monkeypatch.setitem(panns.FRONT_ENDS, sha256_file(path), front_end)
+def register(monkeypatch, name, path):
+    """Take a file for the published one."""
+    published = replace(fetch.WEIGHTS[name], sha256=sha256_file(path))
+    monkeypatch.setitem(fetch.WEIGHTS, name, published)
 
 
-@pytest.mark.parametrize("sample_rate", [16_000, 32_000])
-def test_a_published_file_is_loaded(tmp_path, monkeypatch, capsys, quick_init, sample_rate):
+def load(name, weights, precision=torch.float32, seed=0):
+    (encoder,) = encoders.load([name], str(weights), seed, CPU, precision)
+    return encoder
+
+
+@pytest.mark.parametrize(("name", "sample_rate"), [("panns", 16_000), ("panns-32k", 32_000)])
+def test_a_published_file_is_loaded(tmp_path, monkeypatch, capsys, quick_init, name, sample_rate):
     path = tmp_path / "Cnn14.pth"
     state_dict = published_file(path, sample_rate)
-    register(monkeypatch, path, sample_rate)
-    encoder = panns.load(str(path), 0, CPU, torch.float32)
+    register(monkeypatch, name, path)
+    encoder = load(name, path)
     assert encoder.settings == EncoderSettings(
-        name="panns", weights=sha256_file(path), sample_rate=sample_rate
+        name=name, weights=sha256_file(path), sample_rate=sample_rate
     )
     assert encoder.settings.pretrained
-    loaded = encoder.network.state_dict()
+    loaded = encoder.network.cnn14.state_dict()
     assert loaded.keys() == state_dict.keys()
     assert all(torch.equal(loaded[name], value) for name, value in state_dict.items())
     assert not encoder.network.training
     assert not any(parameter.requires_grad for parameter in encoder.network.parameters())
-    assert f"Cnn14 for {sample_rate} Hz" in capsys.readouterr().out
+    assert f"encoder: {name}, {path}" in capsys.readouterr().out
     window = {16_000: 512, 32_000: 1024}[sample_rate]
     assert loaded["spectrogram_extractor.stft.conv_real.weight"].shape[-1] == window
     assert encoder.embed([torch.zeros(800)]).shape == (1, panns.SIZE)  # Cnn14 alone fails on 0.3 s
 
 
 def test_the_two_front_ends_are_those_of_the_published_networks():
-    settings = {digest[:8]: tuple(vars(of).values()) for digest, of in panns.FRONT_ENDS.items()}
-    assert settings == {
-        "e2ee543a": (16_000, 512, 160, 64, 50, 8_000),
-        "0dc499e4": (32_000, 1024, 320, 64, 50, 14_000),
-    }
+    settings = {rate: tuple(of.values()) for rate, of in panns.FRONT_ENDS.items()}
+    assert settings == {16_000: (512, 160, 64, 50, 8_000), 32_000: (1024, 320, 64, 50, 14_000)}
+    assert [of.sha256[:8] for of in fetch.WEIGHTS.values()][:2] == ["e2ee543a", "0dc499e4"]
 
 
+def test_every_encoder_has_weights_and_a_title():
+    assert list(ENCODERS) == list(fetch.WEIGHTS) == list(results.ENCODER_TITLES)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("content", [b"not the weights", None])
-def test_weights_that_are_missing_or_others_are_one_line(tmp_path, content):
-    path = tmp_path / "Cnn14.pth"
-    expected = [str(path), "'bash get_dataset.sh --weights'"]
+def test_weights_that_are_missing_or_others_are_one_line(tmp_path, name, content):
+    path = tmp_path / "weights.pth"
+    expected = [str(path), f"'bash get_dataset.sh --encoder {name}'"]
     if content:
         path.write_bytes(content)
         expected.append(sha256_file(path))
     else:
-        expected += ["is missing", "--encoder-weights untrained"]
+        published = fetch.WEIGHTS[name]
+        expected += ["is missing", "--encoder-weights untrained", published.url, published.sha256]
     with pytest.raises(UserError) as error:
-        panns.load(str(path), 0, CPU, torch.float32)
+        load(name, path)
     assert "\n" not in str(error.value)
     assert all(words in str(error.value) for words in expected)
+
+
+def test_encoders_that_do_not_go_together_are_refused():
+    for names, weights, message in (
+        (["ge2e", "panns-32k"], None, "different sample rates"),
+        (["ge2e", "tagger"], "x.pth", "names one file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            encoders.load(names, weights, 0, CPU, torch.float32)
 
 
 class Evil:
@@ -186,18 +215,19 @@ class Evil:
         return Path.touch, (self.marker,)
 
 
+@pytest.mark.parametrize("name", ["panns", "ecapa", "ge2e", "tagger"])
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_weights_file_cannot_run_code(tmp_path, monkeypatch, quick_init, legacy):
-    path, marker = tmp_path / "Cnn14.pth", tmp_path / "ran"
-    content = {"model": {}, "sampler": Evil(marker)}
+def test_a_weights_file_cannot_run_code(tmp_path, monkeypatch, quick_init, name, legacy):
+    path, marker = tmp_path / "weights.pth", tmp_path / "ran"
+    content = {"model": {}, "model_state": {}, "sampler": Evil(marker)}
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     # The control, on the file just made: read the unsafe way, it does run.
     torch.load(path, weights_only=False)
     assert marker.exists()
     marker.unlink()
-    register(monkeypatch, path, RATE)
+    register(monkeypatch, name, path)
     with pytest.raises(pickle.UnpicklingError, match=r"Unsupported global|Weights only"):
-        panns.load(str(path), 0, CPU, torch.float32)
+        load(name, path)
     assert not marker.exists()
 
 
@@ -219,7 +249,7 @@ def test_an_untrained_network_follows_its_seed_and_leaves_the_global_state(monke
     monkeypatch.setattr(panns, "make_cnn14", lambda _: ToyCnn14([]))
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    encoder, again, other = (panns.load("untrained", s, CPU, torch.float32) for s in (3, 3, 4))
+    encoder, again, other = (load("panns", "untrained", seed=s) for s in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), before)
     assert encoder.settings == EncoderSettings(
         name="panns", weights="untrained, seed 3", sample_rate=RATE
@@ -236,9 +266,148 @@ def test_products_are_in_the_precision_but_for_the_front_end(monkeypatch):
         seen = []
         network = ToyCnn14(seen).requires_grad_(False)
         monkeypatch.setattr(panns, "make_cnn14", lambda _, network=network: network)
-        encoder = panns.load("untrained", 0, CPU, precision)
+        encoder = load("panns", "untrained", precision)
         assert encoder.embed([noise(0.5)]).dtype == np.float32
         assert seen == expected
+
+
+# --- the other encoders ------------------------------------------------------------------------
+
+
+def chirp(seconds):
+    """Make the signal that reference values are of."""
+    t = np.arange(int(seconds * RATE)) / RATE
+    hiss = np.random.default_rng(0).normal(size=len(t))
+    return (0.3 * np.sin(2 * np.pi * (220 * t + 40 * t**2)) + 0.05 * hiss).astype(np.float32)
+
+
+def random_state(network, seed=0):
+    """Draw weights of a network's names and shapes; variances are positive."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: 0.5 + 0.1 * torch.rand(value.shape, generator=generator)
+        if value.is_floating_point()
+        else value
+        for name, value in network.state_dict().items()
+    }
+
+
+def lstm_by_hand(x, state):
+    """Run (n_frames, 40) through three layers; gates are in the order in, forget, cell, out."""
+    for layer in range(3):
+        w_in, w_back, b_in, b_back = (
+            state[f"lstm.{name}_l{layer}"].double().numpy()
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        hidden, cell, outputs = np.zeros(256), np.zeros(256), []
+        for frame in x:
+            gates = np.split(w_in @ frame + w_back @ hidden + b_in + b_back, 4)
+            let_in, keep, _, let_out = (1 / (1 + np.exp(-gate)) for gate in gates)
+            cell = keep * cell + let_in * np.tanh(gates[2])
+            hidden = let_out * np.tanh(cell)
+            outputs.append(hidden)
+        x = np.array(outputs)
+    return x[-1]
+
+
+def test_ge2e_is_an_lstm_on_power_mel_spectra(tmp_path, monkeypatch):
+    path = tmp_path / "ge2e.pt"
+    parts = nn.ModuleDict({"lstm": nn.LSTM(40, 256, 3), "linear": nn.Linear(256, 256)})
+    state = {name: value - 0.55 for name, value in random_state(parts).items()}
+    similarity = {"similarity_weight": torch.ones(1), "similarity_bias": torch.ones(1)}
+    torch.save({"step": 1, "model_state": similarity | state}, path)
+    register(monkeypatch, "ge2e", path)
+    waveform = chirp(1.59)
+    mel = librosa.feature.melspectrogram(
+        y=waveform, sr=RATE, n_fft=400, hop_length=160, n_mels=40
+    ).T
+    assert mel.shape == (160, 40)
+    last = lstm_by_hand(mel.astype(float), state)
+    expected = state["linear.weight"].double().numpy() @ last + state["linear.bias"].numpy()
+    expected = np.maximum(expected, 0)
+    found = load("ge2e", path).embed([torch.from_numpy(waveform)])
+    np.testing.assert_allclose(found[0], expected / np.linalg.norm(expected), atol=2e-5)
+
+
+def test_tagger_gives_the_mean_and_maximum_of_every_block(tmp_path, monkeypatch):
+    path = tmp_path / "tagger.pth"
+    network = tagger.FullyConvolutional()
+    state = random_state(network) | {"spec.mel_scale.fb": network.spec.mel_scale.fb}
+    state["spec.spectrogram.window"] = torch.hann_window(512)
+    dense = {"dense.weight": torch.ones(50, 64), "dense.bias": torch.ones(50)}
+    torch.save(state | dense, path)
+    register(monkeypatch, "tagger", path)
+    waveform = chirp(21.0)
+    power = np.abs(librosa.stft(waveform, n_fft=512, hop_length=256, pad_mode="reflect")) ** 2
+    mel = librosa.filters.mel(sr=RATE, n_fft=512, n_mels=96, fmin=0, fmax=8000, htk=True, norm=None)
+    x = torch.from_numpy(librosa.power_to_db(mel @ power, amin=1e-10, top_db=None))[None, None]
+
+    def normalised(x, name):
+        mean, variance, weight, bias = (
+            state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.batch_norm(x, mean, variance, weight, bias)
+
+    x, expected = normalised(x, "spec_bn"), []
+    for i, pool in enumerate([(2, 4), (2, 4), (2, 4), (3, 5), (4, 4)], 1):
+        weight, bias = state[f"layer{i}.conv.weight"], state[f"layer{i}.conv.bias"]
+        x = F.conv2d(x, weight, bias, padding=1)
+        x = F.max_pool2d(normalised(x, f"layer{i}.bn").clamp(min=0), pool)
+        expected += [x.mean((2, 3)), x.amax((2, 3))]
+    found = load("tagger", path).embed([torch.from_numpy(waveform)])
+    np.testing.assert_allclose(found, torch.cat(expected, 1), rtol=1e-3)
+    assert found.shape == (1, 1024)
+
+
+def test_ecapa_is_speechbrains(tmp_path, monkeypatch, quick_init):
+    path = tmp_path / "ecapa.ckpt"
+    network = ecapa.EcapaTdnn()  # which imports speechbrain as it should be
+    from speechbrain.lobes.features import Fbank
+    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+    from speechbrain.processing.features import InputNormalization
+
+    own = ECAPA_TDNN(80, channels=[1024] * 4 + [3072], lin_neurons=192).eval()
+    assert sum(each.numel() for each in own.parameters()) == 20_767_552
+    state = {name: value - 0.4 for name, value in random_state(own).items() if value.dim() > 1}
+    state = random_state(own) | state
+    torch.save(state, path)
+    own.load_state_dict(state)
+    register(monkeypatch, "ecapa", path)
+    waveform = torch.from_numpy(chirp(0.6))[None]
+    normalise = InputNormalization(norm_type="sentence", std_norm=False)
+    with torch.inference_mode():
+        levels = normalise(Fbank(n_mels=80)(waveform), torch.ones(1))
+        expected = own(levels, torch.ones(1))[:, 0]
+    encoder = load("ecapa", path)
+    np.testing.assert_allclose(encoder.embed(list(waveform)), expected, rtol=1e-4)
+    loaded = encoder.network.network.state_dict()
+    assert loaded.keys() == state.keys() == network.network.state_dict().keys()
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # Computed in float64 with librosa's mel spectrogram and lstm_by_hand.
+        ("ge2e", {49: 0.286377, 253: 0.286309, 18: 0.26763, 142: 0.20901, 122: 0.202009}),
+        # Computed in float64 with librosa's STFT, the file's own mel filters and NumPy.
+        ("tagger", {0: 0.4585, 70: 2.77004, 200: 0.28336, 400: 0.63508, 1000: 1.54488}),
+    ],
+)
+def test_the_published_weights_give_the_publishers_numbers(name, expected):
+    path = REPOSITORY / fetch.WEIGHTS[name].path()
+    if not path.is_file():
+        pytest.skip(f"bash get_dataset.sh --encoder {name} has not been run")
+    encoder = load(name, path)
+    waveform = chirp(encoder.definition.window_seconds)
+    (found,) = encoder.embed([torch.from_numpy(waveform)])
+    assert {i: round(float(found[i]), 4) for i in expected} == pytest.approx(expected, abs=2e-4)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_takes_the_shortest_song(name, quick_init):
+    encoder = load(name, "untrained")
+    assert encoder.embed([torch.zeros(10)]).shape == (1, ENCODERS[name].size)
 
 
 # --- embedding ---------------------------------------------------------------------------------
@@ -246,6 +415,7 @@ def test_products_are_in_the_precision_but_for_the_front_end(monkeypatch):
 
 def test_neighbours_of_equal_length_are_embedded_together_up_to_a_limit(toy, monkeypatch):
     monkeypatch.setitem(base.MAX_BATCH_SECONDS, "cpu", 4.0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     waveforms = [noise(2), noise(2, 1), noise(2, 2), noise(0.5), noise(0.25), noise(9), noise(9)]
     found = toy.embed(iter(waveforms))
     assert toy.network.batches == [
@@ -258,6 +428,19 @@ def test_neighbours_of_equal_length_are_embedded_together_up_to_a_limit(toy, mon
     loudness[4] /= 2  # padded with as much silence
     np.testing.assert_allclose(found, np.outer(loudness, [1, 2, 3]), rtol=1e-5)
     assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize(("cores", "n_parts", "n_threads"), [(2, 2, 1), (9, 4, 2)])
+def test_on_a_cpu_parts_of_a_batch_share_the_cores(toy, monkeypatch, cores, n_parts, n_threads):
+    used = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    waveforms = [noise(1, seed) for seed in range(8)]
+    found = toy.embed(waveforms)
+    assert sorted(toy.network.batches) == n_parts * [(8 // n_parts, RATE)]
+    assert set(used) == {n_threads}
+    loudness = [waveform.square().mean() for waveform in waveforms]
+    np.testing.assert_allclose(found, np.outer(loudness, [1, 2, 3]), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -439,13 +622,16 @@ def test_embeddings_of_some_songs_joined_and_pooled():
     joined = of_songs.joined(Embeddings(-rows[:3], np.array([0, 1, 2])))
     assert joined.song_index.tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
     assert joined.rows[[2, 5, 7]].tolist() == [[-1, -2], [-3, -2], [-7, -8]]
+    beside = side_by_side([pooled, Embeddings(-rows[:3, :1], np.arange(3))])
+    assert beside.rows.tolist() == [[2, 2, 1, 0, -1], [8, 4, 1, 4, -3], [5, 6, 0, 0, -7]]
+    assert beside.song_index.tolist() == [0, 1, 2]
 
 
 # --- the script --------------------------------------------------------------------------------
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny_data, tmp_path, monkeypatch, capsys, toy):
-    monkeypatch.setattr(panns, "load", lambda *_: toy)
+    monkeypatch.setattr(encoders, "load", lambda *_: [toy])
     weights, folder = weights_hash(toy.network), tmp_path / "task2/panns"
     random_rows, calls = Embeddings.random_rows, []
 
@@ -472,7 +658,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_data, tmp_path, monkeypa
     assert train() == 0
     assert "untrained encoder: these figures say nothing" in capsys.readouterr().out
     whole = reached()
-    assert whole[0].encoder == toy.settings
+    assert whole[0].encoders == [toy.settings]
     with monkeypatch.context() as patch:
         patch.setattr(Embeddings, "random_rows", stop_in_the_third)
         assert train("--overwrite") == 130

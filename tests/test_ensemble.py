@@ -249,7 +249,7 @@ def test_an_untrained_encoder_is_called_so(results, run):
     assert run().untrained is True
     assert run("--members", "svm", "resnet_strong").untrained is False
     encoder = EncoderSettings(name="panns", weights="0" * 64, sample_rate=16000)
-    trained = toy_settings("panns_strong", encoder=encoder)
+    trained = toy_settings("panns_strong", encoders=[encoder])
     put_network(results, "panns_strong", 1.0, seed=41, settings=trained)
     assert run().untrained is False
 
@@ -510,6 +510,59 @@ def test_test_scores_of_another_checkpoint_are_stale(results, run, capsys):
         "resnet_strong/test_scores.json is not of the best.pt that is there",
         "run python task2_inference_wo_pretrain.py --recipe strong",
     )
+
+
+def test_models_of_several_renditions_are_members_of_the_same_songs(results, run, capsys):
+    put_task1(results, {"svm": 1.0}, seed=51, rendition="vocals")
+    folder = put_network(results, "resnet_strong@vocals", 1.6, seed=61)
+    of_fold = toy_settings("resnet_strong@vocals", fold=1, dataset="some")
+    heard = replace(of_fold.rendition, fingerprint="of the fold's own songs")
+    put_network(
+        results,
+        "resnet_strong@vocals/fold-1",
+        1.6,
+        seed=61,
+        model="resnet_strong@vocals",
+        settings=replace(of_fold, rendition=heard),
+    )
+    metrics = run()
+    assert list(metrics.members) == [*NAMES[:4], "svm@vocals", *NAMES[4:], "resnet_strong@vocals"]
+    assert metrics.members["svm@vocals"].title == "SVM, on vocals"
+    assert metrics.members["resnet_strong@vocals"].weight > 0.3
+    assert metrics.cv.log_loss < metrics.members["resnet_strong"].cv.log_loss
+    assert "task2/resnet_strong@vocals/val_predictions.json" in metrics.files
+    pair = ["--members", "resnet_strong", "resnet_strong@vocals"]
+    put_test_scores(results)
+    capsys.readouterr()
+    run(*pair)
+    command = "run python task2_inference_wo_pretrain.py --recipe strong --audio-root /somewhere"
+    assert_no_predictions(results, capsys.readouterr().out, f"{command}/vocals")
+
+    test = read_record(results / "task2/resnet_strong/test_scores.json", TestScores, "x")
+    name, checkpoint = folder.name, [sha256_file(folder / "best.pt")]
+    scores = {name: test.scores["resnet_strong"][:, ::-1]}
+    write_record(
+        folder / "test_scores.json", replace(test, checkpoints={name: checkpoint}, scores=scores)
+    )
+    metrics = run(*pair)
+    ensembles = read_record(results / "ensemble/test_scores.json", TestScores, "x")
+    log_p = ensemble.log_probabilities([test.scores["resnet_strong"], scores[name]])
+    weights = np.array([metrics.members[name].weight for name in pair[1:]])
+    np.testing.assert_allclose(
+        ensembles.scores["ensemble"], ensemble.pool(log_p, weights), rtol=1e-4
+    )
+
+    # A fold that heard another tree.
+    put_network(
+        results,
+        "resnet_strong@vocals/fold-1",
+        1.6,
+        seed=61,
+        model="resnet_strong@bass",
+        settings=toy_settings("resnet_strong@bass", fold=1),
+    )
+    with pytest.raises(UserError, match=r"\(rendition\.name 'vocals' -> 'bass'\)"):
+        run()
 
 
 @pytest.mark.parametrize("what", ["songs", "contents", "artists"])

@@ -62,7 +62,11 @@ def put_finished(folder, settings=SETTINGS):
 
 def make_experiment(resume=False, overwrite=False, results_dir=Path("results"), **options):
     args = Namespace(
-        resume=resume, overwrite=overwrite, recipe="homework", results_dir=results_dir, **options
+        resume=resume,
+        overwrite=overwrite,
+        recipe="homework",
+        results_dir=results_dir,
+        **{"audio_root": None, **options},
     )
     cpu = torch.device("cpu")
     script = "task2_train_wo_pretrain.py"

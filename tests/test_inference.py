@@ -11,7 +11,7 @@ import soundfile
 from conftest import toy_model, toy_settings
 
 from artist20 import UserError, audio, cli, inference, spectrogram
-from artist20.results import TestScores, read_record
+from artist20.results import ResNetRecipe, TestScores, read_record, save_model
 from artist20.spectrogram import FrontEnd
 
 RATE = 16_000
@@ -153,6 +153,81 @@ def test_waveforms_come_at_the_rate_asked_for(data_dir):
 
     run(data_dir, score=score, read_song=partial(audio.load, sample_rate=32_000))
     assert lengths == [(RATE // 2, np.float32)] * 4
+
+
+def test_a_rendition_is_heard_and_songs_are_known_by_the_data_folders_files(data_dir, tmp_path):
+    for stem, level in TEST_SONGS.items():
+        write_level(tmp_path / "vocals/test" / f"{stem}.aiff", (level + 1) % 4)
+    (tmp_path / "vocals/test/002.aiff").write_bytes(b"")
+    options = ["--audio-root", tmp_path / "vocals"]
+    assert run(data_dir, *options) == 1
+    heard = {stem: ranked((level + 1) % 4) for stem, level in TEST_SONGS.items()}
+    assert written(data_dir) == heard | {"002": GUESS}
+    test = read_record(tmp_path / "results/test_scores.json", TestScores, "x")
+    assert test.songs == {
+        key: hashlib.sha256((data_dir / f"test/{key}.wav").read_bytes()).hexdigest()
+        for key in sorted(TEST_SONGS)
+    }
+    (tmp_path / "vocals/test/003.aiff").unlink()
+    with pytest.raises(UserError, match="1 of 4 test songs are missing, the first is 003"):
+        run(data_dir, *options)
+    assert run(data_dir, *options, "--limit", 2) == 1  # 001, 002: no other is needed
+
+
+@pytest.mark.parametrize(
+    ("of_network", "options", "message"),
+    [
+        ("resnet@vocals", ["--audio-root", "x/vocals"], None),
+        ("resnet", [], None),
+        (
+            "resnet@vocals",
+            [],
+            "{} was trained on vocals, not on what is to be heard: name vocals with --audio-root",
+        ),
+        (
+            "resnet@vocals",
+            ["--audio-root", "x/bass"],
+            "{} was trained on vocals, not on what is to be heard: name vocals with --audio-root",
+        ),
+        (
+            "resnet",
+            ["--audio-root", "x/vocals"],
+            "{} was trained on the data folder's own files, not on what is to be heard: leave "
+            "--audio-root out",
+        ),
+    ],
+)
+def test_test_songs_of_another_rendition_than_the_networks_are_refused(
+    tmp_path, capsys, of_network, options, message
+):
+    path = tmp_path / "any.pt"
+    save_model(path, toy_model(toy_settings(of_network), {}, CLASSES))
+    parser = cli.make_parser(None)
+    inference.add_options(parser, "task2/resnet")
+    args = parser.parse_args(["--checkpoint", str(path), *options])
+
+    def read():
+        folder = Path("results/task2/resnet@vocals" if options else "results/task2/resnet")
+        return inference.read_checkpoints(args, folder, ResNetRecipe)
+
+    if message:
+        with pytest.raises(UserError) as caught:
+            read()
+        assert str(caught.value) == message.format(path)
+    else:
+        assert list(read()) == [path]
+    capsys.readouterr()
+    args.audio = ["song.mp3"]  # anybody's own
+    assert list(read()) == [path]
+    said = capsys.readouterr().out
+    note = f"note: {path} was trained on vocals: it expects files of that rendition\n"
+    assert said == (note if of_network == "resnet@vocals" else "")
+
+
+def test_a_network_says_what_it_heard():
+    assert "toy (synthesised songs); top-1" in inference.describe(make_trained())
+    heard = toy_model(toy_settings("resnet@vocals"), {}, CLASSES)
+    assert "of tiny (synthesised songs), heard in vocals; top-1" in inference.describe(heard)
 
 
 @pytest.mark.parametrize("leave_out", [False, True])

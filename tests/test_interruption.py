@@ -118,6 +118,7 @@ STAGES = {
     "preprocessing": Stage(script("task1_preprocessing"), COMPUTE),
     "task1": SMALL_TASK1,
     "task1, segments": replace(SMALL_TASK1, options=[*SMALL_TASK1.options, "--level", "segment"]),
+    "task1, wide": replace(SMALL_TASK1, options=[*SMALL_TASK1.options, "--search", "wide"]),
     "task1, inference": Stage(module("task1_inference"), COMPUTE),
     "task1, report": Stage(script("task1_gen_report"), []),
     "ensemble": Stage(module("ensemble"), []),

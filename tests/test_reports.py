@@ -9,7 +9,14 @@ import sys
 import msgspec
 import numpy as np
 import pytest
-from conftest import TOY_ARTISTS, put_network, put_task1, toy_model, toy_settings
+from conftest import (
+    TOY_ARTISTS,
+    put_network,
+    put_task1,
+    toy_model,
+    toy_rendition,
+    toy_settings,
+)
 
 from artist20 import UserError, results, trained
 from artist20.encoders import panns
@@ -53,27 +60,30 @@ def make_results(results_dir):
     """Write what stages of both tasks and both recipes leave, without features."""
     for level in results.TASK1_LEVELS:
         put_task1(results_dir, {"svm": 0.8, "knn": 0.3}, seed=1, level=level)
-    rng = np.random.default_rng(0)
     for name, settings in NETWORKS.items():
-        folder = put_network(results_dir, name, len(name) / 8, seed=len(name), settings=settings)
-        n_train, n_val = 80, 48
-        songs = read_record(folder / "cv_predictions.json", Predictions, "x").songs
-        embeddings = [rng.normal(size=(n, 6)) for n in (n_train, n_val)]
-        change(
-            folder / "metrics.json", embeddings=results.write_embeddings(folder, *embeddings, songs)
-        )
-        shares = {"val_top1": 0.5, "val_top3": 0.75, "seconds": 1}
-        rows = [EpochRow(epoch=i, lr=0.1, train_loss=3, val_loss=2, **shares) for i in range(1, 5)]
-        results.write_history(folder / "history.csv", rows)
-        recipe = settings.recipe
-        model = (
-            trained.make_classifier(len(TOY_ARTISTS), recipe, panns.SIZE)
-            if settings.encoder
-            else trained.make_resnet(len(TOY_ARTISTS), recipe)
-        )
-        checkpoint = toy_model(settings, model.state_dict(), TOY_ARTISTS)
-        results.save_model(folder / "best.pt", checkpoint)
+        put_trained(results_dir, name, settings)
     return results_dir
+
+
+def put_trained(results_dir, name, settings):
+    """Write all that training leaves of a network."""
+    rng = np.random.default_rng(len(name))
+    folder = put_network(results_dir, name, len(name) / 8, seed=len(name), settings=settings)
+    n_train, n_val = 80, 48
+    songs = read_record(folder / "cv_predictions.json", Predictions, "x").songs
+    embeddings = [rng.normal(size=(n, 6)) for n in (n_train, n_val)]
+    change(folder / "metrics.json", embeddings=results.write_embeddings(folder, *embeddings, songs))
+    shares = {"val_top1": 0.5, "val_top3": 0.75, "seconds": 1}
+    rows = [EpochRow(epoch=i, lr=0.1, train_loss=3, val_loss=2, **shares) for i in range(1, 5)]
+    results.write_history(folder / "history.csv", rows)
+    recipe = settings.recipe
+    model = (
+        trained.make_classifier(len(TOY_ARTISTS), recipe, panns.SIZE)
+        if settings.encoders
+        else trained.make_resnet(len(TOY_ARTISTS), recipe)
+    )
+    checkpoint = toy_model(settings, model.state_dict(), TOY_ARTISTS)
+    results.save_model(folder / "best.pt", checkpoint)
 
 
 def change(path, **fields):
@@ -145,6 +155,11 @@ def draw(tmp_path, monkeypatch):
             ["--level", "segment"],
             {f"task1_segment_{name}" for name in OF_TASK1},
         ),
+        (
+            "task1_gen_report",
+            ["--search", "wide", "--level", "segment"],
+            {f"task1_wide_segment_{name}" for name in OF_TASK1},
+        ),
         ("task2_gen_report", [], OF_PANNS),
         (
             "task2_gen_report",
@@ -156,6 +171,8 @@ def draw(tmp_path, monkeypatch):
     ],
 )
 def test_all_that_there_are_results_for_is_drawn(toy_results, draw, script, options, names):
+    if "wide" in options:
+        put_task1(toy_results, {"svm": 0.8, "lda": 1}, seed=1, level="segment", search="wide")
     status, drawn = draw(script, *options)
     assert (status, drawn.keys()) == (0, names)
     for name, (title, _, caption) in drawn.items():
@@ -174,6 +191,42 @@ def test_all_that_there_are_results_for_is_drawn(toy_results, draw, script, opti
         for file in named:
             found = (toy_results / file, toy_results / stage / file)
             assert any(path.is_file() for path in found), (name, file)
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "folder", "names"),
+    [
+        ("task1_gen_report", ["--level", "segment"], "task1", OF_TASK1),
+        (RESNET, ["--recipe", "strong"], "task2/resnet_strong", OF_RESNET),
+    ],
+)
+def test_figures_of_a_rendition_are_named_after_it(
+    toy_results, draw, script, options, folder, names
+):
+    """What the folder's own name says is all that differs: the files are those of another."""
+    if folder == "task1":
+        put_task1(toy_results, {"svm": 0.9}, seed=5, level="segment", rendition="vocals")
+        names = {f"task1_segment_{name}@vocals" for name in names}
+    else:
+        settings = msgspec.structs.replace(
+            NETWORKS["resnet_strong"], rendition=toy_rendition("vocals")
+        )
+        put_trained(toy_results, "resnet_strong@vocals", settings)
+        names = {f"{name}_strong@vocals" for name in names} | OF_ALL
+    status, drawn = draw(script, *options, "--audio-root", "/nowhere/vocals")
+    assert (status, drawn.keys()) == (0, names)
+    for name in names - OF_ALL:
+        title, _, caption = drawn[name]
+        assert "on vocals" in title, name
+        assert f"{folder}@vocals/" in caption, name
+    if folder != "task1":
+        bars = drawn["task2_all_models_comparison"][1][0]
+        assert list(bars)[-1] == "ResNet, strong recipe, on vocals"
+
+
+def test_a_missing_rendition_is_asked_for_by_its_path(toy_results, draw):
+    with pytest.raises(UserError, match=r"run task1_train\.py --audio-root /nowhere/vocals first"):
+        draw("task1_gen_report", "--audio-root", "/nowhere/vocals")
 
 
 def test_figures_are_of_the_models_that_their_names_say(toy_results, draw):

@@ -158,6 +158,7 @@ def test_lists_of_records_come_back(tmp_path):
         ("task1/metrics.json", {"left_out": {"x": "y"}}, "unknown models x"),
         ("task1/metrics.json", {"models": {}}, "none of the models"),
         ("task2/resnet/metrics.json", {"model": "x"}, "unknown model 'x'"),
+        ("task2/resnet/metrics.json", {"model": "resnet@x"}, "rendition of 'resnet@x' is None"),
         ("task2/resnet/metrics.json", {"top1": 1.01}, "<= 1.0"),
         ("task2/resnet/metrics.json", {"top3": -0.01}, ">= 0.0"),
         ("task2/resnet/metrics.json", {"epoch": 0}, ">= 1"),
@@ -249,6 +250,14 @@ def test_what_models_are_called(written):
     assert of_segments.names == {"svm_of_segments": "svm"}
     assert of_songs.title("svm") == "SVM"
     assert of_segments.title("svm") == "SVM, 5 s segments"
+    wide, wide_segments = (
+        msgspec.structs.replace(of, settings=msgspec.structs.replace(of.settings, search="wide"))
+        for of in (of_songs, of_segments)
+    )
+    assert wide.names == {"svm_wide": "svm", "knn_wide": "knn"}
+    assert wide_segments.names == {"svm_of_segments_wide": "svm"}
+    assert wide.title("svm") == "SVM, wide search"
+    assert wide_segments.title("svm") == "SVM, 5 s segments, wide search"
     panns, resnet = (
         read_record(written / f"task2/{name}/metrics.json", NetworkMetrics, STAGE)
         for name in ("panns", "resnet")
@@ -260,6 +269,85 @@ def test_what_models_are_called(written):
     assert not msgspec.structs.replace(of_songs, settings=by_song).folds_by_album
     assert panns.title("panns") == "PANNs + MLP, untrained encoder"
     assert resnet.title("resnet") == "ResNet"
+
+
+# --- names of models ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parts", "name", "title"),
+    [
+        (("panns", "homework", None), "panns", "PANNs + MLP"),
+        (("panns", "strong", None), "panns_strong", "PANNs, strong recipe"),
+        (("panns-32k", "homework", "v"), "panns-32k@v", "PANNs 32 kHz + MLP, on v"),
+        (("resnet", "homework", None), "resnet", "ResNet"),
+        (
+            ("resnet", "strong", "artist20_vocals"),
+            "resnet_strong@artist20_vocals",
+            "ResNet, strong recipe, on artist20_vocals",
+        ),
+        (
+            ("ge2e", "strong", "a.b-c_strong"),
+            "ge2e_strong@a.b-c_strong",
+            "GE2E, strong recipe, on a.b-c_strong",
+        ),
+        (
+            ("ecapa+tagger", "strong", None),
+            "ecapa+tagger_strong",
+            "ECAPA-TDNN + Music tagger, strong recipe",
+        ),
+    ],
+)
+def test_names_of_networks(parts, name, title):
+    assert results.network_name(*parts) == name
+    assert results.parse_network_name(name) == results.NetworkName(*parts)
+    assert results.title(name) == title
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "x",
+        "svms",
+        "resnet_weak",
+        "resnet+ge2e",
+        "ecapa,ge2e",
+        "ecapa+",
+        "_strong",
+        "panns_strong_strong",
+    ]
+    + [f"resnet@{rendition}" for rendition in ("", "a b", "a/b", "a@b", "..", "a+b")],
+)
+def test_what_is_no_name_of_a_model(name):
+    with pytest.raises(ValueError, match=re.escape(f"unknown model {name!r}")):
+        results.title(name)
+
+
+def test_task1_and_the_ensemble_have_titles():
+    assert results.title("knn") == "k-NN"
+    assert results.title("ensemble") == "Ensemble"
+
+
+@pytest.mark.parametrize(
+    ("directory", "name"),
+    [
+        (None, None),
+        ("data/artist20_vocals", "artist20_vocals"),
+        ("/somewhere/Gesang_für.2/", "Gesang_für.2"),
+        (".", "here-1"),
+    ],
+)
+def test_a_renditions_name_is_its_trees(tmp_path, monkeypatch, directory, name):
+    (tmp_path / "here-1").mkdir()
+    monkeypatch.chdir(tmp_path / "here-1")
+    assert results.rendition_name(directory and Path(directory)) == name
+
+
+@pytest.mark.parametrize("directory", ["my vocals", "a@b", "a,b", "a+b", "x/..", "/"])
+def test_a_tree_whose_name_cannot_be_a_models_is_told(directory):
+    message = refused(results.rendition_name, Path(directory))
+    assert message.startswith(f"--audio-root {directory}: ")
 
 
 # --- folders and runs --------------------------------------------------------------------------
@@ -295,8 +383,93 @@ def test_models_lie_where_the_commands_beside_them_write():
     }
     fold = results.network_dir(Path("r"), "panns", "strong", 2)
     assert fold == Path("r/task2/panns_strong/fold-2")
+    vocals = results.network_dir(Path("r"), "resnet", rendition="vocals")
+    assert vocals == Path("r/task2/resnet@vocals")
+    assert results.task1_dir(Path("r"), rendition="vocals") == Path("r/task1@vocals")
+    assert results.task1_dir(Path("r"), "segment", "vocals") == Path("r/task1@vocals/segment")
     assert results.ensemble_dir(Path("r")) == Path("r/ensemble")
     assert results.cache_dir(Path("r")) == Path("r/cache")
+
+
+def test_what_other_encoders_and_renditions_made_is_found(tmp_path, capsys):
+    for name in ("ge2e_strong", "resnet_strong@x y"):
+        (tmp_path / "task2" / name).mkdir(parents=True)  # not run; no model's name
+    (tmp_path / "task2/resnet_strong@x y/metrics.json").touch()
+    (tmp_path / "task2/mine/metrics.json").mkdir(parents=True)
+    fixed = results.stages(tmp_path)
+    for name in ("ecapa+tagger_strong@vocals", "ge2e", "resnet@vocals"):
+        put_network(tmp_path, name, 1.0, seed=1)
+    put_task1(tmp_path, {"svm": 1.0, "knn": 0.5}, seed=1, level="segment", rendition="vocals")
+    found = [stage for stage in results.stages(tmp_path) if stage not in fixed]
+    transfer = "--encoder ecapa,tagger --recipe strong --audio-root /somewhere/vocals"
+    resnet, segments = "--audio-root /somewhere/vocals", "--level segment --audio-root"
+    assert [
+        (stage.folder.relative_to(tmp_path).as_posix(), stage.train, stage.score_test)
+        for stage in found
+    ] == [
+        (
+            "task1@vocals/segment",
+            f"task1_train.py {segments} /somewhere/vocals",
+            f"python -m artist20.task1_inference {segments} /somewhere/vocals",
+        ),
+        (
+            "task2/ecapa+tagger_strong@vocals",
+            f"task2_train.py {transfer}",
+            f"python task2_inference.py {transfer}",
+        ),
+        (
+            "task2/ge2e",
+            "task2_train.py --encoder ge2e",
+            "python task2_inference.py --encoder ge2e",
+        ),
+        (
+            "task2/resnet@vocals",
+            f"task2_train_wo_pretrain.py {resnet}",
+            f"python task2_inference_wo_pretrain.py {resnet}",
+        ),
+    ]
+    runs = results.find_runs(tmp_path)
+    assert [run.stage for run in runs] == found
+    assert {
+        name: run.metrics.title(own) for run in runs for name, own in run.metrics.names.items()
+    } == {
+        "svm_of_segments@vocals": "SVM, 5 s segments, on vocals",
+        "knn_of_segments@vocals": "k-NN, 5 s segments, on vocals",
+        "ecapa+tagger_strong@vocals": "ECAPA-TDNN + Music tagger, strong recipe, on vocals, "
+        "untrained encoder",
+        "ge2e": "GE2E + MLP, untrained encoder",
+        "resnet@vocals": "ResNet, on vocals",
+    }
+    assert "@vocals" not in capsys.readouterr().out  # what has not been run is not asked for
+
+
+def test_a_folder_of_another_name_than_its_models_is_refused(folder):
+    (folder / "task2/resnet").rename(folder / "task2/resnet@old")
+    message = refused(results.find_runs, folder)
+    assert "task2/resnet@old/metrics.json is of resnet: rename its folder" in message
+
+
+def test_a_broken_record_of_a_rendition_is_told(folder):
+    path = put_network(folder, "resnet@vocals", 1.0, seed=1) / "metrics.json"
+    path.write_text("{}")
+    message = refused(results.stages, folder)
+    assert str(path) in message
+    assert message.endswith("run task2_train_wo_pretrain.py --audio-root vocals again")
+
+
+def test_models_of_the_wide_search_are_found_where_they_are(tmp_path):
+    put_task1(tmp_path, {"lda": 0.8}, seed=1, search="wide")
+    put_task1(tmp_path, {"lda": 0.8}, seed=1, search="wide", level="segment", rendition="vocals")
+    stages = {
+        stage.folder.relative_to(tmp_path).as_posix(): (stage.train, stage.score_test)
+        for stage in results.stages(tmp_path)
+    }
+    wide = [name for name in stages if "wide" in name]
+    assert wide == ["task1/wide", "task1@vocals/wide/segment"]
+    options = ["--search wide", "--level segment --search wide --audio-root /somewhere/vocals"]
+    for name, option in zip(wide, options, strict=True):
+        train, score = f"task1_train.py {option}", f"python -m artist20.task1_inference {option}"
+        assert stages[name] == (train, score)
 
 
 def test_runs_are_found_and_what_is_missing_is_told(folder, capsys):
@@ -338,7 +511,7 @@ def test_every_setting_that_differs_is_named():
     ]
     # Records of other kinds: what one of them lacks is named, too.
     found = results.differences(toy_settings("panns"), made)
-    assert "encoder.name 'panns' -> None" in found
+    assert "encoders.panns.name 'panns' -> None" in found
     assert "recipe.kind 'transfer' -> 'resnet'" in found
     assert "recipe.n_mels None -> 64" in found
 
@@ -479,14 +652,14 @@ def test_what_is_no_dict_of_fields_is_refused(tmp_path, content):
     ("name", "change", "reason"),
     [
         ("panns", {"window_frames": 30}, "window_frames and settings"),
-        ("panns", {"encoder": None}, "encoder and recipe"),
-        ("resnet", {"encoder": toy_settings("panns").encoder}, "encoder and recipe"),
+        ("panns", {"encoders": []}, "encoders and recipe"),
+        ("resnet", {"encoders": toy_settings("panns").encoders}, "encoders and recipe"),
     ],
 )
 def test_settings_of_another_network_are_refused(tmp_path, name, change, reason):
     path = tmp_path / "a.pt"
     held = msgspec.structs.asdict(make_model(name))
-    if "encoder" in change:
+    if "encoders" in change:
         change = {"settings": msgspec.structs.replace(held["settings"], **change)}
     with pytest.raises(ValueError, match=reason):  # already in the making
         results.save_model(path, TrainedModel(**{**held, **change}))

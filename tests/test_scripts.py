@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ARTISTS, assert_one_line, call, write_song
+from conftest import ARTISTS, SMALL_GRIDS, assert_one_line, call, write_song
 from msgspec.structs import replace
 from PIL import Image
 
-from artist20 import audio, features, fetch, spectrogram
+import task2_train
+from artist20 import audio, classical, features, fetch, spectrogram
 from artist20.features import feature_hashes, read_units
 from artist20.files import only_writer, sha256_file, write_json
 from artist20.models import ArtistResNet, EmbeddingMLP
@@ -62,6 +63,7 @@ STUDY = {
 }
 
 PATHS = {"--data-dir", "--results-dir"}
+HEARD = "--audio-root"
 ARTISTS_BY_SONGS = sorted(ARTISTS)  # who all have as many
 TRAINING = {
     "--epochs", "--batch-size", "--lr", "--crop-seconds", "--seed", "--resume", "--precision",
@@ -69,27 +71,31 @@ TRAINING = {
     "--also-train-on",
 }  # fmt: skip
 OPTIONS = {
-    "task1_preprocessing": {*PATHS, "--limit", "--device", "--workers", "--overwrite"},
-    "task1_train": {"--results-dir", "--seed", "--workers", "--cv", "--overwrite", "--level"},
-    "task1_gen_report": {"--results-dir", "--assets-dir", "--format", "--level"},
+    "task1_preprocessing": {*PATHS, "--limit", "--device", "--workers", "--overwrite", HEARD},
+    "task1_train": {
+        "--results-dir", "--seed", "--workers", "--cv", "--overwrite", "--level", "--search", HEARD,
+    },
+    "task1_gen_report": {
+        "--results-dir", "--assets-dir", "--format", "--level", "--search", HEARD,
+    },
     "task2_train": {
         *PATHS, *TRAINING, "--limit", "--device", "--workers", "--overwrite", "--encoder-weights",
-        "--views", "--windows",
+        "--views", "--windows", HEARD,
     },
     "task2_inference": {
         *PATHS, "--limit", "--device", "--workers", "--output", "--checkpoint", "--answers",
-        "--audio", "--encoder-weights", "--recipe", "--leave-out-unreadable",
+        "--audio", "--encoder-weights", "--recipe", "--leave-out-unreadable", HEARD,
     },
-    "task2_gen_report": {"--results-dir", "--assets-dir", "--format", "--recipe"},
+    "task2_gen_report": {"--results-dir", "--assets-dir", "--format", "--recipe", HEARD},
     "task2_train_wo_pretrain": {
-        *PATHS, *TRAINING, "--limit", "--device", "--workers", "--overwrite",
+        *PATHS, *TRAINING, "--limit", "--device", "--workers", "--overwrite", HEARD,
     },
     "task2_inference_wo_pretrain": {
         *PATHS, "--limit", "--device", "--workers", "--output", "--checkpoint", "--answers",
-        "--audio", "--recipe", "--leave-out-unreadable",
+        "--audio", "--recipe", "--leave-out-unreadable", HEARD,
     },
     "task2_gen_report_wo_pretrain": {
-        "--results-dir", "--assets-dir", "--format", "--song", "--recipe",
+        "--results-dir", "--assets-dir", "--format", "--song", "--recipe", HEARD,
     },
 }  # fmt: skip
 
@@ -295,7 +301,7 @@ def test_an_untrained_encoder_is_called_so(study):
     for script in ("task2_train", "task2_inference"):
         assert "UNTRAINED" in done[script].stdout
     settings = read(folder / "results/task2/panns/metrics.json")["settings"]
-    assert settings["encoder"]["weights"] == "untrained, seed 3"
+    assert settings["encoders"][0]["weights"] == "untrained, seed 3"
 
 
 @pytest.mark.parametrize(
@@ -407,6 +413,24 @@ def test_models_of_segments_join_the_comparison(here, monkeypatch, capsys):
     assert_test_songs_are_scored_as_validation_songs(here, monkeypatch, capsys, "segment")
 
 
+def test_models_of_the_wide_search_join_the_comparison(here, monkeypatch, capsys):
+    monkeypatch.setattr(classical, "GRIDS", {"song": SMALL_GRIDS})
+    wide = ["--search", "wide"]
+    assert call(monkeypatch, "task1_train", *wide, "--workers", 1, "--seed", 3) == 0
+    assert call(monkeypatch, "task1_gen_report", *wide) == 0
+    figures = {path.stem for path in (here / "assets").iterdir()}
+    names = ("model_comparison", "confusion_matrix", "reliability", "album_effect", "ablation")
+    assert figures == {f"task1_wide_{name}" for name in names}
+    found = compare.collect(here / "results")
+    assert list(found)[4:] == [
+        *(f"{name}_wide" for name in SMALL_GRIDS),
+        "lda_wide",
+        "panns",
+        "resnet",
+    ]
+    assert_test_songs_are_scored_as_validation_songs(here, monkeypatch, capsys, "song", "wide")
+
+
 # --- all models together -----------------------------------------------------------------------
 
 
@@ -451,8 +475,11 @@ def test_test_songs_of_task1_and_the_ensemble(here):
     assert list(read(folder / "test_predictions.json")) == ["001", "002", "003"]
 
 
-def assert_test_songs_are_scored_as_validation_songs(here, monkeypatch, capsys, level):
-    val = read_record(task1_dir(here / "results", level) / "val_predictions.json", Predictions, "x")
+def assert_test_songs_are_scored_as_validation_songs(
+    here, monkeypatch, capsys, level, search="homework"
+):
+    folder = task1_dir(here / "results", level, search=search)
+    val = read_record(folder / "val_predictions.json", Predictions, "x")
     (here / "other/test").mkdir(parents=True)
     for i, song in enumerate(val.songs, start=1):
         shutil.copyfile(here / "data" / song.path, here / f"other/test/{i:03}.mp3")
@@ -461,6 +488,7 @@ def assert_test_songs_are_scored_as_validation_songs(here, monkeypatch, capsys, 
     (here / "other/answers.json").write_text(json.dumps(["nobody"] * 7 + [ARTISTS_BY_SONGS[0]]))
     capsys.readouterr()
     options = ["--data-dir", "other", "--device", "cpu", "--workers", 1, "--level", level]
+    options += ["--search", search]
     options += ["--model", "knn", "--output", "out.json"]
     answers = ["--answers", "other/answers.json"]
     assert call(monkeypatch, "artist20.task1_inference", *options, *answers) == 1
@@ -637,14 +665,15 @@ def test_panns_inference_needs_no_training_data_either(here, tmp_path, monkeypat
 def test_a_grader_is_told_where_the_encoder_is(here, monkeypatch, capsys):
     path = here / "results/task2/panns/best.pt"
     best = load_model(path, TrainedModel, "x")
-    encoder = replace(best.settings.encoder, weights=fetch.CNN14_16K.sha256)
-    save_model(path, replace(best, settings=replace(best.settings, encoder=encoder)))
+    published = fetch.WEIGHTS["panns"]
+    encoder = replace(best.settings.encoders[0], weights=published.sha256)
+    save_model(path, replace(best, settings=replace(best.settings, encoders=[encoder])))
     assert call(monkeypatch, "task2_inference", *COMPUTE) == 2
     error = capsys.readouterr().err
     assert_one_line(error)
-    for said in ("data/weights/Cnn14_16k_mAP=0.438.pth", "get_dataset.sh --weights'"):
+    for said in ("data/weights/Cnn14_16k_mAP=0.438.pth", "get_dataset.sh --encoder panns'"):
         assert said in error
-    for said in (fetch.CNN14_16K.url, fetch.CNN14_16K.sha256, "359 MB", "--encoder-weights"):
+    for said in (published.url, published.sha256, "359 MB", "--encoder-weights"):
         assert said in error
 
 
@@ -1103,21 +1132,41 @@ def test_the_strong_recipe_is_not_chosen_on_the_validation_songs(five_albums, tm
     assert "--patience" in error
 
 
-def test_the_strong_panns_recipe_chooses_by_cross_validation(five_albums, tmp_path, caller):
+@pytest.fixture
+def small_mlps(monkeypatch):
+    """Make the MLPs to choose from small: their checkpoints are written 5 x 2 x epochs times."""
+    small = {
+        name: {**of, "hidden": of["hidden"] and (8,)} for name, of in task2_train.CANDIDATES.items()
+    }
+    monkeypatch.setattr(task2_train, "CANDIDATES", small)
+
+
+def test_the_strong_panns_recipe_chooses_by_cross_validation(
+    five_albums, tmp_path, caller, small_mlps
+):
     data = ["--data-dir", five_albums, "--device", "cpu", "--workers", 1, "--recipe", "strong"]
     train = ["--encoder-weights", "untrained", "--epochs", 2, "--crop-seconds", 1]
     status, _, error = caller("task2_train", *data, *train)
     assert status == 0, error
     folder = tmp_path / "results/task2/panns_strong"
     found = read(folder / "candidates.json")
-    assert len(found["candidates"]) == 4
+    assert list(found["candidates"]) == list(task2_train.CANDIDATES)
     best = max(row["cv_top1"] for row in found["candidates"].values())
     assert found["candidates"][found["chosen"]]["cv_top1"] == best
-    held_out = (folder / "cv_predictions.json").read_bytes()
-    assert held_out == (folder / found["chosen"] / "cv_predictions.json").read_bytes()
-    metrics = read(folder / "metrics.json")
-    assert metrics["settings"]["recipe"]["pooled"] == found["chosen"].endswith("pooled")
-    for name in ("linear-windows", "mlp-pooled"):
+    recipe = read(folder / "metrics.json")["settings"]["recipe"]
+    assert recipe["pooled"] == task2_train.CANDIDATES[found["chosen"]]["pooled"]
+    own, of_chosen = (
+        read_record(file, Predictions, "x").scores["panns_strong"]
+        for file in (
+            folder / "cv_predictions.json",
+            folder / found["chosen"] / "cv_predictions.json",
+        )
+    )
+    of_chosen = of_chosen ** (1 / recipe["temperature"])
+    of_chosen /= of_chosen.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(own, of_chosen, atol=1e-5)
+    assert (recipe["temperature"] == 1) == (recipe["solver"] == "epochs")
+    for name in ("linear-windows", "mlp-pooled", "lda"):
         checkpoint = folder / name / "fold-1/best.pt"
         audio = ["--audio", five_albums / "test/001.mp3", "--checkpoint", checkpoint]
         status, out, error = caller("task2_inference", *data, *audio)
@@ -1126,6 +1175,37 @@ def test_the_strong_panns_recipe_chooses_by_cross_validation(five_albums, tmp_pa
     status, _, error = caller("task2_train", *data, *train, "--fold", 1)
     assert status == 2
     assert "--fold" in error
+
+
+def test_encoders_side_by_side(five_albums, tmp_path, caller, small_mlps):
+    """By songs alone, whose windows differ in length; inference scores what training did."""
+    options = ["--data-dir", five_albums, "--device", "cpu", "--workers", 1]
+    encoder = ["--encoder", "tagger,ge2e"]
+    train = ["--encoder-weights", "untrained", "--epochs", 2]
+    status, out, error = caller("task2_train", *options, *encoder, *train)
+    assert status == 0, error
+    assert "next: python task2_inference.py --encoder ge2e,tagger --recipe strong" in out
+    folder = tmp_path / "results/task2/ge2e+tagger_strong"
+    found = read(folder / "candidates.json")
+    assert list(found["candidates"]) == [
+        name for name, of in task2_train.CANDIDATES.items() if of["pooled"]
+    ]
+    best = load_model(folder / "best.pt", TrainedModel, "x")
+    assert [each.name for each in best.settings.encoders] == ["ge2e", "tagger"]
+    assert best.weights["standardize.mean"].shape == (2 * (256 + 1024),)
+    song = read(folder / "val_predictions.json")["songs"][0]["path"]
+    val = read_record(folder / "val_predictions.json", Predictions, "x")
+    table = tmp_path / "artists.json"
+    audio = ["--audio", five_albums / song, "--output", table]
+    status, out, error = caller("task2_inference", *options, *encoder, *audio)
+    assert status == 0, error
+    (row,) = read(table)
+    scores = dict(zip(val.classes, val.scores["ge2e+tagger_strong"][0], strict=True))
+    probability = row["probability_1"] if "probability_1" in row else row["probability"]
+    assert probability == pytest.approx(scores[max(scores, key=scores.get)], abs=1e-3)
+    status, _, error = caller("task2_train", *options, *encoder, "--recipe", "homework")
+    assert status == 2
+    assert "--recipe strong alone" in error
 
 
 @pytest.mark.long
@@ -1138,11 +1218,11 @@ def test_a_stopped_choice_of_other_settings_goes_on(five_albums, tmp_path, calle
     stage = importlib.import_module("task2_train")
     train, calls = stage.train, []
 
-    def stop_in_the_third(*args):
-        calls.append(args)
+    def stop_in_the_third(run, embedders):
+        calls.append(run)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return train(*args)
+        return train(run, embedders)
 
     with monkeypatch.context() as patch:
         patch.setattr(stage, "train", stop_in_the_third)

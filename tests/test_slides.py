@@ -18,6 +18,8 @@ from artist20.results import (
     ArtistResult,
     Comparison,
     EncoderSettings,
+    Graded,
+    Intervals,
     OfNetwork,
     read_record,
     write_record,
@@ -155,6 +157,30 @@ def test_tables_of_results(written, pages, heading, names):
     assert rows == [results_row(model, with_last) for model in models]
     expected = ["model", "top-1", "95 %", "top-3", "95 %", "macro-F1", "score", "in CV"]
     assert header == expected + ["last epoch"] * with_last
+
+
+def test_the_wide_search_has_a_slide_beside_the_homeworks(tmp_path, pages):
+    heading = "Task 1: wide search"
+    assert heading not in pages
+    put_all(tmp_path)
+    put_task1(tmp_path, {"svm": 0.7, "lda": 1.2}, seed=61, search="wide")
+    put_task1(tmp_path, {"lda": 1.3}, seed=71, level="segment", search="wide")
+    slides, card = write_slides(tmp_path)
+    record = read_record(tmp_path / "assets/results.json", Comparison, "x")
+    names = ["svm_wide", "lda_wide", "lda_of_segments_wide"]
+    wide = {name: record.models[name] for name in names}
+    (header, *chosen), (_, *rows) = read_tables(read_slides(slides)[heading])
+    assert header == ["model", "chosen", "candidates"]
+    settings = "C 0.1, k all, kernel rbf, scaler robust"
+    assert chosen[0] == ["SVM, wide search", settings, "7"]
+    assert rows == [results_row(model, with_last=False) for model in wide.values()]
+    best = max(names, key=lambda name: wide[name].cv.top1)
+    assert wide[best].title in sentences(read_slides(slides)[heading].split("\n- ")[1])
+    assert len(read_tables(read_slides(slides)["Task 1: results"])[0]) == 3  # the homework's alone
+    described = {row[0]: row[1] for row in read_tables(card)[0]}
+    assert described[wide["lda_wide"].title] == "statistics of hand-made features of the song"
+    of_segments = described[wide["lda_of_segments_wide"].title]
+    assert of_segments.startswith("the same of segments")
 
 
 def test_one_figure_in_cross_validation_is_everywhere(written):
@@ -389,8 +415,8 @@ def test_configurations_are_those_of_the_runs(record, pages, heading, name, expe
 
 
 def test_of_an_odd_number_of_settings_none_is_lost():
-    for extra in (None, EncoderSettings(name="x", weights="0" * 64, sample_rate=1)):
-        settings = replace(toy_settings("resnet"), encoder=extra)
+    for extra in ([], [EncoderSettings(name="x", weights="0" * 64, sample_rate=1)]):
+        settings = replace(toy_settings("resnet"), encoders=extra)
         network = OfNetwork(epoch=1, parameters=2, settings=settings)
         cells = [cell for row in deck.settings_rows(network) for cell in row]
         assert "seed" in cells
@@ -418,6 +444,37 @@ def test_the_ensemble_is_as_its_record_has_it(record, pages):
     pair = model.details.against_best_member["val"]
     said = f"{compare.points(pair.difference)} points ({compare.points_between(pair.interval)})."
     assert f"ResNet, strong recipe, on the validation songs: {said}" in sentences(page)
+
+
+def test_models_of_renditions_and_other_encoders(tmp_path):
+    put_all(tmp_path)
+    put_task1(tmp_path, {"svm": 1.0}, seed=61, rendition="vocals_strong")
+    put_task1(tmp_path, {"svm": 1.0}, seed=65, level="segment", rendition="vocals_strong")
+    put_network(tmp_path, "resnet@vocals_strong", 1.5, seed=71)
+    put_network(tmp_path, "resnet_strong@vocals_strong", 1.9, seed=81)
+    put_network(tmp_path, "ge2e", 0.8, seed=91)
+    slides_text, card = write_slides(tmp_path)
+    pages = read_slides(slides_text)
+    titles = [row[0] for row in read_tables(pages["All models"])[0][1:]]
+    added = ["SVM, on vocals_strong", "GE2E + MLP, untrained encoder"]
+    networks = ["ResNet, on vocals_strong", "ResNet, strong recipe, on vocals_strong"]
+    assert {*added, *networks, "SVM, 5 s segments, on vocals_strong"} <= {*titles}
+    _, *rows = read_tables(pages["Beyond the homework: strong recipes, results"])[0]
+    of_recipes = ["PANNs + MLP, untrained encoder", "PANNs, strong recipe, untrained encoder"]
+    of_recipes += ["ResNet", "ResNet, strong recipe", *networks]
+    assert [row[0] for row in rows] == of_recipes
+    page = pages[r"Beyond the homework: ResNet, strong recipe, on vocals\_strong"]
+    assert ["heard in", "vocals_strong"] in [
+        row[i : i + 2] for row in read_tables(page)[0] for i in (0, 2)
+    ]
+    # Each against the same model on the songs' own files.
+    record = read_record(tmp_path / "assets/results.json", Comparison, "x")
+    steps = {(pair.first, pair.second) for pair in deck.improvements(record)}
+    for name in ("svm", "resnet", "resnet_strong"):
+        assert (f"{name}@vocals_strong", name) in steps
+    kinds = {row[0]: row[1] for row in read_tables(card)[0][1:]}
+    assert kinds["SVM, on vocals_strong"] == "statistics of hand-made features of the song"
+    assert kinds["SVM, 5 s segments, on vocals_strong"].startswith("the same of segments")
 
 
 def test_where_the_numbers_are_from(record, pages):
@@ -479,6 +536,41 @@ def test_the_homeworks_figures_stand_beside_those_of_artist20_alone(written):
         text = deck.render(template, artist20_itself(record, limit=60), {})
         assert "57.14" not in text
         assert "artist20, only 60 songs per split" in text
+
+
+def test_what_the_field_reached_is_shown_of_artist20_alone(record, pages):
+    heading = "What the field reached on artist20"
+    assert heading not in pages
+    itself = artist20_itself(record)
+    page = read_slides(deck.render("deck", itself, {}))[heading]
+    _, *rows, own = read_tables(page)[0]
+    assert rows == [list(row) for row in deck.FIELD]
+    assert len(rows) == 8
+    best = max(itself.models.values(), key=lambda model: (model.val.top1, model.val.top3))
+    assert own == [f"here: {best.title}", f"{best.val.top1:.1%} / {best.val.top3:.1%}"]
+
+
+def test_columns_of_test_songs_and_of_all_songs_stand_where_there_are_any(record):
+    intervals = Intervals(top1=(0.3, 0.5), top3=(0.5, 0.7))
+    graded = Graded(top1=0.4, top3=0.6, songs=5, over_songs=intervals, course_score=0.7)
+    svm = record.models["svm"]
+    pooled = replace(svm.val, top1=0.123, top3=0.456)
+    models = {**record.models, "svm": replace(svm, pooled=pooled, test=graded)}
+    for template in FILES:
+        before = deck.render(template, record, {})
+        assert "gap" not in before
+        assert "all songs" not in before
+        text = deck.render(template, replace(record, models=models), {})
+        table = next(of for of in read_tables(text) if "gap" in of[0] and len(of) > 4)
+        at = table[0].index("all songs")
+        assert table[0][at : at + 3] == ["all songs", "test", "gap"]
+        rows = {row[0]: row[at : at + 3] for row in table[1:]}
+        gap = compare.points(0.4 - svm.val.top1)
+        assert rows["SVM"] == ["12.3% / 45.6%", "40.0% / 60.0%", gap]
+        assert rows["k-NN"] == ["–", "–", "–"]
+        said = " ".join(text.split())
+        assert "Test: top-1 / top-3 of 5 test songs; gap: their top-1 less that of the" in said
+        assert "All songs: top-1 / top-3 of training and validation songs together" in said
 
 
 def test_a_model_that_was_left_out_is_named(record):

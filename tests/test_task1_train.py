@@ -340,6 +340,60 @@ def test_segments_beside_songs(folder, train, monkeypatch, capsys):
         train("--level", "segment", "--seed", "1")
 
 
+# --- the wide search ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", ["song", "segment"])
+def test_the_wide_search_beside_the_homeworks(folder, train, monkeypatch, capsys, level):
+    train()
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    monkeypatch.setattr(classical, "WIDE", {"scaler": ["robust", "standard"], "k": [2, None]})
+    monkeypatch.setattr(classical, "LDA", [{"shrinkage": [0.1, 0.9]}])
+    monkeypatch.setattr(classical, "SEGMENT_SECONDS", (5.0,))
+    if level == "segment":
+        monkeypatch.setattr(ablation, "explain", lambda *_: None)  # of 901 columns: it takes long
+    options = ["--search", "wide", "--level", level]
+    train(*options)
+    assert {path: path.read_bytes() for path in before} == before
+    out = capsys.readouterr().out
+    asked = "--search wide" if level == "song" else "--level segment --search wide"
+    assert f"next: python task1_gen_report.py {asked}\n" in out
+
+    own = folder / "wide" / ("segment" if level == "segment" else "")
+    metrics = metrics_of(own)
+    assert (metrics.settings.search, metrics.level) == ("wide", level)
+    grids = classical.make_grids(level, "wide")
+    assert list(metrics.models) == list(grids)
+    val = read_record(own / "val_predictions.json", Predictions, "x")
+    rows = classical.read_rows(folder, "val", metrics.settings.segments)
+    for name, row in metrics.models.items():
+        search = read_record(own / f"search_{name}.json", Search, "x")
+        assert search.settings.grid == grids[name]
+        assert row.params.keys() >= {"scaler", "k"}
+        model = classical.read_sklearn(own / f"{name}.skops")
+        assert (
+            str(model[1])
+            == {"robust": "RobustScaler()", "standard": "StandardScaler()"}[row.params["scaler"]]
+        )
+        n_seen = row.params["k"] or (149 if level == "song" else 901)
+        assert model[:2].transform(rows.X[:1]).shape[1] >= n_seen
+        assert getattr(model[-1], "n_features_in_", n_seen) == n_seen or "pca" in model.named_steps
+        scores = classical.probabilities(name, model, rows, row.temperature)
+        np.testing.assert_allclose(val.scores[name], scores, rtol=1e-5)
+    if level == "song":
+        explained = read_record(own / "ablation.json", Ablation, "x")
+        assert explained.settings.params == metrics.models[metrics.best_in_cv].params
+
+    train(*options)
+    assert capsys.readouterr().out.count("not searched again") == len(grids)
+    monkeypatch.setattr(classical, "WIDE", {"scaler": ["robust"], "k": [None]})
+    with pytest.raises(UserError, match=r"wide/.*search_.*other settings \(grid .*--overwrite"):
+        train(*options)
+    train(*options, "--overwrite")
+    assert all(of.params["k"] is None for of in metrics_of(own).models.values())
+    assert {path: path.read_bytes() for path in before} == before
+
+
 @pytest.mark.parametrize("name", ["X_val.npy", "y_train.npy", "units_train.npy"])
 def test_features_that_changed_are_refused(folder, train, name):
     array = np.load(folder / name)

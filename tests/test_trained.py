@@ -21,7 +21,7 @@ SMALL = {"width": 8, "n_mels": 32, "n_fft": 2048}
 def load(model, settings):
     """Rebuild a network from a checkpoint of these settings with the model's weights."""
     checkpoint = toy_model(settings, model.state_dict(), TOY_ARTISTS)
-    if settings.encoder:
+    if settings.encoders:
         return trained.load_classifier(PATH, checkpoint, 6, CPU, torch.float32)
     return trained.load_resnet(PATH, checkpoint, CPU, "auto")
 
@@ -35,7 +35,7 @@ def test_a_classifier_scores_a_songs_windows_or_their_statistics(pooled):
     expected = np.concatenate([rows.mean(axis=0), rows.std(axis=0)])[None] if pooled else rows
     with torch.inference_mode():
         expected = model.eval()(torch.from_numpy(expected)).softmax(dim=1)
-    scores = load(model, settings).score(rows)
+    scores = load(model, settings).score([rows])
     assert scores.shape == ((1 if pooled else 3), N_CLASSES)
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
 

@@ -34,7 +34,11 @@ class InterruptionError(Exception):
 
 def make_run(folder, *, epochs=EPOCHS, seed=0, precision=torch.float32, patience=None, **more):
     args = Namespace(
-        patience=patience, tensorboard=more.pop("tensorboard", False), recipe="homework", seed=seed
+        patience=patience,
+        tensorboard=more.pop("tensorboard", False),
+        recipe="homework",
+        seed=seed,
+        audio_root=None,
     )
     cpu = torch.device("cpu")
     songs = Experiment(args, "task2_train.py", "resnet", cpu, precision, SONGS, {}, {}, 0.0)

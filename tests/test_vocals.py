@@ -238,6 +238,23 @@ def test_songs_that_are_too_long_to_be_kept_are_the_same(data, tmp_path, monkeyp
     assert made[0] == made[1]
 
 
+def test_test_songs_are_separated_too_also_into_a_folder_that_lacks_them(data, output):
+    separate_songs(data, output, echo())
+    before = times(output)
+    tests = [f"./test/{name}" for name in ("001.mp3", "002.flac")]
+    for seed, path in enumerate(tests):
+        write_song(data / path, next(iter(ARTISTS)), seed=seed, seconds=0.4)
+    (data / "test/notes.txt").write_text("no song")
+    later = echo()
+    assert separate_songs(data, output, later) == []
+    assert len(later.network.heard) == 2
+    assert times(output).items() >= before.items()
+    assert set(times(output)) == {*listed(data), *tests}
+    assert len(audio.load(output / "test/002.flac")) == 6400
+    made = record(output)["songs"]
+    assert made == {path: sha256_file(data / path) for path in (*listed(data), *tests)}
+
+
 def test_finished_songs_are_not_touched_again(data, output):
     separate_songs(data, output, echo())
     before = times(output)

@@ -1,7 +1,7 @@
 """Songs -> embeddings of windows or of augmented views, computed once and kept."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -93,6 +93,11 @@ class Embeddings:
             yield torch.from_numpy(self.rows[drawn[batch]]), torch.from_numpy(labels[order[batch]])
 
 
+def side_by_side(parts: Sequence[Embeddings]) -> Embeddings:
+    """Put several encoders' rows of the same songs side by side."""
+    return Embeddings(np.hstack([part.rows for part in parts]), parts[0].song_index)
+
+
 @dataclass(frozen=True)
 class Embedder:
     """Embeds songs with a frozen encoder, and keeps what it computes.
@@ -112,6 +117,7 @@ class Embedder:
     results_dir: Path
     seconds: float
     workers: int
+    _read: dict[Path, np.ndarray] = field(default_factory=dict, repr=False)  # by file of the cache
 
     @property
     def n_samples(self) -> int:
@@ -119,7 +125,7 @@ class Embedder:
         return round(self.seconds * self.encoder.settings.sample_rate)
 
     def windows(self, songs: Sequence[KeyedFile], most: int | None) -> Embeddings:
-        """Embed windows over the whole of every song.
+        """Embed windows over the whole of every song; each song is read from the cache once.
 
         Parameters
         ----------
@@ -185,18 +191,22 @@ class Embedder:
 
             return np.split(self.encoder.embed(clips()), np.cumsum(n_clips)[:-1])
 
-        files = dict(songs)
-        unreadable = cache.fill(
-            files,
-            partial(audio.open_song, sample_rate=self.encoder.settings.sample_rate),
-            embed_songs,
-            workers=self.workers,
-            label=f"embeddings of {cache.folder.name.rpartition('-')[0]}",
-            songs_at_a_time=SONGS_AT_A_TIME[self.encoder.device.type],
-        )
-        for key, reason in unreadable.items():
-            raise UserError(f"{files[key]} {reason}: it was changed while this ran; run it again")
-        of_songs = [cache.load(key) for key, _ in songs]
+        files = {key: file for key, file in songs if cache.path(key) not in self._read}
+        if files:
+            unreadable = cache.fill(
+                files,
+                partial(audio.open_song, sample_rate=self.encoder.settings.sample_rate),
+                embed_songs,
+                workers=self.workers,
+                label=f"embeddings of {cache.folder.name.rpartition('-')[0]}",
+                songs_at_a_time=SONGS_AT_A_TIME[self.encoder.device.type],
+            )
+            for key, reason in unreadable.items():
+                raise UserError(
+                    f"{files[key]} {reason}: it was changed while this ran; run it again"
+                )
+        self._read.update({cache.path(key): cache.load(key) for key in files})
+        of_songs = [self._read[cache.path(key)] for key, _ in songs]
         n_rows = [len(rows) for rows in of_songs]
         return Embeddings(np.concatenate(of_songs), np.repeat(np.arange(len(songs)), n_rows))
 

@@ -1,11 +1,13 @@
-"""Cnn14 of PANNs, trained on AudioSet (Kong et al. 2020), for 16 kHz and for 32 kHz.
+"""Cnn14 of PANNs, trained on AudioSet, for 16 kHz and for 32 kHz.
 
-Q. Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition".
+Q. Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition",
+IEEE/ACM TASLP 2020.
 """
 
 import sys
 import types
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,96 +15,49 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from artist20 import UserError, fetch
-from artist20.encoders.base import UNTRAINED, Encoder
-from artist20.files import sha256_file
-from artist20.results import EncoderSettings
+from artist20.encoders.base import Definition
 
 SIZE = 2048
+WINDOW_SECONDS = 10.0  # as in its training
 MIN_SECONDS = 1.0  # Cnn14 halves its input five times and fails on clips under half a second
 
-
-@dataclass(frozen=True)
-class FrontEnd:
-    """What a Cnn14 hears: its rate in Hz, window and hop in samples, mel bins and their range."""
-
-    sample_rate: int
-    window_size: int
-    hop_size: int
-    mel_bins: int
-    fmin: int
-    fmax: int
-
-
+# By sample rate in Hz: window and hop in samples, mel bins and their range in Hz.
 FRONT_ENDS = {
-    fetch.CNN14_16K.sha256: FrontEnd(16_000, 512, 160, 64, 50, 8_000),
-    fetch.CNN14_32K.sha256: FrontEnd(32_000, 1024, 320, 64, 50, 14_000),
+    16_000: {"window_size": 512, "hop_size": 160, "mel_bins": 64, "fmin": 50, "fmax": 8_000},
+    32_000: {"window_size": 1024, "hop_size": 320, "mel_bins": 64, "fmin": 50, "fmax": 14_000},
 }
-
-
-def load(weights: str, seed: int, device: torch.device, precision: torch.dtype) -> Encoder:
-    """Load a Cnn14 with published weights, or make an untrained one.
-
-    Parameters
-    ----------
-    weights : str
-        Path of one of the two published files, told apart by their SHA-256, or ``"untrained"``.
-    seed : int
-        Seed of an untrained network's weights.
-    device : torch.device
-        Where to put it.
-    precision : torch.dtype
-        Of its convolutions; its front end is always computed in float32.
-
-    Raises
-    ------
-    UserError
-        If the file is missing, or is none of the published ones.
-    """
-    if weights == UNTRAINED:
-        front_end, digest = FRONT_ENDS[fetch.CNN14_16K.sha256], f"{UNTRAINED}, seed {seed}"
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = make_cnn14(front_end.sample_rate)
-        print("encoder: UNTRAINED Cnn14: its figures say nothing about PANNs")
-    else:
-        path = Path(weights)
-        if not path.is_file():
-            raise UserError(
-                f"{path} is missing: 'bash get_dataset.sh --weights' fetches it, or "
-                f"'--encoder-weights {UNTRAINED}' runs without (its figures mean nothing)"
-            )
-        digest = sha256_file(path)
-        if digest not in FRONT_ENDS:
-            raise UserError(
-                f"{path} is neither of the published Cnn14 weights (its SHA-256 is {digest}): "
-                "move it away and run 'bash get_dataset.sh --weights'"
-            )
-        front_end = FRONT_ENDS[digest]
-        network = make_cnn14(front_end.sample_rate)
-        network.load_state_dict(_read_state_dict(path))
-        print(f"encoder: Cnn14 for {front_end.sample_rate} Hz, {path}")
-    front: Any
-    for front in (network.spectrogram_extractor, network.logmel_extractor):
-        # Levels in dB need more digits than bfloat16 has.
-        front.forward = torch.autocast(device.type, enabled=False)(front.forward)
-    network.to(device)
-    settings = EncoderSettings(name="panns", weights=digest, sample_rate=front_end.sample_rate)
-    return Encoder(
-        settings,
-        SIZE,
-        MIN_SECONDS,
-        network,
-        lambda waveforms: network(waveforms)["embedding"],
-        precision,
-    )
 
 
 def make_cnn14(sample_rate: int) -> nn.Module:
     """Make a frozen Cnn14 for a rate in Hz, with random weights."""
-    front_end = next(each for each in FRONT_ENDS.values() if each.sample_rate == sample_rate)
-    network = _import_cnn14()(**vars(front_end), classes_num=527)
+    network = _import_cnn14()(sample_rate=sample_rate, classes_num=527, **FRONT_ENDS[sample_rate])
     return network.eval().requires_grad_(False)
+
+
+class Cnn14Embedding(nn.Module):
+    """Cnn14 without its scores, its front end in float32 whatever the precision.
+
+    Levels in dB need more digits than bfloat16 has.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        super().__init__()
+        self.cnn14 = make_cnn14(sample_rate)
+        front: Any
+        for front in (self.cnn14.spectrogram_extractor, self.cnn14.logmel_extractor):
+            front.forward = _without_autocast(front.forward)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Embed (batch, n_samples): (batch, 2048)."""
+        return self.cnn14(waveform)["embedding"]
+
+
+def _without_autocast(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def in_float32(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return forward(x)
+
+    return in_float32
 
 
 def _import_cnn14() -> type[nn.Module]:
@@ -120,7 +75,7 @@ def _import_cnn14() -> type[nn.Module]:
     return Cnn14
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
+def _read_state_dict(path: Path) -> dict[str, Any]:
     """Read ``{"model": state_dict, ...}``; beside it the 16 kHz file holds NumPy numbers."""
     reconstruct = np._core.multiarray._reconstruct  # type: ignore[attr-defined]
     allowed: list[Any] = [
@@ -130,4 +85,19 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
         np.dtypes.Int64DType,
     ]
     with torch.serialization.safe_globals(allowed):
-        return torch.load(path, map_location="cpu", weights_only=True)["model"]
+        state = torch.load(path, map_location="cpu", weights_only=True)["model"]
+    return {f"cnn14.{name}": value for name, value in state.items()}
+
+
+def _define(sample_rate: int) -> Definition:
+    return Definition(
+        sample_rate=sample_rate,
+        size=SIZE,
+        window_seconds=WINDOW_SECONDS,
+        min_seconds=MIN_SECONDS,
+        make=partial(Cnn14Embedding, sample_rate),
+        read=_read_state_dict,
+    )
+
+
+FOR_16K, FOR_32K = _define(16_000), _define(32_000)

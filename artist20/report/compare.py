@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from artist20 import UserError, evaluation
+from artist20 import UserError, evaluation, inference
 from artist20.files import sha256_file
 from artist20.results import (
     Ablation,
@@ -26,7 +26,9 @@ from artist20.results import (
     Confusion,
     EnsembleMetrics,
     Figures,
+    Graded,
     Interval,
+    Intervals,
     ModelResult,
     NetworkMetrics,
     OfEnsemble,
@@ -38,6 +40,7 @@ from artist20.results import (
     Provenance,
     Search,
     Task1Metrics,
+    TestScores,
     Verdict,
     ensemble_dir,
     find_runs,
@@ -75,8 +78,10 @@ class Model:
         on these very songs.
     figures : Figures
         Of ``scores``.
-    cv : Accuracy or None
-        Of all training songs, each scored by a model that did not learn from its album.
+    held_out : Predictions or None
+        All training songs, each scored by a model that did not learn from its album.
+    score_test : str
+        The command that scores the test songs.
     seconds : float
         Of training.
     """
@@ -90,8 +95,17 @@ class Model:
     scores: np.ndarray
     unchosen: np.ndarray
     figures: Figures
-    cv: Accuracy | None
+    held_out: Predictions | None
+    score_test: str
     seconds: float
+
+    @property
+    def cv(self) -> Accuracy | None:
+        """Top-1 and top-3 of ``held_out``."""
+        held_out = self.held_out
+        if held_out is None:
+            return None
+        return evaluation.accuracy(held_out.scores[self.own_name], held_out.labels)
 
     @property
     def selected(self) -> bool:
@@ -118,11 +132,12 @@ def collect(results_dir: Path) -> dict[str, Model]:
         metrics, names = run.metrics, run.metrics.names
         if isinstance(metrics, Task1Metrics) and metrics.level == "segment":
             names = {name: own for name, own in names.items() if own == metrics.best_in_cv}
-        models += _read_models(run.stage.folder, metrics, names, run.stage.train)
+        commands = run.stage.train, run.stage.score_test
+        models += _read_models(run.stage.folder, metrics, names, *commands)
     ensemble = _read_ensemble(results_dir)
     if ensemble:
         names = {"ensemble": "ensemble"}
-        models += _read_models(ensemble_dir(results_dir), ensemble, names, ENSEMBLE)
+        models += _read_models(ensemble_dir(results_dir), ensemble, names, ENSEMBLE, ENSEMBLE)
     if not models:
         raise UserError(f"{results_dir} holds no metrics: run a training script first")
     if len({model.metrics.dataset.fingerprint for model in models}) > 1:
@@ -143,7 +158,7 @@ def collect(results_dir: Path) -> dict[str, Model]:
 
 
 def _read_models(
-    folder: Path, metrics: AnyMetrics, names: dict[str, str], made_by: str
+    folder: Path, metrics: AnyMetrics, names: dict[str, str], made_by: str, score_test: str
 ) -> Iterator[Model]:
     """Read a folder's models; ``names`` are as tables call them -> as their files do."""
     predictions = read_record(folder / "val_predictions.json", Predictions, made_by)
@@ -160,9 +175,6 @@ def _read_models(
             reached, seconds = metrics, metrics.provenance.seconds
         check_reached(folder, own_name, reached, predictions, made_by)
         scores = predictions.scores[own_name]
-        cv = None
-        if held_out and own_name in held_out.scores:
-            cv = evaluation.accuracy(held_out.scores[own_name], held_out.labels)
         yield Model(
             name=name,
             own_name=own_name,
@@ -173,7 +185,8 @@ def _read_models(
             scores=scores,
             unchosen=predictions.scores.get(f"{own_name}_last", scores),
             figures=evaluation.figures(scores, predictions.labels, predictions.albums),
-            cv=cv,
+            held_out=held_out if held_out and own_name in held_out.scores else None,
+            score_test=score_test,
             seconds=seconds,
         )
 
@@ -238,7 +251,9 @@ def check_reached(
 # --- results.json ------------------------------------------------------------------------------
 
 
-def gather(results_dir: Path, command: str) -> Comparison:
+def gather(
+    results_dir: Path, command: str, answers: Path | None = None, pooled: bool = False
+) -> Comparison:
     """Compute all that is said anywhere of the models of a results folder.
 
     Parameters
@@ -247,11 +262,15 @@ def gather(results_dir: Path, command: str) -> Comparison:
         The folder that all stages write to.
     command : str
         The command line that asks for it.
+    answers : Path, optional
+        The test songs' artists, see :func:`artist20.inference.read_answers`.
+    pooled : bool
+        Whether to compute :attr:`~artist20.results.ModelResult.pooled`, too.
 
     Raises
     ------
     UserError
-        As :func:`collect` does.
+        As :func:`collect` does, or if there are no test scores to grade.
     """
     models = collect(results_dir)
     first = next(iter(models.values()))
@@ -260,11 +279,13 @@ def gather(results_dir: Path, command: str) -> Comparison:
     of_task1 = [metrics for metrics in runs.values() if isinstance(metrics, Task1Metrics)]
     files = [file for folder in runs for file in _files(folder)]
     provenance = {folder: metrics.provenance for folder, metrics in runs.items()}
-    if of_task1:
-        made = task1_dir(results_dir) / "preprocessing.json"
+    for heard in dict.fromkeys(metrics.heard for metrics in of_task1):
+        made = task1_dir(results_dir, rendition=heard) / "preprocessing.json"
         files.append(made)
         prepared = read_record(made, Preprocessing, "task1_preprocessing.py")
         provenance = {made: prepared.provenance, **provenance}
+    graded = _grade(models, answers) if answers else {}
+    files += [models[name].folder / "test_scores.json" for name in graded]
     hits = {name: evaluation.hits(row.unchosen, songs.labels, 1) for name, row in models.items()}
 
     def relative(path: Path) -> str:
@@ -277,7 +298,10 @@ def gather(results_dir: Path, command: str) -> Comparison:
         resamples=evaluation.N_RESAMPLES,
         confidence=evaluation.CONFIDENCE,
         significance=evaluation.SIGNIFICANCE,
-        models={name: _result(row, relative(row.folder)) for name, row in models.items()},
+        models={
+            name: _result(row, relative(row.folder), pooled, graded.get(name))
+            for name, row in models.items()
+        },
         left_out={
             metrics.title(name): reason
             for metrics in of_task1
@@ -292,8 +316,71 @@ def gather(results_dir: Path, command: str) -> Comparison:
             if (ablation := _ablation(folder))
         },
         runs={relative(path): _anywhere(of_run) for path, of_run in provenance.items()},
-        files={relative(file): sha256_file(file) for file in sorted(files)},
+        files={relative(file): sha256_file(file) for file in sorted({*files})},
     )
+
+
+def _pool(model: Model) -> Figures | None:
+    """Compute the figures of training and validation songs together, none seen or chosen on."""
+    held_out, val = model.held_out, model.predictions
+    if held_out is None:
+        return None
+    return evaluation.figures(
+        np.concatenate([held_out.scores[model.own_name], model.unchosen]),
+        np.concatenate([held_out.labels, val.labels]),
+        np.concatenate([held_out.albums, val.albums]),
+    )
+
+
+def _grade(models: Mapping[str, Model], path: Path) -> dict[str, Graded]:
+    """Compute what models reached on the test songs, and print of which that is not known.
+
+    Raises
+    ------
+    UserError
+        If it is known of none, or the answers are not those of the test songs.
+    """
+    scores = {}
+    for name, model in models.items():
+        file = model.folder / "test_scores.json"
+        test = read_record(file, TestScores, model.score_test) if file.is_file() else None
+        if test is None or not _is_of(model, test):
+            state = "missing" if test is None else "of another model than the one that is there"
+            print(f"no test figures of {model.title}: {file} is {state}, run {model.score_test}")
+            continue
+        scores[name] = test
+    if not scores:
+        raise UserError("--answers: no model has scored the test songs")
+    keys = dict.fromkeys(key for test in scores.values() for key in test.songs)
+    classes = next(iter(models.values())).predictions.classes
+    answers = inference.match_answers(inference.read_answers(path, keys), classes)
+    number = {artist: i for i, artist in enumerate(classes)}
+    graded = {}
+    for name, test in scores.items():
+        asked = [int(key) - 1 for key in test.songs]
+        labels = np.array([number.get(answers[i], -1) for i in asked])  # -1: of nobody known
+        top1, top3 = np.zeros((2, len(answers)), dtype=bool)
+        for right, k in ((top1, 1), (top3, 3)):
+            right[asked] = evaluation.hits(test.scores[models[name].own_name], labels, k)
+        graded[name] = Graded(
+            top1=float(top1.mean()),
+            top3=float(top3.mean()),
+            songs=len(answers),
+            over_songs=Intervals(
+                top1=evaluation.bootstrap_interval(top1), top3=evaluation.bootstrap_interval(top3)
+            ),
+            course_score=evaluation.course_score(float(top1.mean()), float(top3.mean())),
+        )
+    return graded
+
+
+def _is_of(model: Model, test: TestScores) -> bool:
+    """Return whether test scores are of the model that lies beside them."""
+    if isinstance(model.metrics, EnsembleMetrics):
+        return True  # it writes both at once
+    network = isinstance(model.metrics, NetworkMetrics)
+    file = model.folder / ("best.pt" if network else f"{model.own_name}.skops")
+    return file.is_file() and test.checkpoints.get(model.own_name) == [sha256_file(file)]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -325,7 +412,7 @@ def without_folders(command: str) -> str:
     return shlex.join(arguments)
 
 
-def _result(model: Model, folder: str) -> ModelResult:
+def _result(model: Model, folder: str, pooled: bool, test: Graded | None) -> ModelResult:
     predictions, labels = model.predictions, model.predictions.labels
     classes, albums = predictions.classes, predictions.albums
     matrix = evaluation.confusion_matrix(model.scores, labels)
@@ -342,6 +429,8 @@ def _result(model: Model, folder: str) -> ModelResult:
         val=model.figures,
         last=evaluation.figures(model.unchosen, labels, albums) if model.selected else None,
         cv=model.cv,
+        pooled=_pool(model) if pooled else None,
+        test=test,
         seconds=model.seconds,
         artists={
             artist: ArtistResult(
@@ -474,6 +563,8 @@ def reference(models: Mapping[str, ModelResult]) -> str | None:
 def print_all(comparison: Comparison) -> None:
     """Print the models' figures, the hardest albums, and which models differ significantly."""
     _print_models(comparison)
+    _print_test(comparison)
+    _print_pooled(comparison)
     _print_albums(comparison)
     _print_pairs(comparison)
 
@@ -488,10 +579,7 @@ def _print_models(comparison: Comparison) -> None:
     selected = []
     for row in comparison.models.values():
         val = row.val
-        figures = [f"{val.top1:.1%}", percents(val.over_albums.top1)]
-        figures += [f"{val.top3:.1%}", percents(val.over_albums.top3)]
-        figures += [f"{val.macro_f1:.2f}", f"{val.course_score:.3f}"]
-        rows.append([row.title, *figures, f"{row.cv.top1:.1%}" if row.cv else "-"])
+        rows.append([row.title, *_cells(val), f"{row.cv.top1:.1%}" if row.cv else "-"])
         if row.last:
             last = row.last
             rows.append(["  last epoch", f"{last.top1:.1%}", "", f"{last.top3:.1%}", *[""] * 4])
@@ -509,6 +597,49 @@ def _print_models(comparison: Comparison) -> None:
             f"{', '.join(selected)}."
         )
     for note in notes:
+        print(textwrap.fill(note, 100))
+
+
+def _cells(of: Figures) -> list[str]:
+    return [
+        *(f"{of.top1:.1%}", percents(of.over_albums.top1)),
+        *(f"{of.top3:.1%}", percents(of.over_albums.top3)),
+        *(f"{of.macro_f1:.2f}", f"{of.course_score:.3f}"),
+    ]
+
+
+def _print_test(comparison: Comparison) -> None:
+    """Print what models reached on the test songs beside the validation songs, and the gap."""
+    top3 = ["top-3: val", "test", "95 %", "gap"]
+    rows = [["model", "top-1: CV", "val", "test", "95 %", "gap", *top3, "score"]]
+    for row in comparison.models.values():
+        if row.test:
+            n_songs = row.test.songs
+            cells = [row.title, f"{row.cv.top1:.1%}" if row.cv else "-"]
+            for k in ("top1", "top3"):
+                val, test = getattr(row.val, k), getattr(row.test, k)
+                interval = percents(getattr(row.test.over_songs, k))
+                cells += [f"{val:.1%}", f"{test:.1%}", interval, points(test - val)]
+            rows.append([*cells, f"{row.test.course_score:.3f}"])
+    if len(rows) > 1:
+        print(f"\nThe {n_songs} test songs; gap: points above the validation songs")
+        print(aligned(rows))
+        print("95 %: interval by bootstrap over songs. Score: of the test songs.")
+
+
+def _print_pooled(comparison: Comparison) -> None:
+    """Print what models reached on all songs, each held out."""
+    pooled = {row.title: row.pooled for row in comparison.models.values() if row.pooled}
+    if pooled:
+        data = comparison.dataset
+        print(f"\nAll {data.train + data.val} songs, each scored by a model that did not hear it")
+        rows = [["model", "top-1", "95 %", "top-3", "95 %", "F1", "score"]]
+        print(aligned(rows + [[title, *_cells(of)] for title, of in pooled.items()]))
+        note = (
+            "Training songs in cross-validation, with 4/5 of them to learn from; validation songs "
+            "by the model of all training songs, at its last epoch. Task 1's settings were chosen "
+            "in the same folds: the more there were to choose from, the more that flatters."
+        )
         print(textwrap.fill(note, 100))
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from artist20 import audio, evaluation, printable, spectrogram
+from artist20 import audio, evaluation, printable, results, spectrogram
 from artist20.report.style import Drawing, in_house_style, new_figure, readable
-from artist20.results import EMBEDDING_FILES, TITLES, Predictions, SongRecord, read_record
+from artist20.results import EMBEDDING_FILES, Predictions, SongRecord, read_record
 from artist20.trained import TrainedResNet
 
 N_RIVALS = 3
@@ -79,8 +79,8 @@ def draw(file: Path, name: str, network: TrainedResNet, folder: Path) -> Iterato
         probabilities[:, columns],
         labels,
         has_true=artist in ranked,
-        title=f"{readable(printable(file.stem))}, as heard by {TITLES[folder.name]}, trained on "
-        f"{network.trained_on}" + ", this song among them" * (split == "train"),
+        title=f"{readable(printable(file.stem))}, as heard by {results.title(folder.name)}, "
+        f"trained on {network.trained_on}" + ", this song among them" * (split == "train"),
     )
     yield Drawing(
         name,

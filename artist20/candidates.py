@@ -1,0 +1,86 @@
+"""Which of several classifiers on embeddings is best in cross-validation on the training songs."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+from msgspec.structs import replace
+
+from artist20 import distributed, evaluation, experiment, results
+from artist20.experiment import Experiment, Run
+from artist20.results import (
+    ClassifierCandidate,
+    ClassifierChoice,
+    EncoderSettings,
+    Predictions,
+    TransferRecipe,
+)
+
+FOLDS = range(1, results.N_FOLDS + 1)
+
+
+def choose(
+    songs: Experiment,
+    encoders: list[EncoderSettings],
+    candidates: Mapping[str, TransferRecipe],
+    train: Callable[[Run], object],
+) -> TransferRecipe:
+    """Train all candidates on every fold; take the best top-1, among equals the least log loss.
+
+    Writes ``candidates.json``, and ``cv_predictions.json`` of the one that is taken.
+
+    Parameters
+    ----------
+    songs : Experiment
+        Its folder takes a folder for each candidate.
+    encoders : list of EncoderSettings
+        Whose embeddings they are trained on.
+    candidates : mapping of str to TransferRecipe
+        Those to choose from.
+    train : callable
+        Trains and finishes a run.
+
+    Returns
+    -------
+    TransferRecipe
+        The one to train on all songs, with its temperature.
+    """
+    if songs.args.overwrite:
+        # All before the first is trained anew: --resume must not meet what other settings made.
+        for folder in [songs.folder / name / f"fold-{k}" for name in candidates for k in FOLDS]:
+            distributed.on_main(partial(experiment.discard, folder))
+        distributed.on_main(partial(experiment.discard, songs.folder))
+    found, pooled, temperatures = {}, {}, {}
+    for name, candidate in candidates.items():
+        for fold in FOLDS:
+            run = songs.open(candidate, encoders, fold, songs.folder / name)
+            if not run.finished:
+                train(run)
+        out_of_fold = songs.pool_folds(songs.folder / name)
+        assert out_of_fold  # all folds are there
+        pooled[name], temperatures[name] = _calibrated(out_of_fold, songs.name, candidate)
+        quality = evaluation.quality(pooled[name].scores[songs.name], pooled[name].labels)
+        found[name] = ClassifierCandidate(cv_top1=quality.top1, cv_log_loss=quality.log_loss)
+        print(f"{name}: {quality.top1:.1%} in cross-validation, log loss {quality.log_loss:.3f}")
+    best = max(found, key=lambda name: (found[name].cv_top1, -found[name].cv_log_loss))
+    print(f"chosen: {best}")
+    if distributed.is_main():
+        choice = ClassifierChoice(chosen=best, candidates=found)
+        results.write_record(songs.folder / "candidates.json", choice)
+        results.write_record(songs.folder / "cv_predictions.json", pooled[best])
+    return replace(candidates[best], temperature=temperatures[best])
+
+
+def _calibrated(
+    out_of_fold: Predictions, name: str, candidate: TransferRecipe
+) -> tuple[Predictions, float]:
+    """Fit the temperature of a classifier that was not trained to give probabilities.
+
+    A song is one row of it, so that a power of its probabilities is what the temperature makes.
+    """
+    if candidate.solver == "epochs":
+        return out_of_fold, candidate.temperature
+    logits = np.log(out_of_fold.scores[name].clip(np.finfo(np.float32).tiny))
+    temperature = round(evaluation.fit_temperature(logits, out_of_fold.labels), 4)
+    scores = {name: evaluation.calibrated(logits, temperature)}
+    return replace(out_of_fold, scores=scores), temperature

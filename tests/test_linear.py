@@ -1,0 +1,70 @@
+"""artist20.linear and artist20.candidates: classifiers that are solved for, and their choice."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+
+from artist20 import candidates, linear
+from artist20.models import EmbeddingMLP
+from artist20.results import Predictions, SongRecord
+from task2_train import STRONG
+
+RNG = np.random.default_rng(0)
+LABELS = np.repeat([0, 2, 3], 8)
+X = RNG.normal(size=(24, 5)) + RNG.normal(size=(4, 5))[LABELS]
+
+
+@pytest.mark.parametrize("classes", [[0, 2, 3], [0, 2]])
+@pytest.mark.parametrize(
+    ("solver", "model"),
+    [
+        ("LDA", LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")),
+        ("logistic regression", LogisticRegression(max_iter=10_000)),
+    ],
+)
+def test_logits_are_scikit_learns(solver, model, classes):
+    kept = np.isin(LABELS, classes)
+    x, labels = X[kept], LABELS[kept]
+    weight, bias = linear.solve(solver, x, labels, 5)
+    found = softmax(x @ weight.T + bias, axis=1)
+    expected = model.fit(x, labels).predict_proba(x)
+    np.testing.assert_allclose(found[:, classes], expected, atol=1e-5)
+    absent = [label for label in range(5) if label not in classes]
+    assert found[:, absent].max() < 1e-30
+    assert weight.dtype == bias.dtype == np.float32
+
+
+def test_the_nearest_centroid_is_by_cosine():
+    model = EmbeddingMLP(4, n_inputs=5, hidden=(), unit_length=True, temperature=0.5).eval()
+    x = model.embed(torch.from_numpy(X).float()).numpy()
+    np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, rtol=1e-5)
+    weight, bias = map(torch.from_numpy, linear.solve("nearest centroid", x, LABELS, 4))
+    model.output.load_state_dict({"weight": weight, "bias": bias})
+    with torch.inference_mode():
+        found = model(torch.from_numpy(3 * X).float()).numpy()
+    for label in (0, 2, 3):
+        centroid = x[label == LABELS].mean(axis=0)
+        cosines = x @ centroid / np.linalg.norm(centroid)
+        np.testing.assert_allclose(found[:, label], cosines / 0.5, atol=1e-5)
+    assert (found[:, 1] == -200).all()
+
+
+def test_probabilities_of_a_solved_classifier_are_made_likeliest():
+    labels = np.repeat([0, 1], 50)
+    logits = np.where(np.arange(2) == labels[:, None], 30.0, 0.0)
+    logits[::4] = logits[::4, ::-1]  # a quarter is wrong, and as sure
+    songs = [SongRecord(path="x", artist="ab"[label], album="x") for label in labels]
+    given = Predictions(classes=["a", "b"], songs=songs, scores={"x": softmax(logits, axis=1)})
+    solved = candidates._calibrated(given, "x", candidates.replace(STRONG, solver="LDA"))
+    assert solved[1] == pytest.approx(30 / np.log(3), rel=1e-3)
+    np.testing.assert_allclose(solved[0].scores["x"].max(axis=1), 0.75, atol=1e-3)
+    assert candidates._calibrated(given, "x", STRONG) == (given, 1.0)
+
+
+def test_the_temperature_is_not_for_training():
+    model = EmbeddingMLP(4, n_inputs=5, hidden=(), temperature=4.0)
+    x = torch.from_numpy(X).float()
+    assert torch.allclose(model(x), 4 * model.eval()(x))
