@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetch the artist20 data set and the PANNs weights; see: bash get_dataset.sh --help
+# Fetch the artist20 data set and pretrained weights; see: bash get_dataset.sh --help
 # PYTHON=/path/to/python picks another interpreter than .venv's.
 set -euo pipefail
 

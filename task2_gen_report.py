@@ -43,7 +43,8 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     names = [encoder.name for encoder in model.settings.encoders]
     title = " + ".join(ENCODER_TITLES[name] for name in names)
     size = sum(ENCODERS[name].size for name in names)
-    rows = cnn14(names[0], recipe) if title.startswith("PANNs") else as_one(names, title, size)
+    of_panns = len(names) == 1 and names[0].startswith("panns")
+    rows = cnn14(names[0], recipe) if of_panns else as_one(names, title, size)
     classifier = trained.make_classifier(len(model.classes), recipe, size)
     rows += architecture.describe(
         classifier,

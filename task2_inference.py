@@ -76,6 +76,11 @@ def main() -> int:
     inference.check_alike(checkpoints, "encoders", "precision")
     inference.check_alike(checkpoints, "recipe.crop_seconds", "recipe.windows")
     first = next(iter(checkpoints.values())).settings
+    names = [encoder.name for encoder in first.encoders]
+    if names != args.encoder:  # or its answers would be filed under another name
+        raise UserError(
+            f"{next(iter(checkpoints))} was trained with --encoder {','.join(names)}: say so, too"
+        )
     precision = runtime.choose_precision(args.precision, device, first.precision)
     loaded = load_encoders(first.encoders, first.seed, args.encoder_weights, device, precision)
     size = sum(encoder.definition.size for encoder in loaded)

@@ -21,7 +21,7 @@ The encoder is PANNs' Cnn14, or what --encoder names: ecapa and ge2e tell voices
 tags of music. They go with --recipe strong, into RESULTS_DIR/task2/ecapa_strong. Several stand side
 by side, in RESULTS_DIR/task2/ecapa+tagger_strong:
 
-    bash get_dataset.sh --encoder ecapa tagger
+    bash get_dataset.sh --encoder ecapa,tagger
     python task2_train.py --encoder ecapa,tagger
 
 With --audio-root, songs are heard as that tree has them, and all goes to
@@ -56,6 +56,7 @@ from artist20 import (
     augment,
     candidates,
     cli,
+    distributed,
     encoders,
     experiment,
     linear,
@@ -106,20 +107,17 @@ STRONG = msgspec.structs.replace(
     warmup_epochs=3,
 )
 RECIPES = {"homework": HOMEWORK, "strong": STRONG}
+SOLVED = {"hidden": (), "pooled": True, "epochs": 1}
 # What the strong recipe chooses from.
 CANDIDATES = {
     "linear-windows": {"hidden": (), "pooled": False},
     "mlp-windows": {"hidden": MLP, "pooled": False},
     "linear-pooled": {"hidden": (), "pooled": True},
     "mlp-pooled": {"hidden": MLP, "pooled": True},
-    **{
-        name: {"hidden": (), "pooled": True, "solver": solver, "epochs": 1}
-        for name, solver in (
-            ("logistic", "logistic regression"),
-            ("lda", "LDA"),
-            ("centroid", "nearest centroid"),
-        )
-    },
+    "logistic": SOLVED | {"solver": "logistic regression"},
+    # Its logits differ by hundreds: probabilities that are 0 could not be calibrated.
+    "lda": SOLVED | {"solver": "LDA", "temperature": 30.0},
+    "centroid": SOLVED | {"solver": "nearest centroid"},
 }
 
 
@@ -160,8 +158,10 @@ def solve(model: EmbeddingMLP, embeddings: Embeddings, run: Run) -> float:
     with torch.inference_mode():
         x = model.eval().embed(torch.from_numpy(embeddings.rows).to(run.experiment.device)).cpu()
     labels = run.labels[embeddings.song_index]
-    weights = linear.solve(run.settings.recipe.solver, x.numpy(), labels, len(run.classes))
-    weight, bias = map(torch.from_numpy, weights)
+    solver, n_classes = run.settings.recipe.solver, len(run.classes)
+    # By one process, so that all have the same.
+    found = distributed.on_main(lambda: linear.solve(solver, x.numpy(), labels, n_classes))
+    weight, bias = map(torch.from_numpy, found)
     model.output.load_state_dict({"weight": weight, "bias": bias})
     logits = (x @ weight.T + bias) / model.temperature
     return float(F.cross_entropy(logits, torch.from_numpy(labels)))
@@ -244,6 +244,10 @@ def main() -> None:
     loaded = encoders.load(
         args.encoder, args.encoder_weights, args.seed, songs.device, songs.precision
     )
+    for encoder in loaded:
+        name, shortest = encoder.settings.name, encoder.definition.min_seconds
+        if recipe.crop_seconds and recipe.crop_seconds < shortest:
+            raise UserError(f"--crop-seconds {recipe.crop_seconds:g}: {name} needs {shortest:g}")
     embedders = [
         Embedder(
             encoder,
@@ -257,7 +261,7 @@ def main() -> None:
     settings = [encoder.settings for encoder in loaded]
     if args.recipe == "strong":
         for embedder in embedders:  # all songs before the first fold
-            embedder.windows(songs.keyed(songs.decodable), recipe.windows)
+            embedder.windows(songs.keyed(songs.as_heard(songs.decodable)), recipe.windows)
         choices = {
             name: msgspec.structs.replace(recipe, **of)
             for name, of in CANDIDATES.items()

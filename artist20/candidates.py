@@ -81,6 +81,6 @@ def _calibrated(
     if candidate.solver == "epochs":
         return out_of_fold, candidate.temperature
     logits = np.log(out_of_fold.scores[name].clip(np.finfo(np.float32).tiny))
-    temperature = round(evaluation.fit_temperature(logits, out_of_fold.labels), 4)
-    scores = {name: evaluation.calibrated(logits, temperature)}
-    return replace(out_of_fold, scores=scores), temperature
+    factor = round(evaluation.fit_temperature(logits, out_of_fold.labels), 4)
+    scores = {name: evaluation.calibrated(logits, factor)}
+    return replace(out_of_fold, scores=scores), candidate.temperature * factor

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -180,25 +180,31 @@ def add_recipe_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_encoder_option(parser: argparse.ArgumentParser, encoders: Iterable[str]) -> None:
-    """Add --encoder; parsed arguments go to :func:`with_encoder_recipe`."""
-    names = list(encoders)
+def names_among(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """Make a parser of names with commas between them; their order means nothing."""
+    names = list(known)
 
-    def chosen(text: str) -> list[str]:
-        """Parse names with commas between them: sorted, because their order makes no model."""
+    def parse(text: str) -> list[str]:
         found = sorted(set(text.split(",")))
-        unknown = ", ".join(name for name in found if name not in names)
+        unknown = [name for name in found if name not in names]
         if unknown:
-            raise argparse.ArgumentTypeError(f"no such encoder: {unknown}")
+            raise argparse.ArgumentTypeError(
+                f"{', '.join(map(repr, unknown))}: there are {', '.join(names)}"
+            )
         return found
 
+    return parse
+
+
+def add_encoder_option(parser: argparse.ArgumentParser, encoders: Iterable[str]) -> None:
+    """Add --encoder; parsed arguments go to :func:`with_encoder_recipe`."""
     parser.set_defaults(recipe=None)
     parser.add_argument(
         "--encoder",
-        type=chosen,
+        type=names_among(encoders),
         default="panns",
         metavar="NAME[,NAME]",
-        help=f"frozen encoder, or several side by side: {', '.join(names)}",
+        help=f"frozen encoder, or several side by side: {', '.join(encoders)}",
     )
 
 

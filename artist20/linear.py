@@ -8,7 +8,8 @@ from sklearn.preprocessing import normalize
 
 from artist20.results import Solver
 
-NEVER = -100.0  # logit of an artist of whom there is nothing to learn from
+NEVER = -1e6  # logit of a class without training songs
+LEAST_VARIANCE = 1e-3  # within classes, of inputs that have 1 over all songs
 
 
 def solve(
@@ -26,7 +27,7 @@ def solve(
     labels : np.ndarray
         (n_songs,) class indices.
     n_classes : int
-        How many there are, also of those that no song is of: these are never the answer.
+        How many there are, including classes without songs: these are never the answer.
 
     Returns
     -------
@@ -56,8 +57,8 @@ def solve(
 def _lda(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Fit what scikit-learn's LDA fits with solver ``lsqr`` and automatic shrinkage.
 
-    Its covariance is a diagonal and one row per song. Solving for the songs in place of the inputs
-    (Woodbury) takes a second where 4,096 inputs take a minute.
+    Its covariance is a diagonal and one row per song. Where there are fewer songs than inputs,
+    solving for them (Woodbury) takes a second where 4,096 inputs take a minute.
     """
     diagonal, rows, means, priors = np.zeros(x.shape[1]), [], [], []
     for label in np.unique(labels):
@@ -72,8 +73,13 @@ def _lda(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         means.append(mean)
         priors.append(prior)
     stacked, centres = np.concatenate(rows), np.stack(means)
-    whitened = stacked / diagonal
-    inner = np.eye(len(stacked)) + whitened @ stacked.T
-    of_rows = scipy.linalg.solve(inner, whitened @ centres.T, assume_a="pos")
-    weight = centres / diagonal - of_rows.T @ whitened
+    diagonal = np.maximum(diagonal, LEAST_VARIANCE)  # classes of one or two songs give none
+    if len(x) > x.shape[1]:
+        covariance = np.diag(diagonal) + stacked.T @ stacked
+        weight = scipy.linalg.solve(covariance, centres.T, assume_a="pos").T
+    else:
+        whitened = stacked / diagonal
+        inner = np.eye(len(stacked)) + whitened @ stacked.T
+        of_rows = scipy.linalg.solve(inner, whitened @ centres.T, assume_a="pos")
+        weight = centres / diagonal - of_rows.T @ whitened
     return weight, np.log(priors) - (weight * centres).sum(axis=1) / 2

@@ -1,4 +1,4 @@
-"""The networks that are trained here: an MLP on PANNs embeddings and a residual CNN on log-mels."""
+"""The networks that are trained here: an MLP on embeddings and a residual CNN on log-mels."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -81,7 +81,12 @@ class EmbeddingMLP(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Map embeddings of shape (batch, n_inputs) to logits of shape (batch, n_classes)."""
-        logits = self.output(self.embed(embedding))
+        x = self.embed(embedding)
+        if self.hidden:
+            logits = self.output(x)
+        else:  # a linear model's logits need more digits than bfloat16 has
+            with torch.autocast(x.device.type, enabled=False):
+                logits = self.output(x.float())
         return logits if self.training else logits / self.temperature
 
     def embed(self, embedding: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ from conftest import ARTISTS, call, encode, write_song
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artist20 import Note, UserError, audio, collection, dataset, printable
-from artist20.encoders import panns
+from artist20 import Note, UserError, audio, collection, dataset, encoders, printable
+from artist20.encoders import ENCODERS
 from artist20.encoders.base import Encoder
 from artist20.results import EncoderSettings
 
@@ -388,11 +388,17 @@ def bad_songs(tmp_path) -> tuple[Path, list[str]]:
     return folder, bad
 
 
-def toy_encoder(*_: object) -> Encoder:
-    """Stand in for Cnn14, which takes seconds to make: samples are the embedding."""
+class FirstSamples(torch.nn.Linear):
+    """Stands in for Cnn14, which takes seconds to make: samples are the embedding."""
+
+    def forward(self, batch):
+        return batch[:, :2048]
+
+
+def toy_encoders(*_: object) -> list[Encoder]:
     settings = EncoderSettings(name="panns", weights="untrained, seed 0", sample_rate=RATE)
-    network = torch.nn.Linear(1, 1).requires_grad_(False)
-    return Encoder(settings, 2048, 1.0, network, lambda batch: batch[:, :2048], torch.float32)
+    network = FirstSamples(1, 1).requires_grad_(False)
+    return [Encoder(settings, ENCODERS["panns"], network, torch.float32)]
 
 
 TRAINING = {
@@ -408,7 +414,7 @@ def test_bad_songs_stop_the_training_or_are_left_out_and_recorded(
 ):
     data, bad = bad_songs
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(panns, "load", toy_encoder)
+    monkeypatch.setattr(encoders, "load", toy_encoders)
     options = ["--data-dir", data, "--device", "cpu", "--workers", 1, *TRAINING[script]]
     options += ["--epochs", 1, "--crop-seconds", 1] if "train" in script else []
     results_dir = tmp_path / "results"

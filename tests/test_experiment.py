@@ -209,3 +209,12 @@ def test_folds_that_do_not_belong_together_are_refused(tmp_path, monkeypatch, of
         )
     with pytest.raises(UserError, match="recipe.lr" if of == "lr" else "--overwrite"):
         pool(tmp_path)
+
+
+def test_a_temperature_is_fitted_on_the_folds_that_it_is_compared_with():
+    settings = toy_settings("ge2e_strong")
+    warmer = toy_settings("ge2e_strong", temperature=3.0, fold=2)
+    assert experiment.comparable(warmer) == experiment.comparable(settings)
+    assert experiment.comparable(toy_settings("ge2e_strong", lr=1.0)) != experiment.comparable(
+        settings
+    )

@@ -238,6 +238,7 @@ def test_misuse_is_one_line_and_status_2(root, tmp_path):
         (["a.zip", "b.zip"], r"b\.zip"),
         (["--encoders"], "--encoders;"),
         (["--encoder", "vggish"], "vggish"),
+        (["--encoder", "ge2e,"], "''"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(args, message):
@@ -250,7 +251,7 @@ def test_arguments_that_make_no_sense_are_refused(args, message):
     [
         ([], ["data", "panns"]),
         (["--encoder", "panns"], ["panns"]),
-        (["--encoder", "ecapa", "panns-32k"], ["ecapa", "panns-32k"]),
+        (["--encoder", "panns-32k,ecapa"], ["ecapa", "panns-32k"]),
         (["--demo"], ["demo"]),
         (["--demo", "--encoder", "ge2e"], ["demo", "ge2e"]),
         (["ARCHIVE"], ["data", "panns"]),

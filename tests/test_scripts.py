@@ -1162,10 +1162,11 @@ def test_the_strong_panns_recipe_chooses_by_cross_validation(
             folder / found["chosen"] / "cv_predictions.json",
         )
     )
-    of_chosen = of_chosen ** (1 / recipe["temperature"])
+    at_first = task2_train.CANDIDATES[found["chosen"]].get("temperature", 1)
+    of_chosen = of_chosen ** (at_first / recipe["temperature"])
     of_chosen /= of_chosen.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(own, of_chosen, atol=1e-5)
-    assert (recipe["temperature"] == 1) == (recipe["solver"] == "epochs")
+    assert (recipe["temperature"] == at_first) == (recipe["solver"] == "epochs")
     for name in ("linear-windows", "mlp-pooled", "lda"):
         checkpoint = folder / name / "fold-1/best.pt"
         audio = ["--audio", five_albums / "test/001.mp3", "--checkpoint", checkpoint]
@@ -1203,9 +1204,29 @@ def test_encoders_side_by_side(five_albums, tmp_path, caller, small_mlps):
     scores = dict(zip(val.classes, val.scores["ge2e+tagger_strong"][0], strict=True))
     probability = row["probability_1"] if "probability_1" in row else row["probability"]
     assert probability == pytest.approx(scores[max(scores, key=scores.get)], abs=1e-3)
+    other = ["--checkpoint", folder / "best.pt", *audio]
+    status, _, error = caller("task2_inference", *options, *other)
+    assert status == 2
+    assert "was trained with --encoder ge2e,tagger" in error
+    status, _, error = caller("task2_train", *options, *encoder, *train, "--crop-seconds", 5)
+    assert status == 2
+    assert "tagger needs 20.5" in error
     status, _, error = caller("task2_train", *options, *encoder, "--recipe", "homework")
     assert status == 2
     assert "--recipe strong alone" in error
+
+
+def test_an_encoder_hears_a_rendition_alone(five_albums, tmp_path, caller, small_mlps):
+    data, tree = tmp_path / "data", tmp_path / "vocals"
+    for folder in (data, tree):
+        shutil.copytree(five_albums, folder)
+    (data / json.loads((data / "train.json").read_text())[0]).write_bytes(b"no song")
+    options = ["--data-dir", data, "--device", "cpu", "--workers", 1, "--audio-root", tree]
+    train = ["--encoder", "ge2e", "--encoder-weights", "untrained", "--epochs", 1]
+    status, out, error = caller("task2_train", *options, *train)
+    assert status == 0, error
+    assert (tmp_path / "results/task2/ge2e_strong@vocals/metrics.json").is_file()
+    assert out.count("embeddings of ge2e-windows") == 1  # before the first fold
 
 
 @pytest.mark.long

@@ -1,7 +1,8 @@
 """Frozen pretrained encoders behind one interface, one file each: waveforms -> embeddings.
 
 To add one: a file here with its :class:`~artist20.encoders.base.Definition`, a line in
-:data:`ENCODERS`, and its weights in :data:`artist20.fetch.WEIGHTS`.
+:data:`ENCODERS`, its weights in :data:`artist20.fetch.WEIGHTS`, its title in
+:data:`artist20.results.ENCODER_TITLES`.
 """
 
 from pathlib import Path

@@ -144,10 +144,10 @@ def load(
         if not weights.is_file():
             # Not in checkpoints: with them every epoch would write hundreds of MB, twice.
             raise UserError(
-                f"{weights}, the published weights of {name}, is missing: {fetched}; without a "
-                f"network, put {published.url} ({published.size / 1e6:.0f} MB, SHA-256 {digest}) "
-                "there by hand, or say with --encoder-weights where it is, or '--encoder-weights "
-                f"{UNTRAINED}' to try the code without it"
+                f"{weights}, the published weights of {name}, is missing: {fetched} "
+                f"({published.size / 1e6:.0f} MB); by hand: {published.by_hand(weights)}, or say "
+                f"with --encoder-weights where it is, or '--encoder-weights {UNTRAINED}' to try "
+                "the code without it"
             )
         found = sha256_file(weights)
         if found != digest:

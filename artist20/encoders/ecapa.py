@@ -5,6 +5,7 @@ TDNN Based Speaker Verification", Interspeech 2020; network and weights of Speec
 """
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,12 @@ class EcapaTdnn(nn.Module):
         os.environ.setdefault("SB_DISABLE_QUIRKS", "allow_tf32,disable_jit_profiling")
         from speechbrain.lobes.features import Fbank
         from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+        from speechbrain.utils.importutils import LazyModule
 
+        # It leaves modules of optional packages that raise ImportError as soon as Python's inspect,
+        # which goes through all modules, looks at them.
+        for name in [name for name, of in sys.modules.items() if isinstance(of, LazyModule)]:
+            del sys.modules[name]
         self.filter_bank = Fbank(n_mels=80)
         self.network = ECAPA_TDNN(
             80,

@@ -637,8 +637,9 @@ def _print_pooled(comparison: Comparison) -> None:
         print(aligned(rows + [[title, *_cells(of)] for title, of in pooled.items()]))
         note = (
             "Training songs in cross-validation, with 4/5 of them to learn from; validation songs "
-            "by the model of all training songs, at its last epoch. Task 1's settings were chosen "
-            "in the same folds: the more there were to choose from, the more that flatters."
+            "by the model of all training songs, at its last epoch. Task 1's settings, and which "
+            "classifier stands on an encoder's embeddings, were chosen in the same folds: the more "
+            "there were to choose from, the more that flatters."
         )
         print(textwrap.fill(note, 100))
 
