@@ -82,7 +82,7 @@ class EmbeddingMLP(nn.Module):
     def forward(self, embedding: Tensor) -> Tensor:
         """Map embeddings of shape (batch, n_inputs) to logits of shape (batch, n_classes)."""
         x = self.embed(embedding)
-        if self.hidden:
+        if self.hidden or x.is_meta:  # meta: of a diagram, where nothing is computed
             logits = self.output(x)
         else:  # a linear model's logits need more digits than bfloat16 has
             with torch.autocast(x.device.type, enabled=False):
