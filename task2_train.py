@@ -66,7 +66,7 @@ from artist20 import (
 )
 from artist20.dataset import Song
 from artist20.encoders import ENCODERS
-from artist20.encoders.embeddings import Embedder, Embeddings, side_by_side
+from artist20.encoders.embeddings import Embedder, Embeddings, make_embedders, side_by_side
 from artist20.experiment import Run
 from artist20.models import EmbeddingMLP
 from artist20.results import NetworkMetrics, TransferRecipe
@@ -244,19 +244,7 @@ def main() -> None:
     loaded = encoders.load(
         args.encoder, args.encoder_weights, args.seed, songs.device, songs.precision
     )
-    for encoder in loaded:
-        name, shortest = encoder.settings.name, encoder.definition.min_seconds
-        if recipe.crop_seconds and recipe.crop_seconds < shortest:
-            raise UserError(f"--crop-seconds {recipe.crop_seconds:g}: {name} needs {shortest:g}")
-    embedders = [
-        Embedder(
-            encoder,
-            args.results_dir,
-            recipe.crop_seconds or encoder.definition.window_seconds,
-            args.workers,
-        )
-        for encoder in loaded
-    ]
+    embedders = make_embedders(loaded, args.results_dir, recipe.crop_seconds, args.workers)
     songs = songs.decoded(embedders[0].find_undecodable)
     settings = [encoder.settings for encoder in loaded]
     if args.recipe == "strong":

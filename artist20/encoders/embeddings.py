@@ -211,6 +211,38 @@ class Embedder:
         return Embeddings(np.concatenate(of_songs), np.repeat(np.arange(len(songs)), n_rows))
 
 
+def make_embedders(
+    encoders: Sequence[Encoder], results_dir: Path, crop_seconds: float | None, workers: int
+) -> list[Embedder]:
+    """Make an embedder of each encoder.
+
+    Parameters
+    ----------
+    encoders : sequence of Encoder
+    results_dir : Path
+        Where the cache is.
+    crop_seconds : float or None
+        Length of windows and views; None takes that of each encoder's own training.
+    workers : int
+        Processes that decode.
+
+    Raises
+    ------
+    UserError
+        If an encoder needs longer windows: they would be padded with silence.
+    """
+    embedders = []
+    for encoder in encoders:
+        definition, name = encoder.definition, encoder.settings.name
+        seconds = crop_seconds or definition.window_seconds
+        if crop_seconds and crop_seconds < definition.min_seconds:
+            raise UserError(
+                f"--crop-seconds {crop_seconds:g}: {name} needs {definition.min_seconds:g}"
+            )
+        embedders.append(Embedder(encoder, results_dir, seconds, workers))
+    return embedders
+
+
 def _count_samples(file: Path) -> np.ndarray:
     return np.array([[sum(len(block) for block in audio.read_blocks(file))]], float)
 
