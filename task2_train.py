@@ -67,7 +67,7 @@ from artist20 import (
 from artist20.dataset import Song
 from artist20.encoders import ENCODERS
 from artist20.encoders.embeddings import Embedder, Embeddings, make_embedders, side_by_side
-from artist20.experiment import Run
+from artist20.experiment import TrainingRun
 from artist20.models import EmbeddingMLP
 from artist20.results import NetworkMetrics, TransferRecipe
 
@@ -145,7 +145,9 @@ def make_optimizer(
     return optimizer, training.warmup_cosine(optimizer, recipe.warmup_epochs, recipe.epochs)
 
 
-def batches(embeddings: Embeddings, run: Run, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    embeddings: Embeddings, run: TrainingRun, epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch: a row of every training song, drawn at random."""
     device = run.experiment.device
     rng = np.random.default_rng(training.epoch_seed(run.settings.seed, epoch))
@@ -153,7 +155,7 @@ def batches(embeddings: Embeddings, run: Run, epoch: int) -> Iterator[tuple[Tens
         yield rows.to(device), augment.one_hot(labels.to(device), len(run.classes))
 
 
-def solve(model: EmbeddingMLP, embeddings: Embeddings, run: Run) -> float:
+def solve(model: EmbeddingMLP, embeddings: Embeddings, run: TrainingRun) -> float:
     """Set the last layer's weights in one go; return the training songs' mean loss."""
     with torch.inference_mode():
         x = model.eval().embed(torch.from_numpy(embeddings.rows).to(run.experiment.device)).cpu()
@@ -167,7 +169,7 @@ def solve(model: EmbeddingMLP, embeddings: Embeddings, run: Run) -> float:
     return float(F.cross_entropy(logits, torch.from_numpy(labels)))
 
 
-def train(run: Run, embedders: list[Embedder]) -> NetworkMetrics:
+def train(run: TrainingRun, embedders: list[Embedder]) -> NetworkMetrics:
     """Embed the songs, train the classifier, score the validation songs, write all files."""
     recipe, precision = run.settings.recipe, run.experiment.precision
 
@@ -240,29 +242,29 @@ def main() -> None:
     if args.recipe == "strong" and (args.fold or args.views):
         option = "fold" if args.fold else "views"
         raise UserError(f"--recipe strong cross-validates by itself: leave --{option} out")
-    songs = experiment.begin(args, "+".join(args.encoder), SCRIPT)
+    study = experiment.begin(args, "+".join(args.encoder), SCRIPT)
     loaded = encoders.load(
-        args.encoder, args.encoder_weights, args.seed, songs.device, songs.precision
+        args.encoder, args.encoder_weights, args.seed, study.device, study.precision
     )
     embedders = make_embedders(loaded, args.results_dir, recipe.crop_seconds, args.workers)
-    songs = songs.decoded(embedders[0].find_undecodable)
+    study = study.decoded(embedders[0].find_undecodable)
     settings = [encoder.settings for encoder in loaded]
     if args.recipe == "strong":
         for embedder in embedders:  # all songs before the first fold
-            embedder.windows(songs.keyed(songs.as_heard(songs.decodable)), recipe.windows)
+            embedder.windows(study.keyed(study.as_heard(study.decodable)), recipe.windows)
         choices = {
             name: msgspec.structs.replace(recipe, **of)
             for name, of in CANDIDATES.items()
             if of["pooled"] or len(loaded) == 1  # encoders' windows differ, songs do not
         }
         train_fold = partial(train, embedders=embedders)
-        recipe = candidates.choose(songs, settings, choices, train_fold)
-    run = songs.open(recipe, settings, args.fold)
+        recipe = candidates.choose(study, settings, choices, train_fold)
+    run = study.open(recipe, settings, args.fold)
     run.report(run.finished or train(run, embedders))
     if args.fold:
-        songs.pool_folds()
+        study.pool_folds()
     else:
-        next_stage = f"python task2_inference.py{songs.options}"
+        next_stage = f"python task2_inference.py{study.options}"
         print(f"results are in {run.folder}; next: {next_stage}")
 
 

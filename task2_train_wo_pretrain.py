@@ -46,7 +46,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from artist20 import augment, cli, distributed, experiment, runtime, spectrogram, trained, training
 from artist20.cache import Cache
-from artist20.experiment import Run
+from artist20.experiment import TrainingRun
 from artist20.models import ArtistResNet
 from artist20.results import NetworkMetrics, ResNetRecipe
 from artist20.spectrogram import FrontEnd, LogMels, Stored
@@ -95,7 +95,7 @@ RECIPES = {"homework": HOMEWORK, "strong": STRONG}
 
 
 def batches(
-    songs: LogMels, labels: np.ndarray, n_frames: int, run: Run, epoch: int
+    songs: LogMels, labels: np.ndarray, n_frames: int, run: TrainingRun, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of augmented random crops, mixed in pairs.
 
@@ -119,7 +119,7 @@ def batches(
         yield augment.mixup(log_mel, targets, recipe.mixup_alpha, rng)
 
 
-def make_model(songs: LogMels, n_frames: int, run: Run) -> ArtistResNet:
+def make_model(songs: LogMels, n_frames: int, run: TrainingRun) -> ArtistResNet:
     """Make the network, with the training songs' mean and deviation of all that it standardises."""
     recipe = run.settings.recipe
     model = trained.make_resnet(len(run.classes), recipe)
@@ -150,7 +150,7 @@ def make_optimizer(model: nn.Module, recipe: ResNetRecipe) -> tuple[Optimizer, L
     return optimizer, CosineAnnealingLR(optimizer, recipe.epochs)
 
 
-def train(run: Run, cache: Cache) -> NetworkMetrics:
+def train(run: TrainingRun, cache: Cache) -> NetworkMetrics:
     """Train the network, score the validation songs, write all files."""
     recipe, precision = run.settings.recipe, run.experiment.precision
     songs, val_songs, others = (
@@ -201,14 +201,14 @@ def main() -> None:
     recipe = cli.chosen_recipe(args, RECIPES)
     front_end = FrontEnd(recipe.n_fft, recipe.n_mels)
     cache = spectrogram.open_cache(args.results_dir, front_end)
-    songs = experiment.begin(args, "resnet", SCRIPT)
-    songs = songs.decoded(partial(spectrogram.fill_cache, cache, front_end, args.workers))
-    run = songs.open(recipe, fold=args.fold)
+    study = experiment.begin(args, "resnet", SCRIPT)
+    study = study.decoded(partial(spectrogram.fill_cache, cache, front_end, args.workers))
+    run = study.open(recipe, fold=args.fold)
     run.report(run.finished or train(run, cache))
     if args.fold:
-        songs.pool_folds()
+        study.pool_folds()
     else:
-        next_stage = f"python task2_inference_wo_pretrain.py{songs.options}"
+        next_stage = f"python task2_inference_wo_pretrain.py{study.options}"
         print(f"results are in {run.folder}; next: {next_stage}")
 
 

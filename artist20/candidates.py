@@ -7,7 +7,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from artist20 import distributed, evaluation, experiment, results
-from artist20.experiment import Experiment, Run
+from artist20.experiment import Experiment, TrainingRun
 from artist20.results import (
     ClassifierCandidate,
     ClassifierChoice,
@@ -20,10 +20,10 @@ FOLDS = range(1, results.N_FOLDS + 1)
 
 
 def choose(
-    songs: Experiment,
+    study: Experiment,
     encoders: list[EncoderSettings],
     candidates: Mapping[str, TransferRecipe],
-    train: Callable[[Run], object],
+    train: Callable[[TrainingRun], object],
 ) -> TransferRecipe:
     """Train all candidates on every fold; take the best top-1, among equals the least log loss.
 
@@ -31,7 +31,7 @@ def choose(
 
     Parameters
     ----------
-    songs : Experiment
+    study : Experiment
         Its folder takes a folder for each candidate.
     encoders : list of EncoderSettings
         Whose embeddings they are trained on.
@@ -45,29 +45,29 @@ def choose(
     TransferRecipe
         The one to train on all songs, with its temperature.
     """
-    if songs.args.overwrite:
+    if study.args.overwrite:
         # All before the first is trained anew: --resume must not meet what other settings made.
-        for folder in [songs.folder / name / f"fold-{k}" for name in candidates for k in FOLDS]:
+        for folder in [study.folder / name / f"fold-{k}" for name in candidates for k in FOLDS]:
             distributed.on_main(partial(experiment.discard, folder))
-        distributed.on_main(partial(experiment.discard, songs.folder))
+        distributed.on_main(partial(experiment.discard, study.folder))
     found, pooled, temperatures = {}, {}, {}
     for name, candidate in candidates.items():
         for fold in FOLDS:
-            run = songs.open(candidate, encoders, fold, songs.folder / name)
+            run = study.open(candidate, encoders, fold, study.folder / name)
             if not run.finished:
                 train(run)
-        out_of_fold = songs.pool_folds(songs.folder / name)
+        out_of_fold = study.pool_folds(study.folder / name)
         assert out_of_fold  # all folds are there
-        pooled[name], temperatures[name] = _calibrated(out_of_fold, songs.name, candidate)
-        quality = evaluation.quality(pooled[name].scores[songs.name], pooled[name].labels)
+        pooled[name], temperatures[name] = _calibrated(out_of_fold, study.name, candidate)
+        quality = evaluation.quality(pooled[name].scores[study.name], pooled[name].labels)
         found[name] = ClassifierCandidate(cv_top1=quality.top1, cv_log_loss=quality.log_loss)
         print(f"{name}: {quality.top1:.1%} in cross-validation, log loss {quality.log_loss:.3f}")
     best = max(found, key=lambda name: (found[name].cv_top1, -found[name].cv_log_loss))
     print(f"chosen: {best}")
     if distributed.is_main():
         choice = ClassifierChoice(chosen=best, candidates=found)
-        results.write_record(songs.folder / "candidates.json", choice)
-        results.write_record(songs.folder / "cv_predictions.json", pooled[best])
+        results.write_record(study.folder / "candidates.json", choice)
+        results.write_record(study.folder / "cv_predictions.json", pooled[best])
     return replace(candidates[best], temperature=temperatures[best])
 
 

@@ -35,7 +35,7 @@ from artist20.dataset import (
     spelling_key,
     tidy,
 )
-from artist20.files import only_writer, told_when_full, write_json
+from artist20.files import one_line_when_full, only_writer, write_json
 
 MOST_NAMED = 5  # of songs that are the same
 MAX_NAME = 255  # bytes of a file's name, on every usual file system
@@ -427,7 +427,7 @@ def _link(source: Path, target: Path) -> None:
     try:
         os.link(source.resolve(), target)
     except OSError:  # another file system, or one without hard links
-        with told_when_full(target):
+        with one_line_when_full(target):
             shutil.copyfile(source, target)
 
 

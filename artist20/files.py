@@ -37,7 +37,7 @@ class DiskFullError(UserError):
 
 
 @contextmanager
-def told_when_full(path: Path) -> Iterator[None]:
+def one_line_when_full(path: Path) -> Iterator[None]:
     """Turn a failure to write to ``path`` for want of space into a :class:`DiskFullError`."""
     try:
         yield
@@ -67,7 +67,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     stem = path.stem[:50]  # a name that is as long as names can be has no room for more
     temporary = path.with_name(f".{stem}.tmp{path.suffix}")
-    with told_when_full(path), _opened_alone(temporary) as file:
+    with one_line_when_full(path), _opened_alone(temporary) as file:
         try:
             yield temporary
             os.fsync(file.fileno())
@@ -128,7 +128,7 @@ def only_writer(folder: Path) -> Iterator[None]:
                 f"another run is writing to {folder} ({lock.read_text().strip()}): wait for it to "
                 "end, or name another folder"
             ) from None
-        with told_when_full(lock):
+        with one_line_when_full(lock):
             file.truncate(0)
             who = f"process {os.getpid()} on {platform.node()}, {Path(sys.argv[0]).name}\n"
             file.write(os.fsencode(who))

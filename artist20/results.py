@@ -783,7 +783,7 @@ class Paired(Record, kw_only=True):
     p: Share  # of McNemar's exact test
 
 
-class Member(Record, kw_only=True):
+class MemberFigures(Record, kw_only=True):
     """A model in the ensemble: its name for people, weight, and figures on both splits."""
 
     title: str
@@ -806,7 +806,7 @@ class EnsembleMetrics(Quality, kw_only=True):
 
     calibration_error: float
     cv: Quality  # on the training songs, each scored with weights that were fitted on other folds
-    members: dict[str, Member]  # by name
+    members: dict[str, MemberFigures]  # by name
     best_member_in_cv: str
     against_best_member: dict[Literal["cv", "val"], Paired]  # on the training, validation songs
     untrained: bool  # whether a member with weight hears through an untrained encoder
@@ -959,7 +959,7 @@ class OfNetwork(Record, tag="network", tag_field="kind", kw_only=True):
 class OfEnsemble(Record, tag="ensemble", tag_field="kind", kw_only=True):
     """What is said of the ensemble alone; see :class:`EnsembleMetrics`."""
 
-    members: dict[str, Member]
+    members: dict[str, MemberFigures]
     best_member_in_cv: str
     against_best_member: dict[Literal["cv", "val"], Paired]
 
@@ -1104,14 +1104,14 @@ def check_same_settings(made: Record, wanted: Record, where: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedStage:
     """A stage that has been run: where, and its ``metrics.json``."""
 
     stage: Stage
     metrics: Task1Metrics | NetworkMetrics
 
 
-def find_runs(results_dir: Path) -> list[Run]:
+def find_runs(results_dir: Path) -> list[FinishedStage]:
     """Read the metrics of all models that have been trained, and print which have not."""
     runs = []
     for stage in stages(results_dir):
@@ -1127,7 +1127,7 @@ def find_runs(results_dir: Path) -> list[Run]:
             check_features(metrics, results_dir, stage.train)
             for model, reason in metrics.left_out.items():
                 print(f"left out: {name}/{model} ({reason})")
-        runs.append(Run(stage, metrics))
+        runs.append(FinishedStage(stage, metrics))
     return runs
 
 

@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from artist20 import UserError, distributed, evaluation, files, results, runtime
-from artist20.experiment import BEST, LAST, Run
+from artist20.experiment import BEST, LAST, TrainingRun
 from artist20.results import (
     Accuracy,
     EpochProgress,
@@ -52,7 +52,7 @@ class Trainer:
 
     Parameters
     ----------
-    run : Run
+    run : TrainingRun
         Settings, folder, songs.
     model : nn.Module
         The network, on its device. It may give several answers, (n_answers, batch, n_classes): each
@@ -71,7 +71,7 @@ class Trainer:
 
     def __init__(
         self,
-        run: Run,
+        run: TrainingRun,
         model: nn.Module,
         optimizer: Optimizer,
         schedule: LRScheduler | ReduceLROnPlateau,
@@ -88,7 +88,7 @@ class Trainer:
         self.score = score
         self.steps_per_epoch = steps_per_epoch
         self.label_smoothing = label_smoothing
-        self.described = run.trained(window_frames)
+        self.described = run.describe(window_frames)
         self.recipe = run.settings.recipe
         self.history: list[EpochRow] = []
         self.progress = EpochProgress()
@@ -113,11 +113,11 @@ class Trainer:
         args, folder = self.run.experiment.args, self.run.folder
         epochs = self.recipe.epochs
         if (folder / LAST).is_file():
-            self._go_on()
+            self._resume()
         network = distributed.distribute(self.model)
         with ExitStack() as stack:
             self._stopped = stack.enter_context(_stop_request())
-            stack.enter_context(_told_if_memory_is_short(self.recipe.batch_size))
+            stack.enter_context(_one_line_if_out_of_memory(self.recipe.batch_size))
             events = None
             if distributed.is_main():
                 stack.enter_context(files.only_writer(folder))
@@ -142,7 +142,7 @@ class Trainer:
                     break
                 lr = self.optimizer.param_groups[0]["lr"]
                 self._train_epoch(network, batches(epoch), epoch, bar)
-                self._leave_if_stopped()
+                self._save_and_stop_if_asked()
                 row = self._validate(epoch, lr)
                 if events:
                     for name, value in msgspec.structs.asdict(row).items():
@@ -169,7 +169,7 @@ class Trainer:
         """
         folder = self.run.folder
         if (folder / LAST).is_file():
-            self._go_on()
+            self._resume()
         if self.history:
             return
         with ExitStack() as stack:
@@ -244,7 +244,7 @@ class Trainer:
 
         return distributed.on_main(write)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         """Take weights, optimizer, schedule and history from ``last.pt``."""
         path = self.run.folder / LAST
         last = results.load_model(path, TrainingState, ANEW)
@@ -308,7 +308,7 @@ class Trainer:
             seconds=before.seconds + time.monotonic() - started,
         )
 
-    def _leave_if_stopped(self) -> None:
+    def _save_and_stop_if_asked(self) -> None:
         """After a signal, save the midst of the epoch and stop.
 
         Also after the epoch's last step, because validation may take longer than a job scheduler
@@ -480,7 +480,7 @@ def _stop_request() -> Iterator[list[signal.Signals]]:
 
 
 @contextmanager
-def _told_if_memory_is_short(batch_size: int) -> Iterator[None]:
+def _one_line_if_out_of_memory(batch_size: int) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:

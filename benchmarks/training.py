@@ -50,7 +50,7 @@ def seconds_of(work: Callable[[], object], device: torch.device, times: int = 3)
 
 
 def make_run(recipe: object, n_classes: int, labels: np.ndarray, device: torch.device) -> Any:
-    """Make what an epoch asks of a :class:`~artist20.experiment.Run`."""
+    """Make what an epoch asks of a :class:`~artist20.experiment.TrainingRun`."""
     return SimpleNamespace(
         experiment=SimpleNamespace(device=device, precision=torch.float32),
         settings=SimpleNamespace(recipe=recipe, seed=0),

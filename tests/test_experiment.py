@@ -74,7 +74,7 @@ def make_experiment(resume=False, overwrite=False, results_dir=Path("results"), 
 
 
 def look(folder, settings=SETTINGS, **options):
-    return experiment._look(folder, settings, make_experiment(**options))
+    return experiment._look_at_folder(folder, settings, make_experiment(**options))
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 import task2_train_wo_pretrain as stage
 from artist20 import UserError, augment, results, spectrogram, training
 from artist20.dataset import Song
-from artist20.experiment import Experiment, Run
+from artist20.experiment import Experiment, TrainingRun
 from artist20.models import ArtistResNet, EmbeddingMLP
 from artist20.results import Predictions, TrainedModel, TrainingState
 from artist20.spectrogram import FrontEnd, LogMels
@@ -43,7 +43,7 @@ def make_run(folder, *, epochs=EPOCHS, seed=0, precision=torch.float32, patience
     cpu = torch.device("cpu")
     songs = Experiment(args, "task2_train.py", "resnet", cpu, precision, SONGS, {}, {}, 0.0)
     settings = toy_settings("resnet", epochs=epochs, seed=seed, **more)
-    return Run(songs, folder, SONGS, SONGS, [], CLASSES, TOY_DATASET, settings, None)
+    return TrainingRun(songs, folder, SONGS, SONGS, [], CLASSES, TOY_DATASET, settings, None)
 
 
 def make_toy(seed=0):
@@ -423,7 +423,7 @@ def test_finish_reports_the_best_and_the_last_epoch(tmp_path, select):
     model = make_toy(1)
     best = {name: value.clone() for name, value in make_toy(2).state_dict().items()}
     run = make_run(tmp_path, select=select)
-    described = msgspec.structs.replace(run.trained(30), epoch=3, val_top1=1.0, weights=best)
+    described = msgspec.structs.replace(run.describe(30), epoch=3, val_top1=1.0, weights=best)
     results.save_model(tmp_path / "best.pt", described)
     is_best = lambda: torch.equal(model.state_dict()["0.weight"], best["0.weight"])  # noqa: E731
 
