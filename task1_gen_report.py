@@ -51,7 +51,8 @@ def models(stage: str, metrics: Task1Metrics, predictions: Predictions) -> Itera
     what = f"Task 1{metrics.described}"
     labels, classes, data = predictions.labels, predictions.classes, metrics.dataset
     songs = f"{len(labels)} validation songs of {data.label}"
-    scores = {TITLES[name]: predictions.scores[name] for name in metrics.models}
+    ranked = sorted(metrics.models.items(), key=lambda item: (-item[1].top1, -item[1].top3))
+    scores = {TITLES[name]: predictions.scores[name] for name, _ in ranked}
     made = f"Made from {stage}/metrics.json and val_predictions.json."
 
     reached = {
@@ -81,17 +82,18 @@ def models(stage: str, metrics: Task1Metrics, predictions: Predictions) -> Itera
                 title=f"{model} on {songs}: top-1 {metrics.models[name].top1:.1%}",
             ),
             f"Who is taken for whom by the {model}: songs by true artist (rows) and best guess "
-            f"(columns), artists who are taken for each other side by side. {made}",
+            f"(columns). {made}",
         )
-    yield Drawing(
-        figure_name(stage, metrics, "reliability"),
-        plots.reliability(
-            scores, labels, title=f"{what}: reliability of the models' probabilities, {songs}"
-        ),
-        "How often each model's best guess is right, against the probability it gives; on the "
-        "dashed line they agree, a dot's area is its share of the songs, and the error is the "
-        f"expected calibration error. {made}",
-    )
+    if len(labels) >= plots.FEWEST_FOR_RELIABILITY:
+        yield Drawing(
+            figure_name(stage, metrics, "reliability"),
+            plots.reliability(
+                scores, labels, title=f"{what}: reliability of the models' probabilities, {songs}"
+            ),
+            "How often each model's best guess is right, against the probability it gives; on the "
+            "dashed line they agree, a dot's area is its share of the songs, and the error is the "
+            f"expected calibration error. {made}",
+        )
     yield Drawing(
         figure_name(stage, metrics, "album_effect"),
         plots.album_effect(

@@ -97,7 +97,7 @@ def fit_models(
             continue
         fitted[name] = one
         top1, top3 = (evaluation.top_k_accuracy(scores[name], labels, k) for k in (1, 3))
-        print(f"{name:20}{top1:8.1%}{top3:8.1%}{one.best.mean:8.1%}  {one.best.params}")
+        print(f"{name:20}{top1:8.1%}{top3:8.1%}{one.best.top1:8.1%}  {one.best.params}")
     if not fitted:
         raise UserError(f"every model is left out; of the last, {left_out[name]}")
     return fitted, scores, left_out
@@ -108,9 +108,9 @@ def describe(fitted: Fitted, scores: np.ndarray, labels: np.ndarray) -> Task1Mod
     return Task1Model(
         **asdict(evaluation.quality(scores, labels)),
         calibration_error=evaluation.calibration_error(scores, labels),
-        cv_top1=fitted.best.mean,
+        cv_top1=fitted.best.top1,
         cv_std=fitted.best.std,
-        cv_top1_by={cv: best.mean if best else None for cv, best in fitted.search.folds_by.items()},
+        cv_top1_by={cv: best.top1 if best else None for cv, best in fitted.search.folds_by.items()},
         params=fitted.best.params,
         temperature=fitted.search.temperature,
         seconds=fitted.search.seconds,
@@ -166,7 +166,7 @@ def main() -> None:
         cv = Predictions(classes=classes, songs=songs["train"], scores=held_out)
         results.write_record(folder / "val_predictions.json", val)
         results.write_record(folder / "cv_predictions.json", cv)
-        best = max(fitted.values(), key=lambda one: one.best.mean)
+        best = max(fitted.values(), key=lambda one: one.best.top1)
         metrics = results.Task1Metrics(
             models={name: describe(fitted[name], scores[name], val.labels) for name in fitted},
             left_out=left_out,

@@ -84,7 +84,7 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
 
 def all_models(results_dir: Path) -> Iterator[Drawing]:
     """Draw what all models that have been run reached, on one data set."""
-    models = list(compare.collect(results_dir).values())
+    models = list(compare.by_kind(compare.collect(results_dir)).values())
     predictions, data = models[0].predictions, models[0].metrics.dataset
     labels, classes = predictions.labels, predictions.classes
     songs = f"{len(labels)} validation songs of {data.label}"
@@ -106,6 +106,7 @@ def all_models(results_dir: Path) -> Iterator[Drawing]:
             n_songs=len(labels),
             n_classes=len(classes),
             title=f"All models on {songs}",
+            kinds=[compare.kind_of(model) for model in models],
             note=note,
         ),
         "Top-1 and top-3 accuracy of all models on the validation songs, with 95 % intervals by "
@@ -126,7 +127,7 @@ def all_models(results_dir: Path) -> Iterator[Drawing]:
         f"by each model (columns), the best known artists at the top.{flattered} {made}",
     )
     networks = {m.title: m.scores for m in models if isinstance(m.metrics, NetworkMetrics)}
-    if networks:
+    if networks and len(labels) >= plots.FEWEST_FOR_RELIABILITY:
         yield Drawing(
             "task2_reliability",
             plots.reliability(
@@ -136,8 +137,6 @@ def all_models(results_dir: Path) -> Iterator[Drawing]:
             "the dashed line they agree, a dot's area is its share of the songs, and the error is "
             f"the expected calibration error.{flattered} {made}",
         )
-    else:
-        print("left out: task2_reliability (no network has been trained)")
     yield Drawing(
         "task2_confused_pairs",
         plots.confused_pairs(

@@ -77,7 +77,7 @@ def _cv_top1(
         )
     except classical.OutOfScaleError:
         return None
-    return found.mean
+    return found.top1
 
 
 def permutation_importance(

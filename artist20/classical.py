@@ -453,7 +453,9 @@ def search(
                 for _, held_out in folds
             ]
             mean, std = float(np.mean(accuracies)), float(np.std(accuracies))
-            found.append((Candidate(params=point, mean=mean, std=std, folds=accuracies), scores))
+            top1 = evaluation.top_k_accuracy(scores, labels, 1)
+            candidate = Candidate(params=point, mean=mean, std=std, folds=accuracies, top1=top1)
+            found.append((candidate, scores))
     if not found:
         raise OutOfScaleError
     if left_out:
@@ -592,10 +594,10 @@ def choose_segments(prepared: Path, folder: Path, settings: FitSettings, workers
         candidates.append(msgspec.structs.replace(found, params=asdict(segments)))
         record = results.SegmentSearch(settings=wanted, candidates=candidates)
         results.write_record(file, record)
-    tried = [(msgspec.convert(one.params, Segments), one.mean) for one in candidates]
+    tried = [(msgspec.convert(one.params, Segments), one.top1) for one in candidates]
     tried.sort(key=lambda one: -one[1])
-    for segments, mean in tried:
-        print(f"{_described(segments)}: {mean:.1%} in cross-validation")
+    for segments, top1 in tried:
+        print(f"{_described(segments)}: {top1:.1%} in cross-validation")
     return tried[0][0]
 
 

@@ -2,7 +2,9 @@
 
 Reads   every model's metrics.json, val_predictions.json, cv_predictions.json; of Task 1 also
         search_*.json, ablation.json; with --answers also test_scores.json
-Writes  ASSETS_DIR/results.json    all that is computed and said of them, and the files it is from
+Writes  ASSETS_DIR/results.json                  all that is said of them, and the files it is from
+                   task2_dot_plot.png            every model's top-1 and top-3, with intervals
+                   task2_time_and_accuracy.png   what their training took
 
 With --answers, what models reached on the test songs stands beside the validation songs. With
 --protocol cv, for small collections, also what they reached on training and validation songs
@@ -13,11 +15,39 @@ together, every song scored by a model that did not learn from its album.
 """
 
 import argparse
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from artist20 import cli, runtime
-from artist20.report import compare
-from artist20.results import results_file, write_record
+from artist20.report import compare, deck, plots
+from artist20.report.style import Drawing, save_all
+from artist20.results import Comparison, results_file, write_record
+
+
+def figures(comparison: Comparison) -> Iterator[Drawing]:
+    """Draw all models, from results.json alone."""
+    data, models = comparison.dataset, compare.by_kind(comparison.models)
+    made = "Made from results.json."
+    yield Drawing(
+        "task2_dot_plot",
+        plots.dot_plot(
+            models,
+            [compare.kind_of(model) for model in models.values()],
+            deck.PUBLISHED if data.is_artist20 else {},
+            title=f"All models on {data.val} validation songs of {data.label}",
+        ),
+        "Top-1 and top-3 accuracy of all models, each with its 95 % interval by bootstrap over "
+        f"albums; test songs, where their answers were given, over songs. {made}",
+    )
+    yield Drawing(
+        "task2_time_and_accuracy",
+        plots.time_and_accuracy(
+            comparison.models, title=f"Time and accuracy on {data.val} songs of {data.label}"
+        ),
+        "Top-1 of all models against the seconds of their training: of Task 1 the search and fit, "
+        f"of networks all epochs, of the ensemble its weights alone. {made}",
+    )
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,7 +75,9 @@ def main() -> None:
     file = results_file(args.assets_dir)
     write_record(file, comparison)
     compare.print_all(comparison)
-    print(f"\n{file}")
+    print()
+    save_all([partial(figures, comparison)], args.assets_dir, args.format)
+    print(file)
     folders = {args.results_dir / model.folder for model in comparison.models.values()}
     predictions = (found for folder in folders for found in folder.glob("*_predictions.json"))
     for path in sorted([*args.assets_dir.glob(f"*.{args.format}"), *predictions]):

@@ -7,9 +7,7 @@ from itertools import combinations
 
 import msgspec
 import numpy as np
-from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.optimize import minimize_scalar
-from scipy.spatial.distance import squareform
 from scipy.special import softmax
 from scipy.stats import binomtest
 
@@ -371,36 +369,6 @@ def most_confused(matrix: np.ndarray, most: int) -> np.ndarray:
     ranked = dict.fromkeys(i for true, guessed, _ in pairs for i in (true, guessed))
     ranked |= dict.fromkeys(range(len(matrix)))
     return np.sort(np.array(list(ranked)[:most]))
-
-
-def confusion_order(matrix: np.ndarray) -> np.ndarray:
-    """Order classes so that those that are taken for each other stand together.
-
-    They are clustered by average linkage; two are the nearer, the larger the share of their songs
-    that is taken for the other's. Neighbours are as near as the tree allows (Bar-Joseph et al.
-    2001).
-
-    Parameters
-    ----------
-    matrix : np.ndarray
-        (n_classes, n_classes) of :func:`confusion_matrix`.
-
-    Returns
-    -------
-    np.ndarray
-        (n_classes,) indices. Classes without any confusion come last, as they were.
-    """
-    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    alike = (share + share.T) / 2
-    np.fill_diagonal(alike, 0)
-    is_confused = alike.any(axis=1)
-    confused, others = np.flatnonzero(is_confused), np.flatnonzero(~is_confused)
-    if len(confused) > 2:
-        distances = squareform(1 - alike[np.ix_(confused, confused)], checks=False)
-        order = leaves_list(linkage(distances, "average", optimal_ordering=True))
-        # Either direction is as good; the first class's side comes first.
-        confused = confused[order if order[0] < order[-1] else order[::-1]]
-    return np.concatenate([confused, others])
 
 
 def figures(scores: np.ndarray, labels: np.ndarray, albums: np.ndarray) -> Figures:

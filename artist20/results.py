@@ -387,9 +387,10 @@ class Candidate(Record, kw_only=True):
     """One point of a grid in cross-validation."""
 
     params: Params  # the model's parameters
-    mean: float  # top-1 over the folds
+    mean: float  # of top-1 over the folds, by which points are chosen, as scikit-learn does
     std: float
     folds: list[float]  # top-1 in each
+    top1: Share  # of all songs together, which is what tables show
 
 
 class FitSettings(Record, kw_only=True):
@@ -453,9 +454,9 @@ class Task1Model(Quality, kw_only=True):
     """What one of Task 1's models reached on the validation songs, and in cross-validation."""
 
     calibration_error: float  # see :func:`artist20.evaluation.calibration_error`
-    cv_top1: float  # mean and standard deviation over the folds
-    cv_std: float
-    cv_top1_by: dict[Fold, float | None]  # the mean under both kinds of folds
+    cv_top1: Share  # of all songs together
+    cv_std: float  # over the folds
+    cv_top1_by: dict[Fold, Share | None]  # under both kinds of folds
     params: Params  # the model's parameters
     temperature: float
     seconds: Seconds  # of the search

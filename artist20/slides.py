@@ -1,16 +1,18 @@
 """Write the slides of the homework's report, and the model card, of what was measured.
 
 Reads   ASSETS_DIR/results.json, and which figures lie beside it; RESULTS_DIR, to see that the file
-        is of what is there now
+        is of what is there now; report_own.md, if there is one
 Writes  report.md        the slides, for Marp
         MODEL_CARD.md    beside it
         with --readme, the table of results between that file's two markers
 
 Every number is from results.json, which python -m artist20.comparison makes; the words are in
-artist20/report/templates.
+artist20/report/templates. Slides of your own belong into report_own.md beside report.md: they stand
+at the end, and are never written over. --full adds an appendix with everything that was measured.
 
-    python -m artist20.slides --results-dir results --assets-dir assets --output report.md
+    python -m artist20.slides --author "A. Student" --id R00000000
     npx @marp-team/marp-cli report.md --html -o report.html
+    python -m artist20.slides --embed report.html    # its pictures go into it: one file to hand on
 """
 
 import argparse
@@ -38,6 +40,12 @@ def parse_args() -> argparse.Namespace:
         default=Path("report.md"),
         help="the slides; MODEL_CARD.md is written beside it",
     )
+    parser.add_argument("--author", default="", help="name on the first slide")
+    parser.add_argument("--id", default="", metavar="ID", help="student number beside it")
+    parser.add_argument("--full", action="store_true", help="add the appendix")
+    parser.add_argument(
+        "--embed", type=Path, metavar="HTML", help="put the pictures of this file into it, no more"
+    )
     parser.add_argument(
         "--readme",
         type=Path,
@@ -50,11 +58,23 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Write the slides and the model card."""
     args = parse_args()
+    if args.embed:
+        print(f"{deck.embed_images(args.embed)} pictures are in {args.embed} now")
+        return
     file = results_file(args.assets_dir)
     comparison = read_record(file, Comparison, compare.COMMAND)
     compare.check_up_to_date(comparison, args.results_dir, file)
     figures = deck.find_figures(args.assets_dir, args.output.parent)
-    slides = deck.render("deck", comparison, figures)
+    own = args.output.with_name(f"{args.output.stem}_own.md")
+    slides = deck.render(
+        "deck",
+        comparison,
+        figures,
+        author=args.author,
+        student_id=args.id,
+        full=args.full,
+        own_slides=own.read_text(encoding="utf-8") if own.is_file() else "",
+    )
     card = args.output.with_name("MODEL_CARD.md")
     for path, text in ((args.output, slides), (card, deck.render("model_card", comparison, {}))):
         write_text(path, text)
@@ -65,8 +85,10 @@ def main() -> None:
     if args.readme:
         deck.put_between_markers(args.readme, deck.render("readme_table", comparison, {}))
         print(f"wrote the table in {args.readme}")
+    html = args.output.with_suffix(".html")
     print(
-        f"next: npx @marp-team/marp-cli {args.output} --html -o {args.output.with_suffix('.html')}"
+        f"next: npx @marp-team/marp-cli {args.output} --html -o {html} && "
+        f"python -m artist20.slides --embed {html}"
     )
 
 

@@ -395,7 +395,7 @@ def put_task1(
             temperature=1.5,
             seconds=2,
         )
-        candidate = Candidate(params=params, mean=cv_top1, std=0.05, folds=[cv_top1])
+        candidate = Candidate(params=params, mean=cv_top1, std=0.05, folds=[cv_top1], top1=cv_top1)
         found = Search(
             settings=SearchSettings(
                 **fit,

@@ -179,7 +179,7 @@ def test_folds_whose_classes_differ_in_exact_values():
     without_c = [[0, 1, -classical.UNKNOWN]] * 2
     of_b1 = [[0, 1, 0], [0, 0, 1]]  # 13 is nearer to 14 than to 11
     assert scores.tolist() == [[1, 0, 0]] * 4 + without_c + of_b1 + without_c
-    assert found == Candidate(params=point, mean=0.75, std=0.25, folds=[0.5, 1, 1, 0.5])
+    assert found == Candidate(params=point, mean=0.75, std=0.25, folds=[0.5, 1, 1, 0.5], top1=0.7)
 
 
 @pytest.mark.parametrize("missing", [0, 1, 2])

@@ -3,6 +3,7 @@
 import warnings
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,6 +104,56 @@ def test_bars_whiskers_and_chance_are_the_records_in_percent():
     assert [line.get_ydata()[0] for line in axes.lines[-2:]] == [50, 100]
 
 
+def test_bars_of_a_kind_stand_together_under_its_name():
+    models = dict.fromkeys(["SVM", "k-NN", "ResNet"], figures_of())
+    axes = bars(models, kinds=["hand-made", "hand-made", "from scratch"]).axes[0]
+    places = axes.get_xticks()
+    assert places[1] - places[0] == 1 < places[2] - places[1]
+    names = {text.get_text(): text.get_position()[0] for text in axes.texts[-2:]}
+    assert list(names) == ["hand-made", "from scratch"]
+    assert names["hand-made"] < places[0] < places[1] < names["from scratch"] < places[2]
+
+
+def model_results():
+    """What figures of all models ask of their records."""
+    test = SimpleNamespace(
+        top1=0.6, top3=0.9, over_songs=Intervals(top1=(0.5, 0.7), top3=(0.8, 1.0))
+    )
+    artists = dict.fromkeys(CLASSES)
+    return {
+        "svm": SimpleNamespace(
+            title="SVM", val=figures_of(0.5, 0.75), test=test, seconds=0.1, artists=artists
+        ),
+        "resnet": SimpleNamespace(
+            title="ResNet", val=figures_of(0.25, 0.5), test=None, seconds=60, artists=artists
+        ),
+    }
+
+
+def test_dots_are_of_validation_and_test_songs_and_published_ones_hollow():
+    kinds, published = ["a", "b"], {"resnet": (0.7273, 0.8918)}
+    figure = plots.dot_plot(model_results(), kinds, published, title="t")
+    for axes, of_k in zip(figure.axes, ([50, 60, 25, 72.73], [75, 90, 50, 89.18]), strict=True):
+        *drawn, chance = axes.lines
+        dots = [line for line in drawn if len(line.get_xdata()) == 1]
+        np.testing.assert_allclose([line.get_xdata()[0] for line in dots], of_k)
+        assert [line.get_marker() for line in dots] == ["o", "D", "o", "o"]
+        assert dots[-1].get_markerfacecolor() == "none"
+        assert chance.get_xdata()[0] == pytest.approx(100 / 3 if axes is figure.axes[0] else 100)
+    ends = [line.get_xdata().tolist() for line in figure.axes[0].lines if line.get_ls() == "-"]
+    assert [25, 50] in ends
+    assert [50, 70] in ends
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert legend == ["validation songs", "test songs", "published"]
+
+
+def test_time_and_accuracy_has_a_mark_per_model():
+    axes = plots.time_and_accuracy(model_results(), title="t").axes[0]
+    assert [tuple(line.get_xydata()[0]) for line in axes.lines] == [(1, 50), (60, 25)]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["SVM: 50.0 %, 1 s", "ResNet: 25.0 %, 60 s"]
+
+
 def test_album_effect_shows_both_kinds_of_folds():
     def model(album, song):
         of = {"top1": 0.5, "top3": 0.7, "log_loss": 1, "calibration_error": 0, "cv_top1": 0.5}
@@ -172,11 +223,10 @@ def test_cells_of_a_confusion_matrix_hold_counts_and_percentages_of_the_row():
     figure = plots.confusion_matrix(MODELS["SVM"], LABELS, CLASSES, title="t")
     axes = figure.axes[0]
     columns, rows = labels_of(axes)
-    # Those who are taken for each other most stand side by side.
-    assert columns == ["a$ap $occer", "u2", "creedence clearwater revival"]
-    assert rows == ["a$ap $occer (4)", "u2 (4)", "creedence clearwater revival (2)"]
-    np.testing.assert_allclose(percents(axes), [[75, 0, 25], [50, 25, 25], [0, 0, 100]])
-    expected = ["3\n75%", "", "1\n25%", "2\n50%", "1\n25%", "1\n25%", "", "", "2\n100%"]
+    assert columns == ["a$ap $occer", "creedence clearwater revival", "u2"]  # as in every matrix
+    assert rows == ["a$ap $occer (4)", "creedence clearwater revival (2)", "u2 (4)"]
+    np.testing.assert_allclose(percents(axes), [[75, 25, 0], [0, 100, 0], [50, 25, 25]])
+    expected = ["3\n75%", "1\n25%", "", "", "2\n100%", "", "2\n50%", "1\n25%", "1\n25%"]
     assert texts_of(axes) == expected
     places = [text.get_position() for text in axes.texts]
     assert places == [(x + 0.5, y + 0.5) for y in range(3) for x in range(3)]
@@ -389,6 +439,9 @@ def every_figure(title):
     curves, names = rng.dirichlet(np.ones(4), 9), [f"{style.readable(name)}: 1%" for name in LONG]
     return {
         "comparison": lambda: bars(of_models, note="small print " * 30),
+        "kinds": lambda: bars(of_models, kinds=["hand-made features"] * (len(MANY) - 1) + ["b"]),
+        "dots": lambda: plots.dot_plot(model_results(), ["a", "b"], {}, title=title),
+        "time": lambda: plots.time_and_accuracy(model_results(), title=title),
         "reliability": lambda: plots.reliability(dict([*models.items()][:4]), labels, title=title),
         "ablation": lambda: ablation(title),
         "top-k": lambda: plots.top_k(models, labels, title=title),

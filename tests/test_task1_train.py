@@ -100,8 +100,8 @@ def test_what_the_stage_writes(tmp_path, train, n_artists, capsys):
         assert search.settings.seed == 3
         assert search.settings.grid == SMALL_GRIDS[name]
         assert row.params == best.params
-        assert (row.cv_top1, row.cv_std) == (best.mean, best.std)
-        assert row.cv_top1_by == {"album": best.mean, "song": search.folds_by["song"].mean}
+        assert (row.cv_top1, row.cv_std) == (best.top1, best.std)
+        assert row.cv_top1_by == {"album": best.top1, "song": search.folds_by["song"].top1}
         model = classical.read_sklearn(folder / f"{name}.skops")
         assert model[-1].get_params().items() >= best.params.items()
         scores = classical.probabilities(name, model, rows, row.temperature)
@@ -319,7 +319,7 @@ def test_segments_beside_songs(folder, train, monkeypatch, capsys):
         for seconds in (5.0, 20.0)
         for covariance in (False, True)
     ]
-    best = max(tried, key=lambda row: row.mean)
+    best = max(tried, key=lambda row: row.top1)
     assert msgspec.structs.asdict(metrics.settings.segments) == best.params
     predictions = read_record(folder / "segment/val_predictions.json", Predictions, "x")
     rows = classical.read_rows(folder, "val", metrics.settings.segments)

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -53,6 +54,7 @@ AnyMetrics = Task1Metrics | NetworkMetrics | EnsembleMetrics
 
 COMMAND = "python -m artist20.comparison"
 ENSEMBLE = "python -m artist20.ensemble"
+KINDS = ("hand-made features", "frozen encoder", "network from scratch", "ensemble")
 N_WORST = 3  # albums that are named
 N_CONFUSIONS = 5  # that are kept of each model
 
@@ -113,11 +115,24 @@ class Model:
         return isinstance(self.metrics, NetworkMetrics) and self.metrics.selected
 
 
+M = TypeVar("M", Model, ModelResult)
+
+
+def kind_of(model: Model | ModelResult) -> str:
+    """Return which of :data:`KINDS` a model is."""
+    of = model.metrics if isinstance(model, Model) else model.details
+    if isinstance(of, Task1Metrics | OfTask1):
+        return KINDS[0]
+    if isinstance(of, NetworkMetrics | OfNetwork):
+        return KINDS[1 if of.settings.encoders else 2]
+    return KINDS[3]
+
+
 # --- reading -----------------------------------------------------------------------------------
 
 
 def collect(results_dir: Path) -> dict[str, Model]:
-    """Read every model that has been run, in the order of the stages; print which were not.
+    """Read every model that has been run, the best first; print which were not.
 
     Of Task 1's models of segments, only the one that was best in cross-validation is taken.
 
@@ -154,7 +169,13 @@ def collect(results_dir: Path) -> dict[str, Model]:
                 f"{model.folder} and {first.folder} have other validation songs or artists: train "
                 "again"
             )
+    models.sort(key=lambda model: (model.figures.top1, model.figures.top3), reverse=True)
     return {model.name: model for model in models}
+
+
+def by_kind(models: Mapping[str, M]) -> dict[str, M]:
+    """Put models of a kind together, in the order of :data:`KINDS`."""
+    return dict(sorted(models.items(), key=lambda item: KINDS.index(kind_of(item[1]))))
 
 
 def _read_models(

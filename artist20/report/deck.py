@@ -5,13 +5,14 @@
 :class:`~artist20.results.Comparison`.
 """
 
+import base64
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -29,6 +30,8 @@ from artist20.results import (
     OfNetwork,
     OfTask1,
     Pair,
+    ResNetRecipe,
+    TransferRecipe,
     network_name,
     parse_network_name,
 )
@@ -45,6 +48,12 @@ PUBLISHED = {
     "knn": (0.3723, 0.6104),
     "panns": (0.6017, 0.8312),
     "resnet": (0.7273, 0.8918),
+}
+
+# What the homework trains its networks with, as far as commands can change it.
+HOMEWORK: dict[str, dict[str, float]] = {
+    "panns": {"epochs": 100, "batch_size": 8, "lr": 0.005, "crop_seconds": 150},
+    "resnet": {"epochs": 100, "batch_size": 32, "lr": 0.01, "crop_seconds": 150},
 }
 
 # What the field reached on artist20's validation songs, this very split: how; top-1 / top-3.
@@ -293,6 +302,17 @@ def settings_rows(network: OfNetwork) -> list[tuple[str, str, str, str]]:
     return [(*cells[i], *right[i]) for i in range(half)]
 
 
+def changes(name: str, recipe: TransferRecipe | ResNetRecipe) -> list[str]:
+    """Say which of :data:`HOMEWORK`'s settings a run changed: ``5 epochs, not 100``."""
+    units = {"epochs": "epochs", "batch_size": "songs a batch", "lr": "as learning rate"}
+    return [
+        f"{value(getattr(recipe, field))}, not {value(homework)}, "
+        f"{units.get(field, 'seconds a crop')}"
+        for field, homework in HOMEWORK[name].items()
+        if getattr(recipe, field) != homework
+    ]
+
+
 def homework_of(name: str) -> str:
     """Return the name of the network that the homework's recipe makes in place of another's."""
     named = parse_network_name(name)
@@ -313,6 +333,7 @@ GLOBALS: tuple[Callable[..., Any], ...] = (
     album_effect,
     best_in_cv,
     best_of,
+    changes,
     compare.albums_of_all,
     compare.worst_albums,
     extreme_artists,
@@ -331,7 +352,16 @@ GLOBALS: tuple[Callable[..., Any], ...] = (
 # --- rendering ---------------------------------------------------------------------------------
 
 
-def render(template: str, comparison: Comparison, figures: Mapping[str, Markdown]) -> str:
+def render(
+    template: str,
+    comparison: Comparison,
+    figures: Mapping[str, Markdown],
+    *,
+    author: str = "",
+    student_id: str = "",
+    own_slides: str = "",
+    full: bool = False,
+) -> str:
     """Write Markdown.
 
     Parameters
@@ -343,6 +373,12 @@ def render(template: str, comparison: Comparison, figures: Mapping[str, Markdown
     figures : mapping of str to Markdown
         Those that can be shown: by name, such as ``"task1_map"``, where they lie as seen from the
         file; see :func:`find_figures`.
+    author, student_id : str
+        Of the first slide.
+    own_slides : str
+        Markdown that is put after the slides.
+    full : bool
+        Whether the appendix comes last.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -369,14 +405,52 @@ def render(template: str, comparison: Comparison, figures: Mapping[str, Markdown
         wide={n: model for n, model in models.items() if "/wide" in model.folder},
         strong=strong,
         both_recipes={name: model for name, model in models.items() if name in both_recipes},
+        of_homework={n: model for n, model in models.items() if n in HOMEWORK},
+        beyond={
+            name: model
+            for name, model in models.items()
+            if model.folder != "task1" and name not in PUBLISHED
+        },
         figures=figures,
+        song_figure=next((name for name in figures if name.startswith("task2_song_")), ""),
+        map_figure=next((name for name in map_names(models) if name in figures), ""),
         confidence=f"{100 * comparison.confidence:g} %",
         published=PUBLISHED if comparison.dataset.is_artist20 else {},
         field=FIELD if comparison.dataset.is_artist20 else (),
         against=partial(compare.against, comparison),
+        author=author,
+        student_id=student_id,
+        own_slides=Markdown(own_slides),
+        full=full,
         **{function.__name__: function for function in GLOBALS},
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def map_names(models: Mapping[str, ModelResult]) -> list[str]:
+    """Return what the networks' maps of the songs are called, the best network's first."""
+    return [f"task2_map_{name}" for name in ranked(models)]
+
+
+def embed_images(path: Path) -> int:
+    """Put the pictures that an HTML file shows into it; return how many there were.
+
+    Raises
+    ------
+    UserError
+        If the file or a picture is missing.
+    """
+
+    def embedded(found: re.Match[str]) -> str:
+        picture = path.parent / unquote(found[1])
+        kind = "svg+xml" if picture.suffix == ".svg" else picture.suffix[1:]
+        return f'src="data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"'
+
+    text, n_pictures = re.subn(
+        r'src="([^":]+\.(?:png|svg))"', embedded, path.read_text(encoding="utf-8")
+    )
+    write_text(path, text)
+    return n_pictures
 
 
 def find_figures(assets_dir: Path, seen_from: Path) -> dict[str, Markdown]:

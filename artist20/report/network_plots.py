@@ -102,8 +102,7 @@ def confusion_matrix(folder: Path, made_by: str) -> Iterator[Drawing]:
     yield Drawing(
         f"task2_confusion_matrix_{name}",
         figure,
-        f"Who is taken for whom by {title}: songs by true artist (rows) and best guess (columns), "
-        "artists who are taken for each other side by side. "
+        f"Who is taken for whom by {title}: songs by true artist (rows) and best guess (columns). "
         f"Made from task2/{folder.name}/metrics.json and val_predictions.json.",
     )
 

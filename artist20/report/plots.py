@@ -6,17 +6,19 @@ Nothing here reads a file or runs a model. Titles are wrapped to the figure's wi
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import seaborn
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from artist20 import evaluation
 from artist20.report.style import (
@@ -25,6 +27,7 @@ from artist20.report.style import (
     INK,
     LETTER,
     MARKERS,
+    ORANGE,
     TOP1_COLOUR,
     TOP3_COLOUR,
     add_footnote,
@@ -33,7 +36,7 @@ from artist20.report.style import (
     readable,
     wrapped,
 )
-from artist20.results import Ablation, Figures, Predictions, Task1Model
+from artist20.results import Ablation, Figures, ModelResult, Predictions, Task1Model
 
 if TYPE_CHECKING:  # maps.py imports scikit-learn, which drawing does without
     from artist20.report.maps import SongMap
@@ -41,6 +44,7 @@ if TYPE_CHECKING:  # maps.py imports scikit-learn, which drawing does without
 MOST_ARTISTS = 40  # that a table has room for
 MOST_WITH_PERCENT = 24  # artists of a confusion matrix whose cells have room for two lines
 MOST_GUESSES = 10  # of the curve of top-k accuracy
+FEWEST_FOR_RELIABILITY = 100  # songs: a bin of fewer than ten says little
 MOST_PAIRS = 10  # of confused artists
 # Where a legend stands outside its axes.
 ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
@@ -48,12 +52,12 @@ BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "bor
 
 
 def _bars(
-    axes: Axes, titles: Sequence[str], series: Mapping[str, Sequence[float]]
+    axes: Axes, x: np.ndarray, titles: Sequence[str], series: Mapping[str, Sequence[float]]
 ) -> list[BarContainer]:
     """Draw two shares of each model side by side, in percent."""
     drawn = [
         axes.bar(
-            np.arange(len(titles)) + shift,
+            x + shift,
             100 * np.asarray(shares),
             0.38,
             color=colour,
@@ -63,18 +67,30 @@ def _bars(
             (-0.2, 0.2), (TOP1_COLOUR, TOP3_COLOUR), series.items(), strict=True
         )
     ]
-    axes.set_xticks(range(len(titles)), [wrapped(title, 14) for title in titles])
+    axes.set_xticks(x, [wrapped(title, 14) for title in titles])
     axes.tick_params(axis="x", length=0)
-    axes.set_xlim(-0.6, len(titles) - 0.4)
+    axes.set_xlim(-0.6, x[-1] + 0.6)
     axes.set(ylim=(0, 108), yticks=range(0, 101, 20))  # a label above a bar of 100 % needs room
     axes.spines["left"].set_bounds(0, 100)
     axes.grid(axis="y")
     return drawn
 
 
+def _places(kinds: Sequence[str], gap: float) -> np.ndarray:
+    """Return where models stand on an axis, 1 apart and a gap further between kinds."""
+    changes = [before != kind for before, kind in pairwise([kinds[0], *kinds])]
+    return np.arange(len(kinds)) + gap * np.cumsum(changes)
+
+
 @in_house_style
 def model_comparison(
-    models: Mapping[str, Figures], *, n_songs: int, n_classes: int, title: str, note: str = ""
+    models: Mapping[str, Figures],
+    *,
+    n_songs: int,
+    n_classes: int,
+    title: str,
+    kinds: list[str] | None = None,
+    note: str = "",
 ) -> Figure:
     """Draw top-1 and top-3 accuracy of models side by side, and those of guessing.
 
@@ -82,6 +98,8 @@ def model_comparison(
     ----------
     models : mapping of str to Figures
         By title, left to right. Whiskers are the intervals over albums.
+    kinds : list of str, optional
+        What kind each model is of; those of a kind stand together.
     n_songs, n_classes : int
         Number of songs that the shares are of, and of artists.
     title : str
@@ -90,6 +108,8 @@ def model_comparison(
     """
     figure = new_figure(max(8.0, 1.6 * len(models) + 1.5), 5.0, title)
     axes = figure.add_subplot()
+    kinds = kinds or [""] * len(models)
+    x = _places(kinds, 0.5)
     shares = {
         "Top-1": [model.top1 for model in models.values()],
         "Top-3": [model.top3 for model in models.values()],
@@ -98,13 +118,12 @@ def model_comparison(
         [model.over_albums.top1 for model in models.values()],
         [model.over_albums.top3 for model in models.values()],
     )
-    for bars, interval in zip(_bars(axes, list(models), shares), intervals, strict=True):
+    for bars, interval in zip(_bars(axes, x, list(models), shares), intervals, strict=True):
         low, high = 100 * np.array(interval).T
-        x = [bar.get_x() + bar.get_width() / 2 for bar in bars]
-        axes.errorbar(
-            x, (low + high) / 2, (high - low) / 2, fmt="none", ecolor=INK, elinewidth=1.4, capsize=5
-        )
-        for middle, bar in zip(x, bars, strict=True):
+        middles = [bar.get_x() + bar.get_width() / 2 for bar in bars]
+        half = (high - low) / 2
+        axes.errorbar(middles, low + half, half, fmt="none", ecolor=INK, lw=1.4, capsize=5)
+        for middle, bar in zip(middles, bars, strict=True):
             # Below its bar: above, it would stand at the whisker's end and seem to be that.
             axes.annotate(
                 f"{bar.get_height():.1f}",
@@ -118,7 +137,9 @@ def model_comparison(
     for k, line in ((1, "--"), (3, ":")):
         chance = 100 * min(1.0, k / n_classes)
         label = f"Top-{k} by chance, {chance:.3g} %"
-        axes.axhline(chance, color=INK, linewidth=1.2, linestyle=line, zorder=0.8, label=label)
+        axes.axhline(chance, color=ORANGE, linewidth=1.6, linestyle=line, zorder=1.5, label=label)
+    for kind in filter(None, dict.fromkeys(kinds)):
+        axes.text(x[kinds.index(kind)] - 0.45, 109, kind, color=FAINT, size=11, style="italic")
     axes.set_ylabel(f"Accuracy (% of {n_songs} songs)")
     axes.tick_params(axis="x", pad=20)
     handles, labels = axes.get_legend_handles_labels()
@@ -126,12 +147,96 @@ def model_comparison(
     axes.legend(
         [handles[i] for i in order],
         [labels[i] for i in order],
-        **ABOVE,
+        loc="lower left",
+        bbox_to_anchor=(0, 1.07 if any(kinds) else 1),  # above the kinds
+        borderaxespad=0.2,
         ncols=4,
         handlelength=1.6,
         columnspacing=1.4,
     )
     add_footnote(figure, f"Whiskers: 95 % intervals, by bootstrap over albums. {note}".strip())
+    return figure
+
+
+@in_house_style
+def dot_plot(
+    models: Mapping[str, ModelResult],
+    kinds: list[str],
+    published: Mapping[str, tuple[float, float]],
+    *,
+    title: str,
+) -> Figure:
+    """Draw every model's top-1 and top-3 with their intervals, on validation and test songs.
+
+    Parameters
+    ----------
+    models : mapping of str to ModelResult
+        By name, top to bottom.
+    kinds : list of str
+        What kind each model is of; those of a kind stand together.
+    published : mapping of str to (float, float)
+        By name, top-1 and top-3 that others reached with the same model.
+    title : str
+    """
+    figure = new_figure(12.0, 0.42 * len(models) + 1.7, title)
+    panels = figure.subplots(1, 2, sharey=True)
+    n_classes = len(next(iter(models.values())).artists)
+    y = _places(kinds, 0.35)
+    with_test = any(model.test for model in models.values())
+    for axes, key, k in zip(panels, ("top1", "top3"), (1, 3), strict=True):
+        for at, (name, model) in zip(y, models.items(), strict=True):
+            shares = [(getattr(model.val, key), getattr(model.val.over_albums, key))]
+            if model.test:
+                shares.append((getattr(model.test, key), getattr(model.test.over_songs, key)))
+            for i, (share, interval) in enumerate(shares):
+                colour, below = (TOP1_COLOUR, ORANGE)[i], at + 0.24 * i - 0.12 * with_test
+                ends = 100 * np.array(interval)
+                axes.plot(ends, [below] * 2, color=colour, linewidth=2.2, alpha=0.5)
+                axes.plot(100 * share, below, "oD"[i], color=colour, markersize=8)
+            if name in published:
+                share = 100 * published[name][k == 3]
+                axes.plot(share, at, "o", color=INK, markerfacecolor="none", markersize=12)
+        chance = 100 * min(1.0, k / n_classes)
+        axes.axvline(chance, color=INK, linewidth=1.2, linestyle="--")
+        axes.set(xlim=(0, 102), xlabel=f"Top-{k} (%); dashed: by chance")
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+    panels[0].set_yticks(y, [model.title for model in models.values()])
+    panels[0].invert_yaxis()
+    handles = [_dot("validation songs", "o", TOP1_COLOUR, edge="none")]
+    if with_test:
+        handles.append(_dot("test songs", "D", ORANGE, edge="none"))
+    if published.keys() & models.keys():
+        handles.append(_dot("published", "o", "none", size=11))
+    panels[0].legend(handles=handles, **ABOVE, ncols=3, handletextpad=0.1)
+    over = "albums (validation) and songs (test)" if with_test else "albums"
+    add_footnote(figure, f"Lines: 95 % intervals, by bootstrap over {over}.")
+    return figure
+
+
+@in_house_style
+def time_and_accuracy(models: Mapping[str, ModelResult], *, title: str) -> Figure:
+    """Draw each model's top-1 against the seconds that its training took.
+
+    Parameters
+    ----------
+    models : mapping of str to ModelResult
+        By name.
+    title : str
+    """
+    figure = new_figure(10.0, 5.2, title)
+    axes = figure.add_subplot()
+    for i, model in enumerate(models.values()):
+        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i // len(COLOURS) % len(MARKERS)]
+        share, seconds = 100 * model.val.top1, max(model.seconds, 1.0)  # of those solved at once
+        label = f"{model.title}: {share:.1f} %, {seconds:,.0f} s"
+        axes.plot(seconds, share, marker, color=colour, markersize=10, label=label)
+    axes.set(xscale="log", ylim=(0, 102), xlabel="Training (seconds, logarithmic)")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylabel("Top-1 (% of the validation songs)")
+    axes.grid(which="both")
+    axes.legend(**BESIDE)
     return figure
 
 
@@ -154,9 +259,9 @@ def album_effect(models: Mapping[str, Task1Model], *, n_songs: int, title: str) 
         "Albums kept whole": [_or_nan(of_model.get("album")) for of_model in by],
         "Albums split between folds": [_or_nan(of_model.get("song")) for of_model in by],
     }
-    for bars in _bars(axes, list(models), series):
+    for bars in _bars(axes, np.arange(len(models)), list(models), series):
         axes.bar_label(bars, fmt="%.1f", weight="bold", padding=2)
-    axes.set_ylabel(f"Top-1 (%), mean over the folds\nof {n_songs} training songs")
+    axes.set_ylabel(f"Top-1 in cross-validation\n(% of {n_songs} training songs)")
     axes.legend(**ABOVE, ncols=2)
     return figure
 
@@ -311,8 +416,8 @@ def confusion_matrix(
     labels : np.ndarray
         (n_songs,) index of the true class.
     classes : sequence of str
-        The artists, drawn in the order of :func:`artist20.evaluation.confusion_order`. Of more than
-        :data:`MOST_ARTISTS`, those of the largest confusions are drawn, and the title says so.
+        The artists, drawn in this order, which is that of all the matrices of a data set. Of more
+        than :data:`MOST_ARTISTS`, those of the largest confusions are drawn, and the title says so.
     title : str
 
     Returns
@@ -326,7 +431,6 @@ def confusion_matrix(
     if len(matrix) > MOST_ARTISTS:
         drawn = evaluation.most_confused(matrix, MOST_ARTISTS)
         title += f"; {MOST_ARTISTS} of {len(matrix):,} artists, those of the largest confusions"
-    drawn = drawn[evaluation.confusion_order(matrix[np.ix_(drawn, drawn)])]
     n_songs, matrix, n = matrix.sum(axis=1)[drawn], matrix[np.ix_(drawn, drawn)], len(drawn)
     with np.errstate(invalid="ignore"):
         percent = 100 * matrix / n_songs[:, None]
@@ -335,7 +439,7 @@ def confusion_matrix(
         "" if not count else f"{count}\n{share:.0f}%" if both else f"{count}"
         for count, share in zip(matrix.flat, percent.flat, strict=True)
     ]
-    names = [readable(classes[i]) for i in drawn]
+    names = [readable(classes[i]) for i in drawn.tolist()]
     side = max(3.0, n * float(np.clip(7.6 / n, 0.46 if both else 0.27, 0.9)))  # inches
     longest = LETTER * max(map(len, names))
     figure = new_figure(max(side + longest + 2.2, 8.0), side + 0.8 * longest + 0.6, title)
@@ -456,70 +560,74 @@ def confused_pairs(
 
 @in_house_style
 def song_map(song_map: "SongMap", *, title: str) -> Figure:
-    """Draw songs in the plane.
+    """Draw songs in the plane, and artists' names where most of their songs are.
 
     Parameters
     ----------
     song_map : SongMap
-        Artists have a colour and a marker; a line leads from every song to the middle of its
-        album's. Of very many artists, those with most songs are told apart and the others are grey.
+        Artists have a colour and a marker. Of very many artists, those with most songs are drawn so
+        and named, and the others are grey.
     title : str
     """
     artists, n_songs = np.unique(song_map.artists, return_counts=True)
     most = len(COLOURS) * len(MARKERS)
     largest = sorted(artists[np.argsort(-n_songs, kind="stable")[:most]].tolist())
-    looks = {
-        artist: (COLOURS[i % len(COLOURS)], MARKERS[i // len(COLOURS)])
-        for i, artist in enumerate(largest)
-    }
-    grey = "#BBBBBB"
-    handles = [
-        Line2D([], [], color=FAINT, linewidth=1.2, label="to the middle of the album's songs"),
-        _dot("training song", "o", grey, size=4.5, edge="none"),
-        _dot("validation song", "o", "white"),
-        *(_dot(readable(artist), marker, colour) for artist, (colour, marker) in looks.items()),
-    ]
-    if len(artists) > most:
-        handles.append(_dot(f"{len(artists) - most:,} other artists", "o", grey))
-    n_columns = -(-len(handles) // 28)
-    longest = LETTER * max(len(str(handle.get_label())) for handle in handles)
-    wide, tall = np.ptp(song_map.xy, axis=0)
-    height = max(7.2 * float(np.clip(tall / wide, 0.5, 1)), 0.24 * len(handles) / n_columns) + 0.4
-    figure = new_figure(7.6 + n_columns * (longest + 0.5), height, title)
+    figure = new_figure(12.0, 8.4, title)
     axes = figure.add_subplot()
-    for album in np.unique(song_map.albums):
-        of_album = song_map.albums == album
-        xy = song_map.xy[of_album]
-        colour, marker = looks.get(song_map.artists[of_album][0], (grey, "o"))
-        unseen = song_map.unseen[of_album][0]
-        lines = [(point, xy.mean(axis=0)) for point in xy]
-        width, alpha = (1.0, 0.55) if unseen else (0.5, 0.2)
-        axes.add_collection(
-            LineCollection(lines, colors=colour, linewidths=width, alpha=alpha, zorder=1)
-        )
-        axes.scatter(
-            xy[:, 0],
-            xy[:, 1],
-            s=60 if unseen else 16,
-            c=colour,
-            marker=marker,
-            alpha=1 if unseen else 0.45,
-            edgecolors=INK if unseen else "none",
-            linewidths=0.8,
-            zorder=3 if unseen else 2,
-        )
-    # Two units are as long in both directions.
-    axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
-    axes.margins(0.04)
+    for artist in artists:
+        if artist in largest:
+            i = largest.index(artist)
+            colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+        else:
+            colour, marker = "#BBBBBB", "o"
+        for unseen in (False, True):
+            xy = song_map.xy[(song_map.artists == artist) & (song_map.unseen == unseen)]
+            axes.scatter(
+                xy[:, 0],
+                xy[:, 1],
+                s=110 if unseen else 26,
+                c=colour,
+                marker=marker,
+                alpha=1 if unseen else 0.45,
+                edgecolors=INK if unseen else "none",
+                linewidths=1.0,
+                zorder=3 if unseen else 2,
+            )
+    axes.set(xticks=[], yticks=[])
+    axes.margins(0.06)
     axes.spines[:].set(visible=True, color="#BBBBBB")
     axes.set_title(
         f"nearest training song is by the same artist: {song_map.same_artist:.0%} "
         f"(by chance {song_map.by_chance:.0%})",
-        size=11,
+        size=12,
         loc="left",
     )
-    axes.legend(handles=handles, **BESIDE, ncols=n_columns, handletextpad=0.4)
+    handles = [
+        _dot("training song", "o", "#BBBBBB", size=4.5, edge="none"),
+        _dot("validation song", "o", "white", size=9),
+    ]
+    if len(artists) > most:
+        handles.append(_dot(f"{len(artists) - most:,} other artists", "o", "#BBBBBB"))
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
+    _name_clusters(axes, song_map, largest)
     return figure
+
+
+def _name_clusters(axes: Axes, song_map: "SongMap", artists: Sequence[str]) -> None:
+    """Write artists' names above the median of their songs, lower where they would overlap."""
+    low, high = np.array(axes.get_xlim()), np.array(axes.get_ylim())
+    letter, line = np.ptp(low) / 150, np.ptp(high) / 34  # of the panel's width and height
+    placed: list[tuple[float, float, float]] = []  # x, y and half the width of a name
+    at = {name: np.median(song_map.xy[song_map.artists == name], axis=0) for name in artists}
+    for i, name in sorted(enumerate(artists), key=lambda item: -at[item[1]][1]):
+        (x, y), half = at[name] + (0, line), letter * len(readable(name)) / 2
+        x = float(np.clip(x, low[0] + half, low[1] - half))
+        while any(abs(x - u) < half + w and abs(y - v) < line for u, v, w in placed):
+            y -= line / 4
+        placed.append((x, y, half))
+        label = axes.text(x, y, readable(name), ha="center", va="center", weight="bold", zorder=5)
+        label.set_color(COLOURS[i % len(COLOURS)])
+        label.set_path_effects([withStroke(linewidth=3.5, foreground="white")])
 
 
 def _dot(label: str, marker: str, colour: str, size: float = 7.5, edge: str = INK) -> Line2D:
