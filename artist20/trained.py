@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from artist20 import UserError, runtime, spectrogram, training
-from artist20.encoders.embeddings import Embeddings, side_by_side
+from artist20 import UserError, audio, distributed, encoders, runtime, spectrogram, training
+from artist20.audio import Waveform
+from artist20.encoders.base import UNTRAINED, Encoder
+from artist20.encoders.embeddings import Embeddings, cut_windows, side_by_side
+from artist20.evaluation import window_starts
 from artist20.models import ArtistResNet, EmbeddingMLP
-from artist20.results import ResNetRecipe, TrainedModel, TransferRecipe
+from artist20.results import EncoderSettings, ResNetRecipe, TrainedModel, TransferRecipe
 from artist20.spectrogram import FrontEnd, LogMels
 
 BATCH_SECONDS = 2400.0  # audio scored at a time
@@ -45,6 +49,39 @@ def make_resnet(n_classes: int, recipe: ResNetRecipe) -> ArtistResNet:
         bins_per_band=recipe.bins_per_band,
         statistics=recipe.statistics,
     )
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A song, and whom a network hears in it.
+
+    Attributes
+    ----------
+    waveform : np.ndarray or LongSong
+        (n_samples,) at 16 kHz.
+    log_mel : np.ndarray
+        (n_frames, n_mels) in dB.
+    whole : np.ndarray
+        (n_classes,) probabilities in the song as a whole.
+    seconds : np.ndarray
+        (n_windows,) the middle of each window of the curve.
+    curve : np.ndarray
+        (n_windows, n_classes) probabilities.
+    window_seconds : float
+        Length of a window.
+    """
+
+    waveform: Waveform
+    log_mel: np.ndarray
+    whole: np.ndarray
+    seconds: np.ndarray
+    curve: np.ndarray
+    window_seconds: float
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds, at least a frame of the spectrogram."""
+        return max(len(self.waveform) / audio.SAMPLE_RATE, spectrogram.to_seconds(1))
 
 
 @dataclass(frozen=True)
@@ -102,6 +139,130 @@ def load_classifier(
     return TrainedClassifier(recipe, partial(training.predict, model, precision=precision))
 
 
+def load_encoders(
+    wanted: list[EncoderSettings],
+    seed: int,
+    weights: str | None,
+    device: torch.device,
+    precision: torch.dtype,
+) -> list[Encoder]:
+    """Load the encoders that a checkpoint's classifier was trained on.
+
+    Raises
+    ------
+    UserError
+        If their weights are missing, or others than those.
+    """
+    if not wanted[0].pretrained:
+        if weights is not None:
+            raise UserError(
+                "the checkpoint is of an untrained encoder: leave --encoder-weights out"
+            )
+        weights = UNTRAINED
+    loaded = encoders.load([each.name for each in wanted], weights, seed, device, precision)
+    for encoder, settings in zip(loaded, wanted, strict=True):
+        if encoder.settings != settings:
+            raise UserError(
+                f"the checkpoint was trained on other weights of {settings.name} "
+                f"({settings.weights}): train it again, or name those with --encoder-weights"
+            )
+    return loaded
+
+
+def embed_windows(
+    loaded: Sequence[Encoder],
+    waveform: Waveform,
+    seconds: float | None,
+    most: int | None,
+    label: str | None = None,
+) -> list[np.ndarray]:
+    """Embed windows over the whole of a song.
+
+    Parameters
+    ----------
+    loaded : sequence of Encoder
+        All of one sample rate.
+    waveform : np.ndarray or LongSong
+        (n_samples,) at that rate.
+    seconds : float or None
+        Length of a window; None takes that of each encoder's own training.
+    most : int or None
+        At most this many windows, evenly spaced; None covers the song.
+    label : str, optional
+        Show a progress bar of this name.
+
+    Returns
+    -------
+    list of np.ndarray
+        (n_windows, size) of each encoder.
+    """
+    rows = []
+    for encoder in loaded:
+        definition = encoder.definition
+        n_samples = round((seconds or definition.window_seconds) * definition.sample_rate)
+        windows = cut_windows(waveform, n_samples, most, encoder.device)
+        bar = tqdm(windows, label, disable=distributed.quiet() if label else True, leave=False)
+        rows.append(encoder.embed(bar))
+    return rows
+
+
+@dataclass(frozen=True)
+class TrainedTransfer:
+    """Frozen encoders and a classifier on their embeddings, which score songs.
+
+    Attributes
+    ----------
+    classes : list of str
+        The artists, in the order of the scores.
+    encoders : list of Encoder
+        All of one sample rate.
+    classifier : TrainedClassifier
+        What scores their embeddings.
+    """
+
+    classes: list[str]
+    encoders: list[Encoder]
+    classifier: TrainedClassifier
+
+    def hear(self, file: Path) -> Heard:
+        """Score a song as a whole, and its parts; raises as :func:`artist20.audio.open_song`."""
+        recipe, rate = self.classifier.recipe, self.encoders[0].definition.sample_rate
+        waveform = heard = audio.open_song(file)
+        if rate != audio.SAMPLE_RATE:
+            heard = audio.open_song(file, rate)
+        rows = embed_windows(self.encoders, heard, recipe.crop_seconds, recipe.windows, "song")
+        whole = self.classifier.score(rows).mean(axis=0)
+        return Heard(waveform, spectrogram.log_mel(waveform, FrontEnd()), whole, *self.curve(heard))
+
+    def curve(self, waveform: Waveform) -> tuple[np.ndarray, np.ndarray, float]:
+        """Score overlapping stretches of a song, each as if it were a song of its own.
+
+        A stretch is about a sixth of the song, and consists of windows that are as long as in the
+        training, but no longer than a quarter of it, unless an encoder needs more. Each begins a
+        window after the one before, so that every window is embedded once.
+
+        Parameters and results are those of :meth:`TrainedResNet.curve`, but for the waveform,
+        (n_samples,), in place of its log-mel.
+        """
+        definitions = [encoder.definition for encoder in self.encoders]
+        rate, crop_seconds = definitions[0].sample_rate, self.classifier.recipe.crop_seconds
+        part = len(waveform) / rate / CURVE_PARTS
+        longest = min(crop_seconds or definition.window_seconds for definition in definitions)
+        shortest = max(CURVE_MIN_SECONDS, *(definition.min_seconds for definition in definitions))
+        step = max(shortest, min(longest, part / CURVE_HOP_PARTS))
+        starts = window_starts(len(waveform), n_samples := round(step * rate))
+        rows = embed_windows(self.encoders, waveform, step, None, "windows")
+        n_together = min(len(starts), max(1, round(part / step)))
+        n_stretches = len(starts) - n_together + 1
+        curve = [
+            self.classifier.score([of[i : i + n_together] for of in rows]).mean(axis=0)
+            for i in range(n_stretches)
+        ]
+        lasts = starts[n_together - 1 :] + n_samples  # where stretches end
+        seconds = (starts[:n_stretches] + np.minimum(lasts, len(waveform))) / 2 / rate
+        return seconds, np.array(curve), (lasts[0] - starts[0]) / rate
+
+
 @dataclass(frozen=True)
 class TrainedResNet:
     """A residual CNN that scores songs.
@@ -125,6 +286,12 @@ class TrainedResNet:
     trained_on: str
     front_end: FrontEnd
     predict: Callable[[Tensor], np.ndarray]
+
+    def hear(self, file: Path) -> Heard:
+        """Score a song as a whole, and its parts; raises as :func:`artist20.audio.open_song`."""
+        waveform = audio.open_song(file)
+        log_mel = spectrogram.log_mel(waveform, self.front_end)
+        return Heard(waveform, log_mel, self.score(log_mel).mean(axis=0), *self.curve(log_mel))
 
     def score(self, log_mel: np.ndarray) -> np.ndarray:
         """Score windows over the whole of a song, (n_frames, n_mels): (n_windows, n_classes)."""
@@ -207,6 +374,31 @@ def load_resnet(
         FrontEnd(recipe.n_fft, recipe.n_mels),
         partial(training.predict, model, precision=precision),
     )
+
+
+TrainedNetwork = TrainedTransfer | TrainedResNet
+
+
+def load_network(
+    path: Path, trained: TrainedModel, device: torch.device, encoder_weights: str | None = None
+) -> TrainedNetwork:
+    """Rebuild what names songs by themselves from a checkpoint of either kind.
+
+    Parameters are those of :func:`load_resnet` and :func:`artist20.encoders.load`.
+
+    Raises
+    ------
+    UserError
+        If the weights do not fit, or those of an encoder are missing.
+    """
+    settings = trained.settings
+    if isinstance(settings.recipe, ResNetRecipe):
+        return load_resnet(path, trained, device, "auto")
+    precision = runtime.choose_precision("auto", device, settings.precision)
+    loaded = load_encoders(settings.encoders, settings.seed, encoder_weights, device, precision)
+    size = sum(encoder.definition.size for encoder in loaded)
+    classifier = load_classifier(path, trained, size, device, precision)
+    return TrainedTransfer(trained.classes, loaded, classifier)
 
 
 def _batch_size(n_frames: int) -> int:

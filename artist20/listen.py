@@ -1,0 +1,147 @@
+"""Listen with a trained network in a browser: drop a song, or record one, and see who it is.
+
+Reads   the checkpoint; the encoder's weights, if it has one
+Writes  nothing; uploads lie in a temporary folder, which goes with the program
+
+Gradio serves the page: pip install -r requirements-app.txt. Only this machine can reach it, unless
+--host says otherwise: there is no password then.
+
+    python -m artist20.listen --checkpoint results/task2/resnet/best.pt
+"""
+
+import argparse
+import html
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from artist20 import UserError, audio, cli, inference, runtime
+from artist20.report import listening
+from artist20.results import TrainedModel, load_model
+from artist20.trained import TrainedNetwork, load_network
+
+if TYPE_CHECKING:
+    import gradio
+
+MAX_BYTES = 50 * 2**20  # of a file
+MAX_SECONDS = 15 * 60.0  # of a song
+MAX_WAITING = 20  # songs; who comes then is told to come again
+# Seconds that uploads are kept, and between looks at their age. Whoever drops the same song gets
+# the same file: it must be there until all who wait have been answered.
+KEPT, CHECKED = 300, 15
+
+# Gives the frame of a song's page the height that the page asks for.
+FIT_FRAME = """<script>
+addEventListener("message", ({ source, data }) => {
+  for (const frame of document.querySelectorAll("iframe"))
+    if (frame.contentWindow === source) frame.style.height = `${Number(data)}px`;
+});
+</script>"""
+
+
+def answer(file: Path, network: TrainedNetwork, checkpoint: TrainedModel) -> str:
+    """Return what is shown of an upload: its page in a frame, or a sentence on what is wrong.
+
+    Neither has the file's path in it.
+    """
+    try:
+        with warnings.catch_warnings(record=True, action="always") as caught:
+            seconds = 0.0
+            for block in audio.read_blocks(file):
+                seconds += len(block) / audio.SAMPLE_RATE
+                if seconds > MAX_SECONDS:
+                    raise audio.AudioError(file, f"is longer than {MAX_SECONDS / 60:g} minutes")
+        odd = [note.message for note in caught if isinstance(note.message, audio.AudioNote)]
+        notes = [f"Note: this file {note.reason}." for note in odd]
+        page = listening.song_page(file, notes, network, checkpoint, None)
+    except audio.AudioError as error:
+        return f'<p role="alert">This file {html.escape(error.reason)}.</p>'
+    # Of an origin of its own: whatever might be in the page cannot reach the app.
+    return (
+        '<iframe title="The song, and who is heard in it" sandbox="allow-scripts" '
+        f'style="width: 100%; height: 46rem; border: 0" srcdoc="{html.escape(page)}"></iframe>'
+    )
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = cli.make_parser(__doc__)
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="FILE", help="best.pt of any network"
+    )
+    cli.add_encoder_weights_option(parser)
+    cli.add_device_option(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=cli.positive_int, default=7860, help="port to listen on")
+    return parser.parse_args()
+
+
+def start(
+    host: str, port: int, network: TrainedNetwork, checkpoint: TrainedModel
+) -> "gradio.Blocks":
+    """Start to serve the app, in threads of its own; uploads lie in ``GRADIO_TEMP_DIR``.
+
+    Raises
+    ------
+    UserError
+        If the port is taken.
+    """
+    import gradio
+
+    def hear(file: str | None) -> tuple[None, str]:
+        return None, answer(Path(file), network, checkpoint) if file else ""
+
+    about = (
+        f"<h1>Who is it?</h1><p>Drop a song, or record one, of {MAX_SECONDS / 60:g} minutes and "
+        f"{MAX_BYTES >> 20} MB at most; it is deleted after {KEPT / 60:g} minutes. "
+        f"{html.escape(f'{checkpoint.settings.title}, {inference.describe(checkpoint)}')}.</p>"
+    )
+    with gradio.Blocks(
+        title="Who is it?", analytics_enabled=False, delete_cache=(CHECKED, KEPT)
+    ) as app:
+        gradio.HTML(about)
+        song = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="A song")
+        heard = gradio.HTML()
+        arrives = [song.upload, song.stop_recording]
+        gradio.on(arrives, hear, song, [song, heard], api_visibility="private")
+    app.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
+    try:
+        app.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            max_file_size=MAX_BYTES,
+            footer_links=[],
+            head=FIT_FRAME,
+            theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        )
+    except OSError as error:
+        raise UserError(f"cannot listen on {host}, port {port}: {error}") from None
+    return app
+
+
+def main() -> None:
+    """Load the network and serve the app until it is stopped."""
+    args = parse_args()
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # or it would tell its makers
+    with tempfile.TemporaryDirectory() as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        try:
+            import gradio  # noqa: F401
+        except ModuleNotFoundError:
+            raise UserError("this needs Gradio: pip install -r requirements-app.txt") from None
+        checkpoint = load_model(args.checkpoint, TrainedModel, "a script that trains a network")
+        device = runtime.choose_device(args.device)
+        network = load_network(args.checkpoint, checkpoint, device, args.encoder_weights)
+        app = start(args.host, args.port, network, checkpoint)
+        print(f"listening on {app.local_url}; Ctrl-C ends it", flush=True)
+        app.block_thread()
+
+
+if __name__ == "__main__":
+    runtime.run(main)
