@@ -14,6 +14,7 @@ import html
 import os
 import tempfile
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 50 * 2**20  # of a file
 MAX_SECONDS = 15 * 60.0  # of a song
 MAX_WAITING = 20  # songs; who comes then is told to come again
-# Seconds that uploads are kept, and between looks at their age. Whoever drops the same song gets
-# the same file: it must be there until all who wait have been answered.
-KEPT, CHECKED = 300, 15
+ABANDONED = (60, 600)  # seconds between looks for uploads that nobody waits for, and their age
 
 # Gives the frame of a song's page the height that the page asks for.
 FIT_FRAME = """<script>
@@ -90,17 +89,24 @@ def start(
     """
     import gradio
 
-    def hear(file: str | None) -> tuple[None, str]:
-        return None, answer(Path(file), network, checkpoint) if file else ""
+    # Uploads of the same song are one file, named by its content. It is deleted when the first of
+    # those who wait for it is answered: the others get the same.
+    @lru_cache(MAX_WAITING)
+    def answer_all(file: str) -> str:
+        return answer(Path(file), network, checkpoint)
+
+    def hear(file: str) -> tuple[None, str]:
+        try:
+            return None, answer_all(file)
+        finally:
+            Path(file).unlink(missing_ok=True)
 
     about = (
         f"<h1>Who is it?</h1><p>Drop a song, or record one, of {MAX_SECONDS / 60:g} minutes and "
-        f"{MAX_BYTES >> 20} MB at most; it is deleted after {KEPT / 60:g} minutes. "
+        f"{MAX_BYTES >> 20} MB at most; it is deleted once it was heard. "
         f"{html.escape(f'{checkpoint.settings.title}, {inference.describe(checkpoint)}')}.</p>"
     )
-    with gradio.Blocks(
-        title="Who is it?", analytics_enabled=False, delete_cache=(CHECKED, KEPT)
-    ) as app:
+    with gradio.Blocks(title="Who is it?", analytics_enabled=False, delete_cache=ABANDONED) as app:
         gradio.HTML(about)
         song = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="A song")
         heard = gradio.HTML()

@@ -24,9 +24,10 @@ from tqdm import tqdm
 from artist20 import UserError, audio, dataset, distributed, inference, printable, runtime
 from artist20.evaluation import top_k
 from artist20.experiment import BEST
-from artist20.report import compare, network_plots, song_plots
+from artist20.report import compare, song_plots
 from artist20.report.style import Drawing, Page, readable
 from artist20.results import (
+    NetworkMetrics,
     Predictions,
     SongRecord,
     SongVectors,
@@ -249,7 +250,7 @@ def _confused(
     checkpoint: TrainedModel,
 ) -> Iterator[Page]:
     """Write the page of --confused."""
-    metrics = network_plots.read_metrics(folder, made_by)
+    metrics = read_record(folder / "metrics.json", NetworkMetrics, made_by)
     predictions = read_record(folder / "val_predictions.json", Predictions, made_by)
     compare.check_reached(folder, metrics.model, metrics, predictions, made_by)
     vectors = read_embeddings(folder, metrics, predictions.songs, made_by)
