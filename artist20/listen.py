@@ -1,7 +1,8 @@
 """Listen with a trained network in a browser: drop a song, or record one, and see who it is.
 
 Reads   the checkpoint; the encoder's weights, if it has one
-Writes  nothing; uploads lie in a temporary folder, which goes with the program
+Writes  nothing; an upload lies in a temporary folder until it was heard, and the pages of the
+        last twenty stay in memory until the program ends
 
 Gradio serves the page: pip install -r requirements-app.txt. Only this machine can reach it, unless
 --host says otherwise: there is no password then.
@@ -85,7 +86,7 @@ def start(
     Raises
     ------
     UserError
-        If the port is taken.
+        If the port is taken, or the address another machine's.
     """
     import gradio
 
@@ -126,8 +127,9 @@ def start(
             head=FIT_FRAME,
             theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         )
-    except OSError as error:
-        raise UserError(f"cannot listen on {host}, port {port}: {error}") from None
+    except OSError:
+        line = f"cannot listen on {host}, port {port}: name another --port or --host"
+        raise UserError(line) from None
     return app
 
 

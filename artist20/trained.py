@@ -13,7 +13,7 @@ from tqdm import tqdm
 from artist20 import UserError, audio, distributed, encoders, runtime, spectrogram, training
 from artist20.audio import Waveform
 from artist20.encoders.base import UNTRAINED, Encoder
-from artist20.encoders.embeddings import Embeddings, cut_windows, side_by_side
+from artist20.encoders.embeddings import Embeddings, side_by_side
 from artist20.evaluation import window_starts
 from artist20.models import ArtistResNet, EmbeddingMLP
 from artist20.results import EncoderSettings, ResNetRecipe, TrainedModel, TransferRecipe
@@ -200,10 +200,17 @@ def embed_windows(
     for encoder in loaded:
         definition = encoder.definition
         n_samples = round((seconds or definition.window_seconds) * definition.sample_rate)
-        windows = cut_windows(waveform, n_samples, most, encoder.device)
-        bar = tqdm(windows, label, disable=distributed.quiet() if label else True, leave=False)
-        rows.append(encoder.embed(bar))
+        starts = window_starts(len(waveform), n_samples, most)
+        rows.append(_embed(encoder, waveform, starts, n_samples, label))
     return rows
+
+
+def _embed(
+    encoder: Encoder, waveform: Waveform, starts: np.ndarray, n_samples: int, label: str | None
+) -> np.ndarray:
+    bar = tqdm(starts, label, disable=distributed.quiet() if label else True, leave=False)
+    windows = (torch.from_numpy(waveform[start : start + n_samples]) for start in bar)
+    return encoder.embed(window.to(encoder.device) for window in windows)
 
 
 @dataclass(frozen=True)
@@ -237,30 +244,33 @@ class TrainedTransfer:
     def curve(self, waveform: Waveform) -> tuple[np.ndarray, np.ndarray, float]:
         """Score overlapping stretches of a song, each as if it were a song of its own.
 
-        A stretch is about a sixth of the song, and consists of windows that are as long as in the
-        training, but no longer than a quarter of it, unless an encoder needs more. Each begins a
-        window after the one before, so that every window is embedded once.
+        A stretch is a sixth of the song, or one window if that is longer; each begins a quarter of
+        its length after the one before. Windows are as long as in the training, but no longer than
+        a sixth of the song, unless an encoder needs more.
 
         Parameters and results are those of :meth:`TrainedResNet.curve`, but for the waveform,
-        (n_samples,), in place of its log-mel.
+        (n_samples,), in place of its log-mel; ``window_seconds`` is the length of a stretch.
         """
         definitions = [encoder.definition for encoder in self.encoders]
         rate, crop_seconds = definitions[0].sample_rate, self.classifier.recipe.crop_seconds
         part = len(waveform) / rate / CURVE_PARTS
         longest = min(crop_seconds or definition.window_seconds for definition in definitions)
         shortest = max(CURVE_MIN_SECONDS, *(definition.min_seconds for definition in definitions))
-        step = max(shortest, min(longest, part / CURVE_HOP_PARTS))
-        starts = window_starts(len(waveform), n_samples := round(step * rate))
-        rows = embed_windows(self.encoders, waveform, step, None, "windows")
-        n_together = min(len(starts), max(1, round(part / step)))
-        n_stretches = len(starts) - n_together + 1
+        window = max(shortest, min(longest, part))
+        stretch = max(part, window)
+        hop = min(window, stretch / CURVE_HOP_PARTS)  # of windows: each is embedded once
+        n_samples = round(window * rate)
+        last = max(0, len(waveform) - n_samples)
+        starts = np.linspace(0, last, 1 + -(-last // round(hop * rate))).round().astype(int)
+        rows = [_embed(each, waveform, starts, n_samples, "windows") for each in self.encoders]
+        n_together = min(len(starts), 1 + round((stretch - window) / hop))
+        firsts = starts[: len(starts) - n_together + 1]
+        ends = np.minimum(starts[n_together - 1 :] + n_samples, len(waveform))
         curve = [
             self.classifier.score([of[i : i + n_together] for of in rows]).mean(axis=0)
-            for i in range(n_stretches)
+            for i in range(len(firsts))
         ]
-        lasts = starts[n_together - 1 :] + n_samples  # where stretches end
-        seconds = (starts[:n_stretches] + np.minimum(lasts, len(waveform))) / 2 / rate
-        return seconds, np.array(curve), (lasts[0] - starts[0]) / rate
+        return (firsts + ends) / 2 / rate, np.array(curve), float(ends[0] - firsts[0]) / rate
 
 
 @dataclass(frozen=True)

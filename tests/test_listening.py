@@ -140,7 +140,7 @@ def test_a_page_holds_the_song_its_spectrogram_and_the_curves(song):
 
 
 @pytest.mark.parametrize("seconds", [0.01, 1.2, 130])
-def test_any_length_has_curves_within_the_page_and_ticks_that_can_be_read(seconds):
+def test_any_length_has_curves_within_the_page(seconds):
     n = 1 if seconds < 1 else 21
     heard = trained.Heard(
         waveform=np.zeros(int(seconds * SAMPLE_RATE), np.float32),
@@ -151,7 +151,6 @@ def test_any_length_has_curves_within_the_page_and_ticks_that_can_be_read(second
         window_seconds=1.0,
     )
     panel = listening.Panel("x", [], heard, ["a", "b"], None)
-    assert 1 <= len(panel.ticks) <= listening.MOST_TICKS
     found = Elements(listening.render("t", "about", [("", [panel])]))
     for points in found.attribute("polyline", "points"):
         x, y = np.array([point.split(",") for point in points.split()], float).T
@@ -257,6 +256,7 @@ def test_a_page_of_the_most_confused_songs(here, monkeypatch, capsys):
 # --- the app -------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::artist20.audio.AudioNote")
 def test_what_is_wrong_with_an_upload_is_a_sentence_without_its_path(song, monkeypatch, tmp_path):
     def answer(file):
         return listen.answer(file, network(TOY_ARTISTS), checkpoint(TOY_ARTISTS))

@@ -177,10 +177,11 @@ def transfer(recipe, rate=16_000, window_seconds=3.0, min_seconds=0.5):
 @pytest.mark.parametrize(
     ("seconds", "crop_seconds", "window", "stretch", "n_points"),
     [
-        (48, 150.0, 2, 8, 21),  # a sixth of the song, in four windows
-        (480, None, 3, 81, 134),  # no longer windows than in training
-        (2, None, 1, 1, 2),
-        (0.8, None, 1, 1, 1),
+        (48, 150.0, 8, 8, 21),  # a sixth of the song, a quarter of it after the one before
+        (24, None, 3, 4, 21),  # no longer windows than in training: overlapping ones
+        (480, None, 3, 81, 134),  # or one after the other
+        (2, None, 1, 1, 5),
+        (0.8, None, 1, 0.8, 1),
     ],
 )
 def test_stretches_of_a_song_are_scored_as_songs(
@@ -191,12 +192,13 @@ def test_stretches_of_a_song_are_scored_as_songs(
     waveform = np.zeros(int(seconds * 16_000), np.float32)
     waveform[len(waveform) // 2 :] = 1
     middles, curve, window_seconds = network.curve(waveform)
-    assert lengths == [min(len(waveform), window * 16_000)] * max(1, int(seconds / window))
+    assert set(lengths) == {min(len(waveform), window * 16_000)}
+    assert len(lengths) <= 1 + 4 * seconds / window
     assert (len(middles), curve.shape) == (n_points, (n_points, 2))
-    assert window_seconds == stretch
+    assert window_seconds == pytest.approx(stretch, abs=0.01)
     within = np.clip((middles - (seconds - stretch) / 2) / stretch, 0, 1)  # its loud share
     if n_points > 1:
-        np.testing.assert_allclose(curve[:, 1], within, atol=0.02)
+        np.testing.assert_allclose(curve[:, 1], within, atol=0.1)
     assert 0 < middles[0] <= middles[-1] < seconds
 
 

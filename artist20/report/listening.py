@@ -7,7 +7,7 @@ it looks and what it does is in ``templates/listening.html.j2`` and ``listening.
 import argparse
 import hashlib
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from artist20 import UserError, audio, dataset, distributed, inference, printable, runtime
 from artist20.evaluation import top_k
-from artist20.experiment import BEST
+from artist20.experiment import BEST, read_best
 from artist20.report import compare, song_plots
 from artist20.report.style import Drawing, Page, readable
 from artist20.results import (
@@ -40,8 +40,6 @@ from artist20.trained import Heard, TrainedNetwork, load_network
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_COLUMNS = 1200  # of a spectrogram
-TICK_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)  # seconds
-MOST_TICKS = 8
 
 
 class ShownArtist(NamedTuple):
@@ -81,27 +79,20 @@ class Panel:
         """The true artist, if known, and the likeliest others; likeliest first."""
         columns = song_plots.artists_shown(self.song.whole, self.classes, self.artist)
         ranks = top_k(self.song.whole[None], len(self.classes))[0].tolist()
-        # Letters share the song out, so that no two meet; each stands where its curve is by itself.
-        parts = np.array_split(np.arange(len(self.song.curve)), len(columns))
-        shown = []
-        for line, column in enumerate(columns):
-            curve = self.song.curve[:, column]
-            others = self.song.curve[:, [other for other in columns if other != column]]
-            gaps = np.abs(curve[:, None] - others).min(axis=1)
-            part = parts[line] if len(parts[line]) else parts[0]
-            part = part[1:-1] if len(part) > 2 else part
-            name, share = self.classes[column], float(self.song.whole[column])
-            shown.append(
-                ShownArtist(
-                    line,
-                    readable(printable(name)),
-                    name == self.artist,
-                    ranks.index(column) + 1,
-                    share,
-                    curve.astype(float).round(3).tolist(),
-                    int(part[gaps[part].argmax()]),
-                )
+        n_windows = len(self.song.curve)
+        shown = [
+            ShownArtist(
+                line,
+                readable(printable(self.classes[column])),
+                self.classes[column] == self.artist,
+                ranks.index(column) + 1,
+                float(self.song.whole[column]),
+                self.song.curve[:, column].astype(float).round(3).tolist(),
+                # Letters share the song out, so that no two meet.
+                (2 * line + 1) * n_windows // (2 * len(columns)),
             )
+            for line, column in enumerate(columns)
+        ]
         return sorted(shown, key=lambda of: of.rank)
 
     @property
@@ -121,13 +112,6 @@ class Panel:
         return b64encode(buffer.getvalue()).decode()
 
     @property
-    def ticks(self) -> range:
-        """Seconds to be marked on the axis."""
-        length = self.song.duration
-        step = next((step for step in TICK_STEPS if length / step < MOST_TICKS), TICK_STEPS[-1])
-        return range(0, int(length) + 1, step)
-
-    @property
     def frequencies(self) -> list[tuple[float, float]]:
         """Frequencies in kHz to be marked on the axis; how high each is, from 0 to 1."""
         n_mels = self.song.log_mel.shape[1]
@@ -135,14 +119,14 @@ class Panel:
         return [(hz / 1000, at / n_mels) for hz, at in zip(song_plots.TICKS_HZ, bins, strict=True)]
 
 
-def render(title: str, about: str, groups: Sequence[tuple[str, Sequence[Panel]]]) -> str:
+def render(title: str, about: str, groups: Iterable[tuple[str, Sequence[Panel]]]) -> str:
     """Write a page.
 
     Parameters
     ----------
     title, about : str
         What stands above all, and a line below it.
-    groups : sequence of (str, sequence of Panel)
+    groups : iterable of (str, sequence of Panel)
         Songs that stand side by side, and the line above them, which may be empty.
     """
     environment = Environment(
@@ -152,7 +136,7 @@ def render(title: str, about: str, groups: Sequence[tuple[str, Sequence[Panel]]]
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["clock"] = lambda seconds: f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
+    environment.filters["clock"] = lambda seconds: "{}:{:02}".format(*divmod(round(seconds), 60))
     script = (TEMPLATES / "listening.js").read_text(encoding="utf-8")
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("listening.html.j2").render(
@@ -253,6 +237,7 @@ def _confused(
     metrics = read_record(folder / "metrics.json", NetworkMetrics, made_by)
     predictions = read_record(folder / "val_predictions.json", Predictions, made_by)
     compare.check_reached(folder, metrics.model, metrics, predictions, made_by)
+    read_best(folder, metrics, f"{made_by} --overwrite")  # which refuses one of another run
     vectors = read_embeddings(folder, metrics, predictions.songs, made_by)
 
     def hear(song: SongRecord, note: str) -> Panel:
@@ -262,16 +247,18 @@ def _confused(
         heading = f"{song_name(file)}, by {readable(printable(song.artist))}"
         return Panel(heading, [note], network.hear(file), network.classes, song.artist)
 
-    groups = []
     found = most_confused(predictions, metrics.model, vectors, args.confused)
-    for of in tqdm(found, disable=distributed.quiet(), leave=False):
-        name = readable(printable(of.artist))
-        note = f"The training song of {name} that is most like it (cosine {of.cosine:.2f})."
-        heard = [hear(of.song, "One of the validation songs."), hear(of.similar, note)]
-        groups.append((f"{song_name(of.song.path)}: {of.share:.0%} for {name}", heard))
+
+    def pairs() -> Iterator[tuple[str, list[Panel]]]:
+        for of in tqdm(found, "songs", disable=distributed.quiet(), leave=False):
+            name = readable(printable(of.artist))
+            note = f"The training song of {name} that is most like it (cosine {of.cosine:.2f})."
+            heard = [hear(of.song, "One of the validation songs."), hear(of.similar, note)]
+            yield f"{song_name(of.song.path)}: {of.share:.0%} for {name}", heard
+
     title = f"Songs in which {checkpoint.settings.title} hears another artist"
     about = (
-        f"Of {len(predictions.songs)} validation songs the {len(groups)} with the highest "
+        f"Of {len(predictions.songs)} validation songs the {len(found)} with the highest "
         f"probability of a wrong artist. Network {inference.describe(checkpoint)}."
     )
-    yield Page(f"task2_confused_songs_{metrics.model}", render(title, about, groups))
+    yield Page(f"task2_confused_songs_{metrics.model}", render(title, about, pairs()))
