@@ -53,29 +53,13 @@ def make_resnet(n_classes: int, recipe: ResNetRecipe) -> ArtistResNet:
 
 @dataclass(frozen=True)
 class Heard:
-    """A song, and whom a network hears in it.
+    """A song, and whom a network hears in it."""
 
-    Attributes
-    ----------
-    waveform : np.ndarray or LongSong
-        (n_samples,) at 16 kHz.
-    log_mel : np.ndarray
-        (n_frames, n_mels) in dB.
-    whole : np.ndarray
-        (n_classes,) probabilities in the song as a whole.
-    seconds : np.ndarray
-        (n_windows,) the middle of each window of the curve.
-    curve : np.ndarray
-        (n_windows, n_classes) probabilities.
-    window_seconds : float
-        Length of a window.
-    """
-
-    waveform: Waveform
-    log_mel: np.ndarray
-    whole: np.ndarray
-    seconds: np.ndarray
-    curve: np.ndarray
+    waveform: Waveform  # (n_samples,) at 16 kHz
+    log_mel: np.ndarray  # (n_frames, n_mels) in dB
+    whole: np.ndarray  # (n_classes,) probabilities in the song as a whole
+    seconds: np.ndarray  # (n_windows,) the middle of each window of the curve
+    curve: np.ndarray  # (n_windows, n_classes) probabilities
     window_seconds: float
 
     @property
@@ -176,25 +160,11 @@ def embed_windows(
     most: int | None,
     label: str | None = None,
 ) -> list[np.ndarray]:
-    """Embed windows over the whole of a song.
+    """Embed windows over the whole of a song: (n_windows, size) by each encoder.
 
-    Parameters
-    ----------
-    loaded : sequence of Encoder
-        All of one sample rate.
-    waveform : np.ndarray or LongSong
-        (n_samples,) at that rate.
-    seconds : float or None
-        Length of a window; None takes that of each encoder's own training.
-    most : int or None
-        At most this many windows, evenly spaced; None covers the song.
-    label : str, optional
-        Show a progress bar of this name.
-
-    Returns
-    -------
-    list of np.ndarray
-        (n_windows, size) of each encoder.
+    The waveform is (n_samples,), at the encoders' one rate. Windows last ``seconds``, or as long as
+    in each encoder's own training; without ``most`` they cover the song. A ``label`` is the name of
+    a progress bar.
     """
     rows = []
     for encoder in loaded:
@@ -215,20 +185,10 @@ def _embed(
 
 @dataclass(frozen=True)
 class TrainedTransfer:
-    """Frozen encoders and a classifier on their embeddings, which score songs.
+    """Frozen encoders and a classifier on their embeddings, which score songs."""
 
-    Attributes
-    ----------
-    classes : list of str
-        The artists, in the order of the scores.
-    encoders : list of Encoder
-        All of one sample rate.
-    classifier : TrainedClassifier
-        What scores their embeddings.
-    """
-
-    classes: list[str]
-    encoders: list[Encoder]
+    classes: list[str]  # the artists, in the order of the scores
+    encoders: list[Encoder]  # all of one sample rate
     classifier: TrainedClassifier
 
     def hear(self, file: Path) -> Heard:

@@ -190,14 +190,8 @@ def parts(
 ) -> list[Callable[[], Iterator[Drawing | Page]]]:
     """Load a network; list what is to be made of the songs of --song, or by --confused.
 
-    Parameters
-    ----------
-    args : argparse.Namespace
-        With the options of :func:`artist20.cli.add_song_options`.
-    folder : Path
-        The network's results folder.
-    made_by : str
-        The command that trains it, for messages.
+    ``args`` are of :func:`artist20.cli.add_song_options`; ``folder`` is the network's results
+    folder, and ``made_by`` the command that trains it, for messages.
 
     Raises
     ------
