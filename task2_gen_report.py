@@ -12,7 +12,11 @@ task2_architecture_diagram_panns_strong.png and so on; with --encoder, from and 
 name; with --audio-root, from and to @<tree>. Beside each picture a .txt has its caption. What there
 are no results for is named, and the exit status is 1.
 
+With --song, --html and --confused, in place of all these the same pictures and pages of single
+songs as of task2_gen_report_wo_pretrain.py; the encoder's weights are needed for them.
+
     python task2_gen_report.py
+    python task2_gen_report.py --song song.mp3 --html
 """
 
 import argparse
@@ -24,7 +28,7 @@ from torch import nn
 
 from artist20 import cli, runtime, trained
 from artist20.encoders import ENCODERS, panns
-from artist20.report import architecture, network_plots
+from artist20.report import architecture, listening, network_plots
 from artist20.report.architecture import Layer
 from artist20.report.style import Drawing, save_all
 from artist20.results import (
@@ -94,8 +98,10 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     cli.add_results_option(parser)
     cli.add_assets_option(parser)
+    cli.add_song_options(parser)
     cli.add_recipe_option(parser)
     cli.add_encoder_option(parser, ENCODERS)
+    cli.add_encoder_weights_option(parser)
     cli.add_audio_root_option(parser)
     return cli.with_encoder_recipe(parser.parse_args())
 
@@ -106,13 +112,16 @@ def main() -> int:
     model, rendition = "+".join(args.encoder), rendition_name(args.audio_root)
     folder = network_dir(args.results_dir, model, args.recipe, rendition=rendition)
     made_by = f"task2_train.py{network_options(folder.name, args.audio_root)}"
-    figures = (
-        diagram,
-        network_plots.confusion_matrix,
-        network_plots.training,
-        network_plots.song_map,
-    )
-    parts = [partial(figure, folder, made_by) for figure in figures]
+    if args.song or args.confused or args.html:
+        parts = listening.parts(args, folder, made_by)
+    else:
+        figures = (
+            diagram,
+            network_plots.confusion_matrix,
+            network_plots.training,
+            network_plots.song_map,
+        )
+        parts = [partial(figure, folder, made_by) for figure in figures]
     return save_all(parts, args.assets_dir, args.format)
 
 

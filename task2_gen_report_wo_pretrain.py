@@ -24,10 +24,15 @@ status is 1.
 With --song, in place of all these ASSETS_DIR/task2_song_<name>.png, which shows where in a song
 which artist is heard: its spectrogram, and below it the probability of the true artist, known from
 the folders artist/album/ above the file, and of the three likeliest others. Any audio file will do;
-best.pt is all that is needed beside it. This is the only part of a report script that runs a model.
+best.pt is all that is needed beside it. With --html, in place of the picture a page to listen on,
+task2_song_<name>.html, one file that plays the song, follows it and can be sent by mail. With
+--confused, task2_confused_songs_resnet.html: the same of the validation songs with the highest
+probability of a wrong artist, each beside that artist's most similar training song. These are the
+only parts of a report script that run a model.
 
     python task2_gen_report_wo_pretrain.py --song song.mp3 queen/Jazz/01-Mustapha.mp3
-    python task2_gen_report_wo_pretrain.py --recipe strong --song song.mp3
+    python task2_gen_report_wo_pretrain.py --recipe strong --song song.mp3 --html
+    python task2_gen_report_wo_pretrain.py --confused --data-dir data/artist20
 
 Windows are as long as those of the training, but a sixth of the song at most, and each begins a
 quarter of its length after the one before: a song of 30 s has 22 of 5 s also where training was
@@ -41,13 +46,11 @@ from functools import partial
 from pathlib import Path
 
 from artist20 import cli, evaluation, runtime, spectrogram, trained
-from artist20.report import architecture, compare, network_plots, plots, song_plots
+from artist20.report import architecture, compare, listening, network_plots, plots
 from artist20.report.style import Drawing, save_all
 from artist20.results import (
     NetworkMetrics,
     ResNetRecipe,
-    TrainedModel,
-    load_model,
     network_dir,
     network_options,
     rendition_name,
@@ -155,13 +158,7 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     cli.add_results_option(parser)
     cli.add_assets_option(parser)
-    parser.add_argument(
-        "--song",
-        type=Path,
-        nargs="+",
-        metavar="PATH",
-        help="draw where in these audio files which artist is heard, instead of all else",
-    )
+    cli.add_song_options(parser)
     cli.add_recipe_option(parser)
     cli.add_audio_root_option(parser)
     return parser.parse_args()
@@ -173,16 +170,8 @@ def main() -> int:
     rendition = rendition_name(args.audio_root)
     folder = network_dir(args.results_dir, "resnet", args.recipe, rendition=rendition)
     made_by = f"task2_train_wo_pretrain.py{network_options(folder.name, args.audio_root)}"
-    if args.song:
-        path = folder / "best.pt"
-        checkpoint = load_model(path, TrainedModel, made_by)
-        network = trained.load_resnet(path, checkpoint, runtime.choose_device("auto"), "auto")
-        files = list(dict.fromkeys(path.resolve() for path in args.song))
-        names = song_plots.picture_names(files)
-        parts = [
-            partial(song_plots.draw, file, name, network, folder)
-            for file, name in zip(files, names, strict=True)
-        ]
+    if args.song or args.confused or args.html:
+        parts = listening.parts(args, folder, made_by)
     else:
         figures = (
             diagram,

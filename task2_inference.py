@@ -18,42 +18,10 @@ import argparse
 from functools import partial
 
 import numpy as np
-import torch
 
-from artist20 import UserError, audio, cli, encoders, inference, results, runtime, trained
-from artist20.encoders import ENCODERS, UNTRAINED, Encoder
-from artist20.encoders.embeddings import cut_windows
-from artist20.results import EncoderSettings, TransferRecipe
-
-
-def load_encoders(
-    wanted: list[EncoderSettings],
-    seed: int,
-    weights: str | None,
-    device: torch.device,
-    precision: torch.dtype,
-) -> list[Encoder]:
-    """Load the encoders that a checkpoint's classifier was trained on.
-
-    Raises
-    ------
-    UserError
-        If their weights are missing, or others than those.
-    """
-    if not wanted[0].pretrained:
-        if weights is not None:
-            raise UserError(
-                "the checkpoint is of an untrained encoder: leave --encoder-weights out"
-            )
-        weights = UNTRAINED
-    loaded = encoders.load([each.name for each in wanted], weights, seed, device, precision)
-    for encoder, settings in zip(loaded, wanted, strict=True):
-        if encoder.settings != settings:
-            raise UserError(
-                f"the checkpoint was trained on other weights of {settings.name} "
-                f"({settings.weights}): train it again, or name those with --encoder-weights"
-            )
-    return loaded
+from artist20 import UserError, audio, cli, inference, results, runtime, trained
+from artist20.encoders import ENCODERS
+from artist20.results import TransferRecipe
 
 
 def parse_args() -> argparse.Namespace:
@@ -82,20 +50,18 @@ def main() -> int:
             f"{next(iter(checkpoints))} was trained with --encoder {','.join(names)}: say so, too"
         )
     precision = runtime.choose_precision(args.precision, device, first.precision)
-    loaded = load_encoders(first.encoders, first.seed, args.encoder_weights, device, precision)
+    loaded = trained.load_encoders(
+        first.encoders, first.seed, args.encoder_weights, device, precision
+    )
     size = sum(encoder.definition.size for encoder in loaded)
     classifiers = [
         trained.load_classifier(path, checkpoint, size, device, precision)
         for path, checkpoint in checkpoints.items()
     ]
 
-    def embed(encoder: Encoder, waveform: audio.Waveform) -> np.ndarray:
-        seconds = first.recipe.crop_seconds or encoder.definition.window_seconds
-        n_samples = round(seconds * encoder.definition.sample_rate)
-        return encoder.embed(cut_windows(waveform, n_samples, first.recipe.windows, device))
-
     def score_song(waveform: audio.Waveform) -> np.ndarray:
-        rows = [embed(encoder, waveform) for encoder in loaded]
+        recipe = first.recipe
+        rows = trained.embed_windows(loaded, waveform, recipe.crop_seconds, recipe.windows)
         return np.stack([classifier.score(rows).mean(axis=0) for classifier in classifiers])
 
     read_song = partial(audio.open_song, sample_rate=loaded[0].definition.sample_rate)

@@ -450,6 +450,19 @@ def write_blocks(path: Path, blocks: Iterable[np.ndarray]) -> None:
         raise UserError(f"{path} cannot be written ({error.error_string})") from None
 
 
+def to_mp3(waveform: Waveform) -> bytes:
+    """Encode a song as MP3 of 48 kbit/s, without tags; every browser plays that.
+
+    ``waveform`` is (n_samples,) float32 at :data:`SAMPLE_RATE`.
+    """
+    buffer, n_together = io.BytesIO(), int(BLOCK_SECONDS * SAMPLE_RATE)
+    coding = MP3_CODING | {"compression_level": 0.74}
+    with soundfile.SoundFile(buffer, "w", SAMPLE_RATE, 1, **coding) as file:
+        for start in range(0, len(waveform), n_together):
+            file.write(waveform[start : start + n_together])
+    return buffer.getvalue()
+
+
 def duration(path: Path) -> float:
     """Return the length in seconds, found by decoding the file: headers often only estimate it."""
     return sum(len(block) for block in read_blocks(path)) / SAMPLE_RATE

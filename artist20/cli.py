@@ -100,6 +100,36 @@ def add_assets_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_song_options(parser: argparse.ArgumentParser) -> None:
+    """Add what report scripts take for single songs: --song, --html, --confused, --data-dir."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--song",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="draw where in these audio files which artist is heard, instead of all else",
+    )
+    group.add_argument(
+        "--confused",
+        type=positive_int,
+        nargs="?",
+        const=5,
+        metavar="N",
+        help="write a page to listen to the N most confused validation songs on (5), each beside "
+        "the song that it is most like of the artist whom it is taken for, instead of all else",
+    )
+    parser.add_argument(
+        "--html", action="store_true", help="with --song, write a page to listen on, no picture"
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path("data/artist20"),
+        help="folder with train_val/, for --confused",
+    )
+
+
 def add_compute_options(parser: argparse.ArgumentParser) -> None:
     """Add --device and --workers."""
     add_device_option(parser)

@@ -648,6 +648,18 @@ class Settings(Record, kw_only=True):
         """The name of the tree that was heard; None for the data folder's own files."""
         return self.rendition.name if self.rendition else None
 
+    @property
+    def untrained(self) -> bool:
+        """Whether an encoder has random weights: figures then mean nothing."""
+        return not all(encoder.pretrained for encoder in self.encoders)
+
+    @property
+    def title(self) -> str:
+        """The network's name for people."""
+        model = "+".join(encoder.name for encoder in self.encoders) or "resnet"
+        name = network_name(model, self.recipe_name, self.heard)
+        return title(name) + (", untrained encoder" if self.untrained else "")
+
 
 class EpochRow(Record, kw_only=True):
     """A row of ``history.csv``; losses are means over crops and over songs, lr the epoch's own."""
@@ -739,8 +751,8 @@ class NetworkMetrics(Accuracy, kw_only=True):
 
     @property
     def untrained(self) -> bool:
-        """Whether the encoder has random weights: figures then mean nothing."""
-        return not all(encoder.pretrained for encoder in self.settings.encoders)
+        """See :attr:`Settings.untrained`."""
+        return self.settings.untrained
 
     @property
     def names(self) -> dict[str, str]:

@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from artist20 import UserError, runtime, spectrogram, training
+from artist20 import UserError, audio, distributed, encoders, runtime, spectrogram, training
+from artist20.audio import Waveform
+from artist20.encoders.base import UNTRAINED, Encoder
 from artist20.encoders.embeddings import Embeddings, side_by_side
+from artist20.evaluation import window_starts
 from artist20.models import ArtistResNet, EmbeddingMLP
-from artist20.results import ResNetRecipe, TrainedModel, TransferRecipe
+from artist20.results import EncoderSettings, ResNetRecipe, TrainedModel, TransferRecipe
 from artist20.spectrogram import FrontEnd, LogMels
 
 BATCH_SECONDS = 2400.0  # audio scored at a time
@@ -45,6 +49,23 @@ def make_resnet(n_classes: int, recipe: ResNetRecipe) -> ArtistResNet:
         bins_per_band=recipe.bins_per_band,
         statistics=recipe.statistics,
     )
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A song, and whom a network hears in it."""
+
+    waveform: Waveform  # (n_samples,) at 16 kHz
+    log_mel: np.ndarray  # (n_frames, n_mels) in dB
+    whole: np.ndarray  # (n_classes,) probabilities in the song as a whole
+    seconds: np.ndarray  # (n_windows,) the middle of each window of the curve
+    curve: np.ndarray  # (n_windows, n_classes) probabilities
+    window_seconds: float
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds, at least a frame of the spectrogram."""
+        return max(len(self.waveform) / audio.SAMPLE_RATE, spectrogram.to_seconds(1))
 
 
 @dataclass(frozen=True)
@@ -102,6 +123,116 @@ def load_classifier(
     return TrainedClassifier(recipe, partial(training.predict, model, precision=precision))
 
 
+def load_encoders(
+    wanted: list[EncoderSettings],
+    seed: int,
+    weights: str | None,
+    device: torch.device,
+    precision: torch.dtype,
+) -> list[Encoder]:
+    """Load the encoders that a checkpoint's classifier was trained on.
+
+    Raises
+    ------
+    UserError
+        If their weights are missing, or others than those.
+    """
+    if not wanted[0].pretrained:
+        if weights is not None:
+            raise UserError(
+                "the checkpoint is of an untrained encoder: leave --encoder-weights out"
+            )
+        weights = UNTRAINED
+    loaded = encoders.load([each.name for each in wanted], weights, seed, device, precision)
+    for encoder, settings in zip(loaded, wanted, strict=True):
+        if encoder.settings != settings:
+            raise UserError(
+                f"the checkpoint was trained on other weights of {settings.name} "
+                f"({settings.weights}): train it again, or name those with --encoder-weights"
+            )
+    return loaded
+
+
+def embed_windows(
+    loaded: Sequence[Encoder],
+    waveform: Waveform,
+    seconds: float | None,
+    most: int | None,
+    label: str | None = None,
+) -> list[np.ndarray]:
+    """Embed windows over the whole of a song: (n_windows, size) by each encoder.
+
+    The waveform is (n_samples,), at the encoders' one rate. Windows last ``seconds``, or as long as
+    in each encoder's own training; without ``most`` they cover the song. A ``label`` is the name of
+    a progress bar.
+    """
+    rows = []
+    for encoder in loaded:
+        definition = encoder.definition
+        n_samples = round((seconds or definition.window_seconds) * definition.sample_rate)
+        starts = window_starts(len(waveform), n_samples, most)
+        rows.append(_embed(encoder, waveform, starts, n_samples, label))
+    return rows
+
+
+def _embed(
+    encoder: Encoder, waveform: Waveform, starts: np.ndarray, n_samples: int, label: str | None
+) -> np.ndarray:
+    bar = tqdm(starts, label, disable=distributed.quiet() if label else True, leave=False)
+    windows = (torch.from_numpy(waveform[start : start + n_samples]) for start in bar)
+    return encoder.embed(window.to(encoder.device) for window in windows)
+
+
+@dataclass(frozen=True)
+class TrainedTransfer:
+    """Frozen encoders and a classifier on their embeddings, which score songs."""
+
+    classes: list[str]  # the artists, in the order of the scores
+    encoders: list[Encoder]  # all of one sample rate
+    classifier: TrainedClassifier
+
+    def hear(self, file: Path) -> Heard:
+        """Score a song as a whole, and its parts; raises as :func:`artist20.audio.open_song`."""
+        recipe, rate = self.classifier.recipe, self.encoders[0].definition.sample_rate
+        waveform = heard = audio.open_song(file)
+        if rate != audio.SAMPLE_RATE:
+            heard = audio.open_song(file, rate)
+        rows = embed_windows(self.encoders, heard, recipe.crop_seconds, recipe.windows, "song")
+        whole = self.classifier.score(rows).mean(axis=0)
+        return Heard(waveform, spectrogram.log_mel(waveform, FrontEnd()), whole, *self.curve(heard))
+
+    def curve(self, waveform: Waveform) -> tuple[np.ndarray, np.ndarray, float]:
+        """Score overlapping stretches of a song, each as if it were a song of its own.
+
+        A stretch is a sixth of the song, or one window if that is longer; each begins a quarter of
+        its length after the one before. Windows are as long as in the training, but no longer than
+        a sixth of the song, unless an encoder needs more.
+
+        Parameters and results are those of :meth:`TrainedResNet.curve`, but for the waveform,
+        (n_samples,), in place of its log-mel; ``window_seconds`` is the length of a stretch.
+        """
+        definitions = [encoder.definition for encoder in self.encoders]
+        rate, crop_seconds = definitions[0].sample_rate, self.classifier.recipe.crop_seconds
+        part = len(waveform) / rate / CURVE_PARTS
+        longest = min(crop_seconds or definition.window_seconds for definition in definitions)
+        shortest = max(CURVE_MIN_SECONDS, *(definition.min_seconds for definition in definitions))
+        window = max(shortest, min(longest, part))
+        stretch = max(part, window)
+        hop = min(window, stretch / CURVE_HOP_PARTS)  # of windows: each is embedded once
+        n_samples = round(window * rate)
+        last = max(0, len(waveform) - n_samples)
+        starts = np.linspace(0, last, 1 + -(-last // round(hop * rate))).round().astype(int)
+        rows = [_embed(each, waveform, starts, n_samples, "windows") for each in self.encoders]
+        n_together = min(len(starts), 1 + round((stretch - window) / hop))
+        firsts = starts[: len(starts) - n_together + 1]
+        ends = np.minimum(starts[n_together - 1 :] + n_samples, len(waveform))
+        curve = [
+            self.classifier.score([of[i : i + n_together] for of in rows]).mean(axis=0)
+            for i in range(len(firsts))
+        ]
+        return (firsts + ends) / 2 / rate, np.array(curve), float(ends[0] - firsts[0]) / rate
+
+
 @dataclass(frozen=True)
 class TrainedResNet:
     """A residual CNN that scores songs.
@@ -125,6 +256,12 @@ class TrainedResNet:
     trained_on: str
     front_end: FrontEnd
     predict: Callable[[Tensor], np.ndarray]
+
+    def hear(self, file: Path) -> Heard:
+        """Score a song as a whole, and its parts; raises as :func:`artist20.audio.open_song`."""
+        waveform = audio.open_song(file)
+        log_mel = spectrogram.log_mel(waveform, self.front_end)
+        return Heard(waveform, log_mel, self.score(log_mel).mean(axis=0), *self.curve(log_mel))
 
     def score(self, log_mel: np.ndarray) -> np.ndarray:
         """Score windows over the whole of a song, (n_frames, n_mels): (n_windows, n_classes)."""
@@ -207,6 +344,31 @@ def load_resnet(
         FrontEnd(recipe.n_fft, recipe.n_mels),
         partial(training.predict, model, precision=precision),
     )
+
+
+TrainedNetwork = TrainedTransfer | TrainedResNet
+
+
+def load_network(
+    path: Path, trained: TrainedModel, device: torch.device, encoder_weights: str | None = None
+) -> TrainedNetwork:
+    """Rebuild what names songs by themselves from a checkpoint of either kind.
+
+    Parameters are those of :func:`load_resnet` and :func:`artist20.encoders.load`.
+
+    Raises
+    ------
+    UserError
+        If the weights do not fit, or those of an encoder are missing.
+    """
+    settings = trained.settings
+    if isinstance(settings.recipe, ResNetRecipe):
+        return load_resnet(path, trained, device, "auto")
+    precision = runtime.choose_precision("auto", device, settings.precision)
+    loaded = load_encoders(settings.encoders, settings.seed, encoder_weights, device, precision)
+    size = sum(encoder.definition.size for encoder in loaded)
+    classifier = load_classifier(path, trained, size, device, precision)
+    return TrainedTransfer(trained.classes, loaded, classifier)
 
 
 def _batch_size(n_frames: int) -> int:

@@ -384,3 +384,15 @@ def test_a_disk_that_is_full_at_the_last_moment_is_told(tmp_path, suffix):
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert file.read_bytes() == whole  # what was there
         assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("seconds", [0.5, 25])  # within a block, and beyond one
+def test_a_song_as_mp3_has_its_length_and_begins_where_it_did(tmp_path, seconds):
+    waveform = np.zeros(int(seconds * audio.SAMPLE_RATE), np.float32)
+    waveform[4000:] = 0.3 * np.sin(np.arange(len(waveform) - 4000) * 0.2)
+    file = tmp_path / "song.mp3"
+    file.write_bytes(audio.to_mp3(waveform))
+    decoded = audio.load(file)
+    assert len(decoded) == len(waveform)
+    assert abs(int((np.abs(decoded) > 0.1).argmax()) - 4000) < 50
+    assert file.stat().st_size / seconds < 6000 + 1000 / seconds  # 48 kbit/s

@@ -36,7 +36,6 @@ from sklearn.preprocessing import FunctionTransformer
 from test_task1_train import put_features
 
 import task1_gen_report
-import task2_inference
 from artist20 import UserError, classical, evaluation, experiment, inference, trained
 from artist20.encoders import panns
 from artist20.report import architecture, maps, network_plots, plots, style
@@ -134,7 +133,7 @@ def quicken(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(architecture, "describe", lambda *_, **__: [])
     patch.setattr(panns, "make_cnn14", lambda _: torch.nn.Linear(1, 1))
     encoder = argparse.Namespace(definition=argparse.Namespace(size=2048, sample_rate=16_000))
-    patch.setattr(task2_inference, "load_encoders", lambda *_: [encoder])
+    patch.setattr(trained, "load_encoders", lambda *_: [encoder])
     patch.setattr(inference, "run", lambda *_: 0)
     patch.setattr(evaluation, "bootstrap_interval", lambda *_: (0.0, 1.0))
     patch.setattr(classical, "GRIDS", {"song": {"knn": SMALL_GRIDS["knn"]}, "segment": {}})

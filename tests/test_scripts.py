@@ -71,6 +71,7 @@ TRAINING = {
     "--patience", "--compile", "--tensorboard", "--recipe", "--fold",
     "--also-train-on",
 }  # fmt: skip
+OF_SONGS = {"--song", "--html", "--confused", "--data-dir"}
 OPTIONS = {
     "task1_preprocessing": {*PATHS, "--limit", "--device", "--workers", "--overwrite", HEARD},
     "task1_train": {
@@ -87,7 +88,10 @@ OPTIONS = {
         *PATHS, "--limit", "--device", "--workers", "--output", "--checkpoint", "--answers",
         "--audio", "--encoder-weights", "--recipe", "--leave-out-unreadable", HEARD,
     },
-    "task2_gen_report": {"--results-dir", "--assets-dir", "--format", "--recipe", HEARD},
+    "task2_gen_report": {
+        "--results-dir", "--assets-dir", "--format", *OF_SONGS, "--recipe", "--encoder-weights",
+        HEARD,
+    },
     "task2_train_wo_pretrain": {
         *PATHS, *TRAINING, "--limit", "--device", "--workers", "--overwrite", HEARD,
     },
@@ -96,7 +100,7 @@ OPTIONS = {
         "--audio", "--recipe", "--leave-out-unreadable", HEARD,
     },
     "task2_gen_report_wo_pretrain": {
-        "--results-dir", "--assets-dir", "--format", "--song", "--recipe", HEARD,
+        "--results-dir", "--assets-dir", "--format", *OF_SONGS, "--recipe", HEARD,
     },
 }  # fmt: skip
 

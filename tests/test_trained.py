@@ -4,13 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import TOY_ARTISTS, toy_model, toy_settings
 from torch import Tensor
 
 from artist20 import UserError, trained, training
+from artist20.encoders.base import Definition, Encoder
+from artist20.results import EncoderSettings
 from artist20.spectrogram import FrontEnd
-from artist20.trained import TrainedResNet
+from artist20.trained import TrainedClassifier, TrainedResNet, TrainedTransfer
 
 CPU = torch.device("cpu")
 PATH = Path("models/best.pt")
@@ -143,3 +146,69 @@ def test_at_most_forty_minutes_are_scored_at_a_time(window, n_together):
     network = TrainedResNet([], window, "", FrontEnd(), predict)
     assert len(network.score(np.zeros((4 * window, 1), np.float16))) == 4
     assert sizes == ([3, 1] if n_together == 3 else [1] * 4)
+
+
+# --- a song and its parts, with frozen encoders ---------------------------------------------------
+
+
+class Loudness(torch.nn.Module):
+    """Embeds a window as the mean of its samples, and notes how long windows are."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.lengths = []
+
+    def forward(self, waveforms):
+        self.lengths += [waveforms.shape[1]] * len(waveforms)
+        return waveforms.abs().mean(dim=1, keepdim=True)
+
+
+def transfer(recipe, rate=16_000, window_seconds=3.0, min_seconds=0.5):
+    """Hear the second artist in loud rows."""
+    definition = Definition(rate, 1, window_seconds, min_seconds, Loudness, lambda _: {})
+    settings = EncoderSettings(name="panns", weights="untrained, seed 0", sample_rate=rate)
+    encoder = Encoder(settings, definition, Loudness(), torch.float32)
+    classifier = TrainedClassifier(recipe, lambda x: np.column_stack([1 - x[:, 0], x[:, 0]]))
+    return TrainedTransfer(["a", "b"], [encoder], classifier), encoder.network.lengths
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize(
+    ("seconds", "crop_seconds", "window", "stretch", "n_points"),
+    [
+        (48, 150.0, 8, 8, 21),  # a sixth of the song, a quarter of it after the one before
+        (24, None, 3, 4, 21),  # no longer windows than in training: overlapping ones
+        (480, None, 3, 81, 134),  # or one after the other
+        (2, None, 1, 1, 5),
+        (0.8, None, 1, 0.8, 1),
+    ],
+)
+def test_stretches_of_a_song_are_scored_as_songs(
+    pooled, seconds, crop_seconds, window, stretch, n_points
+):
+    recipe = toy_settings("panns", pooled=pooled, crop_seconds=crop_seconds).recipe
+    network, lengths = transfer(recipe)
+    waveform = np.zeros(int(seconds * 16_000), np.float32)
+    waveform[len(waveform) // 2 :] = 1
+    middles, curve, window_seconds = network.curve(waveform)
+    assert set(lengths) == {min(len(waveform), window * 16_000)}
+    assert len(lengths) <= 1 + 4 * seconds / window
+    assert (len(middles), curve.shape) == (n_points, (n_points, 2))
+    assert window_seconds == pytest.approx(stretch, abs=0.01)
+    within = np.clip((middles - (seconds - stretch) / 2) / stretch, 0, 1)  # its loud share
+    if n_points > 1:
+        np.testing.assert_allclose(curve[:, 1], within, atol=0.1)
+    assert 0 < middles[0] <= middles[-1] < seconds
+
+
+def test_an_encoder_hears_its_own_rate_and_the_page_plays_16_khz(tmp_path):
+    recipe = toy_settings("panns", crop_seconds=None).recipe
+    network, lengths = transfer(recipe, rate=32_000)
+    soundfile.write(tmp_path / "song.wav", np.full(32_000 * 6, 0.25), 32_000)
+    song = network.hear(tmp_path / "song.wav")
+    assert set(lengths) == {3 * 32_000, 32_000}  # windows of the whole, and of the curve
+    assert len(song.waveform) == 6 * 16_000
+    assert song.duration == 6
+    assert song.log_mel.shape == (1 + 6 * 16_000 // 512, 64)
+    np.testing.assert_allclose(song.whole, [0.75, 0.25], atol=0.01)

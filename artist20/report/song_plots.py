@@ -8,13 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from artist20 import audio, evaluation, printable, results, spectrogram
+from artist20 import evaluation, printable, spectrogram
 from artist20.report.style import Drawing, in_house_style, new_figure, readable
 from artist20.results import EMBEDDING_FILES, Predictions, SongRecord, read_record
-from artist20.trained import TrainedResNet
+from artist20.trained import TrainedNetwork
 
 N_RIVALS = 3
-MADE_BY = "task2_train_wo_pretrain.py"
+MADE_BY = "the network's training"
 # Of a true artist, if there is one, and the rivals; told apart in grey print by their dashes.
 TRUE_LINE = {"color": "#0072B2", "linewidth": 2.6, "linestyle": "-", "zorder": 3}
 RIVAL_LINES = (
@@ -24,6 +24,7 @@ RIVAL_LINES = (
 )
 MAX_COLUMNS = 600  # of a spectrogram
 DYNAMIC_RANGE = 70.0  # dB
+TICKS_HZ = (250, 500, 1000, 2000, 4000)
 
 # What a caption says of a song that a network learnt from, or did not.
 LEARNT = {
@@ -35,7 +36,9 @@ LEARNT = {
 }
 
 
-def draw(file: Path, name: str, network: TrainedResNet, folder: Path) -> Iterator[Drawing]:
+def draw(
+    file: Path, name: str, network: TrainedNetwork, folder: Path, heard_by: str
+) -> Iterator[Drawing]:
     """Draw a song's spectrogram and whom the network hears over time.
 
     The true artist is the folder above the album's, as in the data folder, if it is one whom the
@@ -48,49 +51,55 @@ def draw(file: Path, name: str, network: TrainedResNet, folder: Path) -> Iterato
         The song, with all its folders.
     name : str
         Of the picture.
-    network : TrainedResNet
+    network : TrainedResNet or TrainedTransfer
         The network.
     folder : Path
         Its results folder, which may tell whether it was trained on the song.
+    heard_by : str
+        Its name for people, and which songs it was trained on.
 
     Raises
     ------
     AudioError
         If the file cannot be read.
     """
-    waveform = audio.open_song(file)
-    log_mel = spectrogram.log_mel(waveform, network.front_end)
-    whole = network.score(log_mel).mean(axis=0)
-    seconds, probabilities, window_seconds = network.curve(log_mel)
+    song = network.hear(file)
     artist = file.parent.parent.name
-    ranked = [network.classes[i] for i in evaluation.top_k(whole[None], len(whole))[0]]
-    shown = [artist] if artist in ranked else []
-    shown += [other for other in ranked if other != artist][:N_RIVALS]
-    columns = [network.classes.index(who) for who in shown]
+    columns = artists_shown(song.whole, network.classes, artist)
+    shown = [network.classes[i] for i in columns]
     labels = [
         f"{readable(who)}{', the true artist' if who == artist else ''}: {share:.1%}"
-        for who, share in zip(shown, whole[columns], strict=True)
+        for who, share in zip(shown, song.whole[columns], strict=True)
     ]
     split = split_of(file, folder)
     figure = timeline(
-        log_mel,
-        max(len(waveform) / audio.SAMPLE_RATE, spectrogram.to_seconds(1)),
-        seconds,
-        probabilities[:, columns],
+        song.log_mel,
+        song.duration,
+        song.seconds,
+        song.curve[:, columns],
         labels,
-        has_true=artist in ranked,
-        title=f"{readable(printable(file.stem))}, as heard by {results.title(folder.name)}, "
-        f"trained on {network.trained_on}" + ", this song among them" * (split == "train"),
+        has_true=artist in shown,
+        title=f"{readable(printable(file.stem))}, as heard by {heard_by}"
+        + ", this song among them" * (split == "train"),
     )
     yield Drawing(
         name,
         figure,
         f"Log-mel spectrogram of {printable(file.name)}, and the probability of {len(shown)} "
-        f"artists in windows of {window_seconds:.1f} s, each drawn at its middle; the legend has "
-        "those of the whole song, the mean over windows of "
-        f"{spectrogram.to_seconds(network.window_frames):.1f} s, as the network was trained on. "
-        f"{LEARNT[split]} Made from task2/{folder.name}/best.pt and the song.",
+        f"artists in windows of {song.window_seconds:.1f} s, each drawn at its middle; the legend "
+        f"has those of the whole song, as inference gives them. {LEARNT[split]} Made from "
+        f"task2/{folder.name}/best.pt and the song.",
     )
+
+
+def artists_shown(whole: np.ndarray, classes: Sequence[str], artist: str | None) -> list[int]:
+    """Choose whom to draw: the true artist, if the network knows one, then the likeliest others.
+
+    ``whole`` is (n_classes,); returned are numbers of classes.
+    """
+    ranked = evaluation.top_k(whole[None], len(whole))[0].tolist()
+    true = [i for i in ranked if classes[i] == artist]
+    return true + [i for i in ranked if classes[i] != artist][:N_RIVALS]
 
 
 def split_of(file: Path, folder: Path) -> str:
@@ -163,22 +172,18 @@ def timeline(
     """
     figure = new_figure(11, 6, title)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.15))
-    parts = np.array_split(log_mel.astype(np.float32), min(MAX_COLUMNS, len(log_mel)))
-    columns = np.array([part.mean(axis=0) for part in parts]).T
-    mel_hz = spectrogram.mel_hz(len(columns))
+    columns, lowest, highest = spectrum(log_mel, MAX_COLUMNS)
     above.imshow(
         columns,
         origin="lower",
         aspect="auto",
         interpolation="nearest",
-        extent=(0, duration, 0, len(mel_hz)),
-        vmin=columns.max() - DYNAMIC_RANGE,
-        vmax=max(columns.max(), columns.min() + 1),
+        extent=(0, duration, 0, len(columns)),
+        vmin=lowest,
+        vmax=highest,
         cmap="magma",
     )
-    ticks = np.array([250, 500, 1000, 2000, 4000])
-    bins = np.interp(ticks, mel_hz, np.arange(len(mel_hz)) + 0.5)
-    above.set_yticks(bins, [f"{hz / 1000:g}" for hz in ticks])
+    above.set_yticks(tick_bins(len(columns)), [f"{hz / 1000:g}" for hz in TICKS_HZ])
     above.set_ylabel("Frequency (kHz)")
     lines = (TRUE_LINE, *RIVAL_LINES) if has_true else RIVAL_LINES
     for curve, label, line in zip(curves.T, labels, lines, strict=False):
@@ -201,3 +206,16 @@ def timeline(
         handlelength=2.6,
     )
     return figure
+
+
+def spectrum(log_mel: np.ndarray, most: int) -> tuple[np.ndarray, float, float]:
+    """Average neighbouring frames: (n_mels, n_columns) in dB; and the levels that colours span."""
+    parts = np.array_split(log_mel.astype(np.float32), min(most, len(log_mel)))
+    columns = np.array([part.mean(axis=0) for part in parts]).T
+    highest = columns.max()
+    return columns, highest - DYNAMIC_RANGE, max(highest, columns.min() + 1)
+
+
+def tick_bins(n_mels: int) -> np.ndarray:
+    """Place :data:`TICKS_HZ` among mel bins."""
+    return np.interp(TICKS_HZ, spectrogram.mel_hz(n_mels), np.arange(n_mels) + 0.5)

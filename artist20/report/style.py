@@ -81,6 +81,13 @@ class Drawing(NamedTuple):
     caption: str
 
 
+class Page(NamedTuple):
+    """An HTML page, and the name of its file without suffix."""
+
+    name: str
+    html: str
+
+
 def in_house_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Let a function draw in :data:`STYLE`, whatever the user's matplotlibrc says.
 
@@ -192,7 +199,7 @@ def save(figure: Figure, path: Path, caption: str) -> None:
 
 
 def save_all(
-    parts: Iterable[Callable[[], Iterable[Drawing]]], folder: Path, file_format: str
+    parts: Iterable[Callable[[], Iterable[Drawing | Page]]], folder: Path, file_format: str
 ) -> int:
     """Draw and write what there are results for, and print which are missing.
 
@@ -203,7 +210,7 @@ def save_all(
     folder : Path
         Where figures go.
     file_format : {"png", "svg", "pdf"}
-        Which they are written in.
+        Which they are written in; pages are HTML.
 
     Returns
     -------
@@ -220,12 +227,17 @@ def save_all(
     n_written = 0
     for part in parts:
         try:
-            for name, figure, caption in part():
-                path = folder / f"{name}.{file_format}"
-                save(figure, path, caption)
-                print(f"wrote {path}")
-                lost |= _fonts_with(_letters_beyond_font(figure))[1]
+            for made in part():
                 n_written += 1
+                if isinstance(made, Page):
+                    path = folder / f"{made.name}.html"
+                    write_text(path, made.html)
+                    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+                    continue
+                path = folder / f"{made.name}.{file_format}"
+                save(made.figure, path, made.caption)
+                print(f"wrote {path}")
+                lost |= _fonts_with(_letters_beyond_font(made.figure))[1]
         except DiskFullError:  # what comes next has no space, either
             raise
         except UserError as error:
