@@ -15,6 +15,8 @@ are no results for is named, and the exit status is 1.
     python task2_gen_report.py
 """
 
+import artist20.packages  # first: it says which are missing  # isort: skip
+
 import argparse
 from collections.abc import Iterator
 from functools import partial
@@ -113,7 +115,9 @@ def main() -> int:
         network_plots.song_map,
     )
     parts = [partial(figure, folder, made_by) for figure in figures]
-    return save_all(parts, args.assets_dir, args.format)
+    status = save_all(parts, args.assets_dir, args.format)
+    print(cli.next_stage("-m artist20.comparison", args, "results_dir", "assets_dir"))
+    return status
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,9 +10,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from artist20 import UserError
+from artist20.packages import ROOT
 from artist20.results import N_FOLDS, RECIPES, TASK1_LEVELS, TASK1_SEARCHES
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+DATA_DIR, RESULTS_DIR, ASSETS_DIR = Path("data/artist20"), Path("results"), Path("assets")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -60,7 +64,7 @@ def add_data_options(
     parser.add_argument(
         "--data-dir",
         type=Path,
-        default=Path("data/artist20"),
+        default=DATA_DIR,
         help="folder with train.json, val.json, train_val/ and test/",
     )
     add_results_option(parser)
@@ -86,14 +90,14 @@ def add_audio_root_option(parser: argparse.ArgumentParser) -> None:
 def add_results_option(parser: argparse.ArgumentParser) -> None:
     """Add --results-dir."""
     parser.add_argument(
-        "--results-dir", type=Path, default=Path("results"), help="what the stages hand each other"
+        "--results-dir", type=Path, default=RESULTS_DIR, help="what the stages hand each other"
     )
 
 
 def add_assets_option(parser: argparse.ArgumentParser) -> None:
     """Add --assets-dir and --format."""
     parser.add_argument(
-        "--assets-dir", type=Path, default=Path("assets"), help="folder for the figures"
+        "--assets-dir", type=Path, default=ASSETS_DIR, help="folder for the figures"
     )
     parser.add_argument(
         "--format", choices=("png", "svg", "pdf"), default="png", help="of the figures"
@@ -302,3 +306,35 @@ def chosen_recipe(args: argparse.Namespace, recipes: dict[str, T]) -> T:
         if getattr(args, name, None) is not None
     }
     return msgspec.structs.replace(recipe, **given)
+
+
+def next_stage(program: str, args: argparse.Namespace, *folders: str) -> str:
+    """Return ``next:`` and the command of a later stage, which can be copied into the same shell.
+
+    Parameters
+    ----------
+    program : str
+        Such as ``"task1_train.py --level segment"``, or ``"-m artist20.slides"``.
+    args : argparse.Namespace
+        What the stage that ends was told.
+    *folders : str
+        Which of ``data_dir``, ``results_dir`` and ``assets_dir`` the later one is to be told, too,
+        where they are not the defaults.
+    """
+    defaults = {"data_dir": DATA_DIR, "results_dir": RESULTS_DIR, "assets_dir": ASSETS_DIR}
+    command = f"python {program}"
+    if Path.cwd() != ROOT:  # scripts run from anywhere, modules from their own folder
+        root = shlex.quote(str(ROOT))
+        modules = program.startswith("-m")
+        command = f"PYTHONPATH={root} {command}" if modules else f"python {root}/{program}"
+    for name in folders:
+        folder = getattr(args, name)
+        if folder != defaults[name]:
+            command += f" --{name.replace('_', '-')} {shlex.quote(str(folder))}"
+    return f"next: {command}"
+
+
+def first_stage(data_dir: Path) -> str:
+    """Return :func:`next_stage` for new songs, whose results go to a folder of their own."""
+    args = argparse.Namespace(data_dir=data_dir, results_dir=RESULTS_DIR / data_dir.name)
+    return next_stage("task1_preprocessing.py", args, "data_dir", "results_dir")

@@ -12,6 +12,8 @@ together, every song scored by a model that did not learn from its album.
     python -m artist20.comparison --answers data/artist20/answers.json
 """
 
+import artist20.packages  # first: it says which are missing  # isort: skip
+
 import argparse
 from pathlib import Path
 
@@ -50,6 +52,7 @@ def main() -> None:
     predictions = (found for folder in folders for found in folder.glob("*_predictions.json"))
     for path in sorted([*args.assets_dir.glob(f"*.{args.format}"), *predictions]):
         print(path)
+    print(cli.next_stage("-m artist20.slides", args, "results_dir", "assets_dir"))
 
 
 if __name__ == "__main__":

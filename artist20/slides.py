@@ -13,7 +13,10 @@ artist20/report/templates.
     npx @marp-team/marp-cli report.md --html -o report.html
 """
 
+import artist20.packages  # first: it says which are missing  # isort: skip
+
 import argparse
+import shlex
 from pathlib import Path
 
 from artist20 import cli, runtime
@@ -65,9 +68,8 @@ def main() -> None:
     if args.readme:
         deck.put_between_markers(args.readme, deck.render("readme_table", comparison, {}))
         print(f"wrote the table in {args.readme}")
-    print(
-        f"next: npx @marp-team/marp-cli {args.output} --html -o {args.output.with_suffix('.html')}"
-    )
+    html = ["--html", "-o", str(args.output.with_suffix(".html"))]
+    print(f"next: {shlex.join(['npx', '@marp-team/marp-cli', str(args.output), *html])}")
 
 
 if __name__ == "__main__":
