@@ -13,7 +13,17 @@ from scipy.spatial.distance import squareform
 from scipy.special import softmax
 from scipy.stats import binomtest
 
-from artist20.results import Accuracy, Figures, Interval, Intervals, Pair, Paired, Quality, Verdict
+from artist20.results import (
+    Accuracy,
+    Figures,
+    Interval,
+    Intervals,
+    Learning,
+    Pair,
+    Paired,
+    Quality,
+    Verdict,
+)
 
 N_RESAMPLES = 10_000  # of a bootstrap: its ends vary by half a point between seeds, of 76 songs
 SIGNIFICANCE = 0.05
@@ -441,6 +451,33 @@ def quality(scores: np.ndarray, labels: np.ndarray) -> Quality:
     """Compute top-1, top-3 and log loss of (n_songs, n_classes) probabilities."""
     of = accuracy(scores, labels)
     return Quality(top1=of.top1, top3=of.top3, log_loss=log_loss(scores, labels))
+
+
+def learning(
+    train_loss: float, scores: np.ndarray, labels: np.ndarray, classes: list[str]
+) -> Learning:
+    """Collect what shows whether a network has learnt anything.
+
+    Parameters
+    ----------
+    train_loss : float
+        Of the last epoch, in nats. Smoothed and mixed targets cost equal probabilities as much.
+    scores : np.ndarray
+        (n_songs, n_classes) of the validation songs.
+    labels : np.ndarray
+        (n_songs,) index of the true class.
+    classes : list of str
+        The artists.
+    """
+    n_guessed = np.bincount(top_k(scores, 1)[:, 0], minlength=len(classes))
+    most = int(n_guessed.argmax())
+    return Learning(
+        train_loss=train_loss,
+        chance_loss=float(np.log(len(classes))),
+        most_guessed=classes[most],
+        guessed=float(n_guessed[most] / len(labels)),
+        own=float((labels == most).mean()),
+    )
 
 
 def right_per_group(right: np.ndarray, groups: np.ndarray) -> dict[str, tuple[int, int]]:

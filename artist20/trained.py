@@ -47,6 +47,12 @@ def make_resnet(n_classes: int, recipe: ResNetRecipe) -> ArtistResNet:
     )
 
 
+def _warn(path: Path, trained: TrainedModel) -> None:
+    """Print a warning where a network's answers mean nothing."""
+    if trained.learning and trained.learning.failure:
+        print(f"warning: {path} has learnt nothing: {trained.learning.failure}")
+
+
 @dataclass(frozen=True)
 class TrainedClassifier:
     """A classifier that scores a song's embeddings.
@@ -99,6 +105,7 @@ def load_classifier(
     model = make_classifier(len(trained.classes), recipe, size)
     training.load_weights(model, trained, path, "task2_train.py --overwrite")
     model.to(device)
+    _warn(path, trained)
     return TrainedClassifier(recipe, partial(training.predict, model, precision=precision))
 
 
@@ -200,6 +207,7 @@ def load_resnet(
     model = make_resnet(len(trained.classes), recipe)
     training.load_weights(model, trained, path, "task2_train_wo_pretrain.py --overwrite")
     model.to(device)
+    _warn(path, trained)
     return TrainedResNet(
         trained.classes,
         trained.window_frames,

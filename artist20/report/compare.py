@@ -426,6 +426,7 @@ def _result(model: Model, folder: str, pooled: bool, test: Graded | None) -> Mod
         title=model.title,
         folder=folder,
         untrained=model.metrics.untrained,
+        not_learnt=_not_learnt(model.metrics),
         val=model.figures,
         last=evaluation.figures(model.unchosen, labels, albums) if model.selected else None,
         cv=model.cv,
@@ -449,6 +450,10 @@ def _result(model: Model, folder: str, pooled: bool, test: Graded | None) -> Mod
         ],
         details=_details(model),
     )
+
+
+def _not_learnt(metrics: AnyMetrics) -> str | None:
+    return metrics.learning.failure if isinstance(metrics, NetworkMetrics) else None
 
 
 def _details(model: Model) -> OfTask1 | OfNetwork | OfEnsemble:
@@ -596,6 +601,9 @@ def _print_models(comparison: Comparison) -> None:
             "Epochs are chosen on these songs, which brought more than the last epoch: "
             f"{', '.join(selected)}."
         )
+    for row in comparison.models.values():
+        if row.not_learnt:
+            notes.append(f"{row.title}: {row.not_learnt}.")
     for note in notes:
         print(textwrap.fill(note, 100))
 
