@@ -11,7 +11,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.optimize import minimize_scalar
 from scipy.spatial.distance import squareform
 from scipy.special import softmax
-from scipy.stats import binomtest
+from scipy.stats import binomtest, permutation_test
 
 from artist20.results import (
     Accuracy,
@@ -292,6 +292,55 @@ def compare(first: np.ndarray, second: np.ndarray, albums: np.ndarray) -> Paired
         only_second=int((second & ~first).sum()),
         p=mcnemar(first, second),
     )
+
+
+def compare_runs(
+    first: np.ndarray, second: np.ndarray, albums: np.ndarray
+) -> tuple[float, Interval, float]:
+    """Compare two models of one run or several each, on the same songs.
+
+    The bootstrap draws albums and, of either model, its runs, because both are a sample (Owen and
+    Eckles 2012). The test flips the signs of the albums' differences, which are as likely either
+    way if the models are equally good (Fisher 1935); it keeps albums whole, and takes runs as they
+    are.
+
+    Parameters
+    ----------
+    first, second : np.ndarray
+        (n_runs, n_songs) bool, :func:`hits` of each run.
+    albums : np.ndarray
+        (n_songs,) which album a song is of.
+
+    Returns
+    -------
+    difference : float
+        Of the mean top-1 over runs, first less second.
+    interval : tuple of float
+        Its interval.
+    p : float
+        Two-sided.
+    """
+    names, index = np.unique(albums, return_inverse=True)
+    per_album = np.eye(len(names))[index]  # (n_songs, n_albums)
+    rng = np.random.default_rng(0)
+    times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), N_RESAMPLES)
+    means = []
+    for model in (first, second):
+        n_runs = len(model)
+        of_runs = rng.multinomial(n_runs, np.full(n_runs, 1 / n_runs), N_RESAMPLES) / n_runs
+        n_right = times @ (model @ per_album).T  # (n_resamples, n_runs)
+        means.append((of_runs * n_right).sum(axis=1) / (times @ per_album.sum(axis=0)))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means[0] - means[1], [tail, 1 - tail])
+    difference = first.mean(axis=0) - second.mean(axis=0)
+    found = permutation_test(
+        (difference @ per_album,),
+        np.sum,
+        permutation_type="samples",
+        n_resamples=N_RESAMPLES,
+        rng=rng,
+    )
+    return float(difference.mean()), (float(low), float(high)), float(found.pvalue)
 
 
 def verdict(p: float, interval: Interval) -> Verdict:

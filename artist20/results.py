@@ -1143,14 +1143,15 @@ class FinishedStage:
     metrics: Task1Metrics | NetworkMetrics
 
 
-def find_runs(results_dir: Path) -> list[FinishedStage]:
-    """Read the metrics of all models that have been trained, and print which have not."""
+def find_runs(results_dir: Path, say_missing: bool = True) -> list[FinishedStage]:
+    """Read the metrics of all models that have been trained; print which have not."""
     runs = []
     for stage in stages(results_dir):
         path = stage.folder / "metrics.json"
         name = stage.folder.relative_to(results_dir)
         if not path.is_file():
-            print(f"left out: {name} ({stage.train} has not been run)")
+            if say_missing:
+                print(f"left out: {name} ({stage.train} has not been run)")
             continue
         metrics = read_record(path, stage.metrics, stage.train)
         if isinstance(metrics, NetworkMetrics) and metrics.model != stage.folder.name:
