@@ -308,30 +308,35 @@ def chosen_recipe(args: argparse.Namespace, recipes: dict[str, T]) -> T:
     return msgspec.structs.replace(recipe, **given)
 
 
-def next_stage(program: str, args: argparse.Namespace, *folders: str) -> str:
-    """Return ``next:`` and the command of a later stage, which can be copied into the same shell.
+def command(program: str, args: argparse.Namespace, *folders: str) -> str:
+    """Return the command of another stage, which can be copied into the same shell.
 
     Parameters
     ----------
     program : str
         Such as ``"task1_train.py --level segment"``, or ``"-m artist20.slides"``.
     args : argparse.Namespace
-        What the stage that ends was told.
+        What this stage was told.
     *folders : str
-        Which of ``data_dir``, ``results_dir`` and ``assets_dir`` the later one is to be told, too,
+        Which of ``data_dir``, ``results_dir`` and ``assets_dir`` the other one is to be told, too,
         where they are not the defaults.
     """
     defaults = {"data_dir": DATA_DIR, "results_dir": RESULTS_DIR, "assets_dir": ASSETS_DIR}
-    command = f"python {program}"
+    line = f"python {program}"
     if Path.cwd() != ROOT:  # scripts run from anywhere, modules from their own folder
         root = shlex.quote(str(ROOT))
         modules = program.startswith("-m")
-        command = f"PYTHONPATH={root} {command}" if modules else f"python {root}/{program}"
+        line = f"PYTHONPATH={root} {line}" if modules else f"python {root}/{program}"
     for name in folders:
         folder = getattr(args, name)
         if folder != defaults[name]:
-            command += f" --{name.replace('_', '-')} {shlex.quote(str(folder))}"
-    return f"next: {command}"
+            line += f" --{name.replace('_', '-')} {shlex.quote(str(folder))}"
+    return line
+
+
+def next_stage(program: str, args: argparse.Namespace, *folders: str) -> str:
+    """Return ``next:`` and the :func:`command` of a later stage."""
+    return f"next: {command(program, args, *folders)}"
 
 
 def first_stage(data_dir: Path) -> str:

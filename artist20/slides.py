@@ -16,7 +16,6 @@ artist20/report/templates.
 import artist20.packages  # first: it says which are missing  # isort: skip
 
 import argparse
-import shlex
 from pathlib import Path
 
 from artist20 import cli, runtime
@@ -68,8 +67,7 @@ def main() -> None:
     if args.readme:
         deck.put_between_markers(args.readme, deck.render("readme_table", comparison, {}))
         print(f"wrote the table in {args.readme}")
-    html = ["--html", "-o", str(args.output.with_suffix(".html"))]
-    print(f"next: {shlex.join(['npx', '@marp-team/marp-cli', str(args.output), *html])}")
+    print(f"next: {deck.marp(args.output)}")
 
 
 if __name__ == "__main__":

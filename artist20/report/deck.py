@@ -7,6 +7,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -394,6 +395,12 @@ def find_figures(assets_dir: Path, seen_from: Path) -> dict[str, Markdown]:
             relative = Path(os.path.relpath(file, seen_from)).as_posix()
             found[file.stem] = Markdown(quote(relative))
     return found
+
+
+def marp(slides: Path) -> str:
+    """Return the command that turns slides into a page."""
+    html = str(slides.with_suffix(".html"))
+    return shlex.join(["npx", "@marp-team/marp-cli", str(slides), "--html", "-o", html])
 
 
 def put_between_markers(path: Path, text: str) -> None:
