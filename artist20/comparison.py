@@ -69,9 +69,10 @@ def compare_folders(args: argparse.Namespace) -> None:
     runs.print_rows(rows, table, pairs)
     if args.csv:
         of_pairs = args.csv.with_stem(f"{args.csv.stem}_pairs")
-        runs.write_csv(args.csv, runs.Row, table)
-        runs.write_csv(of_pairs, runs.RowPair, pairs)
-        print(f"wrote {args.csv} and {of_pairs}")
+        for path, records in ((args.csv, table), (of_pairs, pairs)):
+            if records:
+                runs.write_csv(path, records)
+                print(f"wrote {path}")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 Pure NumPy and SciPy.
 """
 
+from collections.abc import Callable
 from itertools import combinations
 
 import msgspec
@@ -294,15 +295,13 @@ def compare(first: np.ndarray, second: np.ndarray, albums: np.ndarray) -> Paired
     )
 
 
-def compare_runs(
-    first: np.ndarray, second: np.ndarray, albums: np.ndarray
-) -> tuple[float, Interval, float]:
+def compare_runs(first: np.ndarray, second: np.ndarray, albums: np.ndarray) -> Paired:
     """Compare two models of one run or several each, on the same songs.
 
-    The bootstrap draws albums and, of either model, its runs, because both are a sample (Owen and
-    Eckles 2012). The test flips the signs of the albums' differences, which are as likely either
-    way if the models are equally good (Fisher 1935); it keeps albums whole, and takes runs as they
-    are.
+    The bootstrap draws albums and, of either model, its runs: both are a sample (Owen and Eckles
+    2012). The test, for these runs, flips the signs of the albums' differences, which are as
+    likely either way if the models are equally good (Fisher 1935). ``only_first`` counts the songs
+    that the first one has right more often.
 
     Parameters
     ----------
@@ -310,37 +309,34 @@ def compare_runs(
         (n_runs, n_songs) bool, :func:`hits` of each run.
     albums : np.ndarray
         (n_songs,) which album a song is of.
-
-    Returns
-    -------
-    difference : float
-        Of the mean top-1 over runs, first less second.
-    interval : tuple of float
-        Its interval.
-    p : float
-        Two-sided.
     """
     names, index = np.unique(albums, return_inverse=True)
     per_album = np.eye(len(names))[index]  # (n_songs, n_albums)
     rng = np.random.default_rng(0)
     times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), N_RESAMPLES)
+    n_songs = times @ per_album.sum(axis=0)
     means = []
-    for model in (first, second):
-        n_runs = len(model)
-        of_runs = rng.multinomial(n_runs, np.full(n_runs, 1 / n_runs), N_RESAMPLES) / n_runs
-        n_right = times @ (model @ per_album).T  # (n_resamples, n_runs)
-        means.append((of_runs * n_right).sum(axis=1) / (times @ per_album.sum(axis=0)))
+    for hits in (first, second):
+        runs = rng.multinomial(len(hits), np.full(len(hits), 1 / len(hits)), N_RESAMPLES)
+        n_right = times @ (hits @ per_album).T  # (n_resamples, n_runs)
+        means.append((runs * n_right).sum(axis=1) / (len(hits) * n_songs))
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means[0] - means[1], [tail, 1 - tail])
     difference = first.mean(axis=0) - second.mean(axis=0)
-    found = permutation_test(
+    test = permutation_test(
         (difference @ per_album,),
         np.sum,
         permutation_type="samples",
         n_resamples=N_RESAMPLES,
-        rng=rng,
+        rng=0,
     )
-    return float(difference.mean()), (float(low), float(high)), float(found.pvalue)
+    return Paired(
+        difference=float(difference.mean()),
+        interval=(float(low), float(high)),
+        only_first=int((difference > 0).sum()),
+        only_second=int((difference < 0).sum()),
+        p=float(test.pvalue),
+    )
 
 
 def verdict(p: float, interval: Interval) -> Verdict:
@@ -355,15 +351,21 @@ def verdict(p: float, interval: Interval) -> Verdict:
     return "better" if low > 0 else "worse"
 
 
-def compare_all(hits: dict[str, np.ndarray], albums: np.ndarray) -> list[Pair]:
+def compare_all(
+    hits: dict[str, np.ndarray],
+    albums: np.ndarray,
+    test: Callable[[np.ndarray, np.ndarray, np.ndarray], Paired] = compare,
+) -> list[Pair]:
     """Compare every two models on the same songs.
 
     Parameters
     ----------
     hits : dict of str to np.ndarray
-        By model, (n_songs,) bool.
+        By model, (n_songs,) bool; or what else ``test`` takes.
     albums : np.ndarray
         (n_songs,) which album a song is of.
+    test : callable
+        :func:`compare`, or :func:`compare_runs`.
 
     Returns
     -------
@@ -371,7 +373,7 @@ def compare_all(hits: dict[str, np.ndarray], albums: np.ndarray) -> list[Pair]:
         In the models' order.
     """
     names = list(combinations(hits, 2))
-    pairs = [compare(hits[first], hits[second], albums) for first, second in names]
+    pairs = [test(hits[first], hits[second], albums) for first, second in names]
     corrected = holm(np.array([pair.p for pair in pairs]))
     return [
         Pair(

@@ -29,11 +29,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
 
-from artist20 import UserError, cli, inference, runtime
+import numpy as np
+
+from artist20 import UserError, cli, evaluation, inference, runtime
 from artist20.files import atomic_path, read_bytes, sha256_file
 from artist20.packages import ROOT
 from artist20.report import compare, deck
@@ -179,30 +180,10 @@ def _commands(comparison: Comparison) -> str:
     return "\n".join([*runs, *deck.versions(comparison), ""])
 
 
-def pack(archive: Path, contents: Contents) -> None:
-    """Write a zip."""
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as file:
-        for name, content in contents.items():
-            if isinstance(content, Path):
-                file.write(content, name)
-            else:
-                file.writestr(name, content)
-
-
 def check(archive: Path, command: str, data_dir: Path, handed_in: TestScores, name: str) -> str:
-    """Unpack an archive into an empty folder, run inference there, and compare; say what was found.
+    """Unpack an archive into an empty folder, run inference there, and say how it compares.
 
-    Parameters
-    ----------
-    archive : Path
-    command : str
-        Inference, as README.txt has it.
-    data_dir : Path
-        The data folder.
-    handed_in : TestScores
-        Of all test songs.
-    name : str
-        What the files call the model.
+    ``command`` is README.txt's, ``name`` what the files call the model.
 
     Raises
     ------
@@ -216,14 +197,12 @@ def check(archive: Path, command: str, data_dir: Path, handed_in: TestScores, na
         if (weights := Path("data/weights").absolute()).is_dir():  # which a grader fetches
             (folder / "data").mkdir()
             (folder / "data/weights").symlink_to(weights)
-        words = [*shlex.split(command)[1:], "--data-dir", str(data_dir)]
-        folders = ("--audio-root", "--data-dir")
-        words = [
-            str(Path(word).absolute()) if option in folders else word
-            for option, word in pairwise(["", *words])
-        ]
+        words = [sys.executable, *shlex.split(command)[1:], "--data-dir", str(data_dir)]
+        for i, option in enumerate(words[:-1]):
+            if option in ("--data-dir", "--audio-root"):
+                words[i + 1] = str(Path(words[i + 1]).absolute())
         done = subprocess.run(
-            [sys.executable, *words, "--limit", str(N_CHECKED), "--output", "found.json"],
+            [*words, "--limit", str(N_CHECKED), "--output", "found.json"],
             cwd=folder,
             env={name: of for name, of in os.environ.items() if not name.startswith("PYTHON")},
             capture_output=True,
@@ -236,14 +215,16 @@ def check(archive: Path, command: str, data_dir: Path, handed_in: TestScores, na
         found = read_record(scores_file, TestScores, command)
     if not found.songs.items() <= handed_in.songs.items():
         raise UserError(f"the test songs in {data_dir} are not those of the predictions")
-    rows = [list(handed_in.songs).index(key) for key in found.songs]
-    scores = handed_in.scores[name][rows], found.scores[name]
-    before, now = (inference.rank(found.classes, list(found.songs), of) for of in scores)
-    if before != now:
-        raise UserError(f"unpacked, inference names songs otherwise: {now}, not {before}")
+    keys = list(handed_in.songs)
+    before = handed_in.scores[name][[keys.index(key) for key in found.songs]]
+    now = found.scores[name]
+    if not np.array_equal(
+        evaluation.top_k(before, inference.TOP), evaluation.top_k(now, inference.TOP)
+    ):
+        raise UserError("unpacked, inference does not name the artists that the predictions do")
     return (
-        f"checked: unpacked into an empty folder, inference names {len(rows)} test songs as the "
-        f"predictions do; probabilities differ by at most {abs(scores[0] - scores[1]).max():.1g}"
+        f"checked: unpacked into an empty folder, inference names {len(now)} test songs as the "
+        f"predictions do; probabilities differ by at most {abs(before - now).max():.1g}"
     )
 
 
@@ -305,7 +286,9 @@ def main() -> None:
     contents["commands.txt"] = _commands(comparison)
     contents["README.txt"] = _readme(comparison.models[name].title, command, metrics)
     with atomic_path(args.output) as temporary:
-        pack(temporary, contents)
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path_in_it, of in contents.items():
+                archive.writestr(path_in_it, of if isinstance(of, str) else of.read_bytes())
         print(f"checking that inference runs from it, on {N_CHECKED} test songs")
         print(check(temporary, command, args.data_dir, test, own_name))
     print(f"wrote {args.output}: {len(contents)} files, {args.output.stat().st_size / 1e6:.1f} MB")

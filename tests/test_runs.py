@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from artist20 import UserError, comparison, evaluation
 from artist20.report import compare, runs
+from artist20.results import EpochRow, write_history
 
 
 def put_seed(results_dir, name, strength, seed, *, scores_of=None, **changes):
@@ -142,6 +143,29 @@ def test_options_that_do_not_go_with_folders(monkeypatch, capsys, options, said)
         run(monkeypatch, capsys, *options)
 
 
+def test_pandas_opens_every_record_in_one_line(seeds, tmp_path, monkeypatch, capsys):
+    pd = pytest.importorskip("pandas")  # seaborn brings it
+    assets = seeds[0] / "assets"
+    run(monkeypatch, capsys, "--results-dir", seeds[0], "--assets-dir", assets)
+    run(monkeypatch, capsys, *seeds, "--csv", tmp_path / "all.csv")
+    folder = seeds[0] / "task2/resnet"
+    metrics = pd.read_json(folder / "metrics.json", typ="series")
+    assert metrics.settings["recipe"]["lr"] == 0.005
+    val = pd.read_json(folder / "val_predictions.json", typ="series")
+    scores = pd.DataFrame(val.scores["resnet"], pd.DataFrame(val.songs).path, val.classes)
+    assert scores.shape == (48, 4) and scores.sum(axis=1).round(3).eq(1).all()
+    record = pd.read_json(assets / "results.json", typ="series")
+    table = pd.json_normalize([*record.models.values()]).set_index("title")
+    assert table["val.top1"]["ResNet"] == metrics.top1
+    row = EpochRow(
+        epoch=1, lr=0.1, train_loss=1, val_loss=1, val_top1=0.5, val_top3=0.5, seconds=1
+    )  # fmt: skip
+    write_history(folder / "history.csv", [row, row])
+    assert pd.read_csv(folder / "history.csv").val_top1.tolist() == [0.5, 0.5]
+    assert pd.read_csv(tmp_path / "all.csv").set_index("model").runs["ResNet"] == 3
+    assert pd.read_csv(tmp_path / "all_pairs.csv").verdict.tolist() == ["worse"]
+
+
 # --- the test of two rows ------------------------------------------------------------------------
 
 ALBUMS = np.repeat(np.arange(12), 4)
@@ -150,19 +174,20 @@ ALBUMS = np.repeat(np.arange(12), 4)
 def test_a_single_run_has_the_interval_of_the_plain_comparison():
     rng = np.random.default_rng(0)
     first, second = rng.random((2, 48)) < [[0.7], [0.5]]
-    difference, interval, _ = evaluation.compare_runs(first[None], second[None], ALBUMS)
+    found = evaluation.compare_runs(first[None], second[None], ALBUMS)
     plain = evaluation.compare(first, second, ALBUMS)
-    assert difference == pytest.approx(plain.difference)
-    np.testing.assert_allclose(interval, plain.interval, atol=0.025)
+    assert found.difference == pytest.approx(plain.difference)
+    np.testing.assert_allclose(found.interval, plain.interval, atol=0.025)
+    assert (found.only_first, found.only_second) == (plain.only_first, plain.only_second)
 
 
 def test_p_is_of_the_albums_signs():
     better = np.zeros((3, 48), dtype=bool)
     better[:, ::4] = True  # in every album one song, in each of the runs
-    p = evaluation.compare_runs(better, np.zeros((1, 48), dtype=bool), ALBUMS)[2]
-    assert p == pytest.approx(2 / 2**12)
-    difference, interval, p = evaluation.compare_runs(better, better[:1], ALBUMS)
-    assert (difference, interval, p) == (0, (0, 0), 1)
+    found = evaluation.compare_runs(better, np.zeros((1, 48), dtype=bool), ALBUMS)
+    assert found.p == pytest.approx(2 / 2**12)
+    same = evaluation.compare_runs(better, better[:1], ALBUMS)
+    assert (same.difference, same.interval, same.p) == (0, (0, 0), 1)
 
 
 def test_runs_that_disagree_widen_the_interval():
@@ -173,6 +198,6 @@ def test_runs_that_disagree_widen_the_interval():
     reference = np.zeros((1, 48), dtype=bool)
     widths = []
     for model in (steady, swinging):
-        low, high = evaluation.compare_runs(model, reference, ALBUMS)[1]
+        low, high = evaluation.compare_runs(model, reference, ALBUMS).interval
         widths.append(high - low)
     assert widths[1] > 1.5 * widths[0]

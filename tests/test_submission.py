@@ -127,7 +127,7 @@ def fake_inference(folder, change):
             lambda test: replace(
                 test, scores={"resnet": np.roll(test.scores["resnet"], 1, axis=1)}
             ),
-            "unpacked, inference names songs otherwise",
+            "unpacked, inference does not name the artists",
         ),
         (lambda test: replace(test, songs=dict.fromkeys(test.songs, "0")), "are not those of the"),
     ],

@@ -8,7 +8,6 @@ import csv
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 
 import msgspec
@@ -22,11 +21,10 @@ from artist20.results import (
     NOT_LEARNT,
     Count,
     NetworkMetrics,
+    Pair,
     Record,
-    Share,
     Task1Metrics,
     TransferRecipe,
-    Verdict,
     differences,
 )
 
@@ -58,19 +56,6 @@ class Row(Record, kw_only=True):
     macro_f1_sd: float | None
     cv_top1: float | None  # where all runs were cross-validated
     cv_top1_sd: float | None
-
-
-class RowPair(Record, kw_only=True):
-    """Two rows on the same songs, at the last epoch."""
-
-    first: str
-    second: str
-    difference: float  # of their top-1, first less second
-    low: float  # its interval
-    high: float
-    p: Share
-    p_holm: Share  # after Holm's correction over all pairs
-    verdict: Verdict  # what the first one is
 
 
 def read_rows(folders: Sequence[Path]) -> dict[str, Runs]:
@@ -167,31 +152,14 @@ def _hits(runs: Runs) -> np.ndarray:
     return np.stack([evaluation.hits(run.unchosen, run.predictions.labels, 1) for run in runs])
 
 
-def compare_rows(rows: Mapping[str, Runs]) -> list[RowPair]:
+def compare_rows(rows: Mapping[str, Runs]) -> list[Pair]:
     """Compare every two rows."""
     albums = next(iter(rows.values()))[0].predictions.albums
     hits = {name: _hits(runs) for name, runs in rows.items()}
-    names = list(combinations(rows, 2))
-    found = [evaluation.compare_runs(hits[a], hits[b], albums) for a, b in names]
-    corrected = evaluation.holm(np.array([p for _, _, p in found]))
-    return [
-        RowPair(
-            first=first,
-            second=second,
-            difference=difference,
-            low=interval[0],
-            high=interval[1],
-            p=p,
-            p_holm=float(p_holm),
-            verdict=evaluation.verdict(p_holm, interval),
-        )
-        for (first, second), (difference, interval, p), p_holm in zip(
-            names, found, corrected, strict=True
-        )
-    ]
+    return evaluation.compare_all(hits, albums, evaluation.compare_runs)
 
 
-def print_rows(rows: Mapping[str, Runs], table: Sequence[Row], pairs: Sequence[RowPair]) -> None:
+def print_rows(rows: Mapping[str, Runs], table: Sequence[Row], pairs: Sequence[Pair]) -> None:
     """Print the table, and how rows compare."""
     songs = next(iter(rows.values()))[0]
     print(f"{len(songs.predictions.songs)} validation songs of {songs.metrics.dataset.label}")
@@ -208,8 +176,8 @@ def print_rows(rows: Mapping[str, Runs], table: Sequence[Row], pairs: Sequence[R
     cells = [["  pair", "points", "95 %", "p", "the first is"]]
     for pair in pairs:
         if len(rows) <= MOST_ROWS or best in (pair.first, pair.second):
-            interval = compare.points_between((pair.low, pair.high))
-            figures = [compare.points(pair.difference), interval, compare.p_text(pair.p_holm)]
+            figures = [compare.points(pair.difference), compare.points_between(pair.interval)]
+            figures.append(compare.p_text(pair.p_holm))
             cells.append(
                 [f"{numbers[pair.first]:>2} - {numbers[pair.second]}", *figures, pair.verdict]
             )
@@ -223,10 +191,16 @@ def _percent(mean: float, sd: float | None) -> str:
     return f"{100 * mean:.1f}" + ("" if sd is None else f" ± {100 * sd:.1f}")
 
 
-def write_csv(path: Path, kind: type[Record], records: Sequence[Record]) -> None:
-    """Write a table with a column for every field of a kind of record."""
+def write_csv(path: Path, records: Sequence[Record]) -> None:
+    """Write a table with a column for every field, and two for an interval."""
+    rows = []
+    for record in records:
+        row = msgspec.structs.asdict(record)
+        if "interval" in row:
+            row["low"], row["high"] = row.pop("interval")
+        rows.append(row)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(kind.__struct_fields__)
-    writer.writerows(map(msgspec.structs.astuple, records))
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     write_text(path, text.getvalue())
