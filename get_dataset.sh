@@ -13,6 +13,9 @@ fi
 # from it, though: it may well hold a folder named artist20.
 export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
 
+case " $* " in # help needs no packages
+  *" -h "* | *" --help "*) exec "$python" -m artist20.fetch --help ;;
+esac
 if ! missing=$("$python" -c '
 import sys
 assert sys.version_info >= (3, 11), "Python 3.11 or later is needed"

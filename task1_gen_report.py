@@ -18,6 +18,8 @@ status is 1.
     python task1_gen_report.py
 """
 
+import artist20.packages  # says which are missing
+
 import argparse
 from collections.abc import Iterator
 from functools import partial
@@ -181,6 +183,7 @@ def main() -> int:
     for name, reason in metrics.left_out.items():
         print(f"left out: {TITLES[name]} ({reason})")
         status = 1
+    print(cli.next_stage("-m artist20.comparison", args, "results_dir", "assets_dir"))
     return status
 
 

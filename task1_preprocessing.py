@@ -14,6 +14,8 @@ that was stopped goes on where it was. With --audio-root, all goes to RESULTS_DI
     python task1_preprocessing.py --audio-root data/artist20_vocals
 """
 
+import artist20.packages  # says which are missing
+
 import argparse
 import time
 from pathlib import Path
@@ -116,8 +118,9 @@ def main() -> None:
             provenance=runtime.provenance(args, runtime.device_name(device), started),
         )
         results.write_record(made, record)
-    next_stage = f"python task1_train.py{results.task1_options(audio_root=args.audio_root)}"
-    print(f"wrote {folder} in {time.monotonic() - started:.0f} s; next: {next_stage}")
+    train_script = f"task1_train.py{results.task1_options(audio_root=args.audio_root)}"
+    next_stage = cli.next_stage(train_script, args, "results_dir")
+    print(f"wrote {folder} in {time.monotonic() - started:.0f} s; {next_stage}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ and all is written to the folder segment, in RESULTS_DIR/task1 or in its wide.
     python task1_train.py --audio-root data/artist20_vocals
 """
 
+import artist20.packages  # says which are missing
+
 import argparse
 import time
 from pathlib import Path
@@ -187,8 +189,8 @@ def main() -> None:
         results.write_record(folder / "metrics.json", metrics)
         ablation.explain(best, rows, folder, settings, args.workers)
     options = results.task1_options(args.level, args.audio_root, args.search)
-    report = f"task1_gen_report.py{options}"
-    print(f"wrote {folder} in {time.monotonic() - started:.0f} s; next: python {report}")
+    next_stage = cli.next_stage(f"task1_gen_report.py{options}", args, "results_dir")
+    print(f"wrote {folder} in {time.monotonic() - started:.0f} s; {next_stage}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ songs as of task2_gen_report_wo_pretrain.py; the encoder's weights are needed fo
     python task2_gen_report.py --song song.mp3 --html
 """
 
+import artist20.packages  # says which are missing
+
 import argparse
 from collections.abc import Iterator
 from functools import partial
@@ -122,7 +124,9 @@ def main() -> int:
             network_plots.song_map,
         )
         parts = [partial(figure, folder, made_by) for figure in figures]
-    return save_all(parts, args.assets_dir, args.format)
+    status = save_all(parts, args.assets_dir, args.format)
+    print(cli.next_stage("-m artist20.comparison", args, "results_dir", "assets_dir"))
+    return status
 
 
 if __name__ == "__main__":

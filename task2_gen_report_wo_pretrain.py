@@ -40,6 +40,8 @@ on 150 s. The probabilities of the song as a whole are task2_inference_wo_pretra
 one name, the later ones' pictures are numbered.
 """
 
+import artist20.packages  # says which are missing
+
 import argparse
 from collections.abc import Iterator
 from functools import partial
@@ -182,7 +184,10 @@ def main() -> int:
         parts = [partial(figure, folder, made_by) for figure in figures]
         # All models come last, because they fail where they were not run on the same songs.
         parts.append(partial(all_models, args.results_dir))
-    return save_all(parts, args.assets_dir, args.format)
+    status = save_all(parts, args.assets_dir, args.format)
+    if not args.song:
+        print(cli.next_stage("-m artist20.comparison", args, "results_dir", "assets_dir"))
+    return status
 
 
 if __name__ == "__main__":

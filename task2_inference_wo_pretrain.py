@@ -14,6 +14,8 @@ RESULTS_DIR/task2/resnet_strong; with --audio-root, in RESULTS_DIR/task2/resnet@
     python task2_inference_wo_pretrain.py --recipe strong --checkpoint seed-0/best.pt seed-1/best.pt
 """
 
+import artist20.packages  # says which are missing
+
 import argparse
 from functools import partial
 
@@ -51,7 +53,11 @@ def main() -> int:
     # Log-mels take a fraction of their waveform's memory: they are what workers hand over.
     front_ends = {network.front_end for network in networks}
     read_song = partial(spectrogram.load_log_mels, front_ends=front_ends)
-    return inference.run(args, folder, checkpoints, score_song, read_song)
+    status = inference.run(args, folder, checkpoints, score_song, read_song)
+    if not (args.audio or args.checkpoint):  # which a grader has without the other results
+        options = results.network_options(folder.name, args.audio_root)
+        print(cli.next_stage(f"task2_gen_report_wo_pretrain.py{options}", args, "results_dir"))
+    return status
 
 
 if __name__ == "__main__":

@@ -39,7 +39,10 @@ On a machine with several GPUs:
     torchrun --nproc-per-node=8 task2_train.py
 """
 
+import artist20.packages  # says which are missing
+
 import argparse
+import shlex
 from collections.abc import Iterator
 from functools import partial
 
@@ -264,8 +267,11 @@ def main() -> None:
     if args.fold:
         study.pool_folds()
     else:
-        next_stage = f"python task2_inference.py{study.options}"
-        print(f"results are in {run.folder}; next: {next_stage}")
+        inference = f"task2_inference.py{study.options}"
+        if args.encoder_weights not in (None, encoders.UNTRAINED):
+            inference += f" --encoder-weights {shlex.quote(args.encoder_weights)}"
+        next_stage = cli.next_stage(inference, args, "data_dir", "results_dir")
+        print(f"results are in {run.folder}; {next_stage}")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ On a machine with several GPUs:
     torchrun --nproc-per-node=8 task2_train_wo_pretrain.py
 """
 
+import artist20.packages  # says which are missing
+
 import argparse
 from collections.abc import Iterator
 from functools import partial
@@ -208,8 +210,9 @@ def main() -> None:
     if args.fold:
         study.pool_folds()
     else:
-        next_stage = f"python task2_inference_wo_pretrain.py{study.options}"
-        print(f"results are in {run.folder}; next: {next_stage}")
+        inference = f"task2_inference_wo_pretrain.py{study.options}"
+        next_stage = cli.next_stage(inference, args, "data_dir", "results_dir")
+        print(f"results are in {run.folder}; {next_stage}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Music artist recognition on artist20: the code that the stage scripts share."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 __version__ = "0.1.0"

@@ -1,7 +1,10 @@
 """The options that scripts share."""
 
+from artist20.packages import ROOT
+
 import argparse
 import os
+import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +15,8 @@ from artist20 import UserError
 from artist20.results import N_FOLDS, RECIPES, TASK1_LEVELS, TASK1_SEARCHES
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+DATA_DIR, RESULTS_DIR, ASSETS_DIR = Path("data/artist20"), Path("results"), Path("assets")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -60,7 +65,7 @@ def add_data_options(
     parser.add_argument(
         "--data-dir",
         type=Path,
-        default=Path("data/artist20"),
+        default=DATA_DIR,
         help="folder with train.json, val.json, train_val/ and test/",
     )
     add_results_option(parser)
@@ -86,14 +91,14 @@ def add_audio_root_option(parser: argparse.ArgumentParser) -> None:
 def add_results_option(parser: argparse.ArgumentParser) -> None:
     """Add --results-dir."""
     parser.add_argument(
-        "--results-dir", type=Path, default=Path("results"), help="what the stages hand each other"
+        "--results-dir", type=Path, default=RESULTS_DIR, help="what the stages hand each other"
     )
 
 
 def add_assets_option(parser: argparse.ArgumentParser) -> None:
     """Add --assets-dir and --format."""
     parser.add_argument(
-        "--assets-dir", type=Path, default=Path("assets"), help="folder for the figures"
+        "--assets-dir", type=Path, default=ASSETS_DIR, help="folder for the figures"
     )
     parser.add_argument(
         "--format", choices=("png", "svg", "pdf"), default="png", help="of the figures"
@@ -332,3 +337,40 @@ def chosen_recipe(args: argparse.Namespace, recipes: dict[str, T]) -> T:
         if getattr(args, name, None) is not None
     }
     return msgspec.structs.replace(recipe, **given)
+
+
+def command(program: str, args: argparse.Namespace, *folders: str) -> str:
+    """Return the command of another stage, which can be copied into the same shell.
+
+    Parameters
+    ----------
+    program : str
+        Such as ``"task1_train.py --level segment"``, or ``"-m artist20.slides"``.
+    args : argparse.Namespace
+        What this stage was told.
+    *folders : str
+        Which of ``data_dir``, ``results_dir`` and ``assets_dir`` the other one is to be told, too,
+        where they are not the defaults.
+    """
+    defaults = {"data_dir": DATA_DIR, "results_dir": RESULTS_DIR, "assets_dir": ASSETS_DIR}
+    line = f"python {program}"
+    if Path.cwd() != ROOT:  # scripts run from anywhere, modules from their own folder
+        root = shlex.quote(str(ROOT))
+        modules = program.startswith("-m")
+        line = f"PYTHONPATH={root} {line}" if modules else f"python {root}/{program}"
+    for name in folders:
+        folder = getattr(args, name)
+        if folder != defaults[name]:
+            line += f" --{name.replace('_', '-')} {shlex.quote(str(folder))}"
+    return line
+
+
+def next_stage(program: str, args: argparse.Namespace, *folders: str) -> str:
+    """Return ``next:`` and the :func:`command` of a later stage."""
+    return f"next: {command(program, args, *folders)}"
+
+
+def first_stage(data_dir: Path) -> str:
+    """Return :func:`next_stage` for new songs, whose results go to a folder of their own."""
+    args = argparse.Namespace(data_dir=data_dir, results_dir=RESULTS_DIR / data_dir.name)
+    return next_stage("task1_preprocessing.py", args, "data_dir", "results_dir")

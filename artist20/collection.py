@@ -7,6 +7,8 @@ Names are compared in NFC, without case and outer spaces. Discs and editions of 
 album, and songs that sound the same, sample by sample, are one song.
 """
 
+import artist20.packages  # says which are missing
+
 import argparse
 import hashlib
 import os
@@ -19,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from artist20 import UserError, audio, printable, runtime
+from artist20 import UserError, audio, cli, printable, runtime
 from artist20.cache import map_songs
 from artist20.dataset import (
     NO_NAMES,
@@ -453,6 +455,7 @@ def main(argv: list[str] | None = None) -> int:
 
     if args.command == "split":
         split(args.music_dir, args.output, args.seed, args.test)
+        print(cli.first_stage(args.output))
         return 0
     problems = check(args.data_dir)
     for problem in problems:

@@ -12,15 +12,22 @@ together, every song scored by a model that did not learn from its album.
 
     python -m artist20.comparison --results-dir results --assets-dir assets
     python -m artist20.comparison --answers data/artist20/answers.json
+
+With names of results folders, nothing of that: all their runs stand in one table. Those that differ
+in their seed alone are one row, with mean and standard deviation, and every two rows are compared.
+
+    python -m artist20.comparison results/seed-* --csv seeds.csv
 """
+
+import artist20.packages  # says which are missing
 
 import argparse
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from artist20 import cli, runtime
-from artist20.report import compare, deck, plots
+from artist20 import UserError, cli, runtime
+from artist20.report import compare, deck, plots, runs
 from artist20.report.style import Drawing, save_all
 from artist20.results import Comparison, results_file, write_record
 
@@ -53,6 +60,16 @@ def figures(comparison: Comparison) -> Iterator[Drawing]:
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.make_parser(__doc__)
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        type=Path,
+        metavar="RESULTS_DIR",
+        help="results folders whose runs are to be put into one table, in place of all the rest",
+    )
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="that table; all pairs go to FILE_pairs.csv"
+    )
     cli.add_results_option(parser)
     cli.add_assets_option(parser)
     parser.add_argument(
@@ -64,12 +81,35 @@ def parse_args() -> argparse.Namespace:
         default="split",
         help="which songs figures are of: the validation songs, or also all songs, each held out",
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    of_one = args.answers or args.protocol == "cv" or args.results_dir != cli.RESULTS_DIR
+    if args.folders and of_one:
+        raise UserError("--results-dir, --answers and --protocol are for one folder without a name")
+    if args.csv and not args.folders:
+        raise UserError(
+            "--csv is for named folders: python -m artist20.comparison results --csv x.csv"
+        )
+    return args
+
+
+def compare_folders(args: argparse.Namespace) -> None:
+    """Print the runs of several results folders in one table, and write it to --csv."""
+    rows = runs.read_rows(args.folders)
+    table, pairs = runs.summarise(rows), runs.compare_rows(rows)
+    runs.print_rows(rows, table, pairs)
+    if args.csv:
+        of_pairs = args.csv.with_stem(f"{args.csv.stem}_pairs")
+        for path, records in ((args.csv, table), (of_pairs, pairs)):
+            if records:
+                runs.write_csv(path, records)
+                print(f"wrote {path}")
 
 
 def main() -> None:
     """Write results.json, print its tables, then where it, figures and predictions are."""
     args = parse_args()
+    if args.folders:
+        return compare_folders(args)
     pooled = args.protocol == "cv"
     comparison = compare.gather(args.results_dir, runtime.command(), args.answers, pooled)
     file = results_file(args.assets_dir)
@@ -82,6 +122,7 @@ def main() -> None:
     predictions = (found for folder in folders for found in folder.glob("*_predictions.json"))
     for path in sorted([*args.assets_dir.glob(f"*.{args.format}"), *predictions]):
         print(path)
+    print(cli.next_stage("-m artist20.slides", args, "results_dir", "assets_dir"))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ earlier run wrote is replaced.
     python -m artist20.ensemble --members svm logistic_regression_of_segments resnet_strong
 """
 
+import artist20.packages  # says which are missing
+
 import argparse
 import time
 from collections.abc import Sequence
@@ -472,7 +474,8 @@ def main() -> int:
         if n_guessed:
             print(inference.guesses_line(n_guessed, len(test.songs)))
     print_metrics(metrics)
-    print(f"wrote {results.ensemble_dir(args.results_dir)}; next: python -m artist20.comparison")
+    next_stage = cli.next_stage("-m artist20.comparison", args, "results_dir")
+    print(f"wrote {results.ensemble_dir(args.results_dir)}; {next_stage}")
     return 1 if n_guessed else 0
 
 

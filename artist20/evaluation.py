@@ -3,15 +3,26 @@
 Pure NumPy and SciPy.
 """
 
+from collections.abc import Callable
 from itertools import combinations
 
 import msgspec
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
-from scipy.stats import binomtest
+from scipy.stats import binomtest, permutation_test
 
-from artist20.results import Accuracy, Figures, Interval, Intervals, Pair, Paired, Quality, Verdict
+from artist20.results import (
+    Accuracy,
+    Figures,
+    Interval,
+    Intervals,
+    Learning,
+    Pair,
+    Paired,
+    Quality,
+    Verdict,
+)
 
 N_RESAMPLES = 10_000  # of a bootstrap: its ends vary by half a point between seeds, of 76 songs
 SIGNIFICANCE = 0.05
@@ -282,6 +293,50 @@ def compare(first: np.ndarray, second: np.ndarray, albums: np.ndarray) -> Paired
     )
 
 
+def compare_runs(first: np.ndarray, second: np.ndarray, albums: np.ndarray) -> Paired:
+    """Compare two models of one run or several each, on the same songs.
+
+    The bootstrap draws albums and, of either model, its runs: both are a sample (Owen and Eckles
+    2012). The test, for these runs, flips the signs of the albums' differences, which are as
+    likely either way if the models are equally good (Fisher 1935). ``only_first`` counts the songs
+    that the first one has right more often.
+
+    Parameters
+    ----------
+    first, second : np.ndarray
+        (n_runs, n_songs) bool, :func:`hits` of each run.
+    albums : np.ndarray
+        (n_songs,) which album a song is of.
+    """
+    names, index = np.unique(albums, return_inverse=True)
+    per_album = np.eye(len(names))[index]  # (n_songs, n_albums)
+    rng = np.random.default_rng(0)
+    times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), N_RESAMPLES)
+    n_songs = times @ per_album.sum(axis=0)
+    means = []
+    for hits in (first, second):
+        runs = rng.multinomial(len(hits), np.full(len(hits), 1 / len(hits)), N_RESAMPLES)
+        n_right = times @ (hits @ per_album).T  # (n_resamples, n_runs)
+        means.append((runs * n_right).sum(axis=1) / (len(hits) * n_songs))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means[0] - means[1], [tail, 1 - tail])
+    difference = first.mean(axis=0) - second.mean(axis=0)
+    test = permutation_test(
+        (difference @ per_album,),
+        np.sum,
+        permutation_type="samples",
+        n_resamples=N_RESAMPLES,
+        rng=0,
+    )
+    return Paired(
+        difference=float(difference.mean()),
+        interval=(float(low), float(high)),
+        only_first=int((difference > 0).sum()),
+        only_second=int((difference < 0).sum()),
+        p=float(test.pvalue),
+    )
+
+
 def verdict(p: float, interval: Interval) -> Verdict:
     """Decide whether the first model is better or worse, or there is no significant difference.
 
@@ -294,15 +349,21 @@ def verdict(p: float, interval: Interval) -> Verdict:
     return "better" if low > 0 else "worse"
 
 
-def compare_all(hits: dict[str, np.ndarray], albums: np.ndarray) -> list[Pair]:
+def compare_all(
+    hits: dict[str, np.ndarray],
+    albums: np.ndarray,
+    test: Callable[[np.ndarray, np.ndarray, np.ndarray], Paired] = compare,
+) -> list[Pair]:
     """Compare every two models on the same songs.
 
     Parameters
     ----------
     hits : dict of str to np.ndarray
-        By model, (n_songs,) bool.
+        By model, (n_songs,) bool; or what else ``test`` takes.
     albums : np.ndarray
         (n_songs,) which album a song is of.
+    test : callable
+        :func:`compare`, or :func:`compare_runs`.
 
     Returns
     -------
@@ -310,7 +371,7 @@ def compare_all(hits: dict[str, np.ndarray], albums: np.ndarray) -> list[Pair]:
         In the models' order.
     """
     names = list(combinations(hits, 2))
-    pairs = [compare(hits[first], hits[second], albums) for first, second in names]
+    pairs = [test(hits[first], hits[second], albums) for first, second in names]
     corrected = holm(np.array([pair.p for pair in pairs]))
     return [
         Pair(
@@ -409,6 +470,33 @@ def quality(scores: np.ndarray, labels: np.ndarray) -> Quality:
     """Compute top-1, top-3 and log loss of (n_songs, n_classes) probabilities."""
     of = accuracy(scores, labels)
     return Quality(top1=of.top1, top3=of.top3, log_loss=log_loss(scores, labels))
+
+
+def learning(
+    train_loss: float, scores: np.ndarray, labels: np.ndarray, classes: list[str]
+) -> Learning:
+    """Collect what shows whether a network has learnt anything.
+
+    Parameters
+    ----------
+    train_loss : float
+        Of the last epoch, in nats. Smoothed and mixed targets cost equal probabilities as much.
+    scores : np.ndarray
+        (n_songs, n_classes) of the validation songs.
+    labels : np.ndarray
+        (n_songs,) index of the true class.
+    classes : list of str
+        The artists.
+    """
+    n_guessed = np.bincount(top_k(scores, 1)[:, 0], minlength=len(classes))
+    most = int(n_guessed.argmax())
+    return Learning(
+        train_loss=train_loss,
+        chance_loss=float(np.log(len(classes))),
+        most_guessed=classes[most],
+        guessed=float(n_guessed[most] / len(labels)),
+        own=float((labels == most).mean()),
+    )
 
 
 def right_per_group(right: np.ndarray, groups: np.ndarray) -> dict[str, tuple[int, int]]:

@@ -285,6 +285,11 @@ class TrainingRun:
         """Print what a run reached, whether that means anything, and what comes next."""
         if metrics.untrained:
             print("untrained encoder: these figures say nothing about the published one")
+        if metrics.learning.failure:
+            print(
+                f"warning: this network has learnt nothing: {metrics.learning.failure}; try "
+                "another --lr, or more --epochs, with --overwrite"
+            )
         line = f"top-1 {metrics.top1:.1%}, top-3 {metrics.top3:.1%} in epoch {metrics.epoch}"
         if metrics.selected:
             last = metrics.last

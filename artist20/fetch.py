@@ -7,6 +7,8 @@ command goes on from where it stopped. Exit status: 0 all there; 1 something cou
 is damaged; 2 the command or a folder of the user's is wrong.
 """
 
+import artist20.packages  # says which are missing
+
 import argparse
 import shutil
 import stat

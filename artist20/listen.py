@@ -10,6 +10,8 @@ Gradio serves the page: pip install -r requirements-app.txt. Only this machine c
     python -m artist20.listen --checkpoint results/task2/resnet/best.pt
 """
 
+import artist20.packages  # says which are missing
+
 import argparse
 import html
 import os

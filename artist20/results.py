@@ -36,6 +36,7 @@ TASK1_LEVELS = ("song", "segment")  # what a row of features is
 TASK1_SEARCHES = ("homework", "wide")  # how much Task 1's grids try
 RECIPES = ("homework", "strong")  # how Task 2's networks are trained
 N_FOLDS = 5  # of cross-validation by album
+NEARLY_ALL = 0.9  # of the songs: taken for one artist's, they say that a network has learnt nothing
 
 # Names of models for people: Task 1's and the ensemble, see :func:`title`.
 TITLES = {
@@ -54,6 +55,8 @@ ENCODER_TITLES = {
     "ge2e": "GE2E",
     "tagger": "Music tagger",
 }
+# How names of models end for people where figures mean nothing.
+UNTRAINED, NOT_LEARNT = ", untrained encoder", ", did not learn"
 RENDITION = re.compile(r"\w[\w.-]*")  # the name of a tree that can be part of a model's name
 
 Share = Annotated[float, Meta(ge=0, le=1)]  # of songs
@@ -673,6 +676,31 @@ class EpochRow(Record, kw_only=True):
     seconds: Seconds
 
 
+class Learning(Record, kw_only=True):
+    """What shows whether a training taught its network anything."""
+
+    train_loss: NonNegative  # of the last epoch, in nats
+    chance_loss: NonNegative  # ln(number of artists): what equal probabilities cost
+    most_guessed: str  # the artist who is the best guess for most validation songs
+    guessed: Share  # of the validation songs that are taken for this artist's
+    own: Share  # of the validation songs that are this artist's
+
+    @property
+    def failure(self) -> str | None:
+        """Why the network has learnt nothing, if so."""
+        if self.train_loss >= self.chance_loss:
+            return (
+                f"the training loss of the last epoch, {self.train_loss:.3f}, is no lower than the "
+                f"{self.chance_loss:.3f} of equal probabilities"
+            )
+        if self.guessed >= NEARLY_ALL > self.own:
+            return (
+                f"{self.guessed:.0%} of the validation songs are taken for {self.most_guessed}'s, "
+                f"who made {self.own:.0%}"
+            )
+        return None
+
+
 class TrainedModel(Record, eq=False, kw_only=True):
     """``best.pt``: what rebuilds a network, and what it was trained on."""
 
@@ -685,6 +713,7 @@ class TrainedModel(Record, eq=False, kw_only=True):
     val_songs: Count  # how many were scored
     epoch: Count  # whose weights these are
     val_top1: Share | None  # top-1 then; None in the midst of an epoch
+    learning: Learning | None = None  # of the whole run, once it is finished
     weights: dict[str, Any]  # the network's state dict, on the CPU
     version: Literal[1] = 1  # raised when the fields' meaning changes
 
@@ -729,6 +758,7 @@ class NetworkMetrics(Accuracy, kw_only=True):
     # whose weights are in ``best.pt``; ``top1`` and ``top3`` are of these
     epoch: Annotated[int, Meta(ge=1)]
     last: Accuracy  # of the last epoch
+    learning: Learning
     parameters: Count  # that were trained
     window_seconds: float | None = None  # of a ResNet
     epochs_seconds: Seconds  # of all epochs together
@@ -761,7 +791,8 @@ class NetworkMetrics(Accuracy, kw_only=True):
 
     def title(self, name: str) -> str:
         """Return the model's name for people."""
-        return title(name) + (", untrained encoder" if self.untrained else "")
+        marks = UNTRAINED * self.untrained + NOT_LEARNT * bool(self.learning.failure)
+        return title(name) + marks
 
     @property
     def folds_by_album(self) -> bool:
@@ -830,7 +861,7 @@ class EnsembleMetrics(Quality, kw_only=True):
 
     def title(self, name: str) -> str:
         """Return its name for people."""
-        return title(name) + (", untrained encoder" if self.untrained else "")
+        return title(name) + UNTRAINED * self.untrained
 
 
 # --- scores ------------------------------------------------------------------------------------
@@ -983,6 +1014,7 @@ class ModelResult(Record, kw_only=True):
     title: str  # its name for people
     folder: str  # where it is in the results folder
     untrained: bool  # whether it hears through an untrained encoder: its figures then mean nothing
+    not_learnt: str | None = None  # :attr:`Learning.failure` of a network
     val: Figures  # on the validation songs
     last: Figures | None = None  # of the last epoch, if another was chosen on these songs
     # of the training songs, each scored by a model that did not learn from its album
@@ -1124,14 +1156,15 @@ class FinishedStage:
     metrics: Task1Metrics | NetworkMetrics
 
 
-def find_runs(results_dir: Path) -> list[FinishedStage]:
-    """Read the metrics of all models that have been trained, and print which have not."""
+def find_runs(results_dir: Path, say_missing: bool = True) -> list[FinishedStage]:
+    """Read the metrics of all models that have been trained; print which have not."""
     runs = []
     for stage in stages(results_dir):
         path = stage.folder / "metrics.json"
         name = stage.folder.relative_to(results_dir)
         if not path.is_file():
-            print(f"left out: {name} ({stage.train} has not been run)")
+            if say_missing:
+                print(f"left out: {name} ({stage.train} has not been run)")
             continue
         metrics = read_record(path, stage.metrics, stage.train)
         if isinstance(metrics, NetworkMetrics) and metrics.model != stage.folder.name:

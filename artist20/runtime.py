@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from artist20 import Note, UserError, __version__
+from artist20 import Note, UserError, __version__, packages
 from artist20.files import NO_SPACE, DiskFullError
 from artist20.results import Precision, Provenance
 
@@ -218,6 +218,8 @@ def _status(main: Callable[[], int | None], to_go_on: str) -> int:
         return 143 if interrupt.args == (signal.SIGTERM,) else 130
     except MemoryError:
         line = NO_MEMORY
+    except ModuleNotFoundError as error:
+        line = packages.missing(error.name)
     except BrokenPipeError:
         _silence_stdout()
         return 141

@@ -15,6 +15,8 @@ at the end, and are never written over. --full adds an appendix with everything 
     python -m artist20.slides --embed report.html    # its pictures go into it: one file to hand on
 """
 
+import artist20.packages  # says which are missing
+
 import argparse
 from pathlib import Path
 
@@ -85,11 +87,7 @@ def main() -> None:
     if args.readme:
         deck.put_between_markers(args.readme, deck.render("readme_table", comparison, {}))
         print(f"wrote the table in {args.readme}")
-    html = args.output.with_suffix(".html")
-    print(
-        f"next: npx @marp-team/marp-cli {args.output} --html -o {html} && "
-        f"python -m artist20.slides --embed {html}"
-    )
+    print(f"next: {deck.marp(args.output)}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ wide, models are those of RESULTS_DIR/task1/segment, task1/wide or task1/wide/se
     python -m artist20.task1_inference --level segment --answers data/artist20/answers.json
 """
 
+import artist20.packages  # says which are missing
+
 import argparse
 import time
 from pathlib import Path

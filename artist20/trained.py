@@ -51,6 +51,12 @@ def make_resnet(n_classes: int, recipe: ResNetRecipe) -> ArtistResNet:
     )
 
 
+def _warn(path: Path, trained: TrainedModel) -> None:
+    """Print a warning where a network's answers mean nothing."""
+    if trained.learning and trained.learning.failure:
+        print(f"warning: {path} has learnt nothing: {trained.learning.failure}")
+
+
 @dataclass(frozen=True)
 class Heard:
     """A song, and whom a network hears in it."""
@@ -120,6 +126,7 @@ def load_classifier(
     model = make_classifier(len(trained.classes), recipe, size)
     training.load_weights(model, trained, path, "task2_train.py --overwrite")
     model.to(device)
+    _warn(path, trained)
     return TrainedClassifier(recipe, partial(training.predict, model, precision=precision))
 
 
@@ -337,6 +344,7 @@ def load_resnet(
     model = make_resnet(len(trained.classes), recipe)
     training.load_weights(model, trained, path, "task2_train_wo_pretrain.py --overwrite")
     model.to(device)
+    _warn(path, trained)
     return TrainedResNet(
         trained.classes,
         trained.window_frames,

@@ -209,8 +209,12 @@ class Trainer:
         embeddings = embed() if embed else None
         reached = evaluation.accuracy(scores[name], run.val_labels)
         last = evaluation.accuracy(of_last, run.val_labels)
+        train_loss = self.history[-1].train_loss
+        learning = evaluation.learning(train_loss, scores[name], run.val_labels, run.classes)
 
         def write() -> NetworkMetrics:
+            finished = msgspec.structs.replace(best, learning=learning)
+            results.save_model(run.folder / BEST, finished)
             results.write_record(
                 run.folder / "val_predictions.json",
                 Predictions(
@@ -228,6 +232,7 @@ class Trainer:
                 top3=reached.top3,
                 epoch=best.epoch,
                 last=Accuracy(top1=last.top1, top3=last.top3),
+                learning=learning,
                 parameters=sum(parameter.numel() for parameter in self.model.parameters()),
                 window_seconds=round(to_seconds(frames), 3) if frames else None,
                 epochs_seconds=round(sum(row.seconds for row in self.history), 1),

@@ -17,6 +17,8 @@ Device memory is that of one chunk of :data:`CHUNK_SECONDS`, however long a song
 computer's that of a few songs of ten minutes: longer ones are decoded as they are separated.
 """
 
+import artist20.packages  # says which are missing
+
 import argparse
 import sys
 import time

@@ -1,7 +1,12 @@
 """artist20.cli: what options take, their defaults, and how they change a recipe."""
 
+from artist20.packages import ROOT
+
 import argparse
 import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -77,3 +82,31 @@ def test_what_makes_no_sense_is_refused(options, capsys):
         parse(*options)
     assert end.value.code == 2
     assert "error: argument" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["results", "my 'results'"])
+def test_the_next_stage_is_told_of_folders_that_are_not_the_defaults(monkeypatch, folder):
+    args = argparse.Namespace(
+        data_dir=Path("data/artist20"), results_dir=Path(folder), assets_dir=Path("a/b")
+    )
+    monkeypatch.chdir(ROOT)
+    said = cli.next_stage("-m artist20.slides", args, "data_dir", "results_dir", "assets_dir")
+    told = [] if folder == "results" else ["--results-dir", folder]
+    expected = ["next:", "python", "-m", "artist20.slides", *told, "--assets-dir", "a/b"]
+    assert shlex.split(said) == expected
+
+
+@pytest.mark.parametrize("program", ["task1_train.py --level segment", "-m artist20.comparison"])
+def test_the_next_stage_runs_from_where_the_last_one_did(monkeypatch, tmp_path, program):
+    monkeypatch.chdir(tmp_path)
+    command = cli.command(program, argparse.Namespace())
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(f"{command} -x", shell=True, capture_output=True, text=True, env=env)
+    assert "unrecognized arguments: -x" in done.stderr
+
+
+def test_the_first_stage_keeps_the_results_of_other_songs_apart(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert cli.first_stage(Path("data/mine")) == (
+        "next: python task1_preprocessing.py --data-dir data/mine --results-dir results/mine"
+    )

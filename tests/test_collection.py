@@ -355,7 +355,7 @@ def test_split_names_what_is_left_out(tmp_path, capsys):
     for name in ("cover.jpg", "notes"):
         (music / "A" / "x" / name).write_text("none")
     assert split(music, tmp_path / "mine") == 0
-    *lines, last = capsys.readouterr().out.splitlines()
+    *lines, last, following = capsys.readouterr().out.splitlines()
     assert sorted(lines) == sorted(
         [
             f"note: no audio, left out of {music}: 1 .jpg, 1 without suffix; "
@@ -372,6 +372,9 @@ def test_split_names_what_is_left_out(tmp_path, capsys):
         ]
     )
     assert last == f"{tmp_path / 'mine'}: 3 artists, 3 train, 3 val songs"
+    assert following.endswith(
+        f"task1_preprocessing.py --data-dir {tmp_path / 'mine'} --results-dir results/mine"
+    )
     names = str(digests(tmp_path / "mine"))
     assert "A/x/song without a suffix" in names
     assert ".38 Special/...And Justice/1.mp3" in names

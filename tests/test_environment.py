@@ -20,6 +20,7 @@ import numpy as np
 import platformdirs
 import pytest
 import torch
+from conftest import assert_one_line
 from sklearn.preprocessing import StandardScaler
 
 from artist20 import UserError, audio, cache, collection, runtime
@@ -78,7 +79,7 @@ def wait_for(condition):
 
 # From the ground up, see DESIGN; rooms that are not named here stand above.
 FLOORS = [
-    {"files", "results", "runtime", "cli", "distributed"},
+    {"packages", "files", "results", "runtime", "cli", "distributed"},
     {"audio", "dataset", "cache", "collection", "fetch", "vocals"},
     {"evaluation"},  # which knows numbers alone
     {"features", "spectrogram", "augment"},
@@ -139,6 +140,43 @@ def test_no_test_reaches_a_network(host):
     """Every stage runs within this process in some test, where that would be an error."""
     with pytest.raises(AssertionError, match="no need of a network"):
         socket.create_connection((host, 80), timeout=1)
+
+
+PROGRAMS = sorted(
+    [path.name for path in REPOSITORY.glob("task*.py")]
+    + [
+        f"artist20/{path.relative_to(REPOSITORY / 'artist20')}"
+        for path in (REPOSITORY / "artist20").rglob("*.py")
+        if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    ]
+)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_missing_packages_are_one_line_and_help_goes_without(program):
+    module = program.removesuffix(".py").removesuffix("/__main__").replace("/", ".")
+    run = ["-m", module] if program.startswith("artist20/") else [str(REPOSITORY / program)]
+    bare = [sys.executable, "-S", "-B", *run]  # -S: without what pip has installed
+    options = {"cwd": REPOSITORY, "capture_output": True, "text": True, "check": False}
+    done = subprocess.run(bare, **options)
+    assert done.returncode == 2 and done.stdout == ""
+    assert_one_line(done.stderr)
+    for said in (sys.executable, "make setup", "pip install -r requirements.txt", str(REPOSITORY)):
+        assert said in done.stderr
+    done = subprocess.run([*bare, "--help"], **options)
+    assert done.returncode == 0 and done.stderr == ""
+    docstring = ast.get_docstring(ast.parse((REPOSITORY / program).read_text(encoding="utf-8")))
+    assert docstring.splitlines()[0] in done.stdout and "Its options" in done.stdout
+
+
+def test_a_package_that_is_missed_later_is_one_line(capsys):
+    def main():
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    assert status_of(main) == 2
+    error = capsys.readouterr().err
+    assert_one_line(error)
+    assert "has no package torch" in error
 
 
 # --- full disks --------------------------------------------------------------------------------

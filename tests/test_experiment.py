@@ -9,7 +9,15 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from conftest import TOY_ARTISTS, TOY_DATASET, TOY_SONGS, toy_model, toy_predictions, toy_settings
+from conftest import (
+    TOY_ARTISTS,
+    TOY_DATASET,
+    TOY_LEARNING,
+    TOY_SONGS,
+    toy_model,
+    toy_predictions,
+    toy_settings,
+)
 
 from artist20 import UserError, dataset, experiment, files, results
 from artist20.results import (
@@ -50,6 +58,7 @@ def put_finished(folder, settings=SETTINGS):
         top3=0.5,
         epoch=1,
         last=reached,
+        learning=TOY_LEARNING,
         parameters=1,
         epochs_seconds=1,
         settings=settings,

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import TOY_DATASET, toy_provenance, toy_settings
+from conftest import TOY_DATASET, TOY_LEARNING, toy_provenance, toy_settings
 from matplotlib import font_manager, get_data_path, rc_context
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
@@ -345,6 +345,7 @@ def network_metrics(name="resnet", epoch=4, **of_dataset):
         top3=0.6,
         epoch=epoch,
         last=Accuracy(top1=0.5, top3=0.6),
+        learning=TOY_LEARNING,
         parameters=1,
         epochs_seconds=1,
         settings=toy_settings(name),

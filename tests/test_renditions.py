@@ -97,7 +97,7 @@ def test_a_network_learns_from_the_tree_and_is_of_the_data_folders_songs(
     options += ["--also-train-on", tiny_data] if also else []
     out = caller(script, "--data-dir", tiny_data, "--audio-root", tree, *options)
     inference = script.replace("train", "inference", 1)
-    assert f"next: python {inference}.py --audio-root {tree}\n" in out
+    assert f"/{inference}.py --audio-root {tree} --data-dir {tiny_data}\n" in out
     caller(script, "--data-dir", own, "--results-dir", "own", *options)
     name = f"{model}@tiny_vocals"
     folder, of_own = tmp_path / f"results/task2/{name}", tmp_path / f"own/task2/{model}"
@@ -167,7 +167,7 @@ def test_task1_hears_the_tree_and_joins_comparison_and_ensemble(
 ):
     data, heard = ["--data-dir", tiny_data], ["--audio-root", tree]
     out = caller("task1_preprocessing", *data, *heard, *COMPUTE)
-    assert f"next: python task1_train.py --audio-root {tree}\n" in out
+    assert f"/task1_train.py --audio-root {tree}\n" in out
     caller("task1_preprocessing", *data, *COMPUTE)
     caller("task1_preprocessing", "--data-dir", own, "--results-dir", "own", *COMPUTE)
     folders = [tmp_path / name for name in ("results/task1@tiny_vocals", "own/task1")]
@@ -191,7 +191,7 @@ def test_task1_hears_the_tree_and_joins_comparison_and_ensemble(
             "x",
         )
         assert scores.songs == hashes_of_test_songs(tiny_data)
-    assert f"next: python task1_gen_report.py --audio-root {tree}\n" in out
+    assert f"/task1_gen_report.py --audio-root {tree}\n" in out
     metrics = read_record(folders[0] / "metrics.json", Task1Metrics, "x")
     assert (metrics.rendition, metrics.audio_root) == (prepared.rendition, str(tree))
     caller("artist20.ensemble")

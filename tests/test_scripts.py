@@ -204,12 +204,14 @@ def test_scripts_write_into_their_own_folders_alone(study):
 def test_each_script_names_the_next(study):
     _, done = study
     for script, following in (
-        ("task1_preprocessing", "task1_train"),
-        ("task1_train", "task1_gen_report"),
-        ("task2_train", "task2_inference"),
-        ("task2_train_wo_pretrain", "task2_inference_wo_pretrain"),
+        ("task1_preprocessing", "task1_train.py\n"),
+        ("task1_train", "task1_gen_report.py\n"),
+        ("task2_train", "task2_inference.py --data-dir data\n"),
+        ("task2_inference", "task2_gen_report.py\n"),
+        ("task2_train_wo_pretrain", "task2_inference_wo_pretrain.py --data-dir data\n"),
+        ("task2_inference_wo_pretrain", "task2_gen_report_wo_pretrain.py\n"),
     ):
-        assert f"next: python {following}.py" in done[script].stdout
+        assert f"next: python {REPOSITORY}/{following}" in done[script].stdout
 
 
 def test_task1_features(study):
@@ -429,7 +431,8 @@ def test_models_of_segments_join_the_comparison(here, monkeypatch, capsys):
     monkeypatch.setattr(classical, "SEGMENT_SECONDS", (5.0,))
     segment = ["--level", "segment"]
     assert call(monkeypatch, "task1_train", *segment, "--workers", 1, "--seed", 3) == 0
-    assert "next: python task1_gen_report.py --level segment" in capsys.readouterr().out
+    following = f"next: python {REPOSITORY}/task1_gen_report.py --level segment\n"
+    assert following in capsys.readouterr().out
     assert call(monkeypatch, "task1_gen_report", *segment) == 0
     figures = {path.name for path in (here / "assets").iterdir()}
     assert figures == {
@@ -1208,7 +1211,8 @@ def test_encoders_side_by_side(five_albums, tmp_path, caller, small_mlps):
     train = ["--encoder-weights", "untrained", "--epochs", 2]
     status, out, error = caller("task2_train", *options, *encoder, *train)
     assert status == 0, error
-    assert "next: python task2_inference.py --encoder ge2e,tagger --recipe strong" in out
+    inference = f"{REPOSITORY}/task2_inference.py --encoder ge2e,tagger --recipe strong"
+    assert f"next: python {inference} --data-dir {five_albums}\n" in out
     folder = tmp_path / "results/task2/ge2e+tagger_strong"
     found = read(folder / "candidates.json")
     assert list(found["candidates"]) == [

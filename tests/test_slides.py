@@ -7,7 +7,15 @@ from pathlib import Path
 
 import jinja2
 import pytest
-from conftest import TOY_ARTISTS, TOY_DATASET, TOY_FAMILIES, put_network, put_task1, toy_settings
+from conftest import (
+    TOY_ARTISTS,
+    TOY_DATASET,
+    TOY_FAMILIES,
+    TOY_LEARNING,
+    put_network,
+    put_task1,
+    toy_settings,
+)
 from msgspec.structs import replace
 
 from artist20 import UserError, comparison, ensemble, features, runtime, slides
@@ -518,6 +526,19 @@ def test_stand_in_data_and_an_untrained_encoder_are_said(written, pages):
         f"Untrained encoder: {untrained}."
     )
     assert "| PANNs + MLP, **untrained encoder** |" in pages["All models"]
+
+
+def test_a_network_that_has_learnt_nothing_is_marked_everywhere(tmp_path, capsys):
+    put_network(tmp_path, "panns", 0.7, seed=1, learning=replace(TOY_LEARNING, guessed=0.95))
+    put_network(tmp_path, "resnet_strong", 1.0, seed=2)
+    text, card = write_slides(tmp_path)
+    reason = "95% of the validation songs are taken for artist 1's, who made 25%."
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"PANNs + MLP, untrained encoder, did not learn: {reason}" in said
+    marked = "| PANNs + MLP, **untrained encoder, did not learn** |"
+    for slide in (text, card):
+        assert marked in slide and f"\n\n> **Did not learn.** PANNs + MLP: {reason}\n" in slide
+        assert "ResNet, strong recipe, **" not in slide
 
 
 def artist20_itself(record, **changes):

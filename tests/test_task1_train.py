@@ -122,7 +122,7 @@ def test_what_the_stage_writes(tmp_path, train, n_artists, capsys):
     assert metrics.settings == Task1Settings(cv="album", folds=5, unseen_in_cv=0, arrays=arrays)
     assert metrics.dataset == TOY_DATASET
     assert metrics.provenance.seed == 3
-    assert "next: python task1_gen_report.py\n" in capsys.readouterr().out
+    assert f"task1_gen_report.py --results-dir {tmp_path}\n" in capsys.readouterr().out
 
 
 def test_finished_models_are_not_searched_again(folder, train, monkeypatch, capsys):
@@ -357,7 +357,7 @@ def test_the_wide_search_beside_the_homeworks(folder, train, monkeypatch, capsys
     assert {path: path.read_bytes() for path in before} == before
     out = capsys.readouterr().out
     asked = "--search wide" if level == "song" else "--level segment --search wide"
-    assert f"next: python task1_gen_report.py {asked}\n" in out
+    assert f"task1_gen_report.py {asked} --results-dir {folder.parent}\n" in out
 
     own = folder / "wide" / ("segment" if level == "segment" else "")
     metrics = metrics_of(own)

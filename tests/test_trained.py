@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import TOY_ARTISTS, toy_model, toy_settings
+from conftest import TOY_ARTISTS, TOY_LEARNING, toy_model, toy_settings
+from msgspec.structs import replace
 from torch import Tensor
 
 from artist20 import UserError, trained, training
@@ -58,6 +59,20 @@ def test_a_resnet_scores_windows_over_the_whole_song():
         window = torch.from_numpy(log_mel[None, start : start + 30])
         expected = training.predict(model, window, torch.float32)[0]
         np.testing.assert_allclose(row, expected, rtol=1e-4)
+
+
+def test_a_checkpoint_that_has_learnt_nothing_says_so_when_it_is_loaded(capsys):
+    settings = toy_settings("resnet", **SMALL)
+    weights = trained.make_resnet(N_CLASSES, settings.recipe).state_dict()
+    of_learnt = replace(toy_model(settings, weights, TOY_ARTISTS), learning=TOY_LEARNING)
+    trained.load_resnet(PATH, of_learnt, CPU, "auto")
+    assert capsys.readouterr().out == ""
+    of_other = replace(of_learnt, learning=replace(TOY_LEARNING, train_loss=1.5))
+    trained.load_resnet(PATH, of_other, CPU, "auto")
+    out = capsys.readouterr().out
+    assert (
+        out.startswith(f"warning: {PATH} has learnt nothing: the training loss") and "1.500" in out
+    )
 
 
 @pytest.mark.parametrize(

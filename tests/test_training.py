@@ -14,11 +14,11 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 import task2_train_wo_pretrain as stage
-from artist20 import UserError, augment, results, spectrogram, training
+from artist20 import UserError, augment, evaluation, results, spectrogram, training
 from artist20.dataset import Song
 from artist20.experiment import Experiment, TrainingRun
 from artist20.models import ArtistResNet, EmbeddingMLP
-from artist20.results import Predictions, TrainedModel, TrainingState
+from artist20.results import EpochRow, Predictions, TrainedModel, TrainingState
 from artist20.spectrogram import FrontEnd, LogMels
 
 N_SONGS, N_CLASSES, EPOCHS = 12, 4, 5
@@ -416,6 +416,11 @@ def test_weights_that_the_last_step_ruins_are_not_kept(tmp_path):
 # --- finish ------------------------------------------------------------------------------------
 
 
+def row(epoch, train_loss):
+    reached = {"val_loss": 1, "val_top1": 0.5, "val_top3": 0.5, "seconds": 1}
+    return EpochRow(epoch=epoch, lr=0.1, train_loss=train_loss, **reached)
+
+
 @pytest.mark.parametrize("select", [True, False])
 def test_finish_reports_the_best_and_the_last_epoch(tmp_path, select):
     right = np.eye(N_CLASSES)[LABELS] * 0.8 + 0.05
@@ -440,7 +445,10 @@ def test_finish_reports_the_best_and_the_last_epoch(tmp_path, select):
         steps_per_epoch=1,
         window_frames=30,
     )
+    trainer.history = [row(1, 0.3), row(2, 1.25)]
     metrics = trainer.finish(embed_songs)
+    assert metrics.learning.train_loss == 1.25  # of the last epoch
+    assert read(tmp_path / "best.pt").learning == metrics.learning
     assert metrics == results.read_record(tmp_path / "metrics.json", results.NetworkMetrics, "x")
     expected = (1, 1, 3) if select else (0, metrics.last.top3, 3)
     assert (metrics.top1, metrics.top3, metrics.epoch) == expected
@@ -453,6 +461,44 @@ def test_finish_reports_the_best_and_the_last_epoch(tmp_path, select):
     kept = results.read_embeddings(tmp_path, metrics, predictions.songs, "x")
     assert np.array_equal(kept.train, best["0.weight"][:N_SONGS])  # of the epoch that is reported
     assert [song.path for song in kept.train_songs] == [song.path for song in SONGS]
+
+
+def finish_after(folder, train_loss, scores):
+    run = make_run(folder)
+    model = make_toy()
+    described = msgspec.structs.replace(run.describe(30), epoch=1, weights=model.state_dict())
+    results.save_model(folder / "best.pt", described)
+    trainer = training.Trainer(
+        run, model, None, None, lambda: scores, steps_per_epoch=1, window_frames=30
+    )
+    trainer.history = [row(1, train_loss)]
+    metrics = trainer.finish()
+    run.report(metrics)
+    return metrics
+
+
+@pytest.mark.parametrize(
+    ("train_loss", "n_of_one", "said"),
+    [
+        (1.3862, 10, None),
+        (1.3863, 3, "training loss of the last epoch, 1.386, is no lower than the 1.386 of equal"),
+        (0.2, 11, "92% of the validation songs are taken for b's, who made 25%"),
+    ],
+)
+def test_a_run_that_has_learnt_nothing_says_so(tmp_path, capsys, train_loss, n_of_one, said):
+    scores = np.eye(N_CLASSES)[np.where(np.arange(N_SONGS) < n_of_one, 1, LABELS)]
+    metrics = finish_after(tmp_path, train_loss, scores)
+    out = capsys.readouterr().out
+    assert ("warning: this network has learnt nothing" in out) == bool(said)
+    assert metrics.title("resnet") == ("ResNet, did not learn" if said else "ResNet")
+    if said:
+        assert said in metrics.learning.failure and metrics.learning.failure in out
+
+
+def test_songs_that_nearly_all_are_one_artists_may_be_named_so():
+    labels = np.array([0] * 19 + [1])
+    found = evaluation.learning(0.1, np.eye(2)[np.zeros(20, dtype=int)], labels, ["a", "b"])
+    assert found.guessed == 1 and found.failure is None
 
 
 # --- predict -----------------------------------------------------------------------------------

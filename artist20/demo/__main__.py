@@ -12,6 +12,8 @@ The same command gives the same bytes, however many processes work on them, and 
 interrupted one stopped.
 """
 
+import artist20.packages  # says which are missing
+
 import argparse
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     options = vars(parse_args(argv))
     directory, workers = options.pop("directory"), options.pop("workers")
     build(directory, Settings(**options), workers)
+    print(cli.first_stage(directory))
 
 
 if __name__ == "__main__":

@@ -131,10 +131,11 @@ def kind_of(model: Model | ModelResult) -> str:
 # --- reading -----------------------------------------------------------------------------------
 
 
-def collect(results_dir: Path) -> dict[str, Model]:
-    """Read every model that has been run, the best first; print which were not.
+def collect(results_dir: Path, say_missing: bool = True) -> dict[str, Model]:
+    """Read every model that has been run, the best first.
 
-    Of Task 1's models of segments, only the one that was best in cross-validation is taken.
+    With ``say_missing``, print which were not. Of Task 1's models of segments, only the one that
+    was best in cross-validation is taken.
 
     Raises
     ------
@@ -143,34 +144,48 @@ def collect(results_dir: Path) -> dict[str, Model]:
         stand side by side.
     """
     models: list[Model] = []
-    for run in find_runs(results_dir):
+    for run in find_runs(results_dir, say_missing):
         metrics, names = run.metrics, run.metrics.names
         if isinstance(metrics, Task1Metrics) and metrics.level == "segment":
             names = {name: own for name, own in names.items() if own == metrics.best_in_cv}
         commands = run.stage.train, run.stage.score_test
         models += _read_models(run.stage.folder, metrics, names, *commands)
-    ensemble = _read_ensemble(results_dir)
+    ensemble = _read_ensemble(results_dir, say_missing)
     if ensemble:
         names = {"ensemble": "ensemble"}
         models += _read_models(ensemble_dir(results_dir), ensemble, names, ENSEMBLE, ENSEMBLE)
     if not models:
         raise UserError(f"{results_dir} holds no metrics: run a training script first")
-    if len({model.metrics.dataset.fingerprint for model in models}) > 1:
-        of = "; ".join(f"{model.name}: {model.metrics.dataset.identity}" for model in models)
-        raise UserError(
-            f"the models in {results_dir} are of different songs ({of}): train them on the same "
-            "--data-dir and --limit"
+    models.sort(key=lambda model: (model.figures.top1, model.figures.top3), reverse=True)
+    named = {model.name: model for model in models}
+    check_same_songs(named, f"the models in {results_dir}")
+    return named
+
+
+def check_same_songs(models: Mapping[str, Model], what: str) -> None:
+    """Refuse models of different songs; ``what`` is said of all, their names of each.
+
+    Raises
+    ------
+    UserError
+        If they are of different songs.
+    """
+    if len({model.metrics.dataset.fingerprint for model in models.values()}) > 1:
+        of = "; ".join(
+            f"{name}: {model.metrics.dataset.identity}" for name, model in models.items()
         )
-    first, songs = models[0], models[0].predictions
-    for model in models:
+        raise UserError(
+            f"{what} are of different songs ({of}): train them on the same --data-dir and --limit"
+        )
+    first, *others = models.values()
+    songs = first.predictions
+    for model in others:
         of_model = model.predictions
         if of_model.songs != songs.songs or of_model.classes != songs.classes:
             raise UserError(
                 f"{model.folder} and {first.folder} have other validation songs or artists: train "
                 "again"
             )
-    models.sort(key=lambda model: (model.figures.top1, model.figures.top3), reverse=True)
-    return {model.name: model for model in models}
 
 
 def by_kind(models: Mapping[str, M]) -> dict[str, M]:
@@ -212,11 +227,12 @@ def _read_models(
         )
 
 
-def _read_ensemble(results_dir: Path) -> EnsembleMetrics | None:
+def _read_ensemble(results_dir: Path, say_missing: bool) -> EnsembleMetrics | None:
     """Read the ensemble's metrics, unless its members have been run again since."""
     file = ensemble_dir(results_dir) / "metrics.json"
     if not file.is_file():
-        print(f"left out: ensemble ({ENSEMBLE} has not been run)")
+        if say_missing:
+            print(f"left out: ensemble ({ENSEMBLE} has not been run)")
         return None
     metrics = read_record(file, EnsembleMetrics, ENSEMBLE)
     changed = _changed_files(results_dir, metrics.files)
@@ -447,6 +463,7 @@ def _result(model: Model, folder: str, pooled: bool, test: Graded | None) -> Mod
         title=model.title,
         folder=folder,
         untrained=model.metrics.untrained,
+        not_learnt=not_learnt(model.metrics),
         val=model.figures,
         last=evaluation.figures(model.unchosen, labels, albums) if model.selected else None,
         cv=model.cv,
@@ -470,6 +487,11 @@ def _result(model: Model, folder: str, pooled: bool, test: Graded | None) -> Mod
         ],
         details=_details(model),
     )
+
+
+def not_learnt(metrics: AnyMetrics) -> str | None:
+    """Return why a network has learnt nothing, if so."""
+    return metrics.learning.failure if isinstance(metrics, NetworkMetrics) else None
 
 
 def _details(model: Model) -> OfTask1 | OfNetwork | OfEnsemble:
@@ -617,6 +639,9 @@ def _print_models(comparison: Comparison) -> None:
             "Epochs are chosen on these songs, which brought more than the last epoch: "
             f"{', '.join(selected)}."
         )
+    for row in comparison.models.values():
+        if row.not_learnt:
+            notes.append(f"{row.title}: {row.not_learnt}.")
     for note in notes:
         print(textwrap.fill(note, 100))
 

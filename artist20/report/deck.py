@@ -8,6 +8,7 @@
 import base64
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,8 @@ from artist20 import UserError
 from artist20.files import write_text
 from artist20.report import compare
 from artist20.results import (
+    NOT_LEARNT,
+    UNTRAINED,
     ArtistResult,
     Comparison,
     EncoderSettings,
@@ -39,7 +42,6 @@ from artist20.results import (
 TEMPLATES = Path(__file__).with_name("templates")
 MARKERS = ("<!-- results -->", "<!-- end of results -->")  # of README's table
 MOST_ARTISTS = 20  # that a slide has room for
-UNTRAINED = ", untrained encoder"  # how titles end, see :mod:`artist20.results`
 
 # What the homework says of artist20's validation songs: top-1, top-3.
 PUBLISHED = {
@@ -110,10 +112,15 @@ def code(text: str) -> Markdown:
 
 
 def marked(title: str) -> Markdown:
-    """Name a model; that its encoder is untrained must not be missed."""
-    if not title.endswith(UNTRAINED):
-        return Markdown.escape(title)
-    return Markdown("{}, **{}**").format(title.removesuffix(UNTRAINED), UNTRAINED[2:])
+    """Name a model; that its figures mean nothing must not be missed."""
+    name = unmarked(title)
+    marks = title.removeprefix(name).removeprefix(", ")
+    return Markdown("{}, **{}**").format(name, marks) if marks else Markdown.escape(name)
+
+
+def unmarked(title: str) -> str:
+    """Take off what a title says of why figures mean nothing."""
+    return title.removesuffix(NOT_LEARNT).removesuffix(UNTRAINED)
 
 
 def enumerated(names: Iterable[Any]) -> Markdown:
@@ -162,6 +169,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "points_between": compare.points_between,
     "points_over": points_over,
     "thousands": thousands,
+    "unmarked": unmarked,
     "value": value,
 }
 
@@ -461,6 +469,13 @@ def find_figures(assets_dir: Path, seen_from: Path) -> dict[str, Markdown]:
             relative = Path(os.path.relpath(file, seen_from)).as_posix()
             found[file.stem] = Markdown(quote(relative))
     return found
+
+
+def marp(slides: Path) -> str:
+    """Return the command that turns slides into a page which holds its pictures."""
+    html = str(slides.with_suffix(".html"))
+    make = shlex.join(["npx", "@marp-team/marp-cli", str(slides), "--html", "-o", html])
+    return f"{make} && {shlex.join(['python', '-m', 'artist20.slides', '--embed', html])}"
 
 
 def put_between_markers(path: Path, text: str) -> None:
