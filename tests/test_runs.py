@@ -181,11 +181,21 @@ def test_a_single_run_has_the_interval_of_the_plain_comparison():
     assert (found.only_first, found.only_second) == (plain.only_first, plain.only_second)
 
 
-def test_p_is_of_the_albums_signs():
+def test_p_is_mcnemars_with_runs_in_place_of_one():
+    rng = np.random.default_rng(2)
+    for share in (0.55, 0.7, 0.8):
+        first, second = rng.random((2, 48)) < [[share], [0.5]]
+        found = evaluation.compare_runs(np.stack([first] * 3), second[None], ALBUMS)
+        assert found.p == pytest.approx(evaluation.mcnemar(first, second), abs=0.02)
+    half = np.zeros((2, 48), dtype=bool)
+    half[0, :4] = True  # four songs that one of two runs has right: 16 signs, of which 2 are as far
+    found = evaluation.compare_runs(half, np.zeros((1, 48), dtype=bool), ALBUMS)
+    assert found.p == pytest.approx(2 / 16, abs=0.02)
+
+
+def test_models_that_are_alike_do_not_differ():
     better = np.zeros((3, 48), dtype=bool)
-    better[:, ::4] = True  # in every album one song, in each of the runs
-    found = evaluation.compare_runs(better, np.zeros((1, 48), dtype=bool), ALBUMS)
-    assert found.p == pytest.approx(2 / 2**12)
+    better[:, ::4] = True
     same = evaluation.compare_runs(better, better[:1], ALBUMS)
     assert (same.difference, same.interval, same.p) == (0, (0, 0), 1)
 

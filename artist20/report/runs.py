@@ -33,9 +33,10 @@ MOST_ROWS = 5  # of which every two are printed; of more, the best one and each 
 NOTE = (
     "±: standard deviation over runs that differ in their seed alone. Points: top-1 at the last "
     "epoch of the first less that of the second, means over their runs. 95 %: interval by "
-    "bootstrap, albums and each row's runs being drawn. p: of a sign-flip test over albums, for "
-    "these runs, after Holm's correction over all {n_pairs} pairs. Better or worse: p below "
-    "{significance:g}, and the interval without 0."
+    "bootstrap, albums and each row's runs being drawn. p: of a sign-flip test over songs (of one "
+    "run each: McNemar's), after Holm's correction over all {n_pairs} pairs; it takes songs as "
+    "independent and runs as they are. Better or worse: p below {significance:g}, and the interval "
+    "without 0."
 )
 
 
