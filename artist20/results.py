@@ -56,6 +56,7 @@ ENCODER_TITLES = {
     "tagger": "Music tagger",
 }
 # How names of models end for people where figures mean nothing.
+HOMEWORK_EPOCHS = 100  # of both networks
 UNTRAINED, NOT_LEARNT = ", untrained encoder", ", did not learn"
 RENDITION = re.compile(r"\w[\w.-]*")  # the name of a tree that can be part of a model's name
 
@@ -661,7 +662,13 @@ class Settings(Record, kw_only=True):
         """The network's name for people."""
         model = "+".join(encoder.name for encoder in self.encoders) or "resnet"
         name = network_name(model, self.recipe_name, self.heard)
-        return title(name) + (", untrained encoder" if self.untrained else "")
+        return title(name) + self.shortened + UNTRAINED * self.untrained
+
+    @property
+    def shortened(self) -> str:
+        """That the homework's recipe was cut short, with a comma before it."""
+        cut = self.recipe_name == "homework" and self.recipe.epochs < HOMEWORK_EPOCHS
+        return f", {self.recipe.epochs} of {HOMEWORK_EPOCHS} epochs" if cut else ""
 
 
 class EpochRow(Record, kw_only=True):
@@ -792,7 +799,7 @@ class NetworkMetrics(Accuracy, kw_only=True):
     def title(self, name: str) -> str:
         """Return the model's name for people."""
         marks = UNTRAINED * self.untrained + NOT_LEARNT * bool(self.learning.failure)
-        return title(name) + marks
+        return title(name) + self.settings.shortened + marks
 
     @property
     def folds_by_album(self) -> bool:

@@ -285,7 +285,7 @@ def toy_settings(name: str, **changes: Any) -> Settings:
     """
     named = results.parse_network_name(name)
     strong = named.recipe == "strong"
-    common = {"epochs": 50, "batch_size": 8, "lr": 0.005, "crop_seconds": 3.0, "dropout": 0.3}
+    common = {"epochs": 100, "batch_size": 8, "lr": 0.005, "crop_seconds": 3.0, "dropout": 0.3}
     common |= {"weight_decay": 0.01, "warmup_epochs": 0, "select": not strong}
     if named.model != "resnet":
         encoders = [

@@ -272,7 +272,7 @@ def test_what_choosing_brought_is_said(record, pages):
             cells += [f"{chosen:.1%}", f"{last:.1%}", compare.points(chosen - last)]
         assert row == [model.title, *cells]
         text = sentences(pages[f"Task 2: {what}, results"])
-        assert "50 epochs in 12 s; the one that is kept is number 3." in text
+        assert "100 epochs in 12 s; the one that is kept is number 3." in text
         assert (
             f"reaches {cells[1]} / {cells[4]}: choosing brought {cells[2]} and {cells[5]}" in text
         )
@@ -446,7 +446,7 @@ def test_the_approach_names_what_was_not_run(record, pages):
     models = {name: model for name, model in record.models.items() if name != "panns"}
     text = deck.render("deck", replace(record, models=models), {}, full=True)
     page = read_slides(text)["Task 2: approach"]
-    assert ["epochs", "not run", "50"] in read_tables(page)[0]
+    assert ["epochs", "not run", "100"] in read_tables(page)[0]
 
 
 def test_the_ensemble_is_as_its_record_has_it(record, pages):
