@@ -57,7 +57,7 @@ def read_csv(path):
 def test_runs_that_differ_in_their_seed_are_one_row(seeds, tmp_path, monkeypatch, capsys):
     lines = run(monkeypatch, capsys, *seeds, "--csv", tmp_path / "all.csv")
     rows = {row["model"]: row for row in read_csv(tmp_path / "all.csv")}
-    assert list(rows) == ["ResNet", "ResNet, strong recipe"]
+    assert list(rows) == ["ResNet, strong recipe", "ResNet"]
     for title, name in (("ResNet", "resnet"), ("ResNet, strong recipe", "resnet_strong")):
         models = [compare.collect(folder)[name] for folder in seeds]
         labels = models[0].predictions.labels
@@ -77,11 +77,11 @@ def test_runs_that_differ_in_their_seed_are_one_row(seeds, tmp_path, monkeypatch
         assert line[3:].removeprefix(title).split("  ")[-5:][0].strip() == shown
     (pair,) = read_csv(tmp_path / "all_pairs.csv")
     assert (pair["first"], pair["second"]) == tuple(rows)
-    difference = float(rows["ResNet"]["last_top1"]) - float(rows[pair["second"]]["last_top1"])
+    difference = float(rows[pair["first"]]["last_top1"]) - float(rows["ResNet"]["last_top1"])
     assert float(pair["difference"]) == pytest.approx(difference)
-    assert float(pair["low"]) < difference < float(pair["high"]) < 0
-    assert pair["verdict"] == "worse" and float(pair["p_holm"]) < 0.05
-    assert any(line.startswith(" 1 - 2 ") and line.endswith(" worse") for line in lines)
+    assert 0 < float(pair["low"]) < difference < float(pair["high"])
+    assert pair["verdict"] == "better" and float(pair["p_holm"]) < 0.05
+    assert any(line.startswith(" 1 - 2 ") and line.endswith(" better") for line in lines)
 
 
 def test_a_row_is_of_one_setting(seeds, tmp_path, monkeypatch, capsys):
@@ -115,7 +115,7 @@ def test_the_same_run_counts_once_and_one_that_did_not_learn_is_said(tmp_path, c
     put_network(folders[0], "resnet", 1.0, 3, learning=replace(TOY_LEARNING, guessed=1.0))
     put_seed(folders[1], "resnet", 1.0, 1)
     table = runs.summarise(runs.read_rows(folders))
-    assert [(row.model, row.runs) for row in table] == [("SVM", 1), ("ResNet", 2)]
+    assert [(row.model, row.runs) for row in table] == [("ResNet", 2), ("SVM", 1)]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{folders[0]}/task2/resnet did not learn: 100% of the validation")
     assert lines[1:] == [f"left out: svm in {folders[1]}/task1 is the run in {folders[0]}/task1"]
@@ -163,7 +163,7 @@ def test_pandas_opens_every_record_in_one_line(seeds, tmp_path, monkeypatch, cap
     write_history(folder / "history.csv", [row, row])
     assert pd.read_csv(folder / "history.csv").val_top1.tolist() == [0.5, 0.5]
     assert pd.read_csv(tmp_path / "all.csv").set_index("model").runs["ResNet"] == 3
-    assert pd.read_csv(tmp_path / "all_pairs.csv").verdict.tolist() == ["worse"]
+    assert pd.read_csv(tmp_path / "all_pairs.csv").verdict.tolist() == ["better"]
 
 
 # --- the test of two rows ------------------------------------------------------------------------

@@ -58,11 +58,11 @@ def finished(tiny_data, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         assert call(patch, "task2_inference_wo_pretrain", *options) == 0
     (folder / "assets").mkdir()
-    (folder / "assets/task2_map_resnet.png").write_bytes(b"a picture")
+    (folder / "assets/task2_architecture_diagram_resnet.png").write_bytes(b"a picture")
     where = ["--results-dir", results, "--assets-dir", folder / "assets"]
     assert run(comparison, *where) == 0
     assert run(slides, *where, "--output", folder / "report.md") == 0
-    page = '<img src="assets/task2_map_resnet.png"><a href="https://example.org">x</a>'
+    page = '<img src="assets/task2_architecture_diagram_resnet.png"><a href="https://example.org">x</a>'
     (folder / "report.html").write_text(page)
     return folder
 
@@ -98,7 +98,10 @@ def test_a_grader_has_all_in_one_file(finished, tiny_data, capsys):
     command = "    python task2_inference_wo_pretrain.py --data-dir FOLDER --output mine.json\n"
     assert command in text["README.txt"]
     assert "task1: seed 0, 10 s" in text["commands.txt"] and "torch 2.11.0" in text["commands.txt"]
-    assert "](assets/task2_map_resnet.png)" in deck and "assets/task2_map_resnet.png" in names
+    assert (
+        "](assets/task2_architecture_diagram_resnet.png)" in deck
+        and "assets/task2_architecture_diagram_resnet.png" in names
+    )
     assert 'src="data:image/png;base64,' in page and 'href="https://example.org"' in page
     assert submit(finished, tiny_data) == 2
     error = capsys.readouterr().err
