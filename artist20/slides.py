@@ -21,7 +21,7 @@ import argparse
 from pathlib import Path
 
 from artist20 import cli, runtime
-from artist20.files import write_text
+from artist20.files import read_bytes, write_text
 from artist20.report import compare, deck
 from artist20.results import Comparison, read_record, results_file
 
@@ -61,7 +61,9 @@ def main() -> None:
     """Write the slides and the model card."""
     args = parse_args()
     if args.embed:
-        print(f"{deck.embed_images(args.embed)} pictures are in {args.embed} now")
+        page = read_bytes(args.embed, "npx @marp-team/marp-cli").decode()
+        write_text(args.embed, deck.embed_images(page, args.embed.parent))
+        print(f"{args.embed} holds its pictures now")
         return
     file = results_file(args.assets_dir)
     comparison = read_record(file, Comparison, compare.COMMAND)

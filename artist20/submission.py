@@ -22,8 +22,6 @@ import artist20.packages  # says which are missing
 from artist20.packages import ROOT
 
 import argparse
-import base64
-import mimetypes
 import os
 import shlex
 import subprocess
@@ -31,7 +29,6 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 
@@ -137,12 +134,9 @@ def collect_slides(report: Path, assets_dir: Path) -> Contents:
     """
     html = report.with_suffix(".html")
     slides = read_bytes(report, "python -m artist20.slides").decode()
-    page = html.read_text("utf-8") if html.is_file() else ""
+    page = deck.embed_images(html.read_text("utf-8"), html.parent) if html.is_file() else ""
     for url in deck.find_figures(assets_dir, report.parent).values():
-        file = report.parent / unquote(url)
-        slides = slides.replace(f"]({url})", f"](assets/{file.name})")
-        kind, data = mimetypes.guess_type(file)[0], base64.b64encode(file.read_bytes()).decode()
-        page = page.replace(f'"{url}"', f'"data:{kind};base64,{data}"')
+        slides = slides.replace(f"]({url})", f"](assets/{url.rpartition('/')[2]})")
     contents: Contents = {f"assets/{file.name}": file for file in _files_in(assets_dir)}
     contents["report.md"] = slides
     if report.stat().st_mtime < results_file(assets_dir).stat().st_mtime:

@@ -1,5 +1,6 @@
 """The slides, the model card and README's table: every number from the record, names escaped."""
 
+import base64
 import json
 import re
 import sys
@@ -670,6 +671,28 @@ def test_figures_are_shown_where_they_are(tmp_path, capsys):
     named = f"figures in it, as they lie in {assets}: "
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(named)]
     assert set(line.removeprefix(named).split(", ")) == {*shown}
+
+
+def test_a_page_holds_its_pictures(tmp_path):
+    (tmp_path / "my assets").mkdir()
+    (tmp_path / "my assets/a.png").write_bytes(b"a picture")
+    page = tmp_path / "report.html"
+    page.write_text('<img src="my%20assets/a.png"><img src="https://example.org/b.png">')
+    assert run(slides, "--embed", page) == 0
+    embedded = base64.b64encode(b"a picture").decode()
+    kept = '<img src="https://example.org/b.png">'
+    assert page.read_text() == f'<img src="data:image/png;base64,{embedded}">{kept}'
+
+
+def test_an_authors_own_slides_and_name_are_kept(tmp_path):
+    put_task1(tmp_path, {"svm": 0.8}, seed=1)
+    own = tmp_path / "report_own.md"
+    own.write_text("## What I learnt\n\n*Much*, <b>really</b>\n")
+    text, _ = write_slides(tmp_path, "--author", "A. <Student>", "--id", "R1")
+    assert "*Much*, <b>really</b>" in read_slides(text)["What I learnt"]
+    assert own.read_text().startswith("## What")
+    title = read_slides(text)["Music artist recognition on artist20"]
+    assert r"**A. \<Student\>**, R1" in title
 
 
 def test_of_many_artists_both_ends_are_shown(record):

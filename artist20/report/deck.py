@@ -6,6 +6,7 @@
 """
 
 import base64
+import mimetypes
 import os
 import re
 import shlex
@@ -440,25 +441,15 @@ def map_names(models: Mapping[str, ModelResult]) -> list[str]:
     return [f"task2_map_{name}" for name in ranked(models)]
 
 
-def embed_images(path: Path) -> int:
-    """Put the pictures that an HTML file shows into it; return how many there were.
-
-    Raises
-    ------
-    UserError
-        If the file or a picture is missing.
-    """
+def embed_images(page: str, folder: Path) -> str:
+    """Put the pictures that an HTML page in a folder shows into the page itself."""
 
     def embedded(found: re.Match[str]) -> str:
-        picture = path.parent / unquote(found[1])
-        kind = "svg+xml" if picture.suffix == ".svg" else picture.suffix[1:]
-        return f'src="data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"'
+        picture = folder / unquote(found[1])
+        kind = mimetypes.guess_type(picture)[0]
+        return f'src="data:{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"'
 
-    text, n_pictures = re.subn(
-        r'src="([^":]+\.(?:png|svg))"', embedded, path.read_text(encoding="utf-8")
-    )
-    write_text(path, text)
-    return n_pictures
+    return re.sub(r'src="([^":]+\.(?:png|svg))"', embedded, page)
 
 
 def find_figures(assets_dir: Path, seen_from: Path) -> dict[str, Markdown]:
