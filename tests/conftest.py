@@ -395,7 +395,7 @@ def put_task1(
             calibration_error=0.1,
             cv_top1=cv_top1,
             cv_std=0.05 + 0.01 * i,
-            cv_top1_by={"album": cv_top1, "song": cv_top1 + 0.1 * (i + 1)},
+            cv_top1_by={"album": cv_top1, "song": min(1.0, cv_top1 + 0.1 * (i + 1))},
             params=params,
             temperature=1.5,
             seconds=2,
