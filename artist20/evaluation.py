@@ -7,13 +7,13 @@ from itertools import combinations
 
 import msgspec
 import numpy as np
-from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.optimize import minimize_scalar
-from scipy.spatial.distance import squareform
 from scipy.special import softmax
-from scipy.stats import binomtest
 
 from artist20.results import Accuracy, Figures, Interval, Intervals, Pair, Paired, Quality, Verdict
+
+# scipy.stats and scipy.cluster take a second to import, and no training needs them: they are
+# imported where used.
 
 N_RESAMPLES = 10_000  # of a bootstrap: its ends vary by half a point between seeds, of 76 songs
 SIGNIFICANCE = 0.05
@@ -234,6 +234,8 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     float
         Two-sided p; 1 where the models are right on the same songs.
     """
+    from scipy.stats import binomtest
+
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     if only_first + only_second == 0:
         return 1.0
@@ -390,6 +392,9 @@ def confusion_order(matrix: np.ndarray) -> np.ndarray:
     np.ndarray
         (n_classes,) indices. Classes without any confusion come last, as they were.
     """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     alike = (share + share.T) / 2
     np.fill_diagonal(alike, 0)

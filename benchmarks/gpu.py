@@ -16,8 +16,11 @@ if any stage failed.
 """
 
 import argparse
+import importlib
+import multiprocessing
 import os
 import re
+import runpy
 import shlex
 import signal
 import subprocess
@@ -26,7 +29,7 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -43,7 +46,14 @@ GRACE = 4.0  # seconds before its limit at which a stage is asked to stop
 EVERY = 0.2  # seconds between two samples
 BUSY = 0.9  # share of the time, or of the cores, that counts as bound by them
 TAIL = 50  # lines of what a stage printed that the report shows
+STOPS = (signal.SIGINT, signal.SIGTERM)
 STOPPED = "**stopped**"
+HOMEWORK = "3. Homework"
+# What the stages of a trial take longest to import: it is done once, and each is a fork.
+IMPORTS = (
+    *("task1_preprocessing", "task2_train", "task2_train_wo_pretrain", "task2_inference"),
+    *("artist20.vocals", "librosa.filters", "torch._dynamo", "torchlibrosa.stft", "pytest"),
+)
 SMOKE_LIMIT = 240  # seconds of any stage on a CPU, which may be busy
 
 # How a stage's output tells what it does: a line when songs are begun, one after each epoch.
@@ -100,7 +110,7 @@ class Phase:
     name: str
     start: float
     stop: float
-    count: int  # songs, or epochs
+    count: int  # songs, or epochs; 0 if it was stopped before its end
 
 
 def stages(work: Path, smoke: bool) -> list[Stage]:
@@ -109,7 +119,7 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
     results, untrained = ["--results-dir", work / "results"], ["--encoder-weights", "untrained"]
     common = ["--data-dir", data, *results, "--device", "cpu" if smoke else "cuda"]
     workers = ["--workers", 1] if smoke else []
-    seconds, n_train, n_some = (1, 9, 9) if smoke else (150, 949, 320)
+    seconds, n_train, n_some = (1, 9, 9) if smoke else (150, 949, 160)
     part = "1. Tests"
 
     def stage(name: str, limit: float, *command: Any, cut: str = "", **audio: float) -> Stage:
@@ -117,16 +127,20 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
         words = [*command, *(cut.split() if smoke else [])]
         return Stage(part, name, list(map(str, words)), SMOKE_LIMIT if smoke else limit, audio)
 
-    tests = stage("tests", 55, "-m", "pytest", "-m", "cuda", "-vv", "tests/test_cuda.py")
+    test = ("-m", "pytest", "-m", "cuda", "-vv", "tests/test_cuda.py", "-k")
+    tests = [
+        stage("tests", 40, *test, "not compiled"),
+        stage("torch.compile", 30, *test, "compiled"),
+    ]
     part = "2. Data"
-    made = stage("full_size", 42, "benchmarks/full_size.py", data, few, *workers, cut="--trial")
-    part = "3. Homework"
+    made = stage("full_size", 40, "benchmarks/full_size.py", data, few, *workers, cut="--trial")
+    part = HOMEWORK
     common += workers
     homework = [
-        stage("features", 32, "task1_preprocessing.py", *common, features=seconds),
+        stage("features", 30, "task1_preprocessing.py", *common, features=seconds),
         stage(
             "ResNet",
-            130,
+            125,
             *("task2_train_wo_pretrain.py", *common),
             cut="--epochs 3 --batch-size 8",
             **{"log-mels": seconds, "epochs": n_train * seconds},
@@ -134,7 +148,7 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
         stage("ResNet, inference", 15, "task2_inference_wo_pretrain.py", *common),
         stage(
             "Cnn14 and MLP",
-            100,
+            95,
             *("task2_train.py", *common, *untrained),
             cut="--epochs 2 --views 1 --windows 1 --limit 4",
             **{
@@ -157,13 +171,13 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
         ),
         stage(
             "ECAPA",
-            17,
+            20,
             *("task2_train.py", *common, *some, *untrained, "--encoder", "ecapa", "--epochs", 1),
             **{"embeddings of ecapa-windows": seconds},
         ),
         stage(
             "separator",
-            17,
+            15,
             *("-m", "artist20.vocals", few, work / "vocals", "--weights", "untrained"),
             *("--device", "cpu" if smoke else "cuda"),
             vocals=seconds,
@@ -176,7 +190,7 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
         *("benchmarks/training.py", *common, "--operations", "--limit", 96),
         cut="--limit 4 --batch-size 2 --trial",
     )
-    return [tests, made, *homework, *others, ratios]
+    return [*tests, made, *homework, *others, ratios]
 
 
 # --- running -----------------------------------------------------------------------------------
@@ -222,71 +236,119 @@ def watch(gpu: Gpu, ended: threading.Event, samples: list[Sample]) -> None:
         samples.append(Sample(time.monotonic(), share * (os.cpu_count() or 1), *gpu.sample()))
 
 
-def read_lines(process: "subprocess.Popen[str]", lines: list[Line]) -> None:
+def read_lines(output: int, lines: list[Line]) -> None:
     """Print what a stage prints, and note when."""
-    assert process.stdout
-    for text in process.stdout:
-        lines.append(Line(time.monotonic(), text.rstrip()))
-        print(text, end="", flush=True)
+    with open(output, errors="replace") as file:
+        for text in file:
+            lines.append(Line(time.monotonic(), text.rstrip()))
+            print(text, end="", flush=True)
 
 
-def end(process: "subprocess.Popen[str]", grace: float) -> None:
-    """Ask a stage to stop, as Ctrl-C does; kill what is left of it and of its workers."""
-    with suppress(ProcessLookupError):
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(grace)
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def run_here(command: list[str], environment: dict[str, str], output: int) -> None:
+    """Run a command in this process, a fork that has imported all, as Python would."""
+    os.setsid()
+    for number in STOPS:
+        signal.signal(number, signal.default_int_handler)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.chdir(REPOSITORY)
+    os.environ.update(environment)
+    as_module = command[0] == "-m"
+    sys.argv = command[as_module:]
+    sys.path.insert(0, str(REPOSITORY if as_module else Path(command[0]).parent))
+    if as_module:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(sys.argv[0], run_name="__main__")
 
 
-def run_stage(stage: Stage, environment: dict[str, str], gpu: Gpu) -> Finished:
-    """Run a stage within its limit."""
-    print(f"\n=== {stage.part}: {stage.name} (at most {stage.limit:.0f} s)", flush=True)
-    grace = min(GRACE, stage.limit / 2)
-    start, ended = time.monotonic(), threading.Event()
-    lines: list[Line] = []
-    samples: list[Sample] = []
+def start(
+    command: list[str], environment: dict[str, str], output: int, imported: bool
+) -> tuple[int, Callable[[], int | None]]:
+    """Start a command in a session of its own; return its number and what gives its exit status."""
+    if imported:
+        fork = multiprocessing.get_context("fork").Process(
+            target=run_here, args=(command, environment, output)
+        )
+        fork.start()
+        return fork.pid or 0, lambda: fork.exitcode
     process = subprocess.Popen(
-        [sys.executable, *stage.command],
+        [sys.executable, *command],
         cwd=REPOSITORY,
         env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
         start_new_session=True,
     )
+    return process.pid, process.poll
+
+
+def wait(status: Callable[[], int | None], seconds: float) -> int | None:
+    """Wait for a command to end; return its exit status, or None if it has not."""
+    until = time.monotonic() + seconds
+    while status() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    return status()
+
+
+def end(pid: int, status: Callable[[], int | None], grace: float) -> None:
+    """Ask a command to stop, as Ctrl-C does; kill what is left of it and of its workers."""
+    with suppress(ProcessLookupError):
+        if status() is None:
+            os.killpg(pid, signal.SIGINT)
+            wait(status, grace)
+        os.killpg(pid, signal.SIGKILL)
+    wait(status, grace)
+
+
+def run_stage(
+    stage: Stage, environment: dict[str, str], gpu: Gpu, imported: bool = False
+) -> Finished:
+    """Run a stage within its limit, in a fork of this process if all is ``imported``."""
+    print(f"\n=== {stage.part}: {stage.name} (at most {stage.limit:.0f} s)", flush=True)
+    grace = min(GRACE, stage.limit / 2)
+    begun, ended = time.monotonic(), threading.Event()
+    lines: list[Line] = []
+    samples: list[Sample] = []
+    readable, writable = os.pipe()
+    pid, status = start(stage.command, environment, writable, imported)
+    os.close(writable)
     threads = [
-        threading.Thread(target=read_lines, args=(process, lines), daemon=True),
+        threading.Thread(target=read_lines, args=(readable, lines), daemon=True),
         threading.Thread(target=watch, args=(gpu, ended, samples), daemon=True),
     ]
     try:
         for thread in threads:
             thread.start()
-        status = process.wait(stage.limit - grace)
-        outcome = "done" if status == 0 else f"**failed**, exit status {status}"
-    except subprocess.TimeoutExpired:
-        outcome = f"**stopped at its limit** of {stage.limit:g} s"
+        found = wait(status, stage.limit - grace)
+        outcome = "done" if found == 0 else f"**failed**, exit status {found}"
+        if found is None:
+            outcome = f"**stopped at its limit** of {stage.limit:g} s"
     except KeyboardInterrupt:
         outcome = STOPPED
     finally:
-        end(process, grace)
+        end(pid, status, grace)
         ended.set()
         for thread in threads:  # a process that left the group may hold the output open
             thread.join(GRACE)
-    finished = Finished(stage, outcome, start, time.monotonic(), lines, samples)
-    print(f"=== {outcome} after {finished.stop - start:.1f} s", flush=True)
+    finished = Finished(stage, outcome, begun, time.monotonic(), lines, samples)
+    print(f"=== {outcome} after {finished.stop - begun:.1f} s", flush=True)
     return finished
 
 
-def run(todo: Sequence[Stage], environment: dict[str, str], report: Path, title: str) -> int:
+def run(
+    todo: Sequence[Stage],
+    environment: dict[str, str],
+    report: Path,
+    title: str,
+    imported: bool = False,
+) -> int:
     """Run stages, and write the report after each; return the exit status."""
     gpu, finished, note = Gpu(), [], "The run was stopped before its end."
     try:
         for stage in todo:
-            finished.append(run_stage(stage, environment, gpu))
+            finished.append(run_stage(stage, environment, gpu, imported))
             if finished[-1].outcome == STOPPED:
                 raise KeyboardInterrupt
             write_report(report, title, gpu, todo, finished, note)
@@ -319,7 +381,9 @@ def phases(finished: Finished) -> Iterator[Phase]:
         elif match := SONGS.match(lines[0].text):
             following = finished.lines[numbers[0] + 1 :]
             stop = following[0].at if following else finished.stop
-            yield Phase(match[1], lines[0].at, stop, int(match[3]) - int(match[2]))
+            whole = following and not following[0].text.startswith("stopped")
+            count = int(match[3]) - int(match[2]) if whole else 0
+            yield Phase(match[1], lines[0].at, stop, count)
 
 
 def measured(samples: Sequence[Sample]) -> tuple[float, int, float]:
@@ -362,6 +426,42 @@ def table(columns: str, rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
 
 
+def outcome_rows(todo: Sequence[Stage], finished: Sequence[Finished]) -> Iterator[list[str]]:
+    """Write what came of every stage."""
+    for each in finished:
+        taken, *more, _ = cells(each.start, each.stop, each.samples)
+        of_limit = f"{taken} of {each.stage.limit:g}"
+        yield [each.stage.part, each.stage.name, each.outcome, of_limit, *more]
+    for stage in todo[len(finished) :]:
+        yield [stage.part, stage.name, "**not run**", *[""] * 4]
+
+
+def phase_rows(finished: Sequence[Finished]) -> Iterator[list[str]]:
+    """Write how fast each phase was, and what bounds it; short ones without audio are left out."""
+    for each in finished:
+        for phase in phases(each):
+            seconds = phase.stop - phase.start
+            heard = each.stage.audio.get(phase.name, 0) * phase.count
+            if heard or seconds >= 1:
+                done = f"{phase.name}, {phase.count or 'not to its end'}"
+                rate = f"{heard / seconds:,.0f}" if heard else ""
+                of_phase = cells(phase.start, phase.stop, each.samples)
+                yield [each.stage.name, done, *of_phase, rate]
+
+
+def summary(finished: Sequence[Finished]) -> Iterator[str]:
+    """Write what the goals are about: the homework's seconds, and how busy its trainings are."""
+    homework = [each for each in finished if each.stage.part == HOMEWORK]
+    for each in homework:
+        for phase in phases(each):
+            if phase.name == "epochs" and phase.count:
+                pace = (phase.stop - phase.start) / phase.count
+                busy = cells(phase.start, phase.stop, each.samples)[1]
+                yield f"- {each.stage.name}: {pace:.2f} s an epoch, GPU busy: {busy} (goal: 90%)"
+    seconds = sum(each.stop - each.start for each in homework)
+    yield f"- the homework's configuration, as far as it came: {seconds:.0f} s (goal: 300 s)"
+
+
 def write_report(
     path: Path,
     title: str,
@@ -371,33 +471,6 @@ def write_report(
     note: str,
 ) -> None:
     """Write all that is known by now."""
-    outcomes, of_phases = [], []
-    for each, stage in zip([*finished, *[None] * (len(todo) - len(finished))], todo, strict=True):
-        if each is None:
-            outcomes.append([stage.part, stage.name, "**not run**", *[""] * 4])
-            continue
-        seconds, *more, _ = cells(each.start, each.stop, each.samples)
-        outcomes.append(
-            [stage.part, stage.name, each.outcome, f"{seconds} of {stage.limit:g}", *more]
-        )
-        for phase in phases(each):
-            # Of songs it is not known how many were done before the stage was stopped.
-            counted = phase.name == "epochs" or each.outcome == "done"
-            heard = counted * stage.audio.get(phase.name, 0) * phase.count
-            if phase.count and (heard or phase.stop - phase.start >= 1):
-                rate = f"{heard / (phase.stop - phase.start):,.0f}" if heard else ""
-                done = f"{phase.name}, {phase.count}"
-                of_phase = cells(phase.start, phase.stop, each.samples)
-                of_phases.append([stage.name, done, *of_phase, rate])
-    summary = []
-    for each in finished:
-        for phase in phases(each):
-            if phase.name == "epochs" and phase.count and each.stage.part.startswith("3."):
-                busy = cells(phase.start, phase.stop, each.samples)[1]
-                pace = (phase.stop - phase.start) / phase.count
-                summary.append(f"{each.stage.name}: {pace:.2f} s an epoch, GPU busy: {busy}.")
-    seconds = sum(e.stop - e.start for e in finished if e.stage.part.startswith("3."))
-    summary.append(f"The homework's configuration took {seconds:.0f} s; the goal is 300.")
     printed = [
         f"### {each.stage.name}\n\n```\n$ python {shlex.join(each.stage.command)}\n"
         + "\n".join(line.text for line in each.lines[-TAIL:])
@@ -411,10 +484,10 @@ def write_report(
         f"{version('torch')}, Python {sys.version.split()[0]}, {os.cpu_count()} CPU cores. GPU and "
         f"cores are sampled {1 / EVERY:.0f} times a second; a GPU is busy where any kernel runs.",
         note,
-        table(f"part | stage | outcome | {measures}", outcomes),
+        table(f"part | stage | outcome | {measures}", list(outcome_rows(todo, finished))),
         "## What bounds them",
-        "\n".join(f"- {line}" for line in summary),
-        table(f"stage | phase | {measures} | bound by | audio, s/s", of_phases),
+        "\n".join(summary(finished)),
+        table(f"stage | phase | {measures} | bound by | audio, s/s", list(phase_rows(finished))),
         "## What was printed",
         *printed,
     ]
@@ -443,13 +516,11 @@ def stop(number: int, _frame: object) -> None:
 def main() -> int:
     """Run everything; return the exit status."""
     args = parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):  # also in a shell's background
+    for number in STOPS:  # also in a shell's background
         signal.signal(number, stop)
     with tempfile.TemporaryDirectory(prefix="artist20-gpu-") as folder:
         work = Path(folder)
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        if args.smoke:
-            environment["ARTIST20_TEST_DEVICE"] = "cpu"
         if args.wheels:
             started = time.monotonic()
             with tarfile.open(args.wheels / "wheels.tar.xz") as archive:
@@ -459,9 +530,15 @@ def main() -> int:
             environment["PYTHONPATH"] = f"{work / 'site'}:{os.environ.get('PYTHONPATH', '')}"
             # Other plugins may be installed, of another pytest.
             environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        if args.smoke:
+            environment["ARTIST20_TEST_DEVICE"] = "cpu"
+            sys.path.insert(0, str(REPOSITORY))
+            for name in IMPORTS:
+                importlib.import_module(name)
         title = "Trial of the GPU run on a CPU" if args.smoke else "GPU run"
         try:
-            return run(stages(work, args.smoke), environment, args.report.resolve(), title)
+            todo, report = stages(work, args.smoke), args.report.resolve()
+            return run(todo, environment, report, title, imported=args.smoke)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             return 130

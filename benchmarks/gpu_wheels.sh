@@ -21,7 +21,7 @@ from_requirements=(
 )
 they_need=(
   cffi narwhals cloudpickle lazy-loader decorator msgpack pooch platformdirs packaging audioread
-  torchlibrosa hyperpyyaml pyyaml ruamel.yaml iniconfig pluggy pygments
+  torchlibrosa hyperpyyaml pyyaml ruamel.yaml iniconfig pluggy pygments sortedcontainers
 )
 platforms=()
 for version in manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1; do

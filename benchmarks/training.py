@@ -37,7 +37,7 @@ from artist20.spectrogram import FrontEnd, LogMels, Stored
 from artist20.trained import TrainedResNet
 
 
-def seconds_of(work: Callable[[], object], device: torch.device, times: int = 3) -> float:
+def seconds_of(work: Callable[[], object], device: torch.device, times: int) -> float:
     """Time a piece of work, after one run that does not count: the best of some."""
     found = []
     for _ in range(1 + times):
@@ -124,8 +124,9 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, results_dir: 
         )
     precision = runtime.choose_precision(args.precision, device)
     train = partial(train_epoch, run, model)
-    steps = seconds_of(lambda: train(repeat(one, n_steps), precision), device)
-    epoch = seconds_of(lambda: train(islice(epochs(1), n_steps), precision), device)
+    times = 1 if args.trial else 3
+    steps = seconds_of(lambda: train(repeat(one, n_steps), precision), device, times)
+    epoch = seconds_of(lambda: train(islice(epochs(1), n_steps), precision), device, times)
     exact = seconds_of(lambda: train(repeat(one, n_steps), torch.float32), device, 1)
     size = (
         f"{n_steps} steps of {recipe.batch_size} crops of {spectrogram.to_seconds(n_frames):.0f} s"
@@ -136,7 +137,7 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, results_dir: 
     if device.type == "cuda":
         print_row("ResNet, the GPU's busy share", epoch, f"{steps / epoch:.0%}")
 
-    data = seconds_of(lambda: list(map(len, epochs(1))), device)
+    data = seconds_of(lambda: list(map(len, epochs(1))), device, times)
     some = files[: max(8, len(files) // 8)]
     straight = seconds_of(
         lambda: [straightforward_crop(file, n_frames, front_end) for file in some], device, 1
@@ -160,13 +161,13 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, results_dir: 
 def measure_transfer(args: argparse.Namespace, device: torch.device) -> None:
     """Measure Cnn14's embeddings and the MLP's epochs at artist20's size."""
     precision = runtime.choose_precision(args.precision, device)
-    seconds = 1 if args.trial else 10
+    seconds, times = (1, 1) if args.trial else (10, 3)
     clips = [torch.randn(seconds * audio.SAMPLE_RATE, device=device)]
     clips *= 4 if device.type == "cpu" else 256
     name = "ge2e" if args.trial else "panns"
     (encoder,) = encoders.load([name], UNTRAINED, 0, device, precision)
     found = {
-        dtype: seconds_of(partial(replace(encoder, precision=dtype).embed, clips), device)
+        dtype: seconds_of(partial(replace(encoder, precision=dtype).embed, clips), device, times)
         for dtype in {precision, torch.float32}
     }
     rate = seconds * len(clips) / found[precision]
@@ -186,9 +187,8 @@ def measure_transfer(args: argparse.Namespace, device: torch.device) -> None:
     homework = task2_train.HOMEWORK
     run = make_run(homework, n_classes, rng.integers(n_classes, size=n_songs), device)
     model = task2_train.make_model(n_classes, embeddings, homework).to(device)
-    epoch = seconds_of(
-        lambda: train_epoch(run, model, task2_train.batches(embeddings, run, 1), precision), device
-    )
+    batches = partial(task2_train.batches, embeddings, run, 1)
+    epoch = seconds_of(lambda: train_epoch(run, model, batches(), precision), device, times)
     what = f"MLP, an epoch of {n_songs} songs x {n_views} views"
     print_row(what, epoch, f"100 epochs: {100 * epoch:.0f} s")
 

@@ -103,9 +103,9 @@ def make_network(name):
     torch.manual_seed(0)
     if name == "mlp":
         model = trained.make_classifier(N_CLASSES, recipe, 2048)
-        return model, torch.randn(8, 2048, generator=generator)
+        return model, torch.randn(4, 2048, generator=generator)
     model = trained.make_resnet(N_CLASSES, recipe)
-    return model, torch.randn(8, 100, recipe.n_mels, generator=generator)
+    return model, torch.randn(4, 64, recipe.n_mels, generator=generator)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -128,8 +128,8 @@ def test_gradients_agree(name):
     found = []
     for device in (CPU, DEVICE):
         model.to(device, memory_format=torch.channels_last).zero_grad()
-        logits = model.train()(x.to(device)).reshape(-1, 8, N_CLASSES)
-        labels = torch.arange(8, device=device) % N_CLASSES
+        logits = model.train()(x.to(device)).reshape(-1, 4, N_CLASSES)
+        labels = torch.arange(4, device=device)
         sum(nn.functional.cross_entropy(of_answer, labels) for of_answer in logits).backward()
         found.append([parameter.grad.cpu().clone() for parameter in model.parameters()])
     of_all = torch.stack([each.norm() for each in found[0]]).norm()
@@ -210,7 +210,7 @@ def test_no_step_of_an_epoch_waits_for_the_gpu(train, monkeypatch, recipe):
         steps(self, network, never_waiting(batches), epoch, bar)
 
     monkeypatch.setattr(training.Trainer, "_train_epoch", train_epoch)
-    status, losses = train("--epochs", 1, recipe=recipe)
+    status, losses = train("--epochs", 1, "--crop-seconds", 3, recipe=recipe)  # or all of a song
     assert status == 0
     assert np.isfinite(losses).all()
 
@@ -256,15 +256,21 @@ def test_out_of_memory_is_one_line_with_a_batch_size_to_try(train, monkeypatch, 
     assert train("--epochs", 1, "--batch-size", 2)[0] == 0
 
 
-def test_bfloat16_and_compiled_networks_learn_alike(train, monkeypatch):
-    """Losses of two epochs to 5 % and 0.1 %."""
-    if DEVICE == CPU:  # where compiling takes a minute
-        monkeypatch.setattr(ArtistResNet, "compile", lambda _: None)
+def test_bfloat16_learns_alike(train):
+    """Losses of two epochs to 5 %."""
     status, expected = train("--epochs", 2)
     assert status == 0
     status, found = train("--epochs", 2, precision="bfloat16")
     assert status == 0
     np.testing.assert_allclose(found, expected, rtol=0.05)
-    status, found = train("--epochs", 2, "--compile")
+
+
+def test_a_compiled_network_learns_alike(train, monkeypatch):
+    """Losses of an epoch to 0.1 %."""
+    if DEVICE == CPU:  # where compiling takes minutes
+        monkeypatch.setattr(ArtistResNet, "compile", lambda _: None)
+    status, expected = train("--epochs", 1)
+    assert status == 0
+    status, found = train("--epochs", 1, "--compile")
     assert status == 0
     np.testing.assert_allclose(found, expected, rtol=1e-3)
