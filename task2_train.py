@@ -155,7 +155,8 @@ def batches(
     device = run.experiment.device
     rng = np.random.default_rng(training.epoch_seed(run.settings.seed, epoch))
     for rows, labels in embeddings.random_rows(run.labels, run.settings.recipe.batch_size, rng):
-        yield rows.to(device), augment.one_hot(labels.to(device), len(run.classes))
+        targets = augment.one_hot(runtime.to_device(labels, device), len(run.classes))
+        yield runtime.to_device(rows, device), targets
 
 
 def solve(model: EmbeddingMLP, embeddings: Embeddings, run: TrainingRun) -> float:

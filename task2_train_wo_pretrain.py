@@ -111,13 +111,13 @@ def batches(
     for crops, crop_labels in spectrogram.random_crops(
         songs, labels, n_frames, recipe.batch_size, rng, recipe.crops_per_song, versions
     ):
-        log_mel = crops.to(device).float()
+        log_mel = runtime.to_device(crops, device).float()
         snr_db = rng.uniform(*recipe.noise_snr_db, len(crops))
         snr_db[rng.random(len(crops)) >= recipe.noise_probability] = np.inf
         log_mel = augment.add_noise_to_log_mel(
-            log_mel, torch.from_numpy(snr_db).float().to(device), generator
+            log_mel, runtime.to_device(torch.from_numpy(snr_db).float(), device), generator
         )
-        targets = augment.one_hot(crop_labels.to(device), len(run.classes))
+        targets = augment.one_hot(runtime.to_device(crop_labels, device), len(run.classes))
         yield augment.mixup(log_mel, targets, recipe.mixup_alpha, rng)
 
 
@@ -164,6 +164,8 @@ def train(run: TrainingRun, cache: Cache) -> NetworkMetrics:
     model = make_model(songs, n_frames, run)
     if run.experiment.args.compile:
         model.compile()
+    versions = LogMels([*songs.songs, *others.songs]).to_device(run.experiment.device)
+    val_songs = val_songs.to_device(run.experiment.device)  # every epoch scores them
     per_song = partial(spectrogram.per_song, n_frames=n_frames, batch_size=recipe.batch_size)
     trainer = training.Trainer(
         run,
@@ -174,7 +176,6 @@ def train(run: TrainingRun, cache: Cache) -> NetworkMetrics:
         label_smoothing=recipe.label_smoothing,
         window_frames=n_frames,
     )
-    versions = LogMels([*songs.songs, *others.songs]).to_device(run.experiment.device)
     trainer.fit(partial(batches, versions, run.labels, n_frames, run))
     embed = partial(training.embed, model, precision=precision)
     if run.settings.fold:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 import torchaudio.functional
 from torch import Tensor
 
+from artist20 import runtime
+
 
 def random_start(length: int, window: int, rng: np.random.Generator) -> int:
     """Draw where a crop of ``window`` begins; 0 if there is no more than that."""
@@ -100,7 +102,7 @@ def mixup(
     if alpha == 0:
         return x, targets
     share = float(rng.beta(alpha, alpha))
-    partner = torch.from_numpy(rng.permutation(len(x))).to(x.device)
+    partner = runtime.to_device(torch.from_numpy(rng.permutation(len(x))), x.device)
     return (
         share * x + (1 - share) * x[partner],
         share * targets + (1 - share) * targets[partner],

@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
-from scipy.stats import binomtest
 
 from artist20.results import (
     Accuracy,
@@ -23,6 +22,8 @@ from artist20.results import (
     Quality,
     Verdict,
 )
+
+# scipy.stats takes a second to import, and no training needs it: it is imported where used.
 
 N_RESAMPLES = 10_000  # of a bootstrap: its ends vary by half a point between seeds, of 76 songs
 SIGNIFICANCE = 0.05
@@ -243,6 +244,8 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     float
         Two-sided p; 1 where the models are right on the same songs.
     """
+    from scipy.stats import binomtest
+
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     if only_first + only_second == 0:
         return 1.0

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from artist20 import UserError, audio
+from artist20 import UserError, audio, runtime
 from artist20.audio import SAMPLE_RATE, Waveform
 from artist20.cache import Cache
 from artist20.files import (
@@ -147,10 +147,10 @@ def song_units(blocks: Iterable[Tensor]) -> np.ndarray:
             std, mean = torch.std_mean(unit, dim=1, correction=0)
             of_frames = torch.stack([mean, std, unit.amax(dim=1), unit.amin(dim=1)], dim=1)
             mfcc = unit[:N_MFCC] - mean[:N_MFCC, None]
-            covariance = (mfcc @ mfcc.T / unit.shape[1])[PAIRS]
-            rows.append(torch.cat([of_frames.flatten(), covariance]))
+            rows.append(torch.cat([of_frames.flatten(), (mfcc @ mfcc.T / unit.shape[1]).flatten()]))
     song_tempo = tempo(_onset_strength(torch.cat(rises)))
-    statistics, covariance = np.split(torch.stack(rows).cpu().numpy(), [-len(PAIRS[0])], axis=1)
+    statistics, covariance = np.split(torch.stack(rows).cpu().numpy(), [-(N_MFCC**2)], axis=1)
+    covariance = covariance.reshape(n_units, N_MFCC, N_MFCC)[:, *PAIRS]
     tempo_column = np.full((n_units, 1), song_tempo)
     return np.hstack([sizes[:, None], statistics, tempo_column, covariance]).astype(np.float32)
 
@@ -207,7 +207,7 @@ def _units_of_file(file: Path) -> np.ndarray:
 def _pieces(waveform: Waveform, device: torch.device) -> Iterator[Tensor]:
     size = BLOCK_FRAMES["cuda"] * HOP_LENGTH
     for first in range(0, len(waveform), size):
-        yield torch.from_numpy(waveform[first : first + size]).to(device)
+        yield runtime.to_device(torch.from_numpy(waveform[first : first + size]), device)
 
 
 def merge_units(units: np.ndarray, n_segments: int) -> np.ndarray:

@@ -50,6 +50,8 @@ def seed_everything(seed: int) -> None:
 def choose_device(name: str) -> "torch.device":
     """Return the ``torch.device`` for --device, and print which it is.
 
+    Convolutions and LSTMs in float32 are then computed in float32 on a GPU, too.
+
     Raises
     ------
     UserError
@@ -62,6 +64,8 @@ def choose_device(name: str) -> "torch.device":
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    # TF32, torch's default, has ten bits: weak bins of a spectrum would drown in its rounding.
+    torch.backends.cudnn.allow_tf32 = False
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, one speaks
         print(f"device: {device_name(device)}")
     return device
@@ -85,6 +89,16 @@ def choose_precision(
         )
         name = "bfloat16" if has_it else "float32"
     return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def to_device(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    """Copy a tensor to a device; a GPU is not waited for.
+
+    Without pinned memory, ``tensor.to`` returns when all that the GPU was given before is done.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def plain_name(precision: "torch.dtype") -> Precision:

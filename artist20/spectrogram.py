@@ -147,6 +147,9 @@ class LogMels:
         log_mel = self.songs[song]
         if start + n_frames <= len(log_mel):
             return log_mel[start : start + n_frames]
+        if isinstance(log_mel, Tensor):  # a GPU would be waited for to send it NumPy's numbers
+            frames = torch.arange(start, start + n_frames, device=log_mel.device)
+            return log_mel[frames % len(log_mel)]
         return log_mel[:][(start + np.arange(n_frames)) % len(log_mel)]
 
     def to_device(self, device: torch.device) -> "LogMels":

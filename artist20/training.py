@@ -282,7 +282,7 @@ class Trainer:
             torch.manual_seed(step_seed(settings.seed, epoch, step, distributed.rank()))
             n_examples = len(x)
             if distributed.world_size() > 1:
-                mine = distributed.share(n_examples).to(device)
+                mine = runtime.to_device(distributed.share(n_examples), device)
                 x, targets = x[mine], targets[mine]
             with autocast(device, self.run.experiment.precision):
                 logits = network(x).float()

@@ -523,6 +523,13 @@ def test_what_a_user_can_mend_is_one_line(error, said, capsys):
     assert capsys.readouterr().err == f"error: {said}\n"
 
 
+def test_float32_is_float32_on_a_gpu_too(monkeypatch):
+    """With TF32 levels in dB would be wrong by 20 dB in Cnn14's highest bands, and more."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    runtime.choose_device("cpu")
+    assert not torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize("error", [RuntimeError("ours"), OSError(22, "Invalid argument")])
 def test_an_error_of_our_own_has_a_traceback(error, capsys):
     def main():

@@ -108,12 +108,12 @@ class Encoder:
                 most = max(1, int(MAX_BATCH_SECONDS[device_type] * rate / length))
                 while batch := list(islice(equally_long, most)):
                     embeddings += pool.map(self._apply, torch.stack(batch).chunk(n_parts))
-        return torch.cat(embeddings).numpy()
+        return torch.cat(embeddings).cpu().numpy()
 
     def _apply(self, batch: Tensor) -> Tensor:
         bfloat16 = self.precision == torch.bfloat16
         with torch.inference_mode(), torch.autocast(batch.device.type, torch.bfloat16, bfloat16):
-            return self.network(batch).float().cpu()
+            return self.network(batch).float()
 
 
 def _use_cores(n: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from artist20 import UserError, audio, augment, distributed
+from artist20 import UserError, audio, augment, distributed, runtime
 from artist20.audio import Waveform
 from artist20.cache import Cache
 from artist20.encoders.base import Encoder
@@ -252,7 +252,7 @@ def cut_windows(
 ) -> Iterator[Tensor]:
     """Cut windows over the whole song, see :func:`artist20.evaluation.window_starts`."""
     for start in window_starts(len(waveform), n_samples, most):
-        yield torch.from_numpy(waveform[start : start + n_samples]).to(device)
+        yield runtime.to_device(torch.from_numpy(waveform[start : start + n_samples]), device)
 
 
 def cut_views(
@@ -288,7 +288,7 @@ def cut_views(
         rate = rng.uniform(*STRETCH_RATES) if rng.random() < AUGMENT_PROBABILITY else 1.0
         n_source = int(n_samples * rate) + 1
         start = augment.random_start(len(waveform), n_source, rng)
-        view = torch.from_numpy(waveform[start : start + n_source]).to(device)
+        view = runtime.to_device(torch.from_numpy(waveform[start : start + n_source]), device)
         if rate != 1.0:
             view = augment.time_stretch(view, rate)
         if rng.random() < AUGMENT_PROBABILITY:
