@@ -251,6 +251,8 @@ def run_here(command: list[str], environment: dict[str, str], output: int) -> No
         signal.signal(number, signal.default_int_handler)
     for stream in (1, 2):
         os.dup2(output, stream)
+    # Anew: this process's own may be a file.
+    sys.stdout, sys.stderr = (os.fdopen(stream, "w", 1, closefd=False) for stream in (1, 2))
     os.chdir(REPOSITORY)
     os.environ.update(environment)
     as_module = command[0] == "-m"
@@ -409,14 +411,9 @@ def bound_by(gpu: float, cores: float) -> str:
 def cells(start: float, stop: float, samples: Sequence[Sample]) -> list[str]:
     """Write what was measured between two moments: seconds, GPU, its memory, cores, bound by."""
     gpu, most, cores = measured([each for each in samples if start <= each.at <= stop])
-    share = f"{gpu:.0%}" if gpu == gpu else "–"
-    return [
-        f"{stop - start:.1f}",
-        share,
-        f"{most / 2**30:.1f}",
-        f"{cores:.1f}",
-        bound_by(gpu, cores),
-    ]
+    share, busy = (f"{gpu:.0%}", f"{cores:.1f}")
+    cells = [f"{stop - start:.1f}", share, f"{most / 2**30:.1f}", busy, bound_by(gpu, cores)]
+    return ["–" if cell.startswith("nan") else cell for cell in cells]
 
 
 def table(columns: str, rows: Sequence[Sequence[str]]) -> str:
