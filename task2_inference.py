@@ -57,7 +57,7 @@ def main() -> int:
     )
     size = sum(encoder.definition.size for encoder in loaded)
     classifiers = [
-        trained.load_classifier(path, checkpoint, size, device, precision)
+        trained.load_classifier(path, checkpoint, size, device)
         for path, checkpoint in checkpoints.items()
     ]
 

@@ -175,7 +175,7 @@ def solve(model: EmbeddingMLP, embeddings: Embeddings, run: TrainingRun) -> floa
 
 def train(run: TrainingRun, embedders: list[Embedder]) -> NetworkMetrics:
     """Embed the songs, train the classifier, score the validation songs, write all files."""
-    recipe, precision = run.settings.recipe, run.experiment.precision
+    recipe = run.settings.recipe
 
     def embed(songs: list[Song], views: int | None) -> Embeddings:
         keyed = run.experiment.keyed(songs)
@@ -192,8 +192,10 @@ def train(run: TrainingRun, embedders: list[Embedder]) -> NetworkMetrics:
     model = make_model(len(run.classes), rows, recipe).to(run.experiment.device)
     if run.experiment.args.compile:
         model.compile()
+    # In float32: a GPU would take longer to convert the weights than bfloat16 saves.
     predict, penultimate = (
-        partial(apply, model, precision=precision) for apply in (training.predict, training.embed)
+        partial(apply, model, precision=torch.float32)
+        for apply in (training.predict, training.embed)
     )
     trainer = training.Trainer(
         run,

@@ -165,14 +165,16 @@ def train(run: TrainingRun, cache: Cache) -> NetworkMetrics:
     if run.experiment.args.compile:
         model.compile()
     versions = LogMels([*songs.songs, *others.songs]).to_device(run.experiment.device)
+    as_trained_on = LogMels(versions.songs[: len(songs)])
     val_songs = val_songs.to_device(run.experiment.device)  # every epoch scores them
-    per_song = partial(spectrogram.per_song, n_frames=n_frames, batch_size=recipe.batch_size)
+    per_song = partial(spectrogram.per_song, n_frames=n_frames)
     trainer = training.Trainer(
         run,
         model,
         *make_optimizer(model, recipe),
         lambda: per_song(partial(training.predict, model, precision=precision), val_songs),
         steps_per_epoch=-(-len(run.train) * recipe.crops_per_song // recipe.batch_size),
+        precision=precision,
         label_smoothing=recipe.label_smoothing,
         window_frames=n_frames,
     )
@@ -182,7 +184,7 @@ def train(run: TrainingRun, cache: Cache) -> NetworkMetrics:
         return trainer.finish()
     return trainer.finish(
         lambda: (
-            per_song(embed, songs, label="embedding training songs"),
+            per_song(embed, as_trained_on, label="embedding training songs"),
             per_song(embed, val_songs, label="embedding validation songs"),
         )
     )

@@ -47,6 +47,19 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def seed_device(device: "torch.device", seed: int) -> None:
+    """Seed what a device draws from.
+
+    ``torch.manual_seed`` seeds devices that are not there, too, which takes a small network's step.
+    """
+    import torch
+
+    generator = torch.default_generator
+    if device.type == "cuda":
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    generator.manual_seed(seed)
+
+
 def choose_device(name: str) -> "torch.device":
     """Return the ``torch.device`` for --device, and print which it is.
 

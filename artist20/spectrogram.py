@@ -23,6 +23,8 @@ HOP_LENGTH = 512  # samples, 32 ms
 F_MAX = 8000.0  # Hz
 AMIN = 1e-10  # power below which levels in dB are not followed
 BLOCK_SAMPLES = 2**22  # in the frames computed at a time, which bounds memory
+# Audio scored at a time: a GPU is busy with it, and a CPU's caches have not long been full.
+BATCH_SECONDS = 800.0
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,6 @@ def score_windows(
     predict: Callable[[Tensor], np.ndarray],
     songs: LogMels,
     n_frames: int,
-    batch_size: int,
     label: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score windows over the whole of every song.
@@ -267,8 +268,6 @@ def score_windows(
         The songs.
     n_frames : int
         Length of a window.
-    batch_size : int
-        Windows scored at a time.
     label : str, optional
         Show a progress bar of this name.
 
@@ -284,7 +283,7 @@ def score_windows(
         for song, log_mel in enumerate(songs.songs)
         for start in window_starts(len(log_mel), n_frames)
     ]
-    scores = score_crops(predict, songs, windows, n_frames, batch_size, label)
+    scores = score_crops(predict, songs, windows, n_frames, label)
     return scores, np.array([song for song, _ in windows])
 
 
@@ -293,14 +292,13 @@ def score_crops(
     songs: LogMels,
     windows: Sequence[tuple[int, int]],
     n_frames: int,
-    batch_size: int,
     label: str | None = None,
 ) -> np.ndarray:
     """Score the ``windows``, song and first frame of each: (n_windows, n_classes).
 
     The other parameters are those of :func:`score_windows`.
     """
-    scores = []
+    scores, batch_size = [], max(1, int(BATCH_SECONDS / to_seconds(n_frames)))
     firsts = range(0, len(windows), batch_size)
     for first in tqdm(firsts, label, disable=distributed.quiet() if label else True, leave=False):
         crops = [songs.crop(*window, n_frames) for window in windows[first : first + batch_size]]
@@ -311,9 +309,7 @@ def score_crops(
 def per_song(
     apply: Callable[[Tensor], np.ndarray],
     songs: LogMels,
-    *,
     n_frames: int,
-    batch_size: int,
     label: str | None = None,
 ) -> np.ndarray:
     """Apply a network to windows over each song, and average a song's: (n_songs, n_outputs).
@@ -324,7 +320,7 @@ def per_song(
 
     def of_share(mine: np.ndarray) -> np.ndarray:
         share = LogMels([songs.songs[song] for song in mine])
-        values, song_index = score_windows(apply, share, n_frames, batch_size, label)
+        values, song_index = score_windows(apply, share, n_frames, label)
         return mean_per_song(values, song_index, len(mine))
 
     return distributed.score_divided(len(songs), of_share)

@@ -19,7 +19,6 @@ from artist20.models import ArtistResNet, EmbeddingMLP
 from artist20.results import EncoderSettings, ResNetRecipe, TrainedModel, TransferRecipe
 from artist20.spectrogram import FrontEnd, LogMels
 
-BATCH_SECONDS = 2400.0  # audio scored at a time
 # Windows of a curve over a song, which long ones would flatten.
 CURVE_PARTS = 6  # a window is at most this part of the song
 CURVE_HOP_PARTS = 4  # a window begins a quarter of its length after the one before
@@ -98,7 +97,7 @@ class TrainedClassifier:
 
 
 def load_classifier(
-    path: Path, trained: TrainedModel, size: int, device: torch.device, precision: torch.dtype
+    path: Path, trained: TrainedModel, size: int, device: torch.device
 ) -> TrainedClassifier:
     """Rebuild the classifier of a checkpoint of task2_train.py.
 
@@ -112,8 +111,6 @@ def load_classifier(
         Numbers in an embedding, of all encoders together.
     device : torch.device
         Where to compute.
-    precision : torch.dtype
-        What in.
 
     Raises
     ------
@@ -127,7 +124,7 @@ def load_classifier(
     training.load_weights(model, trained, path, "task2_train.py --overwrite")
     model.to(device)
     _warn(path, trained)
-    return TrainedClassifier(recipe, partial(training.predict, model, precision=precision))
+    return TrainedClassifier(recipe, partial(training.predict, model, precision=torch.float32))
 
 
 def load_encoders(
@@ -272,9 +269,8 @@ class TrainedResNet:
 
     def score(self, log_mel: np.ndarray) -> np.ndarray:
         """Score windows over the whole of a song, (n_frames, n_mels): (n_windows, n_classes)."""
-        n_frames = self.window_frames
-        batch_size = _batch_size(n_frames)
-        return spectrogram.score_windows(self.predict, LogMels([log_mel]), n_frames, batch_size)[0]
+        songs = LogMels([log_mel])
+        return spectrogram.score_windows(self.predict, songs, self.window_frames)[0]
 
     def curve(self, log_mel: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """Score many overlapping windows of a song, to see where in it an artist is heard.
@@ -309,7 +305,6 @@ class TrainedResNet:
             LogMels([log_mel]),
             [(0, start) for start in starts],
             n_frames,
-            _batch_size(n_frames),
             "windows",
         )
         seconds = spectrogram.to_seconds(1) * (starts + n_frames / 2)
@@ -375,9 +370,5 @@ def load_network(
     precision = runtime.choose_precision("auto", device, settings.precision)
     loaded = load_encoders(settings.encoders, settings.seed, encoder_weights, device, precision)
     size = sum(encoder.definition.size for encoder in loaded)
-    classifier = load_classifier(path, trained, size, device, precision)
+    classifier = load_classifier(path, trained, size, device)
     return TrainedTransfer(trained.classes, loaded, classifier)
-
-
-def _batch_size(n_frames: int) -> int:
-    return max(1, int(BATCH_SECONDS / spectrogram.to_seconds(n_frames)))

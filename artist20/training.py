@@ -63,6 +63,8 @@ class Trainer:
         -> (n_songs, n_classes) probabilities of the validation songs.
     steps_per_epoch : int
         For the progress bar.
+    precision : torch.dtype
+        What products are computed in.
     label_smoothing : float
         Share of every target that goes to all classes alike (Szegedy et al. 2016).
     window_frames : int, optional
@@ -78,6 +80,7 @@ class Trainer:
         score: Callable[[], np.ndarray],
         *,
         steps_per_epoch: int,
+        precision: torch.dtype = torch.float32,
         label_smoothing: float = 0.0,
         window_frames: int | None = None,
     ) -> None:
@@ -86,6 +89,7 @@ class Trainer:
         self.optimizer = optimizer
         self.schedule = schedule
         self.score = score
+        self.precision = precision
         self.steps_per_epoch = steps_per_epoch
         self.label_smoothing = label_smoothing
         self.described = run.describe(window_frames)
@@ -279,12 +283,12 @@ class Trainer:
         loss_sum = torch.tensor(before.loss_sum if distributed.is_main() else 0.0, device=device)
         # What an interrupted epoch has had is made once more, and passed over.
         for x, targets in islice(batches, step, None):
-            torch.manual_seed(step_seed(settings.seed, epoch, step, distributed.rank()))
+            runtime.seed_device(device, step_seed(settings.seed, epoch, step, distributed.rank()))
             n_examples = len(x)
             if distributed.world_size() > 1:
                 mine = runtime.to_device(distributed.share(n_examples), device)
                 x, targets = x[mine], targets[mine]
-            with autocast(device, self.run.experiment.precision):
+            with autocast(device, self.precision):
                 logits = network(x).float()
             # Every answer of a network with several is to be right by itself.
             n_answers = len(logits) if logits.dim() == 3 else 1

@@ -52,7 +52,7 @@ def test_details_are_read_from_the_modules():
     assert rows["stage1.0"].detail == f"{block}64; shortcut: identity"
     assert rows["stage2.0"].detail == f"{block}128, stride 2; shortcut: 1×1 conv"
     assert rows["pooling"] == Layer("pooling", "pooling", "mean and max", (512,))
-    assert rows["hidden.0"].detail == "linear 512 → 256, ReLU, dropout 0.3"
+    assert rows["hidden.0"].detail == "linear 512 → 256, LayerNorm, ReLU, dropout 0.3"
     assert rows["output"].detail == "linear 256 → 7"
 
 

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 from conftest import ARTISTS, assert_one_line, call, make_waveform
 from torch import nn
 
@@ -19,6 +20,7 @@ import task2_train
 import task2_train_wo_pretrain
 from artist20 import augment, encoders, features, runtime, spectrogram, trained, training
 from artist20.encoders import ENCODERS
+from artist20.encoders.base import MAX_BATCH_SECONDS
 from artist20.models import ArtistResNet
 from artist20.spectrogram import FrontEnd, LogMels
 
@@ -157,6 +159,20 @@ def test_encoders_agree(name):
     assert distance(quick.embed([waveform.to(DEVICE)]), expected) < 0.05
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_full_batch_can_be_embedded(name):
+    """Whose activations are to have fewer than 2^31 numbers, and fit into a small GPU's memory."""
+    if DEVICE == CPU:
+        pytest.skip("takes minutes")
+    (encoder,) = encoders.load([name], encoders.UNTRAINED, 0, DEVICE, torch.bfloat16)
+    seconds = encoder.definition.window_seconds
+    waveform = torch.randn(int(seconds * encoder.definition.sample_rate), device=DEVICE)
+    n_clips = int(MAX_BATCH_SECONDS["cuda"] / seconds)
+    torch.cuda.reset_peak_memory_stats()
+    assert len(encoder.embed([waveform] * n_clips)) == n_clips
+    assert torch.cuda.max_memory_allocated() < 8e9
+
+
 # --- training ----------------------------------------------------------------------------------
 
 OPTIONS = ["--device", DEVICE.type, "--workers", 1]
@@ -266,9 +282,10 @@ def test_bfloat16_learns_alike(train):
 
 
 def test_a_compiled_network_learns_alike(train, monkeypatch):
-    """Losses of an epoch to 0.1 %."""
+    """Losses of an epoch to 0.1 %, with the same units dropped."""
     if DEVICE == CPU:  # where compiling takes minutes
         monkeypatch.setattr(ArtistResNet, "compile", lambda _: None)
+    monkeypatch.setattr(torch._inductor.config, "fallback_random", True)
     status, expected = train("--epochs", 1)
     assert status == 0
     status, found = train("--epochs", 1, "--compile")

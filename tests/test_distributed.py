@@ -196,7 +196,6 @@ def assert_embeddings_are_the_checkpoints(folder, data_dir):
                 lambda x: training.embed(model, x, torch.float32),
                 LogMels([log_mel]),
                 best.window_frames,
-                1,
             )
             expected.append(windows.mean(axis=0))
         found = np.load(folder / f"{split}_embeddings.npy")

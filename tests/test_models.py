@@ -28,7 +28,7 @@ def assert_gradient_reaches_all(model, x, n_classes):
 
 
 def test_parameter_counts():
-    assert n_parameters(ArtistResNet(20)) == 2_912_980
+    assert n_parameters(ArtistResNet(20)) == 2_912_980 + 2 * 256
     assert n_parameters(EmbeddingMLP(20)) == (
         (2048 + 1) * 1024 + (1024 + 1) * 512 + (512 + 1) * 256 + (256 + 1) * 20
     ) + 2 * (1024 + 512 + 256)
@@ -196,3 +196,22 @@ def test_without_hidden_layers_the_mlp_is_logistic_regression():
     assert n_parameters(model) == (4096 + 1) * 5
     x = torch.randn(3, 4096)
     torch.testing.assert_close(model(x), x @ model.output.weight.T + model.output.bias)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hidden_units_of_the_resnet_live_at_the_homeworks_learning_rate(seed):
+    torch.manual_seed(seed)
+    model, given = ArtistResNet(4, width=16), []
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(16) % 4
+    levels = torch.randn(4, 1, 64, generator=generator)[labels]
+    for _ in range(20):
+        x = levels + torch.randn(16, 60, 64, generator=generator)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+    model.output.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    with torch.inference_mode():
+        model.eval()(x)
+    assert (given[0] > 0).any(dim=0).float().mean() > 0.5

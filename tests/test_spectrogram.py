@@ -258,7 +258,9 @@ def test_random_crops_reach_both_ends_of_a_song():
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 1000])
-def test_windows_cover_every_song_in_any_batch_size(hold, batch_size):
+def test_windows_cover_every_song_in_any_batch_size(hold, batch_size, monkeypatch):
+    seconds = spectrogram.to_seconds(20) * batch_size
+    monkeypatch.setattr(spectrogram, "BATCH_SECONDS", seconds)
     songs = hold([ramp(95), ramp(4), ramp(20), ramp(21)])
     sizes = []
 
@@ -266,7 +268,7 @@ def test_windows_cover_every_song_in_any_batch_size(hold, batch_size):
         sizes.append(len(batch))
         return batch[:, [0, -1], 0].float().numpy()
 
-    values, song_index = spectrogram.score_windows(apply, songs, 20, batch_size)
+    values, song_index = spectrogram.score_windows(apply, songs, 20)
     assert song_index.tolist() == [0] * 5 + [1] + [2] + [3] * 2
     firsts, lasts = values.T.tolist()
     assert firsts == [0, 19, 38, 56, 75, 0, 0, 0, 1]
@@ -278,7 +280,7 @@ def test_a_song_is_the_mean_of_its_windows(monkeypatch):
     songs = LogMels([ramp(95), ramp(4), ramp(20), ramp(21)])
     # Windows from 0, 19, 38, 56 and 75; five times the four frames; the whole; from 0 and 1.
     expected = [[37.6 + 9.5], [1.5], [9.5], [0.5 + 9.5]]
-    found = spectrogram.per_song(mean_of_frames, songs, n_frames=20, batch_size=2)
+    found = spectrogram.per_song(mean_of_frames, songs, n_frames=20)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     # Each of several processes scores its share.
     seen = {}
@@ -288,7 +290,7 @@ def test_a_song_is_the_mean_of_its_windows(monkeypatch):
             seen[rank] = score(np.arange(rank, n_songs, 2)).tolist()
 
     monkeypatch.setattr(distributed, "score_divided", score_divided)
-    spectrogram.per_song(mean_of_frames, songs, n_frames=20, batch_size=2)
+    spectrogram.per_song(mean_of_frames, songs, n_frames=20)
     for rank in range(2):
         np.testing.assert_allclose(seen[rank], expected[rank::2], rtol=1e-6)
 

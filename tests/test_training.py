@@ -89,6 +89,7 @@ def fit(run, model, optimizer, schedule, batches, score, label_smoothing=0.1):
         schedule,
         score,
         steps_per_epoch=3,
+        precision=run.experiment.precision,
         label_smoothing=label_smoothing,
         window_frames=30,
     )
@@ -592,7 +593,7 @@ def test_resnet_overfits_eight_songs(tmp_path):
 
     def score():
         predict = lambda x: training.predict(model, x, torch.float32)  # noqa: E731
-        scores, song_index = spectrogram.score_windows(predict, mels, n_frames, 16)
+        scores, song_index = spectrogram.score_windows(predict, mels, n_frames)
         return training.evaluation.mean_per_song(scores, song_index, 8)
 
     run = dataclasses.replace(make_run(tmp_path, epochs=epochs), val=SONGS[:8])

@@ -129,6 +129,18 @@ def test_chunks_of_hybrid_demucs_come_near_the_whole(small, monkeypatch):
     assert error_db() > -20
 
 
+def test_chunks_that_are_separated_together_are_the_same(small, monkeypatch):
+    monkeypatch.setattr(vocals, "CHUNK_SECONDS", 3.5)
+    waveform = noise(9 * SEPARATOR_RATE + 5)  # 5 chunks, of which the last is longer
+    expected = separated(small, waveform)
+    sizes = []
+    hook = small.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    monkeypatch.setitem(vocals.CHUNKS_TOGETHER, "cpu", 3)
+    np.testing.assert_allclose(separated(small, waveform), expected, atol=1e-5)
+    hook.remove()
+    assert max(sizes) == 3
+
+
 @pytest.mark.parametrize("n_samples", [1, 1024, 50_000])
 def test_short_and_silent_songs_are_separated(small, n_samples):
     found = separated(small, noise(n_samples))

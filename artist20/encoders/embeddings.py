@@ -251,8 +251,9 @@ def cut_windows(
     waveform: Waveform, n_samples: int, most: int | None, device: torch.device
 ) -> Iterator[Tensor]:
     """Cut windows over the whole song, see :func:`artist20.evaluation.window_starts`."""
+    cut = _cutter(waveform, device)
     for start in window_starts(len(waveform), n_samples, most):
-        yield runtime.to_device(torch.from_numpy(waveform[start : start + n_samples]), device)
+        yield cut(start, start + n_samples)
 
 
 def cut_views(
@@ -284,13 +285,22 @@ def cut_views(
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**63)))
     if len(waveform) < sample_rate:  # less than a frame could not be stretched
         waveform = np.pad(waveform[:], (0, sample_rate - len(waveform)))
+    cut = _cutter(waveform, device)
     for _ in range(n_views):
         rate = rng.uniform(*STRETCH_RATES) if rng.random() < AUGMENT_PROBABILITY else 1.0
         n_source = int(n_samples * rate) + 1
         start = augment.random_start(len(waveform), n_source, rng)
-        view = runtime.to_device(torch.from_numpy(waveform[start : start + n_source]), device)
+        view = cut(start, start + n_source)
         if rate != 1.0:
             view = augment.time_stretch(view, rate)
         if rng.random() < AUGMENT_PROBABILITY:
             view = augment.add_noise(view, rng.uniform(*NOISE_SNR_DB), generator)
         yield view[:n_samples]
+
+
+def _cutter(waveform: Waveform, device: torch.device) -> Callable[[int, int], Tensor]:
+    """Return what cuts a piece out of a song, which is copied to the device once if it fits."""
+    if isinstance(waveform, np.ndarray):
+        song = runtime.to_device(torch.from_numpy(waveform), device)
+        return lambda start, stop: song[start:stop]
+    return lambda start, stop: runtime.to_device(torch.from_numpy(waveform[start:stop]), device)
