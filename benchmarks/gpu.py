@@ -120,7 +120,7 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
     results, untrained = ["--results-dir", work / "results"], ["--encoder-weights", "untrained"]
     common = ["--data-dir", data, *results, "--device", "cpu" if smoke else "cuda"]
     workers = ["--workers", 1] if smoke else []
-    seconds, crop, n_train, n_some = (1, 1, 9, 9) if smoke else (170, 150, 949, 160)
+    seconds, crop, n_train, n_some = (1, 1, 9, 9) if smoke else (170, 150, 949, 80)
     part = "1. Tests"
 
     def stage(name: str, limit: float, *command: Any, cut: str = "", **audio: float) -> Stage:
@@ -130,18 +130,18 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
 
     test = ("-m", "pytest", "-m", "cuda", "-vv", "tests/test_cuda.py", "-k")
     tests = [
-        stage("tests", 40, *test, "not compiled"),
-        stage("torch.compile", 40, *test, "compiled"),
+        stage("tests", 38, *test, "not compiled"),
+        stage("torch.compile", 44, *test, "compiled"),
     ]
     part = "2. Data"
     made = stage("full_size", 28, "benchmarks/full_size.py", data, few, *workers, cut="--trial")
     part = HOMEWORK
     common += workers
     homework = [
-        stage("features", 40, "task1_preprocessing.py", *common, features=seconds),
+        stage("features", 38, "task1_preprocessing.py", *common, features=seconds),
         stage(
             "ResNet",
-            95,
+            98,
             *("task2_train_wo_pretrain.py", *common),
             cut="--epochs 3 --batch-size 8",
             **{"log-mels": seconds, "epochs": n_train * crop},
@@ -149,7 +149,7 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
         stage("ResNet, inference", 12, "task2_inference_wo_pretrain.py", *common),
         stage(
             "Cnn14 and MLP",
-            125,
+            112,
             *("task2_train.py", *common, *untrained),
             cut="--epochs 2 --views 1 --windows 1 --limit 4",
             **{
@@ -158,14 +158,14 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
                 "embeddings of panns-windows": seconds,
             },
         ),
-        stage("Cnn14 and MLP, inference", 15, "task2_inference.py", *common),
+        stage("Cnn14 and MLP, inference", 14, "task2_inference.py", *common),
     ]
     part = "4. Others"
     some = ["--limit", n_some]
     others = [
         stage(
             "ResNet, strong",
-            18,
+            20,
             *("task2_train_wo_pretrain.py", *common, *some, "--recipe", "strong", "--epochs", 8),
             cut="--epochs 1",
             **{"log-mels": seconds, "epochs": n_some * 4 * min(5, crop)},
@@ -178,7 +178,7 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
         ),
         stage(
             "separator",
-            14,
+            18,
             *("-m", "artist20.vocals", few, work / "vocals", "--weights", "untrained"),
             *("--device", "cpu" if smoke else "cuda"),
             vocals=seconds,
@@ -187,7 +187,7 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
     part = "5. Ratios"
     ratios = stage(
         "benchmark",
-        18,
+        24,
         *("benchmarks/training.py", *common, "--operations", "--limit", 96),
         cut="--limit 4 --batch-size 2 --trial",
     )

@@ -1,5 +1,6 @@
 """artist20.cache: what is kept comes back right, whatever happened to files and processes."""
 
+import errno
 import itertools
 import json
 import os
@@ -287,6 +288,36 @@ def large(file: Path) -> np.ndarray:
     """Note which process treats a song, and return more than a pipe holds."""
     (file.parent / f"{os.getpid()}.worker").touch()
     return np.zeros(1_000_000)
+
+
+def arrays(file):
+    number = int(file.name)
+    rng = np.random.default_rng(number)
+    kinds = [
+        rng.normal(size=400_000).astype(np.float32),  # of the size of a song
+        rng.normal(size=(2000, 800)).astype(np.float16)[:, ::2].T,
+        rng.normal(size=10),
+        np.zeros((0, 64), np.float16),
+    ]
+    return kinds[number % len(kinds)]
+
+
+def out_of_descriptors(_name):
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_arrays_arrive_as_they_were_and_large_ones_are_not_copied(tmp_path, monkeypatch, mapped):
+    if not mapped:
+        monkeypatch.setattr(os, "memfd_create", out_of_descriptors)  # the workers are forks
+    files = [tmp_path / str(number) for number in range(8)]
+    arrived = cache.map_songs(files, arrays, workers=2, label="toy")
+    for file, found in zip(files, arrived, strict=True):
+        expected = arrays(file)
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        np.testing.assert_array_equal(found, expected)
+        assert isinstance(found.base, np.ndarray) == (mapped and found.nbytes >= cache.MAPPED_BYTES)
+        found[:1] = 0  # as torch wants it
 
 
 def test_a_stop_waits_until_all_workers_have_started(tmp_path, monkeypatch):

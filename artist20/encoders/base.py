@@ -18,7 +18,7 @@ from artist20.files import sha256_file
 from artist20.results import EncoderSettings
 
 UNTRAINED = "untrained"  # in place of a weights file: random ones, to try the code
-MAX_BATCH_SECONDS = {"cpu": 160.0, "cuda": 800.0}  # audio embedded at a time bounds memory
+MAX_BATCH_SECONDS = {"cpu": 160.0, "cuda": 400.0}  # audio embedded at a time bounds memory
 MAX_PARTS = 4  # of a batch that are embedded at the same time on a CPU
 
 
