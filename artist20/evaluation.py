@@ -486,7 +486,8 @@ def learning(
     classes : list of str
         The artists.
     """
-    n_guessed = np.bincount(top_k(scores, 1)[:, 0], minlength=len(classes))
+    guesses = top_k(scores, 1)[:, 0]
+    n_guessed = np.bincount(guesses, minlength=len(classes))
     most = int(n_guessed.argmax())
     return Learning(
         train_loss=train_loss,
@@ -494,6 +495,8 @@ def learning(
         most_guessed=classes[most],
         guessed=float(n_guessed[most] / len(labels)),
         own=float((labels == most).mean()),
+        top1=float((guesses == labels).mean()),
+        commonest=float(np.bincount(labels).max() / len(labels)),
     )
 
 

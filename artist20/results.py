@@ -691,6 +691,8 @@ class Learning(Record, kw_only=True):
     most_guessed: str  # the artist who is the best guess for most validation songs
     guessed: Share  # of the validation songs that are taken for this artist's
     own: Share  # of the validation songs that are this artist's
+    top1: Share  # of the validation songs, by the epoch that is reported
+    commonest: Share  # of the validation songs that are of the artist with most of them
 
     @property
     def failure(self) -> str | None:
@@ -704,6 +706,11 @@ class Learning(Record, kw_only=True):
             return (
                 f"{self.guessed:.0%} of the validation songs are taken for {self.most_guessed}'s, "
                 f"who made {self.own:.0%}"
+            )
+        if self.top1 <= self.commonest < NEARLY_ALL:
+            return (
+                f"top-1 of {self.top1:.1%} of the validation songs is no more than naming one "
+                f"artist throughout reaches, {self.commonest:.1%}"
             )
         return None
 

@@ -497,6 +497,15 @@ def test_a_run_that_has_learnt_nothing_says_so(tmp_path, capsys, train_loss, n_o
         assert said in metrics.learning.failure and metrics.learning.failure in out
 
 
+@pytest.mark.parametrize("n_right", [3, 4])
+def test_a_run_that_is_no_better_than_one_name_for_all_says_so(tmp_path, n_right):
+    others = (LABELS + 1 + np.arange(N_SONGS) % 2) % N_CLASSES  # wrong ones, of all artists
+    scores = np.eye(N_CLASSES)[np.where(np.arange(N_SONGS) < n_right, LABELS, others)]
+    said = finish_after(tmp_path, 0.2, scores).learning.failure
+    one_name = "top-1 of 25.0% of the validation songs is no more than naming one artist throughout"
+    assert (said is not None and said.startswith(one_name)) == (n_right == 3)
+
+
 def test_songs_that_nearly_all_are_one_artists_may_be_named_so():
     labels = np.array([0] * 19 + [1])
     found = evaluation.learning(0.1, np.eye(2)[np.zeros(20, dtype=int)], labels, ["a", "b"])
