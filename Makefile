@@ -2,6 +2,9 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
+# Some containers set it: without bytecode on disk, every script compiles its libraries for ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup lint test test-long demo assets clean
 
 setup: .venv/.installed
@@ -33,7 +36,7 @@ DEMO_RESULTS := --results-dir results/demo
 DEMO := --data-dir data/demo $(DEMO_RESULTS)
 DEMO_FIGURES := $(DEMO_RESULTS) --assets-dir results/demo/assets
 DEMO_ANSWERS := --answers data/demo/answers.json
-DEMO_PANNS := --encoder-weights untrained --epochs 20 --crop-seconds 3 --views 1 --windows 1
+DEMO_PANNS := --encoder-weights untrained --epochs 20 --crop-seconds 1 --views 1 --windows 1
 DEMO_GE2E := --encoder ge2e --epochs 20
 DEMO_RESNET := --epochs 5 --crop-seconds 5 --batch-size 16 --lr 0.001
 DEMO_SONG := data/demo/train_val/noldeth_dunmarrow/Distant_River/03-Mr._Avenue_Is_Paper.mp3

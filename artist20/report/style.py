@@ -193,7 +193,7 @@ def save(figure: Figure, path: Path, caption: str) -> None:
             figure.savefig(picture, dpi=DPI, metadata=METADATA[path.suffix])
         if path.suffix == ".png":  # a palette makes it a third as large and is not seen
             with Image.open(picture) as image:
-                reduced = image.convert("RGB").quantize(256, kmeans=1, dither=Image.Dither.NONE)
+                reduced = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
                 reduced.save(picture, dpi=(DPI, DPI), optimize=True)
     write_text(path.with_suffix(".txt"), f"{caption}\n")
 
