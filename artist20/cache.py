@@ -9,6 +9,7 @@ import hashlib
 import json
 import mmap
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from multiprocessing.reduction import DupFd, ForkingPickler
@@ -170,18 +171,20 @@ def _as_it_is(value: Any) -> Any:
 
 def _start_worker(worker: int) -> None:
     runtime.start_worker(worker)
-    if hasattr(os, "memfd_create"):  # on Linux
-        ForkingPickler.register(np.ndarray, _reduce)
+    with suppress(OSError):  # where no socket can be made, by which they would be handed over
+        if hasattr(os, "memfd_create"):  # on Linux
+            DupFd(sys.stderr.fileno())
+            ForkingPickler.register(np.ndarray, _reduce)
 
 
 def _reduce(array: np.ndarray) -> Any:
     """Say how the other process makes an array: a large one it maps, and copies nothing.
 
-    Through a pipe a song of three minutes takes 20 ms of its time, which is more than a GPU's; this
-    takes 7. torch's shared memory would do, too, but lies in /dev/shm: containers have 64 MB there.
+    On two cores a song of three minutes takes 20 ms of that process's time through a pipe, and so
+    7. torch's shared memory would do, too, but lies in /dev/shm: containers have 64 MB there.
     """
-    if array.nbytes >= MAPPED_BYTES:
-        # Without memory, a descriptor or a folder for a socket: through the pipe.
+    if array.nbytes >= MAPPED_BYTES and array.dtype.kind in "fiu":
+        # Without memory or descriptors: through the pipe.
         with suppress(OSError), os.fdopen(os.memfd_create("song"), "wb") as memory:
             memory.write(np.ascontiguousarray(array).data.cast("B"))
             memory.flush()
@@ -215,7 +218,8 @@ def map_songs(
     Returns
     -------
     iterable
-        In the files' order: what ``treat`` returned, or the ``AudioError`` that it raised.
+        In the files' order: what ``treat`` returned, or the ``AudioError`` that it raised. Every
+        array of :data:`MAPPED_BYTES` or more holds a file descriptor: keep few.
     """
     loader = _Loader(
         _Songs(files, treat),

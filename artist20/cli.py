@@ -185,7 +185,8 @@ def add_precision_option(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("auto", "bfloat16", "float32"),
         default="auto",
-        help="of the network's products; auto takes bfloat16 on CUDA and on CPUs that have it",
+        help="of an encoder's and the ResNet's products, where auto takes bfloat16 on CUDA and on "
+        "CPUs that have it; classifiers on embeddings are float32",
     )
 
 

@@ -639,7 +639,7 @@ class Settings(Record, kw_only=True):
     recipe: TransferRecipe | ResNetRecipe
     # of a classifier on embeddings; those of several stand side by side
     encoders: list[EncoderSettings] = []
-    precision: Precision  # what products are computed in
+    precision: Precision  # what an encoder's and the ResNet's products are computed in
     patience: int | None = None  # ``--patience``
     dataset: str  # :attr:`Dataset.identity`
     rendition: Rendition | None = None  # what was heard, if not the data folder's own files

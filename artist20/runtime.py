@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, util
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,13 +50,14 @@ def seed_everything(seed: int) -> None:
 def seed_device(device: "torch.device", seed: int) -> None:
     """Seed what a device draws from.
 
-    ``torch.manual_seed`` seeds devices that are not there, too, which takes a small network's step.
+    ``torch.manual_seed`` seeds devices that are not there, too: half a step of a small network.
     """
     import torch
 
     generator = torch.default_generator
     if device.type == "cuda":
-        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generator = torch.cuda.default_generators[index]
     generator.manual_seed(seed)
 
 
@@ -337,6 +338,7 @@ def _end_after(parent: BaseProcess) -> None:
     # fork, younger siblings hold open what this waits for; but they wait, too, the youngest for the
     # parent alone.
     parent.join()
+    util._run_finalizers()  # type: ignore[attr-defined]  # remove the folder of a socket
     os._exit(1)
 
 

@@ -13,8 +13,9 @@ Writes  OUTPUT_DIR/train_val/<artist>/<album>/<song>    the voice alone, under t
 stopped goes on where it was; a song whose file has changed is separated anew. Songs that cannot be
 read are named when all others are done, and the exit status is 1.
 
-Device memory is that of one chunk of :data:`CHUNK_SECONDS`, however long a song is, and the
-computer's that of a few songs of ten minutes: longer ones are decoded as they are separated.
+Device memory is that of :data:`CHUNKS_TOGETHER` chunks of :data:`CHUNK_SECONDS`, however long a
+song is: 6.5 GiB on a GPU. The computer's is that of a few songs of ten minutes: longer ones are
+decoded as they are separated.
 """
 
 import artist20.packages  # says which are missing
@@ -55,7 +56,7 @@ FADE_SECONDS = 1.0  # in the middle of an overlap: half a second at every cut is
 # moved by another distance is heard on another grid: separate()'s 10 to 31 dB become 2 to 4.
 STRIDE = 2048
 SHORTEST = 2 * SEPARATOR_RATE / audio.SAMPLE_RATE  # samples: of fewer there may be none at 16 kHz
-CHUNKS_TOGETHER = {"cpu": 1, "cuda": 8}  # a GPU takes little longer for eight than for one
+CHUNKS_TOGETHER = {"cpu": 1, "cuda": 8}  # for which a GPU takes twice as long as for one
 MIN_SECONDS = 1.0  # the network fails on a few hundred samples; shorter songs are padded
 
 
@@ -216,7 +217,7 @@ def _separate_chunks(
 def computed_ahead(parts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     """Yield the same, the next one being computed meanwhile, in a thread.
 
-    Encoding an MP3 takes about as long as a GPU needs to separate it.
+    Encoding an MP3 takes longer than a GPU needs to separate it.
     """
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, parts, None)

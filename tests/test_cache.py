@@ -3,11 +3,13 @@
 import errno
 import itertools
 import json
+import multiprocessing
 import os
 import resource
 import shutil
 import signal
 import time
+from multiprocessing import util
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -298,26 +300,50 @@ def arrays(file):
         rng.normal(size=(2000, 800)).astype(np.float16)[:, ::2].T,
         rng.normal(size=10),
         np.zeros((0, 64), np.float16),
+        np.arange(200_000).astype("datetime64[s]"),
     ]
     return kinds[number % len(kinds)]
 
 
-def out_of_descriptors(_name):
+def fails(*_):
     raise OSError(errno.EMFILE, "Too many open files")
 
 
-@pytest.mark.parametrize("mapped", [True, False])
-def test_arrays_arrive_as_they_were_and_large_ones_are_not_copied(tmp_path, monkeypatch, mapped):
-    if not mapped:
-        monkeypatch.setattr(os, "memfd_create", out_of_descriptors)  # the workers are forks
-    files = [tmp_path / str(number) for number in range(8)]
+PATCHED = {"no descriptor": (os, "memfd_create"), "no folder": (util, "get_temp_dir")}
+
+
+@pytest.fixture(params=["mapped", *PATCHED])
+def mapped(request, monkeypatch):
+    """Whether workers hand arrays over in memory; otherwise something that it takes fails."""
+    if request.param in PATCHED:
+        if multiprocessing.get_start_method() != "fork":
+            pytest.skip("the workers would not have what is patched here")
+        monkeypatch.setattr(*PATCHED[request.param], fails)
+    return request.param == "mapped"
+
+
+def test_arrays_arrive_as_they_were_and_large_ones_are_not_copied(tmp_path, mapped):
+    files = [tmp_path / str(number) for number in range(10)]
     arrived = cache.map_songs(files, arrays, workers=2, label="toy")
     for file, found in zip(files, arrived, strict=True):
         expected = arrays(file)
         assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
         np.testing.assert_array_equal(found, expected)
-        assert isinstance(found.base, np.ndarray) == (mapped and found.nbytes >= cache.MAPPED_BYTES)
-        found[:1] = 0  # as torch wants it
+        assert isinstance(found.base, np.ndarray) == (
+            mapped and found.dtype.kind == "f" and found.nbytes >= cache.MAPPED_BYTES
+        )
+        if found.dtype.kind == "f":
+            found[:1] = 0  # as torch wants it
+
+
+def descriptors(_file):
+    return np.full(300_000, len(list(Path("/proc/self/fd").iterdir())), np.float32)
+
+
+def test_no_descriptor_is_left_behind(tmp_path, mapped):
+    found = cache.map_songs([tmp_path] * 12, descriptors, workers=1, label="toy")
+    counts = [array[0] for array in found]
+    assert max(counts) <= counts[1] + 4  # of arrays on their way
 
 
 def test_a_stop_waits_until_all_workers_have_started(tmp_path, monkeypatch):

@@ -161,7 +161,7 @@ def test_encoders_agree(name):
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_full_batch_can_be_embedded(name):
-    """Whose activations are to have fewer than 2^31 numbers, and fit into a small GPU's memory."""
+    """In a small GPU's memory, and with fewer numbers in any layer than 32-bit indices reach."""
     if DEVICE == CPU:
         pytest.skip("takes minutes")
     (encoder,) = encoders.load([name], encoders.UNTRAINED, 0, DEVICE, torch.bfloat16)

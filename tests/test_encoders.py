@@ -675,6 +675,23 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_data, tmp_path, monkeypa
     assert toy.network.weight.grad is None
 
 
+def test_the_classifier_is_float32_whatever_the_precision(tiny_data, tmp_path, monkeypatch, toy):
+    monkeypatch.setattr(encoders, "load", lambda *_: [toy])  # whose embeddings stay float32
+    found = []
+    for precision in ("float32", "bfloat16"):
+        folder = tmp_path / precision
+        status = call(
+            monkeypatch,
+            "task2_train",
+            *("--data-dir", tiny_data, "--results-dir", folder, "--device", "cpu"),
+            *("--workers", 1, "--epochs", 2, "--batch-size", 4, "--crop-seconds", 1),
+            *("--views", 1, "--windows", 1, "--precision", precision),
+        )
+        assert status == 0
+        found.append((folder / "task2/panns/val_predictions.json").read_bytes())
+    assert found[0] == found[1]
+
+
 def test_the_classifier_standardises_by_the_training_rows():
     rows = np.array([[1, 5], [3, 5], [8, 5]], np.float32)
     model = task2_train.make_model(3, Embeddings(rows, np.arange(3)), task2_train.HOMEWORK)

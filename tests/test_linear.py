@@ -81,12 +81,3 @@ def test_lda_of_classes_of_hardly_any_songs_names_them(n_songs):
     weight, bias = linear.solve("LDA", x, labels, 6)
     assert ((x @ weight.T + bias).argmax(axis=1) == labels).all()
     assert ((1000 * x @ weight.T + bias)[:, 4:].max(axis=1) < -1e5).all()
-
-
-def test_a_linear_models_logits_are_not_rounded():
-    x = torch.from_numpy(1000 * X).float()
-    for hidden, equal in (((), True), ((3,), False)):
-        model = EmbeddingMLP(4, n_inputs=5, hidden=hidden).eval()
-        expected = model(x)
-        with torch.autocast("cpu", torch.bfloat16):
-            assert torch.equal(model(x), expected) is equal

@@ -18,7 +18,9 @@ from artist20.files import sha256_file
 from artist20.results import EncoderSettings
 
 UNTRAINED = "untrained"  # in place of a weights file: random ones, to try the code
-MAX_BATCH_SECONDS = {"cpu": 160.0, "cuda": 400.0}  # audio embedded at a time bounds memory
+# Audio embedded at a time. For ECAPA 800 s take 11 GB, and 2,400 s are more numbers than fit into
+# 32-bit indices.
+MAX_BATCH_SECONDS = {"cpu": 160.0, "cuda": 400.0}
 MAX_PARTS = 4  # of a batch that are embedded at the same time on a CPU
 
 

@@ -191,7 +191,7 @@ def save(figure: Figure, path: Path, caption: str) -> None:
     with atomic_path(path) as picture:
         with _house_style():
             figure.savefig(picture, dpi=DPI, metadata=METADATA[path.suffix])
-        if path.suffix == ".png":  # a palette makes it a third as large and is not seen
+        if path.suffix == ".png":  # a palette makes it a third as large
             with Image.open(picture) as image:
                 reduced = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
                 reduced.save(picture, dpi=(DPI, DPI), optimize=True)
