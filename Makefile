@@ -36,8 +36,8 @@ DEMO_RESULTS := --results-dir results/demo
 DEMO := --data-dir data/demo $(DEMO_RESULTS)
 DEMO_FIGURES := $(DEMO_RESULTS) --assets-dir results/demo/assets
 DEMO_ANSWERS := --answers data/demo/answers.json
-DEMO_PANNS := --encoder-weights untrained --epochs 20 --crop-seconds 1 --views 1 --windows 1
-DEMO_GE2E := --encoder ge2e --epochs 20
+DEMO_PANNS := --encoder-weights untrained --epochs 10 --crop-seconds 1 --views 1 --windows 1
+DEMO_GE2E := --encoder ge2e --epochs 10
 DEMO_RESNET := --epochs 5 --crop-seconds 5 --batch-size 16 --lr 0.001
 DEMO_SONG := data/demo/train_val/noldeth_dunmarrow/Distant_River/03-Mr._Avenue_Is_Paper.mp3
 
@@ -56,7 +56,7 @@ demo: setup
 	$(PY) task2_train.py $(DEMO) $(DEMO_GE2E) --resume
 	$(PY) task2_inference.py $(DEMO) --encoder ge2e $(DEMO_ANSWERS)
 	$(PY) task2_train_wo_pretrain.py $(DEMO) $(DEMO_RESNET) --resume
-	$(PY) task2_train_wo_pretrain.py $(DEMO) --recipe strong --epochs 20 --resume
+	$(PY) task2_train_wo_pretrain.py $(DEMO) --recipe strong --epochs 12 --resume
 	$(PY) task2_inference_wo_pretrain.py $(DEMO) --recipe strong $(DEMO_ANSWERS)
 	$(PY) -m artist20.ensemble $(DEMO_RESULTS)
 	$(PY) task2_gen_report_wo_pretrain.py $(DEMO_FIGURES)

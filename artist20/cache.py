@@ -9,7 +9,6 @@ import hashlib
 import json
 import mmap
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from multiprocessing.reduction import DupFd, ForkingPickler
@@ -171,10 +170,12 @@ def _as_it_is(value: Any) -> Any:
 
 def _start_worker(worker: int) -> None:
     runtime.start_worker(worker)
-    with suppress(OSError):  # where no socket can be made, by which they would be handed over
-        if hasattr(os, "memfd_create"):  # on Linux
-            DupFd(sys.stderr.fileno())
-            ForkingPickler.register(np.ndarray, _reduce)
+    if not hasattr(os, "memfd_create"):  # not Linux
+        return
+    # An error: no socket can be made, by which an array would be handed over.
+    with suppress(OSError), os.fdopen(os.memfd_create("probe"), "wb") as probe:
+        DupFd(probe.fileno())
+        ForkingPickler.register(np.ndarray, _reduce)
 
 
 def _reduce(array: np.ndarray) -> Any:
