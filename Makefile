@@ -29,8 +29,8 @@ test: lint
 test-long: lint
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m long
 
-# Every stage on synthesised songs, cut to fit a quarter of an hour on two cores: the homework's networks get
-# a twentieth of their training, and PANNs random weights, which take no download of 360 MB.
+# Every stage on synthesised songs, cut to fit 15 minutes on two cores: the homework's networks get
+# a tenth or less of their training, and PANNs random weights, which take no download of 360 MB.
 # It keeps to data/demo and results/demo. What is there is used again: a second run takes a minute.
 DEMO_RESULTS := --results-dir results/demo
 DEMO := --data-dir data/demo $(DEMO_RESULTS)

@@ -190,7 +190,7 @@ def test_the_wide_search_has_a_slide_beside_the_homeworks(tmp_path, pages):
     described = {row[0]: row[1] for row in read_tables(card)[0]}
     assert described[wide["lda_wide"].title] == "statistics of hand-made features of the song"
     of_segments = described[wide["lda_of_segments_wide"].title]
-    assert of_segments.startswith("the same of segments")
+    assert of_segments.startswith("statistics of hand-made features of segments")
 
 
 def test_one_figure_in_cross_validation_is_everywhere(written):
@@ -492,7 +492,9 @@ def test_models_of_renditions_and_other_encoders(tmp_path):
         assert (f"{name}@vocals_strong", name) in steps
     kinds = {row[0]: row[1] for row in read_tables(card)[0][1:]}
     assert kinds["SVM, on vocals_strong"] == "statistics of hand-made features of the song"
-    assert kinds["SVM, 5 s segments, on vocals_strong"].startswith("the same of segments")
+    assert kinds["SVM, 5 s segments, on vocals_strong"].startswith(
+        "statistics of hand-made features of segments"
+    )
 
 
 def test_where_the_numbers_are_from(record, pages):
@@ -603,7 +605,7 @@ def test_columns_of_test_songs_and_of_all_songs_stand_where_there_are_any(record
         assert rows["SVM"] == ["12.3% / 45.6%", "40.0% / 60.0%", gap]
         assert rows["k-NN"] == ["–", "–", "–"]
         said = " ".join(text.split())
-        assert "Test: top-1 / top-3 of 5 test songs; gap: their top-1 less that of the" in said
+        assert "Test: top-1 / top-3 of 5 test songs, of yet other albums; gap: test top-1" in said
         assert "All songs: top-1 / top-3 of training and validation songs together" in said
 
 

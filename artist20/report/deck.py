@@ -55,7 +55,7 @@ PUBLISHED = {
 
 # What the homework trains its networks with, as far as commands can change it.
 HOMEWORK: dict[str, dict[str, float]] = {
-    "panns": {"epochs": 100, "batch_size": 8, "lr": 0.005, "crop_seconds": 150},
+    "panns": {"epochs": 100, "batch_size": 8, "lr": 0.005, "crop_seconds": 150, "views": 8},
     "resnet": {"epochs": 100, "batch_size": 32, "lr": 0.01, "crop_seconds": 150},
 }
 
@@ -312,11 +312,10 @@ def settings_rows(network: OfNetwork) -> list[tuple[str, str, str, str]]:
 
 
 def changes(name: str, recipe: TransferRecipe | ResNetRecipe) -> list[str]:
-    """Say which of :data:`HOMEWORK`'s settings a run changed: ``5 epochs, not 100``."""
-    units = {"epochs": "epochs", "batch_size": "songs a batch", "lr": "as learning rate"}
+    """Say which of :data:`HOMEWORK`'s settings a run changed, and from what: ``epochs 5 (100)``."""
+    words = {"batch_size": "batch", "lr": "learning rate", "crop_seconds": "seconds of a crop"}
     return [
-        f"{value(getattr(recipe, field))}, not {value(homework)}, "
-        f"{units.get(field, 'seconds a crop')}"
+        f"{words.get(field, field)} {value(getattr(recipe, field))} ({value(homework)})"
         for field, homework in HOMEWORK[name].items()
         if getattr(recipe, field) != homework
     ]
