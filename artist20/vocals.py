@@ -211,7 +211,8 @@ def _separate_chunks(
             padded = F.pad(mono.to(device), (0, max(0, shortest - length)))
             with torch.inference_mode():
                 sources = network(padded[:, None].expand(-1, 2, -1))
-                yield from sources[:, VOCALS, :, :length].mean(dim=1).cpu().numpy()
+                parts = sources[:, VOCALS, :, :length].mean(dim=1).cpu().numpy()
+            yield from parts
 
 
 def computed_ahead(parts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

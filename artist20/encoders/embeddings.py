@@ -299,7 +299,7 @@ def cut_views(
 
 
 def _cutter(waveform: Waveform, device: torch.device) -> Callable[[int, int], Tensor]:
-    """Return what cuts a piece out of a song, which is copied to the device once if it fits."""
+    """Return what cuts a piece out of a song, which is copied to the device once unless long."""
     if isinstance(waveform, np.ndarray):
         song = runtime.to_device(torch.from_numpy(waveform), device)
         return lambda start, stop: song[start:stop]
