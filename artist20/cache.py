@@ -181,8 +181,8 @@ def _start_worker(worker: int) -> None:
 def _reduce(array: np.ndarray) -> Any:
     """Say how the other process makes an array: a large one it maps, and copies nothing.
 
-    On two cores a song of three minutes takes 20 ms of that process's time through a pipe, and so
-    7. torch's shared memory would do, too, but lies in /dev/shm: containers have 64 MB there.
+    It takes a third of that process's time that a pipe takes (benchmarks/handing_over.py). torch's
+    shared memory would do, too, but lies in /dev/shm: containers have 64 MB there.
     """
     if array.nbytes >= MAPPED_BYTES and array.dtype.kind in "fiu":
         # Without memory or descriptors: through the pipe.

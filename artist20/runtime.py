@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import resource_tracker, util
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +50,7 @@ def seed_everything(seed: int) -> None:
 def seed_device(device: "torch.device", seed: int) -> None:
     """Seed what a device draws from.
 
-    ``torch.manual_seed`` seeds devices that are not there, too: half a step of a small network.
+    ``torch.manual_seed`` seeds devices that are not there, too, in time that small networks need.
     """
     import torch
 
@@ -338,7 +338,6 @@ def _end_after(parent: BaseProcess) -> None:
     # fork, younger siblings hold open what this waits for; but they wait, too, the youngest for the
     # parent alone.
     parent.join()
-    util._run_finalizers()  # type: ignore[attr-defined]  # remove the folder of a socket
     os._exit(1)
 
 

@@ -23,8 +23,8 @@ HOP_LENGTH = 512  # samples, 32 ms
 F_MAX = 8000.0  # Hz
 AMIN = 1e-10  # power below which levels in dB are not followed
 BLOCK_SAMPLES = 2**22  # in the frames computed at a time, which bounds memory
-# Audio scored at a time, by where the songs lie: with 2,400 s a core takes half as long again, and
-# with 160 s a GPU four times as long.
+# Audio scored at a time, by where the songs lie: 2,400 s are more than a core's cache holds, and
+# with 160 s a GPU takes four times as long (benchmarks/README.md).
 BATCH_SECONDS = {"cpu": 160.0, "cuda": 2400.0}
 
 

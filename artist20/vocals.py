@@ -56,7 +56,7 @@ FADE_SECONDS = 1.0  # in the middle of an overlap: half a second at every cut is
 # moved by another distance is heard on another grid: separate()'s 10 to 31 dB become 2 to 4.
 STRIDE = 2048
 SHORTEST = 2 * SEPARATOR_RATE / audio.SAMPLE_RATE  # samples: of fewer there may be none at 16 kHz
-CHUNKS_TOGETHER = {"cpu": 1, "cuda": 8}  # for which a GPU takes twice as long as for one
+CHUNKS_TOGETHER = {"cpu": 1, "cuda": 8}  # a GPU takes 1.4 times as long for four as for one
 MIN_SECONDS = 1.0  # the network fails on a few hundred samples; shorter songs are padded
 
 

@@ -366,6 +366,7 @@ def test_a_stop_waits_until_all_workers_have_started(tmp_path, monkeypatch):
     assert not any(process.is_alive() for process in started)
 
 
+@pytest.mark.usefixtures("mapped")
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     pid = os.fork()
     if pid == 0:
