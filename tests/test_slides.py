@@ -281,6 +281,21 @@ def test_what_choosing_brought_is_said(record, pages):
     most = max(gained, key=gained.get)
     said = f"brought up to {compare.points(gained[most])} points of top-1 ({most})."
     assert said in sentences(pages["Task 2: results"])
+    unmoved = {
+        name: replace(model, last=model.last and model.val)
+        for name, model in record.models.items()
+    }
+    text = deck.render("deck", replace(record, models=unmoved), {})
+    said = "The epoch was chosen on these songs, which did not raise top-1."
+    assert said in sentences(read_slides(text)["Task 2: results"])
+
+
+def test_captions_are_with_their_pictures_alone(record):
+    heading, song = "A song, as the network hears it", "task2_song_01-Mustapha"
+    assert heading not in read_slides(deck.render("deck", record, {}))
+    page = read_slides(deck.render("deck", record, {song: deck.Markdown("01.png")}))[heading]
+    assert "(01.png)" in page
+    assert "- Above: the song's log-mel spectrogram." in page
 
 
 def test_artists_and_albums(written, pages):
@@ -319,7 +334,7 @@ def test_findings_are_computed(record, pages, heading, names):
     best = max(models, key=lambda model: (model.val.top1, model.val.top3))
     if len(models) > 1:
         low, high = best.val.over_albums.top1
-        said = f"Best: {best.title}, top-1 {best.val.top1:.1%} ({100 * low:.1f}–{100 * high:.1f}), "
+        said = f"Best on these songs: {best.title}, top-1 {best.val.top1:.1%} ({100 * low:.1f}–{100 * high:.1f}), "
         assert f"{said}top-3 {best.val.top3:.1%}, macro-F1 {best.val.macro_f1:.2f}." in text
     easiest, hardest = re.search(r"Easiest artists: (.*?); hardest: (.*?)\. ", text).groups()
     counts = sorted(artist.right for artist in best.artists.values())

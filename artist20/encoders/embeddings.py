@@ -17,7 +17,7 @@ from artist20.encoders.base import Encoder
 from artist20.evaluation import mean_per_song, window_starts
 from artist20.results import cache_dir
 
-SONGS_AT_A_TIME = {"cpu": 4, "cuda": 16}  # whose clips are embedded together
+SONGS_AT_A_TIME = {"cpu": 8, "cuda": 16}  # whose clips are embedded together
 
 STRETCH_RATES = (0.9, 1.1)
 NOISE_SNR_DB = (15.0, 40.0)
