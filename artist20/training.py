@@ -34,18 +34,19 @@ from artist20.results import (
 from artist20.spectrogram import to_seconds
 
 ANEW = "the same command with --overwrite"
+SAVE_SECONDS = 10.0  # between checkpoints, where epochs are shorter
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 class Trainer:
     """Train a network, or go on from ``last.pt``.
 
-    After every epoch ``last.pt`` holds all that the next one depends on, and ``best.pt`` the
-    weights with the best top-1 on the validation songs so far (then top-3, then loss); if the
-    recipe does not select an epoch, it holds the latest one. Ctrl-C and SIGTERM end the step and
-    write ``last.pt`` in the midst of the epoch; a second one stops at once. Everything random in a
-    step is seeded by the seed, the epoch and the step, so that no generator's state is needed for
-    a resumed run to equal an uninterrupted one.
+    After every epoch, or every :data:`SAVE_SECONDS` where epochs are shorter, ``last.pt`` holds all
+    that the next one depends on, and ``best.pt`` the weights with the best top-1 on the validation
+    songs so far (then top-3, then loss); if the recipe does not select an epoch, it holds the
+    latest one. Ctrl-C and SIGTERM end the step and write both in the midst of the epoch; a second
+    one stops at once. Everything random in a step is seeded by the seed, the epoch and the step, so
+    that no generator's state is needed for a resumed run to equal an uninterrupted one.
 
     With several processes, each trains on its share of every batch, and gradients are averaged;
     the main process writes.
@@ -96,6 +97,8 @@ class Trainer:
         self.recipe = run.settings.recipe
         self.history: list[EpochRow] = []
         self.progress = EpochProgress()
+        self._best: TrainedModel | None = None  # not written yet
+        self._saved_at, self._saved_epochs = time.monotonic(), 0
         self._stopped: list[signal.Signals] = []
 
     def fit(self, batches: Callable[[int], Batches]) -> None:
@@ -158,10 +161,11 @@ class Trainer:
                         f"val loss {row.val_loss:.3f}  top-1 {row.val_top1:.1%}  "
                         f"top-3 {row.val_top3:.1%}  {row.seconds:.1f} s"
                     )
+                self._save_and_stop_if_asked()
+                if time.monotonic() - self._saved_at >= SAVE_SECONDS:
+                    self._save()
+            if len(self.history) > self._saved_epochs:
                 self._save()
-                if distributed.any_of(bool(self._stopped)):
-                    distributed.gather(None)
-                    raise KeyboardInterrupt(*self._stopped)
 
     def fit_at_once(self, solve: Callable[[], float]) -> None:
         """Set the weights in one go, which is the run's only epoch.
@@ -264,6 +268,7 @@ class Trainer:
         except (KeyError, TypeError, ValueError, AttributeError):
             raise UserError(f"{path} is of another optimizer: run {ANEW}") from None
         self.history, self.progress = last.history, last.progress
+        self._saved_epochs = len(self.history)
         step = self.progress.step
         within = f", step {step} of {self.steps_per_epoch}" if step else ""
         print(f"going on after epoch {len(self.history)} of {self.recipe.epochs}{within}")
@@ -318,10 +323,10 @@ class Trainer:
         )
 
     def _save_and_stop_if_asked(self) -> None:
-        """After a signal, save the midst of the epoch and stop.
+        """After a signal, save where training is and stop.
 
-        Also after the epoch's last step, because validation may take longer than a job scheduler
-        waits before it kills the process.
+        Also between an epoch's last step and its validation, which may take longer than a job
+        scheduler waits before it kills the process.
         """
         if not distributed.any_of(bool(self._stopped)):
             return
@@ -332,7 +337,7 @@ class Trainer:
         raise KeyboardInterrupt(*self._stopped)
 
     def _validate(self, epoch: int, lr: float) -> EpochRow:
-        """Score the validation songs, step the schedule, write ``best.pt`` and ``history.csv``."""
+        """Score the validation songs, step the schedule, write ``history.csv``."""
         started = time.monotonic()
         folder, labels = self.run.folder, self.run.val_labels
         scores = self.score()
@@ -356,22 +361,22 @@ class Trainer:
         self.progress = EpochProgress()
         if distributed.is_main():
             if better:
-                results.save_model(
-                    folder / BEST,
-                    msgspec.structs.replace(
-                        self.described,
-                        epoch=epoch,
-                        val_top1=row.val_top1,
-                        weights=_on_cpu(self.model),
-                    ),
+                weights = {name: value.clone() for name, value in _on_cpu(self.model).items()}
+                self._best = msgspec.structs.replace(
+                    self.described, epoch=epoch, val_top1=row.val_top1, weights=weights
                 )
             results.write_history(folder / "history.csv", self.history)
         return row
 
     def _save(self) -> None:
-        """Write ``last.pt``."""
+        """Write ``best.pt``, then ``last.pt``: who goes on from an older one makes both again."""
+        self._saved_at, self._saved_epochs = time.monotonic(), len(self.history)
         if not distributed.is_main():
             return
+        folder = self.run.folder
+        if self._best:
+            results.save_model(folder / BEST, self._best)
+            self._best = None
         described = {
             **msgspec.structs.asdict(self.described),
             "epoch": len(self.history),
@@ -379,7 +384,7 @@ class Trainer:
             "weights": _on_cpu(self.model),
         }
         results.save_model(
-            self.run.folder / LAST,
+            folder / LAST,
             TrainingState(
                 **described,
                 optimizer=self.optimizer.state_dict(),

@@ -1002,7 +1002,8 @@ def test_a_stopped_and_killed_run_goes_on_as_if_nothing_had_been(
                 "stopped; --resume, in place of --overwrite, goes on where it was\n"
             )
         before, epoch = epoch, load_model(folder / "last.pt", TrainingState, "x").epoch
-        assert before < epoch < 8
+        # Killed within SAVE_SECONDS, it goes on from where it did before.
+        assert (before <= epoch < 8) if killed else (before < epoch < 8)
         assert not (folder / "metrics.json").exists()
 
     monkeypatch.chdir(tmp_path)

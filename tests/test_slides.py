@@ -282,8 +282,7 @@ def test_what_choosing_brought_is_said(record, pages):
     said = f"brought up to {compare.points(gained[most])} points of top-1 ({most})."
     assert said in sentences(pages["Task 2: results"])
     unmoved = {
-        name: replace(model, last=model.last and model.val)
-        for name, model in record.models.items()
+        name: replace(model, last=model.last and model.val) for name, model in record.models.items()
     }
     text = deck.render("deck", replace(record, models=unmoved), {})
     said = "The epoch was chosen on these songs, which did not raise top-1."
@@ -334,7 +333,8 @@ def test_findings_are_computed(record, pages, heading, names):
     best = max(models, key=lambda model: (model.val.top1, model.val.top3))
     if len(models) > 1:
         low, high = best.val.over_albums.top1
-        said = f"Best on these songs: {best.title}, top-1 {best.val.top1:.1%} ({100 * low:.1f}–{100 * high:.1f}), "
+        said = f"Best on these songs: {best.title}, top-1 {best.val.top1:.1%} "
+        said += f"({100 * low:.1f}–{100 * high:.1f}), "
         assert f"{said}top-3 {best.val.top3:.1%}, macro-F1 {best.val.macro_f1:.2f}." in text
     easiest, hardest = re.search(r"Easiest artists: (.*?); hardest: (.*?)\. ", text).groups()
     counts = sorted(artist.right for artist in best.artists.values())

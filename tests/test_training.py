@@ -32,6 +32,12 @@ class InterruptionError(Exception):
     pass
 
 
+@pytest.fixture(autouse=True)
+def saved_after_every_epoch(monkeypatch):
+    """As where epochs are long."""
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0)
+
+
 def make_run(folder, *, epochs=EPOCHS, seed=0, precision=torch.float32, patience=None, **more):
     args = Namespace(
         patience=patience,
@@ -253,6 +259,33 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, schedule, epoch):
     assert without_seconds(parts) == without_seconds(whole)
     assert len({row.lr for row in whole}) > 1
     assert_same_checkpoints(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_what_was_not_saved_is_trained_again(tmp_path, schedule, monkeypatch):
+    whole = run_toy(tmp_path / "whole", schedule)
+    clock = iter(range(0, 10_000, 2))  # of which an epoch takes several
+    monkeypatch.setattr(training.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(training, "SAVE_SECONDS", 30)
+    with pytest.raises(InterruptionError):
+        run_toy(tmp_path / "parts", schedule, batches=interrupt_in(5))
+    saved = read(tmp_path / "parts/last.pt", TrainingState)
+    best = read(tmp_path / "parts/best.pt")
+    assert 1 <= best.epoch <= saved.epoch < 4
+    parts = run_toy(tmp_path / "parts", schedule)
+    assert without_seconds(parts) == without_seconds(whole)
+    assert_same_checkpoints(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_short_epochs_are_saved_once_in_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SAVE_SECONDS", 60)
+    saved, save = [], results.save_model
+    monkeypatch.setattr(
+        results, "save_model", lambda path, model: (saved.append(path.name), save(path, model))
+    )
+    history = run_toy(tmp_path)
+    assert saved == ["best.pt", "last.pt"]  # when all epochs are done
+    assert len(history) == read(tmp_path / "last.pt").epoch == EPOCHS
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
