@@ -39,7 +39,7 @@ DEMO_ANSWERS := --answers data/demo/answers.json
 DEMO_PANNS := --encoder-weights untrained --epochs 10 --crop-seconds 1 --views 1 --windows 1
 DEMO_GE2E := --encoder ge2e --epochs 10
 DEMO_RESNET := --epochs 5 --crop-seconds 5 --batch-size 16 --lr 0.001
-DEMO_SONG := data/demo/train_val/noldeth_dunmarrow/Distant_River/03-Mr._Avenue_Is_Paper.mp3
+DEMO_SONG := data/demo/train_val/keldra_and_the_tarn/Idle,_Idle_Lantern/04-Midnight-Harbour.mp3
 
 demo: setup
 	@rm -rf results/demo/assets

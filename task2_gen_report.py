@@ -51,7 +51,7 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     size = sum(ENCODERS[name].size for name in names)
     of_panns = len(names) == 1 and names[0].startswith("panns")
     rows = cnn14(names[0], recipe) if of_panns else as_one(names, title, size)
-    classifier = trained.make_classifier(len(model.classes), recipe, size)
+    classifier = trained.make_mlp(len(model.classes), recipe, size)
     rows += architecture.describe(
         classifier,
         (size * (2 if recipe.pooled else 1),),

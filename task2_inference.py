@@ -64,7 +64,7 @@ def main() -> int:
     def score_song(waveform: audio.Waveform) -> np.ndarray:
         recipe = first.recipe
         rows = trained.embed_windows(loaded, waveform, recipe.crop_seconds, recipe.windows)
-        return np.stack([classifier.score(rows).mean(axis=0) for classifier in classifiers])
+        return np.stack([classifier.score_song(rows) for classifier in classifiers])
 
     read_song = partial(audio.open_song, sample_rate=loaded[0].definition.sample_rate)
     status = inference.run(args, folder, checkpoints, score_song, read_song)

@@ -47,8 +47,7 @@ def main() -> int:
     ]
 
     def score_song(log_mels: dict[FrontEnd, np.ndarray]) -> np.ndarray:
-        scores = [network.score(log_mels[network.front_end]) for network in networks]
-        return np.stack([of_windows.mean(axis=0) for of_windows in scores])
+        return np.stack([network.score_song(log_mels[network.front_end]) for network in networks])
 
     # Log-mels take a fraction of their waveform's memory: they are what workers hand over.
     front_ends = {network.front_end for network in networks}

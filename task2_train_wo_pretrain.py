@@ -164,6 +164,7 @@ def train(run: TrainingRun, cache: Cache) -> NetworkMetrics:
     model = make_model(songs, n_frames, run)
     if run.experiment.args.compile:
         model.compile()
+    # The training songs, and behind them their alternate versions in the same order.
     versions = LogMels([*songs.songs, *others.songs]).to_device(run.experiment.device)
     as_trained_on = LogMels(versions.songs[: len(songs)])
     val_songs = val_songs.to_device(run.experiment.device)  # every epoch scores them

@@ -253,19 +253,17 @@ def make_transforms(name: str, fit: Rows, point: Params | None = None) -> Pipeli
 
 def make_classifier(name: str, seed: int) -> ClassifierMixin:
     """Make an unfitted model of :func:`make_grids`."""
-    if name == "svm":
+    return {
         # Ties between the votes of pairs are broken by the scores that songs are ranked by.
         # Features far out of scale can keep a linear SVM busy for hours, deaf to every stop:
         # scikit-learn warns of the models that are ended so.
-        return SVC(decision_function_shape="ovr", break_ties=True, max_iter=SVM_STEPS)
-    if name == "random_forest":
-        return RandomForestClassifier(random_state=seed)
-    if name == "knn":
+        "svm": SVC(decision_function_shape="ovr", break_ties=True, max_iter=SVM_STEPS),
+        "random_forest": RandomForestClassifier(random_state=seed),
         # Not a tree, which could not be read back: it is no type that is trusted.
-        return KNeighborsClassifier(algorithm="brute")
-    if name == "lda":
-        return LinearDiscriminantAnalysis(solver="lsqr")
-    return LogisticRegression(max_iter=2000)
+        "knn": KNeighborsClassifier(algorithm="brute"),
+        "lda": LinearDiscriminantAnalysis(solver="lsqr"),
+        "logistic_regression": LogisticRegression(max_iter=2000),
+    }[name]
 
 
 def split_folds(rows: Rows, cv: Fold, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -461,7 +459,7 @@ def search(
     if left_out:
         listed = ", ".join(map(str, left_out))
         warnings.warn(Note(f"{name}: left out {listed}: {OutOfScaleError()}"), stacklevel=2)
-    found.sort(key=lambda one: -one[0].mean)
+    found.sort(key=lambda one: -one[0].mean)  # over the folds, as GridSearchCV does
     return [candidate for candidate, _ in found], found[0][1]
 
 

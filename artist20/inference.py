@@ -223,8 +223,8 @@ def run(
     checkpoints : mapping of Path to TrainedModel
         What ``score_song`` was made of, see :func:`read_checkpoints`.
     score_song : callable
-        Takes what ``read_song`` returned; gives (n_checkpoints, n_classes) probabilities, each
-        averaged over the song's windows.
+        Takes what ``read_song`` returned; gives the song's (n_checkpoints, n_classes)
+        probabilities.
     read_song : callable
         File -> what ``score_song`` takes, in worker processes.
 
@@ -270,7 +270,8 @@ def _score(
         try:
             if isinstance(song, audio.AudioError):
                 raise song
-            probabilities[key] = score_song(song).mean(axis=0)
+            of_checkpoints = score_song(song)
+            probabilities[key] = of_checkpoints.mean(axis=0)
         except audio.AudioError as error:  # a long song is read again as it is scored
             reasons[key] = error.reason
     return probabilities, reasons

@@ -129,15 +129,15 @@ class TimeStatistics(nn.Module):
         Mel bins of the input.
     n_classes : int
         Number of artists.
-    dropout : float
-        Probability with which a statistic is dropped while training.
     """
 
-    def __init__(self, n_mels: int, n_classes: int, dropout: float = 0.5) -> None:
+    DROPOUT = 0.5  # probability with which a statistic is dropped while training
+
+    def __init__(self, n_mels: int, n_classes: int) -> None:
         super().__init__()
         # By fixed numbers and not by batch normalisation, which fails on a batch of one.
         self.standardize = Standardize(4 * n_mels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(self.DROPOUT)
         self.output = nn.Linear(4 * n_mels, n_classes, bias=False)
         nn.init.zeros_(self.output.weight)  # what there are many of must be learnt to matter
 

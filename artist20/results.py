@@ -603,7 +603,7 @@ class ResNetRecipe(Record, tag="resnet", tag_field="kind", kw_only=True):
     keep_frequency: bool
     bins_per_band: Annotated[int, Meta(ge=1)]
     statistics: bool
-    dropout: Annotated[float, Meta(ge=0, lt=1)]  # regularisation
+    dropout: Annotated[float, Meta(ge=0, lt=1)]  # of the hidden layer
     weight_decay: float
     label_smoothing: float
     mixup_alpha: float

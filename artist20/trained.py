@@ -25,7 +25,7 @@ CURVE_HOP_PARTS = 4  # a window begins a quarter of its length after the one bef
 CURVE_MIN_SECONDS = 1.0
 
 
-def make_classifier(n_classes: int, recipe: TransferRecipe, embedding_size: int) -> EmbeddingMLP:
+def make_mlp(n_classes: int, recipe: TransferRecipe, embedding_size: int) -> EmbeddingMLP:
     """Make a classifier on embeddings, with random weights."""
     return EmbeddingMLP(
         n_classes,
@@ -50,7 +50,7 @@ def make_resnet(n_classes: int, recipe: ResNetRecipe) -> ArtistResNet:
     )
 
 
-def _warn(path: Path, trained: TrainedModel) -> None:
+def _warn_if_not_learnt(path: Path, trained: TrainedModel) -> None:
     """Print a warning where a network's answers mean nothing."""
     if trained.learning and trained.learning.failure:
         print(f"warning: {path} has learnt nothing: {trained.learning.failure}")
@@ -88,12 +88,12 @@ class TrainedClassifier:
     recipe: TransferRecipe
     predict: Callable[[Tensor], np.ndarray]
 
-    def score(self, windows: Sequence[np.ndarray]) -> np.ndarray:
-        """Score a song's windows, (n_windows, size) of each encoder: (n_rows, n_classes)."""
+    def score_song(self, windows: Sequence[np.ndarray]) -> np.ndarray:
+        """Score a song by its windows, (n_windows, size) of each encoder: (n_classes,)."""
         of_song = [Embeddings(rows, np.zeros(len(rows), dtype=int)) for rows in windows]
         if self.recipe.pooled:
             of_song = [each.pooled() for each in of_song]
-        return self.predict(torch.from_numpy(side_by_side(of_song).rows))
+        return side_by_side(of_song).per_song(self.predict, 1)[0]
 
 
 def load_classifier(
@@ -120,10 +120,10 @@ def load_classifier(
     recipe = trained.settings.recipe
     if not isinstance(recipe, TransferRecipe):
         raise UserError(f"{path} is no checkpoint of task2_train.py")
-    model = make_classifier(len(trained.classes), recipe, size)
+    model = make_mlp(len(trained.classes), recipe, size)
     training.load_weights(model, trained, path, "task2_train.py --overwrite")
     model.to(device)
-    _warn(path, trained)
+    _warn_if_not_learnt(path, trained)
     return TrainedClassifier(recipe, partial(training.predict, model, precision=torch.float32))
 
 
@@ -202,7 +202,7 @@ class TrainedTransfer:
         if rate != audio.SAMPLE_RATE:
             heard = audio.open_song(file, rate)
         rows = embed_windows(self.encoders, heard, recipe.crop_seconds, recipe.windows, "song")
-        whole = self.classifier.score(rows).mean(axis=0)
+        whole = self.classifier.score_song(rows)
         return Heard(waveform, spectrogram.log_mel(waveform, FrontEnd()), whole, *self.curve(heard))
 
     def curve(self, waveform: Waveform) -> tuple[np.ndarray, np.ndarray, float]:
@@ -231,7 +231,7 @@ class TrainedTransfer:
         firsts = starts[: len(starts) - n_together + 1]
         ends = np.minimum(starts[n_together - 1 :] + n_samples, len(waveform))
         curve = [
-            self.classifier.score([of[i : i + n_together] for of in rows]).mean(axis=0)
+            self.classifier.score_song([of[i : i + n_together] for of in rows])
             for i in range(len(firsts))
         ]
         return (firsts + ends) / 2 / rate, np.array(curve), float(ends[0] - firsts[0]) / rate
@@ -251,6 +251,8 @@ class TrainedResNet:
         Which songs, for people.
     front_end : FrontEnd
         What its log-mels are made with.
+    device : torch.device
+        Where it is.
     predict : callable
         (batch, n_frames, n_mels) log-mels -> (batch, n_classes) probabilities.
     """
@@ -259,18 +261,19 @@ class TrainedResNet:
     window_frames: int
     trained_on: str
     front_end: FrontEnd
+    device: torch.device
     predict: Callable[[Tensor], np.ndarray]
 
     def hear(self, file: Path) -> Heard:
         """Score a song as a whole, and its parts; raises as :func:`artist20.audio.open_song`."""
         waveform = audio.open_song(file)
         log_mel = spectrogram.log_mel(waveform, self.front_end)
-        return Heard(waveform, log_mel, self.score(log_mel).mean(axis=0), *self.curve(log_mel))
+        return Heard(waveform, log_mel, self.score_song(log_mel), *self.curve(log_mel))
 
-    def score(self, log_mel: np.ndarray) -> np.ndarray:
-        """Score windows over the whole of a song, (n_frames, n_mels): (n_windows, n_classes)."""
-        songs = LogMels([log_mel])
-        return spectrogram.score_windows(self.predict, songs, self.window_frames)[0]
+    def score_song(self, log_mel: np.ndarray) -> np.ndarray:
+        """Score a song, (n_frames, n_mels), by windows over all of it: (n_classes,)."""
+        songs = LogMels([log_mel]).to_device(self.device)
+        return spectrogram.per_song(self.predict, songs, self.window_frames)[0]
 
     def curve(self, log_mel: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """Score many overlapping windows of a song, to see where in it an artist is heard.
@@ -302,7 +305,7 @@ class TrainedResNet:
         starts = np.linspace(0, last, n_windows).round().astype(int)
         probabilities = spectrogram.score_crops(
             self.predict,
-            LogMels([log_mel]),
+            LogMels([log_mel]).to_device(self.device),
             [(0, start) for start in starts],
             n_frames,
             "windows",
@@ -339,12 +342,13 @@ def load_resnet(
     model = make_resnet(len(trained.classes), recipe)
     training.load_weights(model, trained, path, "task2_train_wo_pretrain.py --overwrite")
     model.to(device)
-    _warn(path, trained)
+    _warn_if_not_learnt(path, trained)
     return TrainedResNet(
         trained.classes,
         trained.window_frames,
         trained.trained_on,
         FrontEnd(recipe.n_fft, recipe.n_mels),
+        device,
         partial(training.predict, model, precision=precision),
     )
 

@@ -113,7 +113,8 @@ class Trainer:
         Raises
         ------
         UserError
-            If the loss is no longer finite, or CUDA out of memory. The last good checkpoint stays.
+            If the loss is no longer finite, or CUDA out of memory in a step. The last checkpoint
+            stays.
         KeyboardInterrupt
             After Ctrl-C or SIGTERM, when ``last.pt`` is written.
         """
@@ -124,7 +125,6 @@ class Trainer:
         network = distributed.distribute(self.model)
         with ExitStack() as stack:
             self._stopped = stack.enter_context(_stop_request())
-            stack.enter_context(_one_line_if_out_of_memory(self.recipe.batch_size))
             events = None
             if distributed.is_main():
                 stack.enter_context(files.only_writer(folder))
@@ -148,7 +148,8 @@ class Trainer:
                     )
                     break
                 lr = self.optimizer.param_groups[0]["lr"]
-                self._train_epoch(network, batches(epoch), epoch, bar)
+                with _one_line_if_out_of_memory(self.recipe.batch_size):
+                    self._train_epoch(network, batches(epoch), epoch, bar)
                 self._save_and_stop_if_asked()
                 row = self._validate(epoch, lr)
                 if events:
@@ -166,6 +167,7 @@ class Trainer:
                     self._save()
             if len(self.history) > self._saved_epochs:
                 self._save()
+            self._save_and_stop_if_asked()
 
     def fit_at_once(self, solve: Callable[[], float]) -> None:
         """Set the weights in one go, which is the run's only epoch.
@@ -295,16 +297,7 @@ class Trainer:
                 x, targets = x[mine], targets[mine]
             with autocast(device, self.precision):
                 logits = network(x).float()
-            # Every answer of a network with several is to be right by itself.
-            n_answers = len(logits) if logits.dim() == 3 else 1
-            targets = targets.expand(logits.shape).reshape(-1, logits.shape[-1])
-            loss = F.cross_entropy(
-                logits.reshape(targets.shape),
-                targets,
-                reduction="sum",
-                label_smoothing=self.label_smoothing,
-            )
-            loss = loss / (n_answers * n_examples)
+            loss = self._summed_loss(logits, targets) / n_examples
             self.optimizer.zero_grad(set_to_none=True)
             # Averaged over the processes: the sum of their parts of the mean is wanted.
             (loss * distributed.world_size()).backward()
@@ -321,6 +314,18 @@ class Trainer:
             loss_sum=_number(distributed.total(loss_sum), epoch, self.run.folder),
             seconds=before.seconds + time.monotonic() - started,
         )
+
+    def _summed_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Sum the examples' cross-entropies, each the mean over a network's several answers.
+
+        So that every answer is to be right by itself.
+        """
+        n_answers = len(logits) if logits.dim() == 3 else 1
+        targets = targets.expand(logits.shape).reshape(-1, logits.shape[-1])
+        logits = logits.reshape(targets.shape)
+        smoothing = self.label_smoothing
+        total = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+        return total / n_answers
 
     def _save_and_stop_if_asked(self) -> None:
         """After a signal, save where training is and stop.
@@ -356,11 +361,11 @@ class Trainer:
             self.schedule.step(row.val_loss)
         else:
             self.schedule.step()
-        better = not self.recipe.select or all(_rank(row) > _rank(of) for of in self.history)
+        keep = not self.recipe.select or all(_rank(row) > _rank(of) for of in self.history)
         self.history.append(row)
         self.progress = EpochProgress()
         if distributed.is_main():
-            if better:
+            if keep:
                 weights = {name: value.clone() for name, value in _on_cpu(self.model).items()}
                 self._best = msgspec.structs.replace(
                     self.described, epoch=epoch, val_top1=row.val_top1, weights=weights
@@ -370,7 +375,6 @@ class Trainer:
 
     def _save(self) -> None:
         """Write ``best.pt``, then ``last.pt``: who goes on from an older one makes both again."""
-        self._saved_at, self._saved_epochs = time.monotonic(), len(self.history)
         if not distributed.is_main():
             return
         folder = self.run.folder
@@ -393,6 +397,7 @@ class Trainer:
                 history=self.history,
             ),
         )
+        self._saved_at, self._saved_epochs = time.monotonic(), len(self.history)
 
 
 def warmup_cosine(optimizer: Optimizer, warmup: int, epochs: int) -> LambdaLR:

@@ -150,10 +150,10 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, results_dir: 
     )
 
     predict = partial(training.predict, model, precision=precision)
-    network = TrainedResNet(classes, n_frames, "", front_end, predict)
+    network = TrainedResNet(classes, n_frames, "", front_end, device, predict)
     load = partial(spectrogram.load_log_mel, front_end=front_end)
     read = partial(map_songs, files, load, workers=args.workers, label="inference")
-    seconds = seconds_of(lambda: [network.score(log_mel) for log_mel in read()], device, 1)
+    seconds = seconds_of(lambda: [network.score_song(log_mel) for log_mel in read()], device, 1)
     print_row("ResNet, inference", seconds, f"{len(songs) / seconds:.1f} songs per second")
     if args.operations:
         print_operations(lambda: train(islice(epochs(1), n_steps), precision), device)

@@ -87,7 +87,7 @@ def pytest_sessionfinish() -> None:
     """End workers that a failed test's traceback holds: Python would wait for them for ever."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises an error
     for worker in multiprocessing.active_children():
-        worker.kill()
+        os.kill(worker.pid, signal.SIGKILL)  # joblib's have no kill()
 
 
 SAMPLE_RATE = 16_000

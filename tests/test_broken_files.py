@@ -78,7 +78,7 @@ def whole(tmp_path_factory) -> Path:
     put_task1(results, {"svm": 3, "knn": 1}, seed=1)
     put_task1(results, {"svm": 3, "logistic_regression": 2}, seed=20, level="segment")
     resnet, panns = toy_settings("resnet", width=4).recipe, toy_settings("panns").recipe
-    put_run(results, "panns", 4, trained.make_classifier(4, panns, 2048))
+    put_run(results, "panns", 4, trained.make_mlp(4, panns, 2048))
     put_run(results, "resnet", 5, trained.make_resnet(4, resnet))
     put_network(results, "resnet_strong", 2.0, seed=6)
     for fold in range(1, 6):

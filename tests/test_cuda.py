@@ -104,7 +104,7 @@ def make_network(name):
     recipe, generator = RECIPES[name], torch.Generator().manual_seed(1)
     torch.manual_seed(0)
     if name == "mlp":
-        model = trained.make_classifier(N_CLASSES, recipe, 2048)
+        model = trained.make_mlp(N_CLASSES, recipe, 2048)
         return model, torch.randn(4, 2048, generator=generator)
     model = trained.make_resnet(N_CLASSES, recipe)
     return model, torch.randn(4, 64, recipe.n_mels, generator=generator)
@@ -237,6 +237,7 @@ class KilledError(Exception):
 
 def test_a_killed_run_goes_on_as_if_nothing_had_been(train, monkeypatch, capsys):
     """Losses to 0.1 %: on a GPU sums are in no fixed order, so that no two runs are equal."""
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0)  # as where epochs are long
     status, expected = train("--epochs", 3)
     assert status == 0
     with monkeypatch.context() as patch:

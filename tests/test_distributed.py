@@ -55,6 +55,7 @@ def main():
     def score(songs):
         return training.predict(model, X[songs], torch.float32)
 
+    training.SAVE_SECONDS = 0  # as where epochs are long
     trainer = training.Trainer(
         make_run(folder, epochs=4), model, optimizer, CosineAnnealingLR(optimizer, 4),
         lambda: distributed.score_divided(N_SONGS, score),

@@ -67,7 +67,9 @@ def network(classes):
         return np.column_stack([loud, rest * np.linspace(1.1, 0.9, len(classes) - 1)])
 
     n_frames = spectrogram.to_frames(150)
-    return TrainedResNet(sorted(classes), n_frames, "tiny", FrontEnd(), predict)
+    return TrainedResNet(
+        sorted(classes), n_frames, "tiny", FrontEnd(), torch.device("cpu"), predict
+    )
 
 
 def page_of(file, classes, artist=None):

@@ -78,7 +78,7 @@ def put_trained(results_dir, name, settings):
     results.write_history(folder / "history.csv", rows)
     recipe = settings.recipe
     model = (
-        trained.make_classifier(len(TOY_ARTISTS), recipe, panns.SIZE)
+        trained.make_mlp(len(TOY_ARTISTS), recipe, panns.SIZE)
         if settings.encoders
         else trained.make_resnet(len(TOY_ARTISTS), recipe)
     )

@@ -34,14 +34,13 @@ def load(model, settings):
 def test_a_classifier_scores_a_songs_windows_or_their_statistics(pooled):
     torch.manual_seed(0)
     settings = toy_settings("panns", pooled=pooled, hidden=(5,))
-    model = trained.make_classifier(N_CLASSES, settings.recipe, 6)
+    model = trained.make_mlp(N_CLASSES, settings.recipe, 6)
     rows = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
     expected = np.concatenate([rows.mean(axis=0), rows.std(axis=0)])[None] if pooled else rows
     with torch.inference_mode():
         expected = model.eval()(torch.from_numpy(expected)).softmax(dim=1)
-    scores = load(model, settings).score([rows])
-    assert scores.shape == ((1 if pooled else 3), N_CLASSES)
-    np.testing.assert_allclose(scores, expected, rtol=1e-5)
+    scores = load(model, settings).score_song([rows])
+    np.testing.assert_allclose(scores, expected.mean(dim=0), rtol=1e-5)
 
 
 def test_a_resnet_scores_windows_over_the_whole_song():
@@ -53,12 +52,11 @@ def test_a_resnet_scores_windows_over_the_whole_song():
     assert network.classes == TOY_ARTISTS
     assert network.trained_on == "tiny (synthesised songs)"
     log_mel = np.random.default_rng(0).normal(size=(70, 32)).astype(np.float16)
-    scores = network.score(log_mel)
     assert network.window_frames == 30
-    for start, row in zip((0, 20, 40), scores, strict=True):
-        window = torch.from_numpy(log_mel[None, start : start + 30])
-        expected = training.predict(model, window, torch.float32)[0]
-        np.testing.assert_allclose(row, expected, rtol=1e-4)
+    windows = np.stack([log_mel[start : start + 30] for start in (0, 20, 40)])
+    expected = training.predict(model, torch.from_numpy(windows), torch.float32)
+    assert len(np.unique(expected[:, 0])) == 3
+    np.testing.assert_allclose(network.score_song(log_mel), expected.mean(axis=0), rtol=1e-4)
 
 
 def test_a_checkpoint_that_has_learnt_nothing_says_so_when_it_is_loaded(capsys):
@@ -104,7 +102,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(name, wrong):
     other = toy_settings("resnet" if name == "panns" else "panns")
     weights = {"w": torch.zeros(1)}
     if wrong == "NaN":
-        make = trained.make_resnet if name == "resnet" else trained.make_classifier
+        make = trained.make_resnet if name == "resnet" else trained.make_mlp
         model = make(N_CLASSES, settings.recipe, *([6] if name == "panns" else []))
         weights = {**model.state_dict(), "output.bias": torch.full((N_CLASSES,), torch.nan)}
     checkpoint = toy_model(other if wrong == "kind" else settings, weights, TOY_ARTISTS)
@@ -142,7 +140,7 @@ def ends(batch: Tensor) -> np.ndarray:
     ],
 )
 def test_a_curves_windows_overlap_by_three_quarters(length, window, n_frames, starts):
-    network = TrainedResNet([], window, "", FrontEnd(), ends)
+    network = TrainedResNet([], window, "", FrontEnd(), CPU, ends)
     seconds, probabilities, window_seconds = network.curve(np.arange(length)[:, None])
     assert probabilities[:, 0].tolist() == starts
     assert probabilities[:, 1].tolist() == [start + n_frames - 1 for start in starts]
@@ -158,8 +156,8 @@ def test_at_most_160_seconds_are_scored_at_a_time(window, n_together):
         sizes.append(len(batch))
         return ends(batch)
 
-    network = TrainedResNet([], window, "", FrontEnd(), predict)
-    assert len(network.score(np.zeros((4 * window, 1), np.float16))) == 4
+    network = TrainedResNet([], window, "", FrontEnd(), CPU, predict)
+    network.score_song(np.zeros((4 * window, 1), np.float16))
     assert sizes == ([3, 1] if n_together == 3 else [1] * 4)
 
 

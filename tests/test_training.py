@@ -277,6 +277,34 @@ def test_what_was_not_saved_is_trained_again(tmp_path, schedule, monkeypatch):
     assert_same_checkpoints(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_a_signal_in_the_last_write_stops_the_run(tmp_path, monkeypatch):
+    whole = run_toy(tmp_path / "whole")
+    monkeypatch.setattr(training, "SAVE_SECONDS", 60)
+    save = results.save_model
+
+    def stopped(path, model):
+        save(path, model)
+        if path.name == "last.pt" and len(model.history) == EPOCHS:
+            monkeypatch.setattr(results, "save_model", save)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(results, "save_model", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_toy(tmp_path / "parts")
+    assert without_seconds(run_toy(tmp_path / "parts")) == without_seconds(whole)
+    assert_same_checkpoints(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_smaller_batches_are_advised_where_they_help(tmp_path):
+    def out_of_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0 has")
+
+    with pytest.raises(UserError, match=r"allocate 3.00 GiB in batches of 4: try --batch-size 2"):
+        run_toy(tmp_path, batches=out_of_memory, batch_size=4)
+    with pytest.raises(torch.OutOfMemoryError):  # windows to score are another number
+        run_toy(tmp_path, score=out_of_memory, batch_size=4)
+
+
 def test_short_epochs_are_saved_once_in_a_while(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SAVE_SECONDS", 60)
     saved, save = [], results.save_model

@@ -144,7 +144,7 @@ def load(
         digest = published.sha256
         fetched = f"'bash get_dataset.sh --encoder {name}' fetches it"
         if not weights.is_file():
-            # Not in checkpoints: with them every epoch would write hundreds of MB, twice.
+            # Not in checkpoints: they would be hundreds of MB larger.
             raise UserError(
                 f"{weights}, the published weights of {name}, is missing: {fetched} "
                 f"({published.size / 1e6:.0f} MB); by hand: {published.by_hand(weights)}, or say "
