@@ -1,15 +1,15 @@
-r"""Task 2, model 1, stage 1: train a classifier on embeddings of a frozen encoder.
+"""Task 2, model 1, stage 1: train a classifier on embeddings of a frozen encoder.
 
 Reads   DATA_DIR/train.json, val.json and the songs they list; the encoder's published weights
 Writes  RESULTS_DIR/task2/panns/best.pt, last.pt, history.csv, metrics.json, val_predictions.json
                                 train_embeddings.npy, val_embeddings.npy, songs_train.json
 
 Augmented views of the songs are embedded once, into RESULTS_DIR/cache; an epoch trains the
-classifier alone. A run that was stopped goes on with --resume. The defaults are the homework's; a
-quick try on two CPU cores, without the weights:
+classifier alone. A run that was stopped goes on with --resume. The defaults are the homework's. A
+quick try on two CPU cores, of an encoder of 17 MB:
 
-    python task2_train.py --data-dir data/demo --encoder-weights untrained \
-        --epochs 10 --crop-seconds 5 --views 1 --windows 1
+    bash get_dataset.sh --encoder ge2e
+    python task2_train.py --data-dir data/demo --encoder ge2e --epochs 10
 
 With --recipe strong, into RESULTS_DIR/task2/panns_strong: windows over the whole song, as long as
 in the encoder's own training, in place of long crops; and of several classifiers the one that is
