@@ -286,8 +286,10 @@ class Trainer:
         device = self.run.experiment.device
         network.train()
         step, examples = before.step, before.examples
-        # Summed where it arises: to ask a GPU for a number in every step would make it wait.
-        loss_sum = torch.tensor(before.loss_sum if distributed.is_main() else 0.0, device=device)
+        # Summed where it arises: to ask a GPU for a number in every step would make it wait. In
+        # float64, or an epoch that is interrupted would give another sum in its last digits.
+        done = before.loss_sum if distributed.is_main() else 0.0
+        loss_sum = torch.tensor(done, dtype=torch.float64, device=device)
         # What an interrupted epoch has had is made once more, and passed over.
         for x, targets in islice(batches, step, None):
             runtime.seed_device(device, step_seed(settings.seed, epoch, step, distributed.rank()))
@@ -297,12 +299,12 @@ class Trainer:
                 x, targets = x[mine], targets[mine]
             with autocast(device, self.precision):
                 logits = network(x).float()
-            loss = self._summed_loss(logits, targets) / n_examples
+            summed_loss = self._summed_loss(logits, targets)
             self.optimizer.zero_grad(set_to_none=True)
             # Averaged over the processes: the sum of their parts of the mean is wanted.
-            (loss * distributed.world_size()).backward()
+            (summed_loss / n_examples * distributed.world_size()).backward()
             self.optimizer.step()
-            loss_sum += loss.detach() * n_examples
+            loss_sum += summed_loss.detach()
             step += 1
             examples += n_examples
             bar.update()

@@ -305,6 +305,20 @@ def test_smaller_batches_are_advised_where_they_help(tmp_path):
         run_toy(tmp_path, score=out_of_memory, batch_size=4)
 
 
+def test_an_epochs_loss_is_summed_exactly(tmp_path, monkeypatch):
+    """Or its parts, by several processes or after an interruption, would give another sum."""
+    parts, summed_loss = [], training.Trainer._summed_loss
+
+    def kept(*arguments):
+        parts.append(summed_loss(*arguments))
+        return parts[-1]
+
+    monkeypatch.setattr(training.Trainer, "_summed_loss", kept)
+    history = run_toy(tmp_path)
+    losses = np.reshape([part.item() for part in parts], (EPOCHS, 3))
+    assert [row.train_loss for row in history] == [math.fsum(row) / N_SONGS for row in losses]
+
+
 def test_short_epochs_are_saved_once_in_a_while(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SAVE_SECONDS", 60)
     saved, save = [], results.save_model
