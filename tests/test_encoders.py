@@ -19,7 +19,7 @@ from conftest import call
 from torch import nn
 
 import task2_train
-from artist20 import UserError, audio, encoders, fetch, results
+from artist20 import UserError, audio, encoders, fetch, results, training
 from artist20.encoders import ENCODERS, base, ecapa, embeddings, panns, tagger
 from artist20.encoders.base import Definition, Encoder
 from artist20.encoders.embeddings import (
@@ -634,6 +634,7 @@ def test_embeddings_of_some_songs_joined_and_pooled():
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny_data, tmp_path, monkeypatch, capsys, toy):
     monkeypatch.setattr(encoders, "load", lambda *_: [toy])
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0)  # as where epochs are long
     weights, folder = weights_hash(toy.network), tmp_path / "task2/panns"
     random_rows, calls = Embeddings.random_rows, []
 
