@@ -318,9 +318,10 @@ class Trainer:
         )
 
     def _summed_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Sum the examples' cross-entropies, each the mean over a network's several answers.
+        """Sum the examples' cross-entropies.
 
-        So that every answer is to be right by itself.
+        Of a network with several answers each is to be right by itself: an example's cross-entropy
+        is the mean over them.
         """
         n_answers = len(logits) if logits.dim() == 3 else 1
         targets = targets.expand(logits.shape).reshape(-1, logits.shape[-1])

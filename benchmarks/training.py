@@ -4,7 +4,8 @@ In one run on the same songs: an epoch of the ResNet against the same steps on o
 in memory; bfloat16 against float32; the ResNet's data from the cache against decoding with librosa
 for every crop; Cnn14's embeddings; an epoch of the MLP; and inference, decoding included.
 
-    make demo && python benchmarks/training.py --data-dir data/demo --limit 96
+    python -m artist20.demo DIR
+    python benchmarks/training.py --data-dir DIR --limit 96
 """
 
 import argparse
