@@ -4,11 +4,11 @@
     bash benchmarks/gpu.sh --smoke                            # on a CPU, cut to fit a minute or so
 
 FOLDER is what ``benchmarks/gpu_wheels.sh`` made, for a machine that has no more than Python 3.12,
-torch, torchaudio and NumPy. Every stage is a command with a time limit of its own. The report is
-written anew after each, so that it is there whatever fails or stops the run. The exit status is 1
-if any stage failed.
+torch, torchaudio and NumPy. Every stage is a command with a time limit, to which is added what the
+stages before it left of theirs. The report is written anew after each, so that it is there whatever
+fails or stops the run. The exit status is 1 if any stage failed.
 
-1. The tests that need CUDA.
+1. The tests that need CUDA; ``torch.compile``, which is slow, comes last of all.
 2. A data set of artist20's size, synthesised.
 3. The homework's configuration, as the scripts have it by default.
 4. The strong recipe, ECAPA and the separator, on a part of the songs.
@@ -32,7 +32,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import groupby
@@ -69,7 +69,7 @@ class Stage:
     part: str
     name: str
     command: list[str]  # what Python runs
-    limit: float  # seconds
+    limit: float  # seconds, of its own
     # Seconds of audio that a phase goes through, for each song, or for each epoch.
     audio: dict[str, float] = field(default_factory=dict)
 
@@ -129,12 +129,10 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
         return Stage(part, name, list(map(str, words)), SMOKE_LIMIT if smoke else limit, audio)
 
     test = ("-m", "pytest", "-m", "cuda", "-vv", "tests/test_cuda.py", "-k")
-    tests = [
-        stage("tests", 38, *test, "not compiled"),
-        stage("torch.compile", 44, *test, "compiled"),
-    ]
+    tests = stage("tests", 38, *test, "not compiled")
+    compiling = stage("torch.compile", 37, *test, "compiled")
     part = "2. Data"
-    made = stage("full_size", 28, "benchmarks/full_size.py", data, few, *workers, cut="--trial")
+    made = stage("full_size", 36, "benchmarks/full_size.py", data, few, *workers, cut="--trial")
     part = HOMEWORK
     common += workers
     homework = [
@@ -191,7 +189,7 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
         *("benchmarks/training.py", *common, "--operations", "--limit", 96),
         cut="--limit 4 --batch-size 2 --trial",
     )
-    return [*tests, made, *homework, *others, ratios]
+    return [tests, made, *homework, *others, ratios, compiling]
 
 
 # --- running -----------------------------------------------------------------------------------
@@ -327,7 +325,7 @@ def run_stage(
         found = wait(status, stage.limit - grace)
         outcome = "done" if found == 0 else f"**failed**, exit status {found}"
         if found is None:
-            outcome = f"**stopped at its limit** of {stage.limit:g} s"
+            outcome = f"**stopped at its limit** of {stage.limit:.0f} s"
     except KeyboardInterrupt:
         outcome = STOPPED
     finally:
@@ -350,8 +348,11 @@ def run(
     """Run stages, and write the report after each; return the exit status."""
     gpu, finished, note = Gpu(), [], "The run was stopped before its end."
     try:
+        left = 0.0
         for stage in todo:
+            stage = replace(stage, limit=stage.limit + left)
             finished.append(run_stage(stage, environment, gpu, imported))
+            left = stage.limit - (finished[-1].stop - finished[-1].start)
             if finished[-1].outcome == STOPPED:
                 raise KeyboardInterrupt
             write_report(report, title, gpu, todo, finished, note)
@@ -428,7 +429,7 @@ def outcome_rows(todo: Sequence[Stage], finished: Sequence[Finished]) -> Iterato
     """Write what came of every stage."""
     for each in finished:
         taken, *more, _ = cells(each.start, each.stop, each.samples)
-        of_limit = f"{taken} of {each.stage.limit:g}"
+        of_limit = f"{taken} of {each.stage.limit:.0f}"
         yield [each.stage.part, each.stage.name, each.outcome, of_limit, *more]
     for stage in todo[len(finished) :]:
         yield [stage.part, stage.name, "**not run**", *[""] * 4]

@@ -124,8 +124,8 @@ def is_gone(pid):
 
 def test_the_report_tells_what_failed_and_what_took_too_long(gpu, tmp_path, capfd):
     todo = [
-        gpu.Stage("1", "fails", ["-c", "print('no such GPU'); exit(3)"], 60),
-        gpu.Stage("2", "deaf", ["-c", CHILD], 6),
+        gpu.Stage("1", "deaf", ["-c", CHILD], 6),
+        gpu.Stage("2", "fails", ["-c", "print('no such GPU'); exit(3)"], 60),
         gpu.Stage("3", "fine", ["-c", "print('all is well')"], 60),
     ]
     report = tmp_path / "gpu.md"
@@ -133,10 +133,12 @@ def test_the_report_tells_what_failed_and_what_took_too_long(gpu, tmp_path, capf
     assert gpu.run(todo, dict(os.environ), report, "GPU run") == 1
     assert time.monotonic() - started < 20
     assert [row[2] for row in rows(report)][1:4] == [
-        "**failed**, exit status 3",
         "**stopped at its limit** of 6 s",
+        "**failed**, exit status 3",
         "done",
     ]
+    of_limit = [float(row[3].split(" of ")[1]) for row in rows(report)[1:4]]
+    assert of_limit[1] <= 60 < 110 < of_limit[2] <= 120  # with what is left of the second's
     text = report.read_text(encoding="utf-8")
     assert "no such GPU" in text
     assert "stopped before its end" not in text
