@@ -9,8 +9,9 @@ import hashlib
 import json
 import mmap
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing.reduction import DupFd, ForkingPickler
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from artist20 import UserError, audio, distributed, runtime
 from artist20.audio import Waveform
 from artist20.files import write_array, write_json
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 MAPPED_BYTES = 2**20  # from which on an array is not sent through a pipe
@@ -92,7 +94,8 @@ class Cache:
         files : mapping of str to Path
             Audio files by content key.
         in_worker : callable
-            File -> array or LongSong, done in the worker processes.
+            File -> array, or what ``in_main`` makes one of, done in the worker processes. Without
+            ``in_main`` they also write it: disks that are slow to write one file write several.
         in_main : callable, optional
             Keys and those of several songs -> arrays, done in this process: the place for a GPU.
         workers, label
@@ -119,16 +122,23 @@ class Cache:
         last_of_groups = {group[-1] for group in mine}
         unreadable: dict[str, str] = {}
         waiting: dict[str, Any] = {}
-        songs = map_songs([files[key] for key in wanted], in_worker, workers=workers, label=label)
+        songs: Iterable[Any]
+        if in_main:
+            of_songs = [files[key] for key in wanted]
+            songs = map_songs(of_songs, in_worker, workers=workers, label=label)
+        else:
+            to_write = [(files[key], self.path(key)) for key in wanted]
+            write = partial(_compute_and_write, compute=in_worker)
+            songs = map_songs(to_write, write, workers=workers, label=label)
         for key, song in zip(wanted, songs, strict=True):
             if isinstance(song, audio.AudioError):
                 unreadable[key] = song.reason
-            else:
+            elif isinstance(song, Exception):
+                raise song
+            elif in_main:
                 waiting[key] = song
-            if waiting and key in last_of_groups:
-                arrays = list(waiting.values())
-                if in_main:
-                    arrays = in_main(list(waiting), arrays)
+            if in_main and waiting and key in last_of_groups:
+                arrays = in_main(list(waiting), list(waiting.values()))
                 for done, array in zip(waiting, arrays, strict=True):
                     if done not in known:
                         write_array(self.path(done), array)
@@ -137,19 +147,32 @@ class Cache:
         return {key: reason for part in parts for key, reason in part.items()}
 
 
-class _Songs(Dataset[Any]):
-    """Songs as worker processes read and treat them."""
+def _compute_and_write(
+    file_and_path: tuple[Path, Path], compute: Callable[[Path], Any]
+) -> Exception | None:
+    """Return what stopped it: raised, it would end all workers, and come in many lines."""
+    file, path = file_and_path
+    array = compute(file)
+    try:
+        write_array(path, array)
+    except (UserError, OSError) as error:
+        return error
+    return None
 
-    def __init__(self, files: list[Path], treat: Callable[[Path], Any]) -> None:
-        self.files = files
+
+class _Songs(Dataset[Any]):
+    """Songs as worker processes treat them."""
+
+    def __init__(self, songs: Sequence[S], treat: Callable[[S], Any]) -> None:
+        self.songs = songs
         self.treat = treat
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.songs)
 
     def __getitem__(self, i: int) -> Any:
         try:
-            return self.treat(self.files[i])
+            return self.treat(self.songs[i])
         except audio.AudioError as error:  # returned, because raised it would end all workers
             return error
 
@@ -200,16 +223,16 @@ def _mapped(handle: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.nda
 
 
 def map_songs(
-    files: list[Path], treat: Callable[[Path], T], *, workers: int, label: str
+    songs: Sequence[S], treat: Callable[[S], T], *, workers: int, label: str
 ) -> Iterable[T | audio.AudioError]:
     """Read songs in worker processes, a few ahead of the caller, with a progress bar.
 
     Parameters
     ----------
-    files : list of Path
-        Audio files.
+    songs : sequence
+        Audio files, or whatever ``treat`` is to be given.
     treat : callable
-        What to do with each file, in the worker: any function that can be pickled, for instance
+        What to do with each, in the worker: any function that can be pickled, for instance
         ``audio.open_song``.
     workers : int
         Number of processes; each computes with one thread.
@@ -219,14 +242,14 @@ def map_songs(
     Returns
     -------
     iterable
-        In the files' order: what ``treat`` returned, or the ``AudioError`` that it raised. Every
+        In their order: what ``treat`` returned, or the ``AudioError`` that it raised. Every
         array of :data:`MAPPED_BYTES` or more holds a file descriptor: keep few.
     """
     loader = _Loader(
-        _Songs(files, treat),
+        _Songs(songs, treat),
         batch_size=None,
         collate_fn=_as_it_is,
-        num_workers=min(workers, len(files)),
+        num_workers=min(workers, len(songs)),
         worker_init_fn=_start_worker,
     )
     return tqdm(loader, label, disable=distributed.quiet(), unit="song")

@@ -150,6 +150,35 @@ def test_only_what_is_missing_is_computed(tmp_path, songs, workers):
     assert computed == [[[KEYS[1]], [KEYS[2]]], [[KEYS[0]], [KEYS[3]], [KEYS[4]]], []]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_workers_compute_they_write(tmp_path, songs, monkeypatch, workers):
+    """A disk that is slow to write one file writes several at once."""
+    main, writers = os.getpid(), tmp_path / "writers"
+    monkeypatch.setattr(cache, "write_array", lambda path, _: log_writer(writers, path))
+    fill(Cache(tmp_path, "toy", {}), songs, workers=workers)
+    written = dict(line.split() for line in writers.read_text().splitlines())
+    assert written.keys() == {*KEYS}
+    assert all((int(pid) == main) == (workers == 0) for pid in written.values())
+
+
+def log_writer(writers: Path, path: Path) -> None:
+    with writers.open("a") as file:
+        file.write(f"{path.stem} {os.getpid()}\n")
+
+
+@pytest.mark.parametrize(
+    "error", [UserError("no space\nfor it"), PermissionError(errno.EACCES, "not yours", "a.npy")]
+)
+def test_what_stops_a_worker_is_said_as_if_it_had_been_here(tmp_path, songs, monkeypatch, error):
+    def write(*_):
+        raise error
+
+    monkeypatch.setattr(cache, "write_array", write)
+    with pytest.raises(type(error)) as found:
+        fill(Cache(tmp_path, "toy", {}), songs, workers=2)
+    assert str(found.value) == str(error)
+
+
 MISSING = [set(some) for n in range(6) for some in itertools.combinations(range(5), n)]
 
 
