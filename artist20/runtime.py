@@ -78,6 +78,10 @@ def choose_device(name: str) -> "torch.device":
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    if name == "cuda":
+        # What feeds a GPU gains nothing from more: after a song is copied they spin in wait of the
+        # next one, on the cores on which workers decode (benchmarks/handing_over.py).
+        torch.set_num_threads(1)
     # TF32, torch's default, has ten bits: weak bins of a spectrum would drown in its rounding.
     torch.backends.cudnn.allow_tf32 = False
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, one speaks

@@ -530,6 +530,18 @@ def test_float32_is_float32_on_a_gpu_too(monkeypatch):
     assert not torch.backends.cudnn.allow_tf32
 
 
+def test_what_feeds_a_gpu_leaves_the_cores_to_workers(monkeypatch):
+    """Threads that spin between copies took seven of 16 cores while features were computed."""
+    used = []
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(runtime, "device_name", str)
+    runtime.choose_device("cpu")
+    assert used == []
+    assert runtime.choose_device("auto").type == "cuda"
+    assert used == [1]
+
+
 @pytest.mark.parametrize("error", [RuntimeError("ours"), OSError(22, "Invalid argument")])
 def test_an_error_of_our_own_has_a_traceback(error, capsys):
     def main():
