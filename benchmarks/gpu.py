@@ -120,7 +120,7 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
     results, untrained = ["--results-dir", work / "results"], ["--encoder-weights", "untrained"]
     common = ["--data-dir", data, *results, "--device", "cpu" if smoke else "cuda"]
     workers = ["--workers", 1] if smoke else []
-    seconds, crop, n_train, n_some = (1, 1, 9, 9) if smoke else (170, 150, 949, 80)
+    seconds, crop, n_train, n_some = (1, 1, 9, 9) if smoke else (170, 150, 949, 100)
     part = "1. Tests"
 
     def stage(name: str, limit: float, *command: Any, cut: str = "", **audio: float) -> Stage:
@@ -129,10 +129,10 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
         return Stage(part, name, list(map(str, words)), SMOKE_LIMIT if smoke else limit, audio)
 
     test = ("-m", "pytest", "-m", "cuda", "-vv", "tests/test_cuda.py", "-k")
-    tests = stage("tests", 38, *test, "not compiled")
-    compiling = stage("torch.compile", 37, *test, "compiled")
+    tests = stage("tests", 33, *test, "not compiled")
+    compiling = stage("torch.compile", 32, *test, "compiled")
     part = "2. Data"
-    made = stage("full_size", 36, "benchmarks/full_size.py", data, few, *workers, cut="--trial")
+    made = stage("full_size", 30, "benchmarks/full_size.py", data, few, *workers, cut="--trial")
     part = HOMEWORK
     common += workers
     homework = [
@@ -147,7 +147,7 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
         stage("ResNet, inference", 12, "task2_inference_wo_pretrain.py", *common),
         stage(
             "Cnn14 and MLP",
-            112,
+            114,
             *("task2_train.py", *common, *untrained),
             cut="--epochs 2 --views 1 --windows 1 --limit 4",
             **{
@@ -156,21 +156,21 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
                 "embeddings of panns-windows": seconds,
             },
         ),
-        stage("Cnn14 and MLP, inference", 14, "task2_inference.py", *common),
+        stage("Cnn14 and MLP, inference", 18, "task2_inference.py", *common),
     ]
     part = "4. Others"
     some = ["--limit", n_some]
     others = [
         stage(
             "ResNet, strong",
-            20,
+            22,
             *("task2_train_wo_pretrain.py", *common, *some, "--recipe", "strong", "--epochs", 8),
             cut="--epochs 1",
             **{"log-mels": seconds, "epochs": n_some * 4 * min(5, crop)},
         ),
         stage(
             "ECAPA",
-            18,
+            22,
             *("task2_train.py", *common, *some, *untrained, "--encoder", "ecapa", "--epochs", 1),
             **{"embeddings of ecapa-windows": seconds},
         ),
@@ -185,8 +185,8 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
     part = "5. Ratios"
     ratios = stage(
         "benchmark",
-        24,
-        *("benchmarks/training.py", *common, "--operations", "--limit", 96),
+        28,
+        *("benchmarks/training.py", *common, "--operations", "--limit", 64),
         cut="--limit 4 --batch-size 2 --trial",
     )
     return [tests, made, *homework, *others, ratios, compiling]

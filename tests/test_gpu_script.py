@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from artist20 import dataset
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 NVML = """
@@ -94,6 +96,22 @@ def test_what_only_the_gpu_runs_has_options_that_exist(gpu, monkeypatch):
             continue
         monkeypatch.setattr(sys, "argv", words)
         importlib.import_module(words[0].removesuffix(".py").rpartition("/")[2]).parse_args()
+
+
+def test_the_songs_of_encoders_are_enough_for_every_fold(gpu, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    full_size = importlib.import_module("full_size")
+    monkeypatch.setattr(full_size, "write_copy", lambda *_: None)
+    for path in full_size.enlarge(tmp_path, full_size.FULL)["train"]:
+        song = tmp_path / path
+        song.parent.mkdir(parents=True, exist_ok=True)
+        song.touch()
+    (ecapa,) = (each for each in gpu.stages(Path(), smoke=False) if each.name == "ECAPA")
+    limit = int(ecapa.command[ecapa.command.index("--limit") + 1])
+    for fold in range(1, dataset.N_FOLDS + 1):
+        train, held_out, classes = dataset.read_to_fit(tmp_path, fold, limit)
+        assert len(train) + len(held_out) == limit
+        assert len(classes) == 20
 
 
 def test_the_limits_leave_time_to_unpack_within_eight_minutes(gpu):
