@@ -21,7 +21,6 @@ from joblib import Parallel, delayed
 from msgspec.structs import asdict
 from sklearn.base import ClassifierMixin
 from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_selection import SelectKBest, VarianceThreshold, f_classif
 from sklearn.linear_model import LogisticRegression
@@ -33,6 +32,7 @@ from sklearn.svm import SVC
 from tqdm import tqdm
 
 from artist20 import Note, UserError, dataset, evaluation, features, files, results, runtime
+from artist20.linear import ShrinkageLDA
 from artist20.results import Breadth, Candidate, FitSettings, Fold, Params, Segments, Value
 
 N_FEATURES = 100  # that the homework's models are given
@@ -125,7 +125,7 @@ def make_grids(level: Level, search: Breadth) -> dict[str, Grid]:
 
 
 # Scored by their decision function: an SVM has no probabilities, and LDA's are 0 or 1 mostly.
-BY_DECISION = (SVC, LinearDiscriminantAnalysis)
+BY_DECISION = (SVC, ShrinkageLDA)
 
 
 class OutOfScaleError(UserError):
@@ -251,8 +251,8 @@ def make_transforms(name: str, fit: Rows, point: Params | None = None) -> Pipeli
     return transforms
 
 
-def make_classifier(name: str, seed: int) -> ClassifierMixin:
-    """Make an unfitted model of :func:`make_grids`."""
+def make_classifier(name: str, fit: Rows, seed: int) -> ClassifierMixin:
+    """Make a model of :func:`make_grids` for the rows that it will be fitted on."""
     return {
         # Ties between the votes of pairs are broken by the scores that songs are ranked by.
         # Features far out of scale can keep a linear SVM busy for hours, deaf to every stop:
@@ -261,7 +261,7 @@ def make_classifier(name: str, seed: int) -> ClassifierMixin:
         "random_forest": RandomForestClassifier(random_state=seed),
         # Not a tree, which could not be read back: it is no type that is trusted.
         "knn": KNeighborsClassifier(algorithm="brute"),
-        "lda": LinearDiscriminantAnalysis(solver="lsqr"),
+        "lda": ShrinkageLDA(rows_per_song=len(fit.X) / len(fit.y)),
         "logistic_regression": LogisticRegression(max_iter=2000),
     }[name]
 
@@ -300,7 +300,6 @@ def _expected_warnings() -> Iterator[None]:
         for message in (
             "The least populated class",  # fewer songs than folds
             "(divide by zero|invalid value) encountered in divide",  # F of a song per artist
-            "Only one sample available",  # an artist with one song: a covariance of zeros
         ):
             warnings.filterwarnings("ignore", message=message, module="sklearn")
         yield
@@ -427,7 +426,7 @@ def search(
                     for rows in (fit_rows, held_out_rows)
                 ]
                 for points in alike:
-                    classifier = make_classifier(name, settings.seed)
+                    classifier = make_classifier(name, fit_rows, settings.seed)
                     own = [of_classifier(point) for point in points]
                     yield delayed(fold_scores)(classifier, own, *of_fold, classes)
 
@@ -546,7 +545,7 @@ def fit_model(name: str, train: Rows, params: Params, seed: int) -> Pipeline:
     """
     pipeline = make_pipeline(
         *make_transforms(name, train, params),
-        make_classifier(name, seed).set_params(**of_classifier(params)),
+        make_classifier(name, train, seed).set_params(**of_classifier(params)),
     )
     with _expected_warnings(), _overflow_told():
         return pipeline.fit(train.X, train.y[train.song])
@@ -647,8 +646,9 @@ def search_and_fit(
     classes, labels = np.unique(train.y, return_inverse=True)
     grid = make_grids(train.level, settings.search)[name]
     first = next(iter(ParameterGrid(grid)))
-    transforms = [str(step) for step in make_transforms(name, train, first).named_steps.values()]
-    wanted = results.SearchSettings(**asdict(settings), grid=grid, transforms=transforms)
+    classifier = make_classifier(name, train, settings.seed)
+    steps = [*make_transforms(name, train, first).named_steps.values(), classifier]
+    wanted = results.SearchSettings(**asdict(settings), grid=grid, steps=[*map(str, steps)])
     if search_file.is_file():
         record = results.read_record(search_file, results.Search, MADE_BY)
         results.check_same_settings(record.settings, wanted, search_file)
@@ -691,6 +691,7 @@ def search_and_fit(
 # What skops meets in our fitted pipelines beyond its own list. Fixed here: a file never says for
 # itself what may be trusted.
 TRUSTED_TYPES = [
+    "artist20.linear.ShrinkageLDA",
     "sklearn.feature_selection._univariate_selection.f_classif",
     "sklearn.tree._tree.Tree",
 ]

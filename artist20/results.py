@@ -412,7 +412,7 @@ class SearchSettings(FitSettings, kw_only=True):
     """What a model's search depends on."""
 
     grid: list[dict[str, list[Value]]]  # parameters and their values
-    transforms: list[str]  # the steps before the classifier, at the grid's first point
+    steps: list[str]  # before the classifier, at the grid's first point, and the classifier
 
 
 class Search(Record, kw_only=True):

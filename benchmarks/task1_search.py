@@ -42,7 +42,7 @@ def draw_songs(seed: int) -> Rows:
 
 def straightforward(name: str, train: Rows, args: argparse.Namespace) -> float:
     """Search as one would with scikit-learn alone; return the best mean accuracy."""
-    model = classical.make_classifier(name, args.seed)
+    model = classical.make_classifier(name, train, args.seed)
     pipeline = make_pipeline(*classical.make_transforms(name, train), model)
     step = pipeline.steps[-1][0]
     grid = [

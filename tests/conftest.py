@@ -412,7 +412,7 @@ def put_task1(
                 **fit,
                 segments=segments,
                 grid=[{"C": [0.1, 0.2]}],
-                transforms=["RobustScaler()", f"SelectKBest(k={90 + i})"],
+                steps=["RobustScaler()", f"SelectKBest(k={90 + i})", "SVC()"],
             ),
             seconds=2,
             candidates=[candidate] * (7 + i),

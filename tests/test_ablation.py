@@ -27,7 +27,7 @@ def explain(folder, rows, name="logistic_regression", **params):
     candidates, _ = classical.search(name, rows, grid, settings, 1, None)
     search = results.Search(
         settings=results.SearchSettings(
-            dataset="toy", features="0", cv="album", seed=0, grid=grid, transforms=[]
+            dataset="toy", features="0", cv="album", seed=0, grid=grid, steps=[]
         ),
         seconds=0,
         candidates=candidates,

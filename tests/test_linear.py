@@ -27,7 +27,8 @@ WIDE = RNG.normal(size=(24, 40)) + RNG.normal(size=(4, 40))[LABELS]  # more inpu
         ("logistic regression", LogisticRegression(max_iter=10_000)),
     ],
 )
-def test_logits_are_scikit_learns(solver, model, classes, rows):
+def test_logits_are_scikit_learns(solver, model, classes, rows, monkeypatch):
+    monkeypatch.setattr(linear, "PRIOR_SONGS", 0)
     kept = np.isin(LABELS, classes)
     x, labels = rows[kept], LABELS[kept]
     weight, bias = linear.solve(solver, x, labels, 5)
@@ -37,6 +38,36 @@ def test_logits_are_scikit_learns(solver, model, classes, rows):
     absent = [label for label in range(5) if label not in classes]
     assert (found[:, absent] == 0).all()
     assert weight.dtype == bias.dtype == np.float32
+
+
+@pytest.mark.parametrize("rows", [X, WIDE])
+# Not "auto" of three rows a song: what Ledoit and Wolf estimate depends on the number of rows.
+@pytest.mark.parametrize(("shrinkage", "rows_per_song"), [("auto", 1), (0.3, 1), (0.3, 3)])
+def test_means_of_few_songs_are_drawn_to_the_mean_of_all(rows, shrinkage, rows_per_song):
+    kept = np.arange(24) < 18  # eight, eight and two songs
+    x, labels = rows[kept], LABELS[kept]
+    plain = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(x, labels)
+    share = np.array([8 / 13, 8 / 13, 2 / 7])[:, None]
+    means = share * plain.means_ + (1 - share) * x.mean(axis=0)
+    weight = means @ np.linalg.inv(plain.covariance_)
+    expected = x @ weight.T - (means * weight).sum(axis=1) / 2 + np.log(plain.priors_)
+    every_row = np.repeat(np.arange(18), rows_per_song)
+    model = linear.ShrinkageLDA(shrinkage, rows_per_song)
+    model.fit(x[every_row], labels[every_row])
+    np.testing.assert_allclose(model.decision_function(x), expected)
+    assert (model.predict(x) == model.classes_[expected.argmax(axis=1)]).all()
+
+
+def test_drawn_means_name_more_songs_where_songs_are_few(monkeypatch):
+    rng = np.random.default_rng(1)
+    labels, n_inputs = np.repeat(np.arange(20), 40), 200
+    x = rng.normal(size=(800, n_inputs)) + 0.3 * rng.normal(size=(20, n_inputs))[labels]
+    fit = np.arange(800) % 40 < np.resize([4, 25], 20)[labels]  # four songs of each, or 25
+    known = linear.ShrinkageLDA(0.5).fit(x[fit], labels[fit])
+    monkeypatch.setattr(linear, "PRIOR_SONGS", 0)
+    plain = linear.ShrinkageLDA(0.5).fit(x[fit], labels[fit])
+    drawn, undrawn = ((of.predict(x[~fit]) == labels[~fit]).mean() for of in (known, plain))
+    assert drawn > undrawn + 0.05
 
 
 def test_the_nearest_centroid_is_by_cosine():

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 from conftest import SMALL_GRIDS, TOY_DATASET, make_songs, toy_provenance
+from sklearn.neighbors import KNeighborsClassifier
 
 import task1_train
 from artist20 import UserError, ablation, classical, evaluation, features, files
@@ -167,7 +168,7 @@ def test_finished_models_are_not_searched_again(folder, train, monkeypatch, caps
     assert (folder / "val_predictions.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("change", ["seed", "cv", "features", "grid"])
+@pytest.mark.parametrize("change", ["seed", "cv", "features", "grid", "steps"])
 def test_models_of_other_settings_are_refused(folder, train, monkeypatch, change):
     monkeypatch.setattr(classical, "GRIDS", {"song": {"knn": SMALL_GRIDS["knn"]}})
     train()
@@ -177,6 +178,8 @@ def test_models_of_other_settings_are_refused(folder, train, monkeypatch, change
         put_features(folder, make_songs(seed=7), make_songs(n_albums=1, seed=5))
     elif change == "grid":
         monkeypatch.setattr(classical, "GRIDS", {"song": {"knn": [{"n_neighbors": [3]}]}})
+    elif change == "steps":
+        monkeypatch.setattr(classical, "make_classifier", lambda *_: KNeighborsClassifier(p=1))
     with pytest.raises(UserError, match=rf"search_knn.*other settings \({change} .*--overwrite"):
         train(*options)
     assert (folder / "metrics.json").read_bytes() == metrics
