@@ -1,4 +1,4 @@
-"""Linear classifiers with a closed form or a convex one, as weights of a network's last layer."""
+"""LDA, and what else has a closed form or a convex one, as weights of a network's last layer."""
 
 from typing import Literal
 
