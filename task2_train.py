@@ -119,7 +119,7 @@ CANDIDATES = {
     "mlp-pooled": {"hidden": MLP, "pooled": True},
     "logistic": SOLVED | {"solver": "logistic regression"},
     # Its logits differ by hundreds: probabilities that are 0 could not be calibrated.
-    "lda": SOLVED | {"solver": "LDA", "temperature": 30.0},
+    "lda": SOLVED | {"solver": "shrinkage LDA", "temperature": 30.0},
     "centroid": SOLVED | {"solver": "nearest centroid"},
 }
 

@@ -2,7 +2,8 @@
 
 ``cache/<kind>-<hash of the settings>/<2 hex digits>/<content key>.npy``: a changed song is computed
 anew and a renamed one is not; each set of settings has its own folder. Files are written
-atomically: a killed run loses only the songs it was working on, and processes do not meet.
+atomically: a killed run loses only the songs it was working on, whose temporary files the next run
+writes over, and processes do not meet.
 """
 
 import hashlib
@@ -94,8 +95,9 @@ class Cache:
         files : mapping of str to Path
             Audio files by content key.
         in_worker : callable
-            File -> array, or what ``in_main`` makes one of, done in the worker processes. Without
-            ``in_main`` they also write it: disks that are slow to write one file write several.
+            File -> the array, or what ``in_main`` makes it from, done in the worker processes.
+            Without ``in_main`` they also write it: disks that are slow to write one file write
+            several.
         in_main : callable, optional
             Keys and those of several songs -> arrays, done in this process: the place for a GPU.
         workers, label
@@ -204,7 +206,7 @@ def _start_worker(worker: int) -> None:
 def _reduce(array: np.ndarray) -> Any:
     """Say how the other process makes an array: a large one it maps, and copies nothing.
 
-    It takes a third of that process's time that a pipe takes (benchmarks/handing_over.py). torch's
+    It takes less than half of that process's time (benchmarks/handing_over.py). torch's
     shared memory would do, too, but lies in /dev/shm: containers have 64 MB there.
     """
     if array.nbytes >= MAPPED_BYTES and array.dtype.kind in "fiu":

@@ -13,7 +13,7 @@ from artist20.results import Solver
 
 NEVER = -1e6  # logit of a class without training songs
 PRIOR_SONGS = 5.0  # at the mean of all songs, that every class gets
-LEAST_VARIANCE = 1e-3  # within classes, of inputs that have 1 over all songs
+LEAST_VARIANCE = 1e-3  # within classes, of an input's over all songs
 
 
 def solve(
@@ -23,8 +23,8 @@ def solve(
 
     Parameters
     ----------
-    solver : {"logistic regression", "LDA", "nearest centroid"}
-        LDA is :class:`ShrinkageLDA`; the nearest centroid is that by cosine, and takes vectors of
+    solver : {"logistic regression", "shrinkage LDA", "nearest centroid"}
+        LDA is :class:`ShrinkageLDA`. The nearest centroid is that by cosine, and takes vectors of
         length 1.
     x : np.ndarray
         (n_songs, n_inputs), standardised.
@@ -47,7 +47,7 @@ def solve(
         centroids = np.stack([x[labels == label].mean(axis=0) for label in present])
         weight[present], bias[present] = normalize(centroids), 0
         return weight, bias
-    if solver == "LDA":
+    if solver == "shrinkage LDA":
         lda = ShrinkageLDA().fit(x, labels)
         weight[present], bias[present] = lda.coef_, lda.intercept_
         return weight, bias
@@ -60,20 +60,18 @@ def solve(
 
 
 class ShrinkageLDA(ClassifierMixin, BaseEstimator):
-    """Linear discriminant analysis that distrusts what it estimates from few songs.
+    """Linear discriminant analysis that distrusts what few songs say.
 
     The covariance within classes is shrunk, as scikit-learn's LDA does it with solver ``lsqr``. So
-    are the classes' means: every class gets :data:`PRIOR_SONGS` songs at the mean of all, which is
-    its mean's posterior if classes differ by a fifth of what songs of one class do (James and Stein
-    1961). Where an artist has a dozen songs that is worth more than the covariance's shrinkage
-    (benchmarks/RESULTS.md).
+    are the classes' means (James and Stein 1961): to every class's songs are added
+    :data:`PRIOR_SONGS` at the mean of all.
 
     Parameters
     ----------
     shrinkage : float or "auto"
         Of the covariance, 0 to 1; ``"auto"``: of each class as Ledoit and Wolf (2004) estimate.
     rows_per_song : float
-        Rows that say the same thing once more do not make a mean better known.
+        Mean number of rows of a song: so many count as one song.
     """
 
     def __init__(
@@ -84,27 +82,45 @@ class ShrinkageLDA(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> "ShrinkageLDA":
         """Fit to (n_rows, n_inputs) numbers and (n_rows,) class names."""
-        X = X.astype(float)
         self.classes_, labels, n_rows = np.unique(y, return_inverse=True, return_counts=True)
-        priors = n_rows / len(X)
-        diagonal, rows, means = np.zeros(X.shape[1]), [], []
+        (n, n_inputs), priors = X.shape, n_rows / len(X)
+        many = n > n_inputs  # then their products are kept, and otherwise they themselves
+        diagonal, products = np.zeros(n_inputs), np.zeros((n_inputs, n_inputs) if many else 0)
+        few_rows, means = [], []
         for label, prior in enumerate(priors):
-            of_class = X[labels == label]
+            of_class = X[labels == label].astype(float)
             mean = of_class.mean(axis=0)
-            scaled, scale, shrinkage = of_class - mean, np.ones(X.shape[1]), self.shrinkage
-            if isinstance(shrinkage, str):
+            scaled, scale, shrinkage = of_class - mean, np.ones(n_inputs), self.shrinkage
+            if shrinkage == "auto":
                 std = of_class.std(axis=0)
                 scale = np.where(std > 0, std, 1)
                 scaled /= scale
                 shrinkage = ledoit_wolf_shrinkage(scaled) if len(of_class) > 1 else 1.0
             diagonal += prior * shrinkage * np.square(scaled).mean() * scale**2
-            rows.append(np.sqrt(prior * (1 - shrinkage) / len(of_class)) * scaled * scale)
+            rows = np.sqrt(prior * (1 - shrinkage) / len(of_class)) * scaled * scale
+            if many:
+                products += rows.T @ rows
+            else:
+                few_rows.append(rows)
             means.append(mean)
-        diagonal = np.maximum(diagonal, LEAST_VARIANCE)  # classes of one or two songs give none
         n_songs = n_rows[:, None] / self.rows_per_song
         centre = priors @ np.stack(means)
         centres = centre + n_songs / (n_songs + PRIOR_SONGS) * (np.stack(means) - centre)
-        self.coef_ = _solve(diagonal, np.concatenate(rows), centres)
+        # Classes of one or two songs give no variance; an input that never varies gives none.
+        variance = X.var(axis=0, dtype=float)
+        diagonal = np.maximum(diagonal, LEAST_VARIANCE * np.where(variance > 0, variance, 1))
+        # With inputs in units of the diagonal's roots it is the identity.
+        unit = np.sqrt(diagonal)
+        vectors = (centres / unit).T
+        if many:
+            covariance = np.eye(n_inputs) + products / unit / unit[:, None]
+            solved = scipy.linalg.solve(covariance, vectors, assume_a="pos")
+        else:  # solved for the rows (Woodbury): a second where 4,096 inputs take a minute
+            in_units = np.concatenate(few_rows) / unit
+            inner = np.eye(n) + in_units @ in_units.T
+            of_rows = scipy.linalg.solve(inner, in_units @ vectors, assume_a="pos")
+            solved = vectors - in_units.T @ of_rows
+        self.coef_ = solved.T / unit
         self.intercept_ = np.log(priors) - (self.coef_ * centres).sum(axis=1) / 2
         return self
 
@@ -115,18 +131,3 @@ class ShrinkageLDA(ClassifierMixin, BaseEstimator):
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Name the rows' likeliest classes: (n_rows,)."""
         return self.classes_[self.decision_function(X).argmax(axis=1)]
-
-
-def _solve(diagonal: np.ndarray, rows: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Apply to (n, n_inputs) vectors the inverse of a covariance: a diagonal and some rows.
-
-    Where these are fewer than inputs, solving for them (Woodbury) takes a second where 4,096 inputs
-    take a minute.
-    """
-    if len(rows) > rows.shape[1]:
-        covariance = np.diag(diagonal) + rows.T @ rows
-        return scipy.linalg.solve(covariance, vectors.T, assume_a="pos").T
-    whitened = rows / diagonal
-    inner = np.eye(len(rows)) + whitened @ rows.T
-    of_rows = scipy.linalg.solve(inner, whitened @ vectors.T, assume_a="pos")
-    return vectors / diagonal - of_rows.T @ whitened

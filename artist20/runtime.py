@@ -79,8 +79,8 @@ def choose_device(name: str) -> "torch.device":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if name == "cuda":
-        # What feeds a GPU gains nothing from more: after a song is copied they spin in wait of the
-        # next one, on the cores on which workers decode (benchmarks/handing_over.py).
+        # What feeds a GPU copies songs: more threads would then spin in wait of the next one, on
+        # cores on which workers decode (benchmarks/handing_over.py).
         torch.set_num_threads(1)
     # TF32, torch's default, has ten bits: weak bins of a spectrum would drown in its rounding.
     torch.backends.cudnn.allow_tf32 = False

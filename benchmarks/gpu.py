@@ -352,7 +352,8 @@ def run(
         for stage in todo:
             stage = replace(stage, limit=stage.limit + left)
             finished.append(run_stage(stage, environment, gpu, imported))
-            left = stage.limit - (finished[-1].stop - finished[-1].start)
+            if not imported:  # a trial's limits are as long as any stage may take
+                left = stage.limit - (finished[-1].stop - finished[-1].start)
             if finished[-1].outcome == STOPPED:
                 raise KeyboardInterrupt
             write_report(report, title, gpu, todo, finished, note)

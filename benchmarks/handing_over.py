@@ -2,11 +2,10 @@
 
     python benchmarks/handing_over.py
 
-The song is copied once, as for a GPU: by one thread, and by as many as there are cores, which then
+The song is copied once, as for a GPU: by one thread, and by as many as torch would take, which then
 spin in wait of the next one. Workers must be forks, as they are on Linux before Python 3.14.
 """
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -41,12 +40,12 @@ def milliseconds(mapped_bytes: float, threads: int) -> float:
 def main() -> None:
     """Measure all three, twice, and print them."""
     cli.make_parser(__doc__).parse_args()
-    n_cores = os.cpu_count() or 1
+    n_threads = torch.get_num_threads()
     for _ in range(2):
         pipe, mapped = milliseconds(float("inf"), 1), milliseconds(2**20, 1)
-        spinning = milliseconds(2**20, n_cores)
+        spinning = milliseconds(2**20, n_threads)
         print(
-            f"ms a song: by a pipe {pipe:.1f}, mapped {mapped:.1f}, and with {n_cores} threads "
+            f"ms a song: by a pipe {pipe:.1f}, mapped {mapped:.1f}, and with {n_threads} threads "
             f"{spinning:.1f}; ratios {pipe / mapped:.1f}, {spinning / mapped:.1f}"
         )
 

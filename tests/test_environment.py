@@ -531,7 +531,7 @@ def test_float32_is_float32_on_a_gpu_too(monkeypatch):
 
 
 def test_what_feeds_a_gpu_leaves_the_cores_to_workers(monkeypatch):
-    """Threads that spin between copies took seven of 16 cores while features were computed."""
+    """Threads that spin between copies take cores from the workers that decode."""
     used = []
     monkeypatch.setattr(torch, "set_num_threads", used.append)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

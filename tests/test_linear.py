@@ -23,7 +23,7 @@ WIDE = RNG.normal(size=(24, 40)) + RNG.normal(size=(4, 40))[LABELS]  # more inpu
 @pytest.mark.parametrize(
     ("solver", "model"),
     [
-        ("LDA", LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")),
+        ("shrinkage LDA", LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")),
         ("logistic regression", LogisticRegression(max_iter=10_000)),
     ],
 )
@@ -91,10 +91,10 @@ def test_probabilities_of_a_solved_classifier_are_made_likeliest():
     logits[::4] = logits[::4, ::-1]  # a quarter is wrong, and as sure
     songs = [SongRecord(path="x", artist="ab"[label], album="x") for label in labels]
     given = Predictions(classes=["a", "b"], songs=songs, scores={"x": softmax(logits, axis=1)})
-    solved = candidates._calibrated(given, "x", candidates.replace(STRONG, solver="LDA"))
+    solved = candidates._calibrated(given, "x", candidates.replace(STRONG, solver="shrinkage LDA"))
     assert solved[1] == pytest.approx(30 / np.log(3), rel=1e-3)
     np.testing.assert_allclose(solved[0].scores["x"].max(axis=1), 0.75, atol=1e-3)
-    warmer = candidates.replace(STRONG, solver="LDA", temperature=5.0)
+    warmer = candidates.replace(STRONG, solver="shrinkage LDA", temperature=5.0)
     assert candidates._calibrated(given, "x", warmer)[1] == pytest.approx(5 * solved[1])
     assert candidates._calibrated(given, "x", STRONG) == (given, 1.0)
 
@@ -109,6 +109,22 @@ def test_the_temperature_is_not_for_training():
 def test_lda_of_classes_of_hardly_any_songs_names_them(n_songs):
     labels = np.repeat(np.arange(4), n_songs)
     x = 0.1 * RNG.normal(size=(len(labels), 30)) + RNG.normal(size=(4, 30))[labels]
-    weight, bias = linear.solve("LDA", x, labels, 6)
+    weight, bias = linear.solve("shrinkage LDA", x, labels, 6)
     assert ((x @ weight.T + bias).argmax(axis=1) == labels).all()
     assert ((1000 * x @ weight.T + bias)[:, 4:].max(axis=1) < -1e5).all()
+
+
+@pytest.mark.parametrize("n_songs", [2, 40])
+@pytest.mark.parametrize("amplitude", [1e-6, 1.0, 1e9])
+@pytest.mark.parametrize("shrinkage", ["auto", 0.3])
+def test_lda_solves_for_inputs_far_out_of_scale(n_songs, amplitude, shrinkage):
+    """As robust scaling leaves them; a fixed shrinkage then sees hardly any other."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(5), n_songs)
+    x = rng.normal(size=(len(labels), 20)) + 3 * rng.normal(size=(5, 20))[labels]
+    x[::3, 4] *= amplitude
+    x[:, 7] = 0.25  # never varies
+    model = linear.ShrinkageLDA(shrinkage).fit(x.astype(np.float32), labels)
+    assert np.isfinite(model.decision_function(x)).all()
+    if shrinkage == "auto" or amplitude <= 1:
+        assert (model.predict(x) == labels).mean() > 0.9

@@ -99,7 +99,9 @@ def test_a_row_is_of_one_setting(seeds, tmp_path, monkeypatch, capsys):
 
 
 def test_untrained_encoders_and_chosen_classifiers_are_the_seeds_doing(tmp_path):
-    for seed, chosen in enumerate(({"solver": "LDA", "temperature": 7.0}, {"hidden": (9,)})):
+    for seed, chosen in enumerate(
+        ({"solver": "shrinkage LDA", "temperature": 7.0}, {"hidden": (9,)})
+    ):
         settings = toy_settings("ge2e_strong", seed=seed, **chosen)
         encoders = [replace(settings.encoders[0], weights=f"untrained, seed {seed}")]
         settings = replace(settings, encoders=encoders)
