@@ -426,7 +426,7 @@ def test_help(script, monkeypatch, capsys):
 
 # --- segments ----------------------------------------------------------------------------------
 
-FEW_GRIDS = {name: SMALL_GRIDS[name] for name in ("knn", "logistic_regression")}
+FEW_GRIDS = {"knn": SMALL_GRIDS["knn"]}
 
 
 def test_models_of_segments_join_the_comparison(here, monkeypatch, capsys):

@@ -355,6 +355,8 @@ def test_the_wide_search_beside_the_homeworks(folder, train, monkeypatch, capsys
     monkeypatch.setattr(classical, "SEGMENT_SECONDS", (5.0,))
     if level == "segment":
         monkeypatch.setattr(ablation, "explain", lambda *_: None)  # of 901 columns: it takes long
+        grid = {"logistic_regression": [{"C": [0.001]}]}
+        monkeypatch.setattr(classical, "GRIDS", {**classical.GRIDS, "segment": grid})
     options = ["--search", "wide", "--level", level]
     train(*options)
     assert {path: path.read_bytes() for path in before} == before
