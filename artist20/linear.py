@@ -86,7 +86,7 @@ class ShrinkageLDA(ClassifierMixin, BaseEstimator):
         (n, n_inputs), priors = X.shape, n_rows / len(X)
         many = n > n_inputs  # then their products are kept, and otherwise they themselves
         diagonal, products = np.zeros(n_inputs), np.zeros((n_inputs, n_inputs) if many else 0)
-        few_rows, means = [], []
+        few_rows, means, within = [], [], np.zeros(n_inputs)
         for label, prior in enumerate(priors):
             of_class = X[labels == label].astype(float)
             mean = of_class.mean(axis=0)
@@ -103,12 +103,14 @@ class ShrinkageLDA(ClassifierMixin, BaseEstimator):
             else:
                 few_rows.append(rows)
             means.append(mean)
+            within += prior * of_class.var(axis=0)
         n_songs = n_rows[:, None] / self.rows_per_song
         centre = priors @ np.stack(means)
-        centres = centre + n_songs / (n_songs + PRIOR_SONGS) * (np.stack(means) - centre)
+        away = np.stack(means) - centre
+        centres = centre + n_songs / (n_songs + PRIOR_SONGS) * away
         # Classes of one or two songs give no variance; an input that never varies gives none.
-        variance = X.var(axis=0, dtype=float)
-        diagonal = np.maximum(diagonal, LEAST_VARIANCE * np.where(variance > 0, variance, 1))
+        variance = np.where(np.ptp(X, axis=0) > 0, within + priors @ np.square(away), 1)
+        diagonal = np.maximum(diagonal, LEAST_VARIANCE * variance)
         # With inputs in units of the diagonal's roots it is the identity.
         unit = np.sqrt(diagonal)
         vectors = (centres / unit).T
