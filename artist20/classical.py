@@ -212,7 +212,8 @@ def cut_segments(
     segments : Segments
         About how long they are, each song being shared out evenly, and which columns they have.
     """
-    names = features.FEATURE_NAMES + (features.COVARIANCE_NAMES if segments.covariance else [])
+    n_left_out = 0 if segments.covariance else len(features.COVARIANCE_NAMES)
+    names = features.SEGMENT_NAMES[: len(features.SEGMENT_NAMES) - n_left_out]
     bounds = np.searchsorted(unit_songs, np.arange(len(y) + 1))
     parts = []
     for first, last in pairwise(bounds):

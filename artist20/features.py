@@ -44,10 +44,20 @@ TOP_DB = 80.0  # dB below the song's loudest bin at which levels in dB are cut o
 AMIN = 1e-10  # power below which levels in dB are not followed
 BLOCK_FRAMES = {"cpu": 128, "cuda": 4096}  # computed at a time: what a core's cache or a GPU likes
 UNIT_FRAMES = 156  # statistics are kept per unit of about 5 s, and merged to segments and songs
+# How fast the level in a mel band rises and falls. A frame of 128 ms is blind to that: its envelope
+# is sampled eight times, in windows of 16 ms.
+N_BANDS = 16
+N_RATES = 12
+RATES = (2.0, 120.0)  # Hz
+ENVELOPE_N_FFT = 256  # samples
+ENVELOPE_HOP = 64  # samples, 4 ms
+ENVELOPE_RATE = SAMPLE_RATE // ENVELOPE_HOP  # Hz
+LONGEST_ENVELOPE = 2048  # samples of a unit, which has one and a half times UNIT_FRAMES at most
+STILL = 1e-3  # dB^2, below which a modulation is not followed
 GROUP_UNITS = 12  # finished at a time, which bounds memory
 UNIT_SECONDS = UNIT_FRAMES * HOP_LENGTH / SAMPLE_RATE
 
-VERSION = 2  # of the definitions here: stored features of another version are not used
+VERSION = 3  # of the definitions here: stored features of another version are not used
 
 STATISTICS = ("mean", "std", "max", "min")
 
@@ -78,12 +88,15 @@ RAW_SIZES = {  # what is kept of a song's frames until its loudest one is known
     "peaks": CONTRAST_BANDS + 1,
     "valleys": CONTRAST_BANDS + 1,
     "scalars": 5,
+    "envelopes": HOP_LENGTH // ENVELOPE_HOP * N_BANDS,
 }
 PAIRS = np.triu_indices(N_MFCC, k=1)  # of MFCCs
 
 FEATURE_NAMES = [f"{name}_{stat}" for name in FRAME_FEATURES for stat in STATISTICS] + ["tempo"]
 COVARIANCE_NAMES = [f"mfcc_cov_{i:02d}_{j:02d}" for i, j in zip(*PAIRS, strict=True)]
-UNIT_NAMES = ["n_frames", *FEATURE_NAMES, *COVARIANCE_NAMES]
+MODULATION_NAMES = [f"modulation_{i:02d}_{j:02d}" for i in range(N_BANDS) for j in range(N_RATES)]
+SEGMENT_NAMES = [*FEATURE_NAMES, *MODULATION_NAMES, *COVARIANCE_NAMES]
+UNIT_NAMES = ["n_frames", *SEGMENT_NAMES]
 
 TEMPO_WINDOW = 8 * SAMPLE_RATE // HOP_LENGTH  # frames of onset strength correlated with themselves
 TEMPO_START = 120.0  # BPM that is likeliest before anything is heard
@@ -93,7 +106,7 @@ TEMPO_MOST = 320.0  # BPM
 
 def family_of(name: str) -> str:
     """Return the family of a feature: the longest family name that its own begins with."""
-    families = [*FAMILIES, "tempo", "mfcc_cov"]
+    families = [*FAMILIES, "tempo", "modulation", "mfcc_cov"]
     return max((family for family in families if name.startswith(family)), key=len)
 
 
@@ -129,7 +142,9 @@ def song_units(blocks: Iterable[Tensor]) -> np.ndarray:
         (n_units, len(UNIT_NAMES)) float32. Units are consecutive frames of the song, about
         :data:`UNIT_FRAMES` each, one at least. Per unit: its number of frames; mean, standard
         deviation, maximum and minimum over time of every frame feature; the whole song's tempo in
-        BPM; the covariances of every two MFCCs (Mandel and Ellis 2005).
+        BPM; the spectrum of each of 16 mel bands' level over time, in dB, in 12 bands from 2 to 120
+        Hz (as McKinney and Breebaart 2003, who have four); the covariances of every two MFCCs
+        (Mandel and Ellis 2005).
     """
     raw = [_block_features(block) for block in _padded_blocks(blocks)]
     loudest = _loudest(raw)
@@ -141,18 +156,25 @@ def song_units(blocks: Iterable[Tensor]) -> np.ndarray:
     rows, rises = [], []
     for first in range(0, n_units, GROUP_UNITS):
         last = min(first + GROUP_UNITS, n_units)
-        frames, rise = _finish(raw, loudest, int(bounds[first]), int(bounds[last]))
+        frames, envelopes, rise = _finish(raw, loudest, int(bounds[first]), int(bounds[last]))
         rises.append(rise)
-        for unit in frames.split(sizes[first:last].tolist(), dim=1):
+        n = sizes[first:last].tolist()
+        for unit, envelope in zip(frames.split(n, dim=1), envelopes.split(n, dim=1), strict=True):
             std, mean = torch.std_mean(unit, dim=1, correction=0)
             of_frames = torch.stack([mean, std, unit.amax(dim=1), unit.amin(dim=1)], dim=1)
             mfcc = unit[:N_MFCC] - mean[:N_MFCC, None]
-            rows.append(torch.cat([of_frames.flatten(), (mfcc @ mfcc.T / unit.shape[1]).flatten()]))
+            covariance = mfcc @ mfcc.T / unit.shape[1]
+            parts = [of_frames, _modulation(envelope), covariance]
+            rows.append(torch.cat([part.flatten() for part in parts]))
     song_tempo = tempo(_onset_strength(torch.cat(rises)))
-    statistics, covariance = np.split(torch.stack(rows).cpu().numpy(), [-(N_MFCC**2)], axis=1)
+    units = torch.stack(rows).cpu().numpy()
+    n_statistics = len(FRAME_FEATURES) * len(STATISTICS)
+    bounds = np.cumsum([n_statistics, len(MODULATION_NAMES)])
+    statistics, modulation, covariance = np.split(units, bounds, axis=1)
     covariance = covariance.reshape(n_units, N_MFCC, N_MFCC)[:, *PAIRS]
     tempo_column = np.full((n_units, 1), song_tempo)
-    return np.hstack([sizes[:, None], statistics, tempo_column, covariance]).astype(np.float32)
+    columns = [sizes[:, None], statistics, tempo_column, modulation, covariance]
+    return np.hstack(columns).astype(np.float32)
 
 
 def cached_units(
@@ -224,15 +246,16 @@ def merge_units(units: np.ndarray, n_segments: int) -> np.ndarray:
     Returns
     -------
     np.ndarray
-        (n_segments, len(FEATURE_NAMES) + len(COVARIANCE_NAMES)) float32.
+        (n_segments, len(SEGMENT_NAMES)) float32. Modulations are the means of the units'.
     """
     return np.stack([_merge(segment) for segment in np.array_split(units, n_segments)])
 
 
 def _merge(units: np.ndarray) -> np.ndarray:
     n_statistics = len(FRAME_FEATURES) * len(STATISTICS)
-    n_frames, statistics, tempo_, covariance = np.split(
-        units.astype(np.float64), [1, 1 + n_statistics, 2 + n_statistics], axis=1
+    columns = np.cumsum([1, n_statistics, 1, len(MODULATION_NAMES)])
+    n_frames, statistics, tempo_, modulation, covariance = np.split(
+        units.astype(np.float64), columns, axis=1
     )
     weight = n_frames / n_frames.sum()
     mean, std, highest, lowest = np.moveaxis(
@@ -247,6 +270,7 @@ def _merge(units: np.ndarray) -> np.ndarray:
         [
             np.stack(merged, axis=1).ravel(),
             tempo_[0],
+            (weight * modulation).sum(axis=0),
             (weight * (covariance + between)).sum(axis=0),
         ]
     ).astype(np.float32)
@@ -350,12 +374,51 @@ def _block_features(block: Tensor) -> Tensor:
         # A crossing into a frame's first sample lies before the frame.
         (_frame_sums(crossed) - crossed[: 1 - N_FFT + len(crossed) : HOP_LENGTH]) / N_FFT,
     ]
-    return torch.cat([mel_power.T, chroma.T, peaks, valleys, torch.stack(scalars)])
+    envelopes = _envelopes(waveform)
+    return torch.cat([mel_power.T, chroma.T, peaks, valleys, torch.stack(scalars), envelopes])
+
+
+def _envelopes(waveform: Tensor) -> Tensor:
+    """Compute mel power in short windows about the middle of every frame's hop.
+
+    Returns
+    -------
+    Tensor
+        (N_BANDS * 8, n_frames), a frame's 8 times one after another.
+    """
+    first = (N_FFT - HOP_LENGTH + ENVELOPE_HOP - ENVELOPE_N_FFT) // 2
+    n_frames = 1 + (len(waveform) - N_FFT) // HOP_LENGTH
+    windows = waveform[first:].unfold(0, ENVELOPE_N_FFT, ENVELOPE_HOP)
+    windows = windows[: n_frames * (HOP_LENGTH // ENVELOPE_HOP)]
+    spectrum = torch.fft.rfft(windows * _short_window(waveform.device))
+    power = _squared(spectrum) @ _short_filters(waveform.device)
+    return power.view(n_frames, -1).T
+
+
+def _modulation(envelope: Tensor) -> Tensor:
+    """Compute how fast levels change.
+
+    Parameters
+    ----------
+    envelope : Tensor
+        (N_BANDS * 8, n_frames) in dB.
+
+    Returns
+    -------
+    Tensor
+        (N_BANDS, N_RATES): power per bin of the level's spectrum, in dB.
+    """
+    n_frames = envelope.shape[1]
+    level = envelope.view(-1, N_BANDS, n_frames).permute(1, 2, 0).reshape(N_BANDS, -1)
+    window = torch.hann_window(level.shape[1], device=level.device)
+    level = (level - level.mean(dim=1, keepdim=True)) * window
+    power = _squared(torch.fft.rfft(level, n=LONGEST_ENVELOPE)) / window.square().sum()
+    return 10 * (power @ _rates(level.device)).clamp_min(STILL).log10()
 
 
 def _finish(
     raw: list[Tensor], loudest: dict[str, Tensor], first: int, last: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Compute what takes a song's loudest frame, or a frame's neighbours.
 
     Parameters
@@ -372,6 +435,8 @@ def _finish(
     -------
     frames : Tensor
         (len(FRAME_FEATURES), last - first).
+    envelopes : Tensor
+        (N_BANDS * 8, last - first) in dB.
     rise : Tensor
         (last - first,) mean rise in dB over the mel bins since the frame before.
     """
@@ -382,7 +447,7 @@ def _finish(
     begin = low // size
     part = torch.cat(raw[begin : -(-high // size)], dim=1)
     part = part[:, low - begin * size : high - begin * size]
-    mel_power, chroma, peaks, valleys, scalars = part.split(list(RAW_SIZES.values()))
+    mel_power, chroma, peaks, valleys, scalars, envelopes = part.split(list(RAW_SIZES.values()))
     centroid, bandwidth, rolloff, rms, crossings = scalars.split(1)
     mel = _to_db(mel_power, loudest["mel_power"])
     mfcc = _dct(mel.device) @ mel
@@ -404,7 +469,8 @@ def _finish(
     frames = torch.cat([families[family] for family in FAMILIES])
     rise = F.pad((mel[:, 1:] - mel[:, :-1]).clamp_min(0).mean(dim=0), (1, 0))
     kept = slice(first - low, last - low)
-    return frames[:, kept], rise[kept]
+    levels = _to_db(envelopes[:, kept], loudest["envelopes"])
+    return frames[:, kept], levels, rise[kept]
 
 
 def _loudest(raw: list[Tensor]) -> dict[str, Tensor]:
@@ -490,6 +556,29 @@ def _filters(device: torch.device) -> Tensor:
     mel = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT)
     chroma = librosa.filters.chroma(sr=SAMPLE_RATE, n_fft=N_FFT)
     return torch.from_numpy(np.concatenate([mel, chroma]).T.copy()).to(device)
+
+
+@cache
+def _short_window(device: torch.device) -> Tensor:
+    return torch.hann_window(ENVELOPE_N_FFT, device=device)
+
+
+@cache
+def _short_filters(device: torch.device) -> Tensor:
+    """(n_bins of a short window, N_BANDS): mel filters of equal area."""
+    import librosa
+
+    mel = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=ENVELOPE_N_FFT, n_mels=N_BANDS)
+    return torch.from_numpy(mel.T.copy()).to(device)
+
+
+@cache
+def _rates(device: torch.device) -> Tensor:
+    """(n_bins of the longest unit's spectrum, N_RATES): means over bands, as wide in octaves."""
+    frequency = torch.fft.rfftfreq(LONGEST_ENVELOPE, 1 / ENVELOPE_RATE)
+    edges = torch.from_numpy(np.geomspace(*RATES, N_RATES + 1)).float()
+    inside = (frequency[:, None] >= edges[:-1]) & (frequency[:, None] < edges[1:])
+    return (inside / inside.sum(dim=0)).to(device)
 
 
 @cache

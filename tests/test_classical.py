@@ -361,7 +361,7 @@ def test_segments_share_a_song_out(seconds, covariance):
     units, unit_songs, y, albums = make_units()
     segments = Segments(seconds=seconds, covariance=covariance)
     rows = classical.cut_segments(units, unit_songs, y, albums, segments)
-    n_features = 901 + (190 if covariance else 0)
+    n_features = 901 + 192 + (190 if covariance else 0)
     assert rows.level == "segment"
     assert rows.X.shape == (len(rows.song), n_features)
     assert len(rows.names) == n_features

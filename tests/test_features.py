@@ -3,6 +3,7 @@
 import tempfile
 import tracemalloc
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import librosa
@@ -117,7 +118,7 @@ def librosa_features(waveform: np.ndarray) -> dict[str, np.ndarray]:
 def frame_features(blocks):
     """Compute what song_units takes statistics of: (n_features, n_frames), and onset strength."""
     raw = [features._block_features(block) for block in features._padded_blocks(blocks)]
-    frames, rise = features._finish(raw, features._loudest(raw), 0, features._n_frames(raw))
+    frames, _, rise = features._finish(raw, features._loudest(raw), 0, features._n_frames(raw))
     return frames, features._onset_strength(rise)
 
 
@@ -201,7 +202,8 @@ def test_every_length_has_its_frames(n_samples):
 
 def test_names_are_unique_in_order_and_match_the_columns():
     names = features.FEATURE_NAMES
-    assert len(set(features.UNIT_NAMES)) == len(features.UNIT_NAMES) == 1 + len(names) + 190
+    assert len(set(features.UNIT_NAMES)) == len(features.UNIT_NAMES)
+    assert len(features.UNIT_NAMES) == 1 + len(names) + 192 + 190
     assert len(names) == 4 * len(features.FRAME_FEATURES) + 1 == 901
     assert features.FRAME_FEATURES[:2] == ["mfcc_00", "mfcc_01"]
     assert {"mel_000", "mel_127", "chroma_11", "contrast_6", "low_mel_00"} < set(
@@ -220,6 +222,9 @@ def test_names_are_unique_in_order_and_match_the_columns():
         for j in range(i + 1, 20):
             value = values.pop(f"mfcc_cov_{i:02d}_{j:02d}")
             assert value == pytest.approx(covariance[i, j], rel=1e-4, abs=1e-2)
+    for i, rates in enumerate(modulation_spectrum(signal("music"))):
+        for j, level in enumerate(rates):
+            assert values.pop(f"modulation_{i:02d}_{j:02d}") == pytest.approx(level, abs=1e-3)
     assert values.keys() == {
         f"{name}_{stat}"
         for name in features.FRAME_FEATURES
@@ -237,6 +242,48 @@ def test_names_are_unique_in_order_and_match_the_columns():
         for stat in ("mean", "std", "max", "min"):
             truth = getattr(np, stat)(expected[rows][row].astype(float))
             assert values[f"{name}_{stat}"] == pytest.approx(truth, rel=1e-3, abs=1e-5), name
+
+
+def modulation_spectrum(waveform: np.ndarray) -> np.ndarray:
+    """Compute by librosa and NumPy what ``modulation`` says of one unit."""
+    hops = 8 * (1 + len(waveform) // 512)
+    # The first window lies about the middle of the first eighth of the hop about sample 0.
+    padded = np.pad(waveform.astype(float), (256 - 32 + 128, 1024))
+    power = librosa.feature.melspectrogram(
+        y=padded, sr=RATE, n_fft=256, hop_length=64, n_mels=16, center=False
+    )[:, :hops]
+    level = librosa.power_to_db(power)
+    window = np.hanning(hops + 1)[:-1]
+    spectrum = np.fft.rfft((level - level.mean(axis=1, keepdims=True)) * window, n=2048)
+    power = np.abs(spectrum) ** 2 / (window**2).sum()
+    frequency = np.arange(1025) * 250 / 2048
+    edges = 2 * 60 ** (np.arange(13) / 12)
+    bands = [
+        power[:, (frequency >= low) & (frequency < high)].mean(axis=1)
+        for low, high in pairwise(edges)
+    ]
+    return 10 * np.log10(np.maximum(np.stack(bands, axis=1), 1e-3))
+
+
+@pytest.mark.parametrize("rate", [3.0, 12.0, 50.0, 80.0])
+def test_modulation_peaks_at_the_rate_of_a_tremolo(rate):
+    time = np.arange(10 * RATE) / RATE
+    waveform = 0.2 * np.sin(2 * np.pi * 1000 * time) * (1 + 0.5 * np.sin(2 * np.pi * rate * time))
+    units = features.song_units([torch.from_numpy(waveform.astype(np.float32))])
+    band = librosa.filters.mel(sr=RATE, n_fft=256, n_mels=16)[:, 16].argmax()  # has 1000 Hz
+    first = features.UNIT_NAMES.index(f"modulation_{band:02d}_00")
+    for unit in units:
+        assert unit[first : first + 12].argmax() == int(12 * np.log(rate / 2) / np.log(60))
+
+
+def test_modulation_is_deaf_to_level_and_finite_in_silence():
+    units = [
+        features.song_units([torch.from_numpy(gain * signal("music"))]) for gain in (1, 0.1, 0)
+    ]
+    first = features.UNIT_NAMES.index("modulation_00_00")
+    loud, quiet, silent = (unit[0, first : first + 192] for unit in units)
+    np.testing.assert_allclose(loud, quiet, atol=1e-2)
+    assert (silent == np.float32(-30)).all()
 
 
 def long_song() -> np.ndarray:
@@ -266,11 +313,11 @@ def test_merged_units_have_the_statistics_of_their_frames(n_segments):
     frames = frame_features([waveform])[0].numpy().astype(float)
     units = features.song_units([waveform])
     merged = features.merge_units(units, n_segments)
-    assert merged.shape == (n_segments, 901 + 190)
+    assert merged.shape == (n_segments, 901 + 192 + 190)
     assert merged.dtype == np.float32
     first = 0
     sizes = [int(part[:, 0].sum()) for part in np.array_split(units, n_segments)]
-    for row, n_frames in zip(merged, sizes, strict=True):
+    for i, (row, n_frames) in enumerate(zip(merged, sizes, strict=True)):
         part = frames[:, first : first + n_frames]
         first += n_frames
         statistics = row[:900].reshape(-1, 4)
@@ -278,8 +325,11 @@ def test_merged_units_have_the_statistics_of_their_frames(n_segments):
             expected = function(part, axis=1)
             np.testing.assert_allclose(statistics[:, column], expected, rtol=2e-4, atol=2e-3)
         covariance = np.cov(part[:20], bias=True)[features.PAIRS]
-        np.testing.assert_allclose(row[901:], covariance, rtol=1e-3, atol=0.05)
+        np.testing.assert_allclose(row[901 + 192 :], covariance, rtol=1e-3, atol=0.05)
         assert row[900] == units[0, 901]
+        mine = np.array_split(units, n_segments)[i]
+        modulation = np.average(mine[:, 902 : 902 + 192], axis=0, weights=mine[:, 0])
+        np.testing.assert_allclose(row[901 : 901 + 192], modulation, rtol=1e-5)
     assert first == frames.shape[1]
 
 
@@ -314,10 +364,10 @@ def test_tempo_of_silence_is_the_documented_one():
 
 
 def test_every_column_has_its_family():
-    columns = features.FEATURE_NAMES + features.COVARIANCE_NAMES
-    families = [features.family_of(column) for column in columns]
+    families = [features.family_of(column) for column in features.SEGMENT_NAMES]
     sizes = {family: families.count(family) for family in families}
     assert sizes.pop("tempo") == 1
+    assert sizes.pop("modulation") == 192
     assert sizes.pop("mfcc_cov") == 190
     assert sizes == {family: 4 * size for family, size in features.FAMILIES.items()}
 
