@@ -10,10 +10,11 @@ defaults are the homework's. A quick try on two CPU cores, of the other recipe:
     python task2_train_wo_pretrain.py --data-dir data/demo --recipe strong --epochs 12
 
 --recipe strong, into RESULTS_DIR/task2/resnet_strong, is what cross-validation found better: short
-crops, many of them; 256 mel bins, which the convolutions get averaged in groups of four, while a
-linear model of every bin's statistics over time gives a second answer, the probabilities of both
-being averaged; nothing chosen on the validation songs (benchmarks/RESULTS.md). Its cache takes
-16 KB per second of music, about 4.5 GB for artist20, where the homework's takes 4 KB.
+crops, many of them, that are made to sound as if they were of other albums; 256 mel bins, which the
+convolutions get averaged in groups of four, while LDA of every bin's statistics over time gives a
+second answer, the probabilities of both being averaged; nothing chosen on the validation songs
+(benchmarks/RESULTS.md). Its cache takes 16 KB per second of music, about 4.5 GB for artist20, where
+the homework's takes 4 KB.
 
 With --audio-root, songs are heard as that tree has them, and all goes to
 RESULTS_DIR/task2/resnet@<tree>:
@@ -47,10 +48,11 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from artist20 import augment, cli, distributed, experiment, runtime, spectrogram, trained, training
+from artist20.augment import AlbumDifferences
 from artist20.cache import Cache
 from artist20.experiment import TrainingRun
 from artist20.models import ArtistResNet
-from artist20.results import NetworkMetrics, ResNetRecipe
+from artist20.results import NetworkMetrics, ResNetRecipe, groups_of
 from artist20.spectrogram import FrontEnd, LogMels, Stored
 
 SCRIPT = "task2_train_wo_pretrain.py"
@@ -68,6 +70,7 @@ HOMEWORK = ResNetRecipe(
     keep_frequency=False,
     bins_per_band=1,
     statistics=False,
+    other_albums=False,
     dropout=0.3,
     weight_decay=0.01,
     label_smoothing=0.1,
@@ -90,28 +93,33 @@ STRONG = msgspec.structs.replace(
     keep_frequency=True,
     bins_per_band=4,
     statistics=True,
+    other_albums=True,
     weight_decay=0.05,
     select=False,
 )
 RECIPES = {"homework": HOMEWORK, "strong": STRONG}
+LDA_CROPS = 8  # of every song, that LDA is fitted to
 
 
 def batches(
-    songs: LogMels, labels: np.ndarray, n_frames: int, run: TrainingRun, epoch: int
+    songs: LogMels, differences: AlbumDifferences, n_frames: int, run: TrainingRun, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of augmented random crops, mixed in pairs.
 
-    ``labels`` are of the training songs; ``songs`` may have alternate versions behind them.
+    Behind the training songs ``songs`` may have their alternate versions.
     """
     recipe, device = run.settings.recipe, run.experiment.device
     seed = training.epoch_seed(run.settings.seed, epoch)
     rng = np.random.default_rng(seed)
     generator = torch.Generator(device).manual_seed(seed)
-    versions = len(songs) // len(labels)
+    versions = len(songs) // len(run.labels)
     for crops, crop_labels in spectrogram.random_crops(
-        songs, labels, n_frames, recipe.batch_size, rng, recipe.crops_per_song, versions
+        songs, run.labels, n_frames, recipe.batch_size, rng, recipe.crops_per_song, versions
     ):
         log_mel = runtime.to_device(crops, device).float()
+        if recipe.other_albums:
+            difference = torch.from_numpy(differences.draw(len(crops), rng))
+            log_mel += runtime.to_device(difference, device)[:, None]
         snr_db = rng.uniform(*recipe.noise_snr_db, len(crops))
         snr_db[rng.random(len(crops)) >= recipe.noise_probability] = np.inf
         log_mel = augment.add_noise_to_log_mel(
@@ -121,23 +129,24 @@ def batches(
         yield augment.mixup(log_mel, targets, recipe.mixup_alpha, rng)
 
 
-def make_model(songs: LogMels, n_frames: int, run: TrainingRun) -> ArtistResNet:
-    """Make the network, with the training songs' mean and deviation of all that it standardises."""
+def make_model(
+    songs: LogMels, mean: np.ndarray, std: np.ndarray, n_frames: int, run: TrainingRun
+) -> ArtistResNet:
+    """Make the network, with what is computed of the training songs before it is trained."""
     recipe = run.settings.recipe
     model = trained.make_resnet(len(run.classes), recipe)
-    mean, std = songs.mean_and_std()
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
     if model.statistics is not None:
         rng = np.random.default_rng(run.settings.seed)
-        no_labels = np.zeros(len(songs), dtype=int)
-        crops = spectrogram.random_crops(songs, no_labels, n_frames, recipe.batch_size, rng)
-        statistics = torch.cat(
-            [model.statistics.of(model.standardize(x.float())) for x, _ in crops]
-        ).double()
-        model.statistics.standardize.mean.copy_(statistics.mean(dim=0))
-        # All alike where there is one song, or silence.
-        model.statistics.standardize.std.copy_(statistics.std(dim=0, correction=0).clamp_min(1e-3))
+        crops = spectrogram.random_crops(
+            songs, run.labels, n_frames, recipe.batch_size, rng, LDA_CROPS
+        )
+        rows, labels = zip(
+            *((model.statistics.of(model.standardize(x.float())), labels) for x, labels in crops),
+            strict=True,
+        )
+        model.statistics.fit(torch.cat(rows).numpy(), torch.cat(labels).numpy(), LDA_CROPS)
     model.to(run.experiment.device, memory_format=torch.channels_last)
     return distributed.synchronize_batch_norm(model)
 
@@ -161,7 +170,11 @@ def train(run: TrainingRun, cache: Cache) -> NetworkMetrics:
     )
     n_frames = spectrogram.crop_frames(songs, recipe.crop_seconds)
     runtime.seed_everything(run.settings.seed)
-    model = make_model(songs, n_frames, run)
+    spectra, mean, std = songs.spectra()
+    differences = AlbumDifferences(
+        spectra, run.labels, groups_of(song.record for song in run.train)
+    )
+    model = make_model(songs, mean, std, n_frames, run)
     if run.experiment.args.compile:
         model.compile()
     # The training songs, and behind them their alternate versions in the same order.
@@ -179,7 +192,7 @@ def train(run: TrainingRun, cache: Cache) -> NetworkMetrics:
         label_smoothing=recipe.label_smoothing,
         window_frames=n_frames,
     )
-    trainer.fit(partial(batches, versions, run.labels, n_frames, run))
+    trainer.fit(partial(batches, versions, differences, n_frames, run))
     embed = partial(training.embed, model, precision=precision)
     if run.settings.fold:
         return trainer.finish()

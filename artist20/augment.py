@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import torchaudio.functional
+from scipy.ndimage import uniform_filter1d
 from torch import Tensor
 
 from artist20 import runtime
@@ -53,6 +54,50 @@ def add_noise_to_log_mel(log_mel: Tensor, snr_db: Tensor, generator: torch.Gener
     noise_power = power.mean(dim=(1, 2)) * 10 ** (-snr_db / 10)
     noise = torch.empty_like(power).exponential_(generator=generator)
     return 10 * (power + noise * noise_power[:, None, None]).log10()
+
+
+class AlbumDifferences:
+    """How differently the albums of one artist sound.
+
+    Albums are recorded, mixed and mastered differently, and a model that learns an album's sound
+    takes it for the artist's (the album effect, Kim, Williamson and Pilli 2006). The difference of
+    two mean spectra of an artist, added to a crop of anybody's, makes it sound as if it were of
+    another album. It is smoothed, so that what notes are played stays what it was.
+
+    Parameters
+    ----------
+    spectra : np.ndarray
+        (n_songs, n_mels) mean of each song's log-mel in dB.
+    labels : np.ndarray
+        (n_songs,) class indices.
+    albums : np.ndarray
+        (n_songs,) names, no two artists' the same.
+    """
+
+    SMOOTHING = 1 / 8  # of all mel bins; half an octave and more
+
+    def __init__(self, spectra: np.ndarray, labels: np.ndarray, albums: np.ndarray) -> None:
+        _, songs, of_song = np.unique(albums, return_index=True, return_inverse=True)
+        order = np.argsort(labels[songs], kind="stable")  # an artist's albums one after another
+        means = np.stack([spectra[of_song == album].mean(axis=0) for album in order])
+        size = max(1, round(spectra.shape[1] * self.SMOOTHING))
+        self.spectra = uniform_filter1d(means, size, axis=1, mode="nearest")
+        _, first, artist, n = np.unique(
+            labels[songs][order], return_index=True, return_inverse=True, return_counts=True
+        )
+        self.first, self.n = first[artist], n[artist]  # of each album's artist
+
+    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw shares of differences between two albums: (n, n_mels) float32 in dB.
+
+        An artist of one album has none.
+        """
+        albums = rng.integers(len(self.n), size=n)
+        first, among = self.first[albums], self.n[albums]
+        steps = rng.integers(1, np.maximum(among, 2))
+        others = first + (albums - first + steps) % among
+        share = rng.random((n, 1), dtype=np.float32)
+        return share * (self.spectra[others] - self.spectra[albums])
 
 
 def time_stretch(waveform: Tensor, rate: float, n_fft: int = 1024) -> Tensor:

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from itertools import chain, pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from artist20 import linear
 
 
 class Standardize(nn.Module):
@@ -121,7 +124,10 @@ class BasicBlock(nn.Module):
 
 
 class TimeStatistics(nn.Module):
-    """A linear map of each mel bin's mean, deviation, maximum and minimum over time.
+    """LDA of each mel bin's mean, deviation, maximum and minimum over time.
+
+    It is solved for, and no gradient reaches it: a linear map that is trained does not see how an
+    artist's own albums differ, and what differs there says nothing of who plays.
 
     Parameters
     ----------
@@ -131,26 +137,37 @@ class TimeStatistics(nn.Module):
         Number of artists.
     """
 
-    DROPOUT = 0.5  # probability with which a statistic is dropped while training
+    SHRINKAGE = 0.1
+    TEMPERATURE = 3.0  # statistics of 5 s are not normal: LDA is too sure of itself
 
     def __init__(self, n_mels: int, n_classes: int) -> None:
         super().__init__()
-        # By fixed numbers and not by batch normalisation, which fails on a batch of one.
         self.standardize = Standardize(4 * n_mels)
-        self.dropout = nn.Dropout(self.DROPOUT)
-        self.output = nn.Linear(4 * n_mels, n_classes, bias=False)
-        nn.init.zeros_(self.output.weight)  # what there are many of must be learnt to matter
+        self.output = nn.Linear(4 * n_mels, n_classes).requires_grad_(False)
+
+    def fit(self, statistics: np.ndarray, labels: np.ndarray, rows_per_song: float) -> None:
+        """Solve for the map: (n_rows, 4 * n_mels) that :meth:`of` returned, and their classes."""
+        std = statistics.std(axis=0)
+        std[std == 0] = 1  # all alike where there is one song, or silence
+        mean = statistics.mean(axis=0)
+        self.standardize.mean.copy_(torch.from_numpy(mean))
+        self.standardize.std.copy_(torch.from_numpy(std))
+        lda = linear.ShrinkageLDA(self.SHRINKAGE, rows_per_song)
+        weight, bias = linear.solve(
+            lda, (statistics - mean) / std, labels, self.output.out_features
+        )
+        self.output.weight.copy_(torch.from_numpy(weight))
+        self.output.bias.copy_(torch.from_numpy(bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, frames, n_mels) to (batch, n_classes)."""
-        return self.output(self.dropout(self.standardize(self.of(x))))
+        return self.output(self.standardize(self.of(x))) / self.TEMPERATURE
 
     @staticmethod
     def of(x: Tensor) -> Tensor:
         """Compute the statistics: (batch, frames, n_mels) -> (batch, 4 * n_mels)."""
         mean = x.mean(1)
-        # Not torch.std, which warns where a process's share of a small last batch is empty.
-        deviation = (x - mean[:, None]).square().mean(1).sqrt()
+        deviation = x.std(1, correction=0)
         return torch.cat([mean, deviation, x.amax(1), x.amin(1)], dim=1)
 
 
@@ -176,7 +193,7 @@ class ArtistResNet(nn.Module):
         Neighbouring mel bins that are averaged for the convolutions.
     statistics : bool
         Ask :class:`TimeStatistics` of all bins, as they are before they are averaged, for a second
-        opinion, on a shortcut around the convolutions.
+        opinion, on a shortcut around the convolutions, when not training.
     """
 
     def __init__(
@@ -212,12 +229,14 @@ class ArtistResNet(nn.Module):
     def forward(self, log_mel: Tensor) -> Tensor:
         """Map log-mels of shape (batch, frames, n_mels) to logits of shape (batch, n_classes).
 
-        With ``statistics`` there are two of each, (2, batch, n_classes). Either learns by itself,
-        and their probabilities are averaged: added up, one would learn only what the other lacks.
+        With ``statistics`` there are two of each, (2, batch, n_classes), except while training:
+        their probabilities are to be averaged.
         """
         x = self.standardize(log_mel)
         logits = self.output(self._convolve(x))
-        return logits if self.statistics is None else torch.stack([logits, self.statistics(x)])
+        if self.statistics is None or self.training:
+            return logits
+        return torch.stack([logits, self.statistics(x)])
 
     def embed(self, log_mel: Tensor) -> Tensor:
         """Map the same to what the convolutions' last layer is given: (batch, 4 * width)."""

@@ -603,6 +603,9 @@ class ResNetRecipe(Record, tag="resnet", tag_field="kind", kw_only=True):
     keep_frequency: bool
     bins_per_band: Annotated[int, Meta(ge=1)]
     statistics: bool
+    # whether crops are to sound as if of other albums, see
+    # :class:`artist20.augment.AlbumDifferences`
+    other_albums: bool
     dropout: Annotated[float, Meta(ge=0, lt=1)]  # of the hidden layer
     weight_decay: float
     label_smoothing: float

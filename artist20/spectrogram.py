@@ -170,16 +170,25 @@ class LogMels:
             return self
         return LogMels([torch.from_numpy(np.asarray(song[:])).to(device) for song in self.songs])
 
-    def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
-        """Compute mean and standard deviation of every mel bin over all frames: 2 x (n_mels,)."""
-        total, squares, n_frames = np.zeros(1), np.zeros(1), 0
+    def spectra(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Compute every song's mean spectrum, and mean and deviation over all frames.
+
+        Returns
+        -------
+        spectra : np.ndarray
+            (n_songs, n_mels) float32.
+        mean, std : np.ndarray
+            (n_mels,) each.
+        """
+        spectra, total, squares, n_frames = [], np.zeros(1), np.zeros(1), 0
         for song in self.songs:
             frames = np.asarray(song[:]).astype(np.float64)
+            spectra.append(frames.mean(axis=0, dtype=np.float32))
             total = total + frames.sum(axis=0)
             squares = squares + np.square(frames).sum(axis=0)
             n_frames += len(frames)
         mean = total / n_frames
-        return mean, np.sqrt(np.maximum(squares / n_frames - mean**2, 1e-6))
+        return np.stack(spectra), mean, np.sqrt(np.maximum(squares / n_frames - mean**2, 1e-6))
 
 
 class Stored:

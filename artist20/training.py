@@ -56,8 +56,7 @@ class Trainer:
     run : TrainingRun
         Settings, folder, songs.
     model : nn.Module
-        The network, on its device. It may give several answers, (n_answers, batch, n_classes): each
-        learns by itself.
+        The network, on its device.
     optimizer, schedule
         A plateau scheduler is stepped with the validation loss, others once per epoch.
     score : callable
@@ -299,7 +298,9 @@ class Trainer:
                 x, targets = x[mine], targets[mine]
             with autocast(device, self.precision):
                 logits = network(x).float()
-            summed_loss = self._summed_loss(logits, targets)
+            summed_loss = F.cross_entropy(
+                logits, targets, reduction="sum", label_smoothing=self.label_smoothing
+            )
             self.optimizer.zero_grad(set_to_none=True)
             # Averaged over the processes: the sum of their parts of the mean is wanted.
             (summed_loss / n_examples * distributed.world_size()).backward()
@@ -316,19 +317,6 @@ class Trainer:
             loss_sum=_number(distributed.total(loss_sum), epoch, self.run.folder),
             seconds=before.seconds + time.monotonic() - started,
         )
-
-    def _summed_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Sum the examples' cross-entropies.
-
-        Of a network with several answers each is to be right by itself: an example's cross-entropy
-        is the mean over them.
-        """
-        n_answers = len(logits) if logits.dim() == 3 else 1
-        targets = targets.expand(logits.shape).reshape(-1, logits.shape[-1])
-        logits = logits.reshape(targets.shape)
-        smoothing = self.label_smoothing
-        total = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
-        return total / n_answers
 
     def _save_and_stop_if_asked(self) -> None:
         """After a signal, save where training is and stop.

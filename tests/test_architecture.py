@@ -66,7 +66,7 @@ def test_the_strong_recipe_has_bands_and_a_shortcut():
     assert by_name["bands"].output_shape == (130, 16)
     assert by_name["pooling"].output_shape == (2 * 32,)  # 4 strides of 2 leave 1 of 16 bands
     assert by_name["statistics"].output_shape == by_name["output"].output_shape == (7,)
-    assert by_name["statistics"].detail.endswith("linear 256 → 7")
+    assert by_name["statistics"].detail.endswith("LDA 256 → 7")
 
 
 def test_frozen_layers_are_told_from_trained_ones_and_from_those_without_parameters():

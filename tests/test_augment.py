@@ -116,6 +116,41 @@ def test_time_stretch_equals_librosas(rate):
 # --- mixup -------------------------------------------------------------------------------------
 
 
+def test_album_differences_are_shares_of_those_between_an_artists_albums():
+    rng = np.random.default_rng(0)
+    albums = rng.permutation(np.repeat(list("xyzuvw"), 5))
+    artists = {"x": 0, "u": 0, "v": 0, "y": 1, "z": 1, "w": 3}
+    labels = np.array([artists[album] for album in albums])
+    spectra = rng.normal(size=(30, 16)).astype(np.float32)
+    drawn = augment.AlbumDifferences(spectra, labels, albums).draw(4000, rng)
+    assert drawn.shape == (4000, 16)
+    assert drawn.dtype == np.float32
+
+    padded = np.pad(spectra, ((0, 0), (1, 0)), mode="edge")
+    smooth = (padded[:, :-1] + padded[:, 1:]) / 2  # over an eighth of 16 bins
+    means = {album: smooth[albums == album].mean(axis=0) for album in artists}
+    whole = {
+        (one, other): means[other] - means[one]
+        for one in artists
+        for other in artists
+        if one != other and artists[one] == artists[other]
+    }
+    shares = {pair: [] for pair in whole}
+    for difference in drawn[drawn.any(axis=1)]:
+        share = {
+            pair: difference @ of_pair / (of_pair @ of_pair) for pair, of_pair in whole.items()
+        }
+        (found,) = [
+            pair
+            for pair, of_pair in whole.items()
+            if 0 <= share[pair] <= 1 and np.allclose(difference, share[pair] * of_pair, atol=1e-6)
+        ]
+        shares[found].append(share[found])
+    assert all(len(of_pair) > 200 for of_pair in shares.values())
+    assert np.mean(np.concatenate(list(shares.values()))) == pytest.approx(0.5, abs=0.02)
+    assert np.mean(~drawn.any(axis=1)) == pytest.approx(1 / 6, abs=0.03)  # w is alone
+
+
 def test_mixup_mixes_every_example_with_another_in_one_share():
     x = torch.randn(8, 3, 5, generator=seeded())
     mixed, targets = augment.mixup(x, torch.eye(8), 0.4, np.random.default_rng(1))

@@ -143,14 +143,17 @@ def test_a_crop_that_goes_beyond_a_song_begins_again(hold, song, start, n_frames
     assert np.asarray(songs.crop(song, start, n_frames))[:, 0].tolist() == expected
 
 
-def test_mean_and_std_are_of_all_frames(tmp_path):
+def test_spectra_are_of_songs_mean_and_deviation_of_all_frames(tmp_path):
     songs = toy_songs(300, 40, 7)
     frames = np.concatenate(songs).astype(float)
+    means = [song.mean(axis=0, dtype=float) for song in songs]
     for held in (LogMels(songs), stored(tmp_path, songs)):
-        mean, std = held.mean_and_std()
+        spectra, mean, std = held.spectra()
+        assert spectra.dtype == np.float32
+        np.testing.assert_allclose(spectra, means, rtol=1e-6)
         np.testing.assert_allclose(mean, frames.mean(axis=0), rtol=1e-12)
         np.testing.assert_allclose(std, frames.std(axis=0), rtol=1e-9)
-    _, std = LogMels([np.full((9, N_MELS), -100, np.float16)]).mean_and_std()
+    *_, std = LogMels([np.full((9, N_MELS), -100, np.float16)]).spectra()
     assert std.tolist() == [1e-3] * N_MELS  # it is divided by
 
 

@@ -307,13 +307,13 @@ def test_smaller_batches_are_advised_where_they_help(tmp_path):
 
 def test_an_epochs_loss_is_summed_exactly(tmp_path, monkeypatch):
     """Or its parts, by several processes or after an interruption, would give another sum."""
-    parts, summed_loss = [], training.Trainer._summed_loss
+    parts, cross_entropy = [], training.F.cross_entropy
 
-    def kept(*arguments):
-        parts.append(summed_loss(*arguments))
+    def kept(*arguments, **more):
+        parts.append(cross_entropy(*arguments, **more))
         return parts[-1]
 
-    monkeypatch.setattr(training.Trainer, "_summed_loss", kept)
+    monkeypatch.setattr(training.F, "cross_entropy", kept)
     history = run_toy(tmp_path)
     losses = np.reshape([part.item() for part in parts], (EPOCHS, 3))
     assert [row.train_loss for row in history] == [math.fsum(row) / N_SONGS for row in losses]
@@ -614,23 +614,11 @@ class Twice(nn.Module):
         return torch.stack([self.one(x), self.other(x)])
 
 
-def test_several_answers_learn_as_they_would_alone_and_are_averaged(tmp_path):
-    def learn(folder, model, lr):
-        optimizer = torch.optim.SGD(model.parameters(), lr)
-        score = lambda: training.predict(model, X, torch.float32)  # noqa: E731
-        run = make_run(tmp_path / folder, epochs=1)
-        history = fit(run, model, optimizer, CosineAnnealingLR(optimizer, 1), toy_batches, score)
-        return model, history[0].train_loss
-
-    together, loss = learn("both", Twice(), 2.0)
-    parts = {"one": Twice().one, "other": Twice().other}
-    alone = [learn(name, part, 1.0) for name, part in parts.items()]  # the mean halves gradients
-    for found, (expected, _) in zip((together.one, together.other), alone, strict=True):
-        torch.testing.assert_close(found.weight, expected.weight)
-    assert loss == pytest.approx(sum(of_one for _, of_one in alone) / 2, rel=1e-5)
-    scores = [training.predict(model, X, torch.float32) for model, _ in alone]
-    found = training.predict(together, X, torch.float32)
-    np.testing.assert_allclose(found, np.mean(scores, axis=0), rtol=1e-4)
+def test_several_answers_are_averaged():
+    twice = Twice().eval()
+    answers = [training.predict(part, X, torch.float32) for part in (twice.one, twice.other)]
+    found = training.predict(twice, X, torch.float32)
+    np.testing.assert_allclose(found, np.mean(answers, axis=0), rtol=1e-4)
 
 
 def test_embed_gives_what_the_last_layer_is_given():
@@ -663,7 +651,7 @@ def test_resnet_overfits_eight_songs(tmp_path):
     mels = LogMels(songs)
     torch.manual_seed(0)
     model = ArtistResNet(4, dropout=0.0)
-    mean, std = mels.mean_and_std()
+    _, mean, std = mels.spectra()
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -701,15 +689,20 @@ def test_the_rate_grows_then_falls_to_nothing():
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
 
 
-def test_the_strong_network_is_standardised_by_the_training_songs(tmp_path):
+def test_the_strong_network_has_lda_of_the_training_songs(tmp_path):
     def make(songs, name, **more):
         run = dataclasses.replace(
-            make_run(tmp_path), settings=toy_settings(name, n_mels=16, width=4, **more)
+            make_run(tmp_path),
+            train=[SONGS[i % 2] for i in range(len(songs))],
+            settings=toy_settings(name, n_mels=16, width=4, **more),
         )
-        return stage.make_model(LogMels(songs), 20, run)
+        songs = LogMels(songs)
+        _, mean, std = songs.spectra()
+        return stage.make_model(songs, mean, std, 20, run)
 
     rng = np.random.default_rng(0)
     songs = rng.normal(-40, 10, (60, 1, 16)) + rng.normal(0, 5, (60, 20, 16))
+    songs[::2, :, 3] += 20  # of class 0
     songs = songs.astype(np.float16)
     model = make(list(songs), "resnet_strong", statistics=True, bins_per_band=4)
     x = model.standardize(torch.from_numpy(songs).float())
@@ -717,8 +710,10 @@ def test_the_strong_network_is_standardised_by_the_training_songs(tmp_path):
     assert x.mean(dim=(0, 1)).abs().max() < 1e-3
     assert statistics.mean(dim=0).abs().max() < 1e-3
     assert (statistics.std(dim=0, correction=0) - 1).abs().max() < 1e-3
+    answers = model.statistics(x).argmax(dim=1)
+    assert (answers == torch.arange(60) % 2).float().mean() > 0.95
 
     silence = [np.full((20, 16), -100, np.float16)] * 2
-    silent = make(silence, "resnet_strong", statistics=True, bins_per_band=4)
+    silent = make(silence, "resnet_strong", statistics=True, bins_per_band=4).eval()
     assert silent(torch.full((1, 20, 16), -100.0)).isfinite().all()
     assert make(silence, "resnet").statistics is None

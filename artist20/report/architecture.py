@@ -155,8 +155,8 @@ def _detail(module: nn.Module) -> str:
             (n_bins,) = _as_tuple(module.kernel_size, 1)
             return f"average of {n_bins} neighbouring bins"
         case TimeStatistics():
-            linear = _detail(module.output)
-            return f"shortcut: mean, deviation, maximum, minimum over time; {linear}"
+            lda = f"LDA {module.output.in_features} → {module.output.out_features}"
+            return f"shortcut: mean, deviation, maximum, minimum over time; {lda}"
         case nn.BatchNorm1d() | nn.BatchNorm2d():
             return "batch norm"
         case nn.Dropout():
