@@ -1,8 +1,9 @@
 """Which features, embeddings and linear models name artists best, and how far they get together.
 
-Reads songs as numbers: songs.json, features.npy, units.npy, unit_song.npy, ge2e.npy, ge2e_song.npy,
-tagger.npy. Training songs are cross-validated, albums whole, and a fold's model has its settings
-and its temperature from folds within that fold's training songs. Then the validation songs.
+Reads songs as numbers: songs.json, features.npy, units.npy, unit_names.json, unit_song.npy,
+ge2e.npy, ge2e_song.npy, tagger.npy. Training songs are cross-validated, albums whole, and a fold's
+model has its settings and its temperature from folds within that fold's training songs. Then the
+validation songs.
 
     python benchmarks/feature_rows.py --features-dir sungpop20-features --seeds 0 1
 """
@@ -17,6 +18,7 @@ import numpy as np
 
 from artist20 import classical, cli, ensemble, evaluation
 from artist20.classical import Grid, Rows
+from artist20.features import UNIT_NAMES
 from artist20.files import parse_json
 from artist20.results import TITLES, FitSettings, Segments, Value
 
@@ -42,8 +44,12 @@ def read_songs(folder: Path) -> dict[str, dict[str, Rows]]:
         tables[f"{first} + {second}"] = np.concatenate([tables[first], tables[second]], axis=1)
     found = {name: Rows(X, one, y, albums, [""] * X.shape[1]) for name, X in tables.items()}
     segments = Segments(seconds=20, covariance=True)  # as good there as of 5 s, and fewer
+    # The modulations, which these songs lack, stay 0, and models leave out what never varies.
+    units = np.zeros((len(array["units"]), len(UNIT_NAMES)), np.float32)
+    names = parse_json((folder / "unit_names.json").read_bytes(), list[str])
+    units[:, [UNIT_NAMES.index(name) for name in names]] = array["units"]
     unit_song = array["unit_song"].astype(int)
-    found["segments"] = classical.cut_segments(array["units"], unit_song, y, albums, segments)
+    found["segments"] = classical.cut_segments(units, unit_song, y, albums, segments)
     splits = {split: np.flatnonzero(split_of == split) for split in ("train", "val")}
     return {name: {k: of.of_songs(i) for k, i in splits.items()} for name, of in found.items()}
 
