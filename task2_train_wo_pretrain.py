@@ -98,7 +98,8 @@ STRONG = msgspec.structs.replace(
     select=False,
 )
 RECIPES = {"homework": HOMEWORK, "strong": STRONG}
-LDA_CROPS = 8  # of every song, that LDA is fitted to
+LDA_CROPS = 8  # of every song, that LDA is fitted to,
+LDA_ROWS = 100_000  # fewer where that were more: they are held in memory
 
 
 def batches(
@@ -139,14 +140,13 @@ def make_model(
     model.standardize.std.copy_(torch.from_numpy(std))
     if model.statistics is not None:
         rng = np.random.default_rng(run.settings.seed)
-        crops = spectrogram.random_crops(
-            songs, run.labels, n_frames, recipe.batch_size, rng, LDA_CROPS
-        )
+        times = max(1, min(LDA_CROPS, LDA_ROWS // len(songs)))
+        crops = spectrogram.random_crops(songs, run.labels, n_frames, recipe.batch_size, rng, times)
         rows, labels = zip(
             *((model.statistics.of(model.standardize(x.float())), labels) for x, labels in crops),
             strict=True,
         )
-        model.statistics.fit(torch.cat(rows).numpy(), torch.cat(labels).numpy(), LDA_CROPS)
+        model.statistics.fit(torch.cat(rows).numpy(), torch.cat(labels).numpy(), times)
     model.to(run.experiment.device, memory_format=torch.channels_last)
     return distributed.synchronize_batch_norm(model)
 

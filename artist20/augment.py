@@ -1,4 +1,4 @@
-"""Crop, noise, stretch, mixup: pure functions with an explicit generator.
+"""Crop, noise, stretch, albums' sounds, mixup, each with an explicit generator.
 
 Scalars are drawn from a NumPy generator; noise is drawn from a torch generator of the device.
 """
@@ -62,7 +62,7 @@ class AlbumDifferences:
     Albums are recorded, mixed and mastered differently, and a model that learns an album's sound
     takes it for the artist's (the album effect, Kim, Williamson and Pilli 2006). The difference of
     two mean spectra of an artist, added to a crop of anybody's, makes it sound as if it were of
-    another album. It is smoothed, so that what notes are played stays what it was.
+    another album. It is smoothed, so that it does not change which notes are heard.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class AlbumDifferences:
     def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Draw shares of differences between two albums: (n, n_mels) float32 in dB.
 
-        An artist of one album has none.
+        Where the artist drawn has one album, it is zero.
         """
         albums = rng.integers(len(self.n), size=n)
         first, among = self.first[albums], self.n[albums]

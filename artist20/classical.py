@@ -212,8 +212,9 @@ def cut_segments(
     segments : Segments
         About how long they are, each song being shared out evenly, and which columns they have.
     """
-    n_left_out = 0 if segments.covariance else len(features.COVARIANCE_NAMES)
-    names = features.SEGMENT_NAMES[: len(features.SEGMENT_NAMES) - n_left_out]
+    names = features.SEGMENT_NAMES
+    if not segments.covariance:  # they come last
+        names = names[: -len(features.COVARIANCE_NAMES)]
     bounds = np.searchsorted(unit_songs, np.arange(len(y) + 1))
     parts = []
     for first, last in pairwise(bounds):

@@ -303,7 +303,7 @@ def add_training_options(parser: argparse.ArgumentParser, recipes: dict[str, Any
         type=Path,
         metavar="DIR",
         help="tree of the data folder's form and names with another version of every training "
-        "song, such as its vocals; training draws from both, songs are scored as they are",
+        "song, such as its vocals; crops are drawn from both, songs are scored as they are",
     )
     parser.add_argument(
         "--patience",

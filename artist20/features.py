@@ -44,14 +44,15 @@ TOP_DB = 80.0  # dB below the song's loudest bin at which levels in dB are cut o
 AMIN = 1e-10  # power below which levels in dB are not followed
 BLOCK_FRAMES = {"cpu": 128, "cuda": 4096}  # computed at a time: what a core's cache or a GPU likes
 UNIT_FRAMES = 156  # statistics are kept per unit of about 5 s, and merged to segments and songs
-# How fast the level in a mel band rises and falls. A frame of 128 ms is blind to that: its envelope
-# is sampled eight times, in windows of 16 ms.
+# How fast the level in a mel band rises and falls. Frames of 128 ms are too long for that, so each
+# hop has eight windows of 16 ms.
 N_BANDS = 16
 N_RATES = 12
 RATES = (2.0, 120.0)  # Hz
 ENVELOPE_N_FFT = 256  # samples
 ENVELOPE_HOP = 64  # samples, 4 ms
 ENVELOPE_RATE = SAMPLE_RATE // ENVELOPE_HOP  # Hz
+ENVELOPES = HOP_LENGTH // ENVELOPE_HOP  # windows of a hop
 LONGEST_ENVELOPE = 2048  # samples of a unit, which has one and a half times UNIT_FRAMES at most
 STILL = 1e-3  # dB^2, below which a modulation is not followed
 GROUP_UNITS = 12  # finished at a time, which bounds memory
@@ -88,8 +89,9 @@ RAW_SIZES = {  # what is kept of a song's frames until its loudest one is known
     "peaks": CONTRAST_BANDS + 1,
     "valleys": CONTRAST_BANDS + 1,
     "scalars": 5,
-    "envelopes": HOP_LENGTH // ENVELOPE_HOP * N_BANDS,
+    "envelopes": ENVELOPES * N_BANDS,
 }
+N_STATISTICS = len(FRAME_FEATURES) * len(STATISTICS)
 PAIRS = np.triu_indices(N_MFCC, k=1)  # of MFCCs
 
 FEATURE_NAMES = [f"{name}_{stat}" for name in FRAME_FEATURES for stat in STATISTICS] + ["tempo"]
@@ -142,9 +144,9 @@ def song_units(blocks: Iterable[Tensor]) -> np.ndarray:
         (n_units, len(UNIT_NAMES)) float32. Units are consecutive frames of the song, about
         :data:`UNIT_FRAMES` each, one at least. Per unit: its number of frames; mean, standard
         deviation, maximum and minimum over time of every frame feature; the whole song's tempo in
-        BPM; the spectrum of each of 16 mel bands' level over time, in dB, in 12 bands from 2 to 120
-        Hz (as McKinney and Breebaart 2003, who have four); the covariances of every two MFCCs
-        (Mandel and Ellis 2005).
+        BPM; the spectrum of each of 16 mel bands' level over time, in 12 bands from 2 to 120 Hz, in
+        dB, -30 in silence (as McKinney and Breebaart 2003, who have four bands); the covariances of
+        every two MFCCs (Mandel and Ellis 2005).
     """
     raw = [_block_features(block) for block in _padded_blocks(blocks)]
     loudest = _loudest(raw)
@@ -168,9 +170,8 @@ def song_units(blocks: Iterable[Tensor]) -> np.ndarray:
             rows.append(torch.cat([part.flatten() for part in parts]))
     song_tempo = tempo(_onset_strength(torch.cat(rises)))
     units = torch.stack(rows).cpu().numpy()
-    n_statistics = len(FRAME_FEATURES) * len(STATISTICS)
-    bounds = np.cumsum([n_statistics, len(MODULATION_NAMES)])
-    statistics, modulation, covariance = np.split(units, bounds, axis=1)
+    ends = np.cumsum([N_STATISTICS, len(MODULATION_NAMES)])
+    statistics, modulation, covariance = np.split(units, ends, axis=1)
     covariance = covariance.reshape(n_units, N_MFCC, N_MFCC)[:, *PAIRS]
     tempo_column = np.full((n_units, 1), song_tempo)
     columns = [sizes[:, None], statistics, tempo_column, modulation, covariance]
@@ -252,10 +253,9 @@ def merge_units(units: np.ndarray, n_segments: int) -> np.ndarray:
 
 
 def _merge(units: np.ndarray) -> np.ndarray:
-    n_statistics = len(FRAME_FEATURES) * len(STATISTICS)
-    columns = np.cumsum([1, n_statistics, 1, len(MODULATION_NAMES)])
+    ends = np.cumsum([1, N_STATISTICS, 1, len(MODULATION_NAMES)])
     n_frames, statistics, tempo_, modulation, covariance = np.split(
-        units.astype(np.float64), columns, axis=1
+        units.astype(np.float64), ends, axis=1
     )
     weight = n_frames / n_frames.sum()
     mean, std, highest, lowest = np.moveaxis(
@@ -384,12 +384,12 @@ def _envelopes(waveform: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (N_BANDS * 8, n_frames), a frame's 8 times one after another.
+        (ENVELOPES * N_BANDS, n_frames), all bands of a window, then those of the next.
     """
     first = (N_FFT - HOP_LENGTH + ENVELOPE_HOP - ENVELOPE_N_FFT) // 2
     n_frames = 1 + (len(waveform) - N_FFT) // HOP_LENGTH
     windows = waveform[first:].unfold(0, ENVELOPE_N_FFT, ENVELOPE_HOP)
-    windows = windows[: n_frames * (HOP_LENGTH // ENVELOPE_HOP)]
+    windows = windows[: n_frames * ENVELOPES]
     spectrum = torch.fft.rfft(windows * _short_window(waveform.device))
     power = _squared(spectrum) @ _short_filters(waveform.device)
     return power.view(n_frames, -1).T
@@ -401,7 +401,7 @@ def _modulation(envelope: Tensor) -> Tensor:
     Parameters
     ----------
     envelope : Tensor
-        (N_BANDS * 8, n_frames) in dB.
+        (ENVELOPES * N_BANDS, n_frames) in dB.
 
     Returns
     -------
@@ -409,7 +409,7 @@ def _modulation(envelope: Tensor) -> Tensor:
         (N_BANDS, N_RATES): power per bin of the level's spectrum, in dB.
     """
     n_frames = envelope.shape[1]
-    level = envelope.view(-1, N_BANDS, n_frames).permute(1, 2, 0).reshape(N_BANDS, -1)
+    level = envelope.view(ENVELOPES, N_BANDS, n_frames).permute(1, 2, 0).reshape(N_BANDS, -1)
     window = torch.hann_window(level.shape[1], device=level.device)
     level = (level - level.mean(dim=1, keepdim=True)) * window
     power = _squared(torch.fft.rfft(level, n=LONGEST_ENVELOPE)) / window.square().sum()
@@ -436,7 +436,7 @@ def _finish(
     frames : Tensor
         (len(FRAME_FEATURES), last - first).
     envelopes : Tensor
-        (N_BANDS * 8, last - first) in dB.
+        (ENVELOPES * N_BANDS, last - first) in dB.
     rise : Tensor
         (last - first,) mean rise in dB over the mel bins since the frame before.
     """

@@ -17,21 +17,23 @@ LEAST_VARIANCE = 1e-3  # within classes, of an input's over all songs
 
 
 def solve(
-    solver: "Solver | ShrinkageLDA", x: np.ndarray, labels: np.ndarray, n_classes: int
+    solver: Solver, x: np.ndarray, labels: np.ndarray, n_classes: int, **settings: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit a linear classifier.
 
     Parameters
     ----------
-    solver : {"logistic regression", "shrinkage LDA", "nearest centroid"} or ShrinkageLDA
-        LDA is :class:`ShrinkageLDA`, as it is by default or as it is given. The nearest centroid is
-        that by cosine, and takes vectors of length 1.
+    solver : {"logistic regression", "shrinkage LDA", "nearest centroid"}
+        LDA is :class:`ShrinkageLDA`. The nearest centroid is that by cosine, and takes vectors of
+        length 1.
     x : np.ndarray
         (n_rows, n_inputs), standardised.
     labels : np.ndarray
         (n_rows,) class indices.
     n_classes : int
         How many there are, including classes without songs: these are never the answer.
+    **settings
+        LDA's.
 
     Returns
     -------
@@ -48,9 +50,7 @@ def solve(
         weight[present], bias[present] = normalize(centroids), 0
         return weight, bias
     if solver == "shrinkage LDA":
-        solver = ShrinkageLDA()
-    if isinstance(solver, ShrinkageLDA):
-        lda = solver.fit(x, labels)
+        lda = ShrinkageLDA(**settings).fit(x, labels)
         weight[present], bias[present] = lda.coef_, lda.intercept_
         return weight, bias
     model = LogisticRegression(max_iter=10_000).fit(x, labels)

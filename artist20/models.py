@@ -126,8 +126,8 @@ class BasicBlock(nn.Module):
 class TimeStatistics(nn.Module):
     """LDA of each mel bin's mean, deviation, maximum and minimum over time.
 
-    It is solved for, and no gradient reaches it: a linear map that is trained does not see how an
-    artist's own albums differ, and what differs there says nothing of who plays.
+    It is solved for and not trained: LDA gives less weight to what varies within an artist, such as
+    how albums are mixed, and a trained linear map does not.
 
     Parameters
     ----------
@@ -146,15 +146,29 @@ class TimeStatistics(nn.Module):
         self.output = nn.Linear(4 * n_mels, n_classes).requires_grad_(False)
 
     def fit(self, statistics: np.ndarray, labels: np.ndarray, rows_per_song: float) -> None:
-        """Solve for the map: (n_rows, 4 * n_mels) that :meth:`of` returned, and their classes."""
-        std = statistics.std(axis=0)
-        std[std == 0] = 1  # all alike where there is one song, or silence
-        mean = statistics.mean(axis=0)
+        """Solve for the map.
+
+        Parameters
+        ----------
+        statistics : np.ndarray
+            (n_rows, 4 * n_mels), what :meth:`of` returned.
+        labels : np.ndarray
+            (n_rows,) class indices.
+        rows_per_song : float
+            See :class:`artist20.linear.ShrinkageLDA`.
+        """
+        mean = statistics.mean(axis=0, dtype=float)
+        # Nearly 0 where all rows are alike, as in silence, but for rounding.
+        std = statistics.std(axis=0, dtype=float).clip(1e-3)
         self.standardize.mean.copy_(torch.from_numpy(mean))
         self.standardize.std.copy_(torch.from_numpy(std))
-        lda = linear.ShrinkageLDA(self.SHRINKAGE, rows_per_song)
         weight, bias = linear.solve(
-            lda, (statistics - mean) / std, labels, self.output.out_features
+            "shrinkage LDA",
+            (statistics - mean) / std,
+            labels,
+            self.output.out_features,
+            shrinkage=self.SHRINKAGE,
+            rows_per_song=rows_per_song,
         )
         self.output.weight.copy_(torch.from_numpy(weight))
         self.output.bias.copy_(torch.from_numpy(bias))
@@ -192,8 +206,8 @@ class ArtistResNet(nn.Module):
     bins_per_band : int
         Neighbouring mel bins that are averaged for the convolutions.
     statistics : bool
-        Ask :class:`TimeStatistics` of all bins, as they are before they are averaged, for a second
-        opinion, on a shortcut around the convolutions, when not training.
+        Outside training, also answer by :class:`TimeStatistics` of all bins, before they are
+        averaged, on a shortcut around the convolutions.
     """
 
     def __init__(
@@ -229,8 +243,8 @@ class ArtistResNet(nn.Module):
     def forward(self, log_mel: Tensor) -> Tensor:
         """Map log-mels of shape (batch, frames, n_mels) to logits of shape (batch, n_classes).
 
-        With ``statistics`` there are two of each, (2, batch, n_classes), except while training:
-        their probabilities are to be averaged.
+        With ``statistics`` there are two sets of logits, (2, batch, n_classes), whose probabilities
+        are to be averaged; while training, only those of the convolutions.
         """
         x = self.standardize(log_mel)
         logits = self.output(self._convolve(x))

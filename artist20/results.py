@@ -384,7 +384,8 @@ class Segments(Record, kw_only=True):
     """How songs are cut for models of segments."""
 
     seconds: Annotated[float, Meta(gt=0)]  # a segment's length
-    covariance: bool  # whether the MFCCs' covariances are among its features
+    # whether the MFCCs' covariances are among its features; modulation always is
+    covariance: bool
 
 
 class Candidate(Record, kw_only=True):
@@ -605,7 +606,7 @@ class ResNetRecipe(Record, tag="resnet", tag_field="kind", kw_only=True):
     statistics: bool
     # whether crops are to sound as if of other albums, see
     # :class:`artist20.augment.AlbumDifferences`
-    other_albums: bool
+    other_albums: bool = False
     dropout: Annotated[float, Meta(ge=0, lt=1)]  # of the hidden layer
     weight_decay: float
     label_smoothing: float

@@ -183,8 +183,9 @@ class LogMels:
         spectra, total, squares, n_frames = [], np.zeros(1), np.zeros(1), 0
         for song in self.songs:
             frames = np.asarray(song[:]).astype(np.float64)
-            spectra.append(frames.mean(axis=0, dtype=np.float32))
-            total = total + frames.sum(axis=0)
+            of_song = frames.sum(axis=0)
+            spectra.append((of_song / len(frames)).astype(np.float32))
+            total = total + of_song
             squares = squares + np.square(frames).sum(axis=0)
             n_frames += len(frames)
         mean = total / n_frames

@@ -44,7 +44,7 @@ def read_songs(folder: Path) -> dict[str, dict[str, Rows]]:
         tables[f"{first} + {second}"] = np.concatenate([tables[first], tables[second]], axis=1)
     found = {name: Rows(X, one, y, albums, [""] * X.shape[1]) for name, X in tables.items()}
     segments = Segments(seconds=20, covariance=True)  # as good there as of 5 s, and fewer
-    # The modulations, which these songs lack, stay 0, and models leave out what never varies.
+    # These songs have no modulations: the columns are 0, and constant columns are dropped.
     units = np.zeros((len(array["units"]), len(UNIT_NAMES)), np.float32)
     names = parse_json((folder / "unit_names.json").read_bytes(), list[str])
     units[:, [UNIT_NAMES.index(name) for name in names]] = array["units"]

@@ -31,9 +31,11 @@ from tqdm import tqdm
 import task2_train
 import task2_train_wo_pretrain as stage
 from artist20 import UserError, audio, cli, dataset, encoders, runtime, spectrogram, training
+from artist20.augment import AlbumDifferences
 from artist20.cache import map_songs
 from artist20.encoders import UNTRAINED
 from artist20.encoders.embeddings import Embeddings
+from artist20.results import groups_of
 from artist20.spectrogram import FrontEnd, LogMels, Stored
 from artist20.trained import TrainedResNet
 
@@ -115,8 +117,11 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, results_dir: 
     n_frames = spectrogram.crop_frames(log_mels, recipe.crop_seconds)
     labels = dataset.class_indices(songs, classes)
     run = make_run(recipe, len(classes), labels, device)
-    model = stage.make_model(log_mels, n_frames, run)
-    epochs = partial(stage.batches, log_mels.to_device(device), labels, n_frames, run)
+    spectra, mean, std = log_mels.spectra()
+    albums = groups_of(song.record for song in songs)
+    differences = AlbumDifferences(spectra, labels, albums)
+    model = stage.make_model(log_mels, mean, std, n_frames, run)
+    epochs = partial(stage.batches, log_mels.to_device(device), differences, n_frames, run)
 
     one = next(epochs(1))
     n_steps = len(songs) * recipe.crops_per_song // recipe.batch_size

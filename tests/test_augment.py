@@ -113,7 +113,7 @@ def test_time_stretch_equals_librosas(rate):
     assert np.abs(augment.time_stretch(waveform, rate).numpy() - expected).max() < 0.01
 
 
-# --- mixup -------------------------------------------------------------------------------------
+# --- albums' sounds ----------------------------------------------------------------------------
 
 
 def test_album_differences_are_shares_of_those_between_an_artists_albums():
@@ -149,6 +149,9 @@ def test_album_differences_are_shares_of_those_between_an_artists_albums():
     assert all(len(of_pair) > 200 for of_pair in shares.values())
     assert np.mean(np.concatenate(list(shares.values()))) == pytest.approx(0.5, abs=0.02)
     assert np.mean(~drawn.any(axis=1)) == pytest.approx(1 / 6, abs=0.03)  # w is alone
+
+
+# --- mixup -------------------------------------------------------------------------------------
 
 
 def test_mixup_mixes_every_example_with_another_in_one_share():

@@ -255,15 +255,18 @@ def test_the_stages_give_the_same_with_two_processes(tiny_data, tmp_path):
     assert len(arrays) >= 4
     for name in arrays:
         assert (one / name).read_bytes() == (two / name).read_bytes()
-    losses = []
+    losses, val_losses = [], []
     for folder in (one, two):
         metrics = json.loads((folder / "task2/resnet/metrics.json").read_text())
         assert metrics["provenance"]["device"].endswith("2 processes") == (folder == two)
-        losses.append([row.train_loss for row in last(folder / "task2/resnet").history])
+        history = last(folder / "task2/resnet").history
+        losses.append([row.train_loss for row in history])
+        val_losses.append(history[0].val_loss)  # of the convolutions and LDA
         assert_embeddings_are_the_checkpoints(folder / "task2/resnet", tiny_data)
     # Weights that begin 1e-7 apart are as far from each other after the first epoch's steps.
     for (first, second), rel in zip(zip(*losses, strict=True), (1e-3, 5e-3), strict=True):
         assert first == pytest.approx(second, rel=rel)
+    assert val_losses[0] == pytest.approx(val_losses[1], rel=5e-3)
     cached = [file.relative_to(one) for file in (one / "cache").rglob("*.npy")]
     assert len(cached) > 2 * len(dataset.read_split(tiny_data, "train"))
     for name in cached:

@@ -15,9 +15,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 import task2_train_wo_pretrain as stage
 from artist20 import UserError, augment, evaluation, results, spectrogram, training
+from artist20.augment import AlbumDifferences
 from artist20.dataset import Song
 from artist20.experiment import Experiment, TrainingRun
-from artist20.models import ArtistResNet, EmbeddingMLP
+from artist20.models import ArtistResNet, EmbeddingMLP, TimeStatistics
 from artist20.results import EpochRow, Predictions, TrainedModel, TrainingState
 from artist20.spectrogram import FrontEnd, LogMels
 
@@ -689,8 +690,29 @@ def test_the_rate_grows_then_falls_to_nothing():
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
 
 
-def test_the_strong_network_has_lda_of_the_training_songs(tmp_path):
-    def make(songs, name, **more):
+def test_crops_sound_as_if_they_were_of_other_albums(tmp_path):
+    rng = np.random.default_rng(0)
+    songs = LogMels(list(rng.normal(-40, 10, (len(SONGS), 20, 16)).astype(np.float16)))
+    differences = AlbumDifferences(
+        songs.spectra()[0], LABELS, np.array([f"album {i}" for i in range(len(SONGS))])
+    )
+
+    def crops(other_albums):
+        recipe = {"n_mels": 16, "mixup_alpha": 0.0, "noise_probability": 0.0, "batch_size": 12}
+        settings = toy_settings("resnet", other_albums=other_albums, **recipe)
+        run = dataclasses.replace(make_run(tmp_path), settings=settings)
+        (batch,) = stage.batches(songs, differences, 20, run, 1)
+        return batch
+
+    (plain, labels), (shifted, same_labels) = crops(False), crops(True)
+    assert torch.equal(labels, same_labels)
+    difference = shifted - plain  # of every frame the same
+    torch.testing.assert_close(difference, difference[:, :1].expand_as(plain), rtol=0, atol=1e-3)
+    assert (difference.abs().amax(dim=(1, 2)) > 0.1).all()
+
+
+def test_the_strong_network_has_lda_of_the_training_songs(tmp_path, monkeypatch):
+    def make(songs, name, n_frames=20, **more):
         run = dataclasses.replace(
             make_run(tmp_path),
             train=[SONGS[i % 2] for i in range(len(songs))],
@@ -698,7 +720,7 @@ def test_the_strong_network_has_lda_of_the_training_songs(tmp_path):
         )
         songs = LogMels(songs)
         _, mean, std = songs.spectra()
-        return stage.make_model(songs, mean, std, 20, run)
+        return stage.make_model(songs, mean, std, n_frames, run)
 
     rng = np.random.default_rng(0)
     songs = rng.normal(-40, 10, (60, 1, 16)) + rng.normal(0, 5, (60, 20, 16))
@@ -712,6 +734,18 @@ def test_the_strong_network_has_lda_of_the_training_songs(tmp_path):
     assert (statistics.std(dim=0, correction=0) - 1).abs().max() < 1e-3
     answers = model.statistics(x).argmax(dim=1)
     assert (answers == torch.arange(60) % 2).float().mean() > 0.95
+
+    given = []
+    monkeypatch.setattr(TimeStatistics, "fit", lambda _, *arguments: given.append(arguments))
+    for most, times in ((100_000, 8), (200, 3), (1, 1)):
+        monkeypatch.setattr(stage, "LDA_ROWS", most)
+        make(list(songs), "resnet_strong", 8, statistics=True, bins_per_band=4)
+        rows, labels, rows_per_song = given.pop()
+        assert rows.shape == (60 * times, 64)
+        assert len(np.unique(rows, axis=0)) > 30 * times  # crops of 8 frames of 20 differ
+        assert np.bincount(labels).tolist() == [30 * times] * 2
+        assert rows_per_song == times
+    monkeypatch.undo()
 
     silence = [np.full((20, 16), -100, np.float16)] * 2
     silent = make(silence, "resnet_strong", statistics=True, bins_per_band=4).eval()

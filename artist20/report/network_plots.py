@@ -50,7 +50,7 @@ KIND_COLOURS = {
     "linear": "#F5B97F",
     "other": "#D9C9E8",
 }
-KIND_LABELS = {"frozen": "frozen (dashed edge)", "front end": "front end, scaling"}
+KIND_LABELS = {"frozen": "not trained (dashed edge)", "front end": "front end, scaling"}
 
 
 # --- from files to figures ---------------------------------------------------------------------
@@ -236,7 +236,7 @@ def architecture(rows: Sequence[Layer], *, title: str) -> Figure:
         figure,
         f"{total:,} parameters, all trainable"
         if trained == total
-        else f"{total:,} parameters: {trained:,} trainable, {total - trained:,} frozen",
+        else f"{total:,} parameters: {trained:,} trainable, {total - trained:,} not",
     )
     axes.legend(
         handles=patches,
@@ -282,7 +282,10 @@ def training_curves(history: Sequence[EpochRow], metrics: NetworkMetrics, *, tit
             markersize=4,
         )
 
-    plot(loss, "train_loss", "training songs", ORANGE, "--")
+    recipe = metrics.settings.recipe
+    beside_lda = isinstance(recipe, ResNetRecipe) and recipe.statistics
+    trained_on = f"training songs{', convolutions alone' if beside_lda else ''}"
+    plot(loss, "train_loss", trained_on, ORANGE, "--")
     plot(loss, "val_loss", "validation songs", TOP1_COLOUR, "-")
     plot(accuracy, "val_top3", "top-3", ORANGE, "--", 100)
     plot(accuracy, "val_top1", "top-1", TOP1_COLOUR, "-", 100)
