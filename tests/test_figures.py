@@ -331,7 +331,7 @@ def test_a_diagram_writes_every_row_and_draws_no_input_twice():
     arrows = [text for text in axes.texts if getattr(text, "arrow_patch", None)]
     assert len(arrows) == 3  # none into the first row, nor into a shortcut
     footer = figure._supxlabel.get_text()
-    assert footer == "1,001,305 parameters: 1,305 trainable, 1,000,000 not"
+    assert footer == "1,001,305 parameters: 1,305 trainable, 1,000,000 not trained"
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
     assert legend == ["not trained (dashed edge)", "pooling", "linear"]
     figure = network_plots.architecture(ROWS[3:], title="t")

@@ -236,7 +236,7 @@ def architecture(rows: Sequence[Layer], *, title: str) -> Figure:
         figure,
         f"{total:,} parameters, all trainable"
         if trained == total
-        else f"{total:,} parameters: {trained:,} trainable, {total - trained:,} not",
+        else f"{total:,} parameters: {trained:,} trainable, {total - trained:,} not trained",
     )
     axes.legend(
         handles=patches,
@@ -284,7 +284,7 @@ def training_curves(history: Sequence[EpochRow], metrics: NetworkMetrics, *, tit
 
     recipe = metrics.settings.recipe
     beside_lda = isinstance(recipe, ResNetRecipe) and recipe.statistics
-    trained_on = f"training songs{', convolutions alone' if beside_lda else ''}"
+    trained_on = "training, without LDA" if beside_lda else "training songs"
     plot(loss, "train_loss", trained_on, ORANGE, "--")
     plot(loss, "val_loss", "validation songs", TOP1_COLOUR, "-")
     plot(accuracy, "val_top3", "top-3", ORANGE, "--", 100)
