@@ -23,11 +23,11 @@ lint: setup
 
 # Two processes of one thread each: more threads than cores take several times as long.
 test: lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Kills at random moments, more ways to start processes, two processes in every stage.
 test-long: lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m long
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 
 # Every stage on synthesised songs, cut to fit ten minutes on two cores: the homework's networks get
 # a tenth or less of their training, and PANNs random weights, which take no download of 360 MB.

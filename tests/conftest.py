@@ -79,8 +79,9 @@ sys.addaudithook(forbid_network)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest file: one process runs it, and the other all the rest."""
-    items.sort(key=lambda item: item.path.name != "test_scripts.py")
+    """Begin with the longest files: the last one must not keep a single process busy."""
+    longest = ["test_scripts.py", "test_gpu_script.py"]
+    items.sort(key=lambda item: (*longest, item.path.name).index(item.path.name))
 
 
 def pytest_sessionfinish() -> None:

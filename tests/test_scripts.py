@@ -431,6 +431,7 @@ FEW_GRIDS = {"knn": SMALL_GRIDS["knn"]}
 
 def test_models_of_segments_join_the_comparison(here, monkeypatch, capsys):
     monkeypatch.setattr(classical, "SEGMENT_SECONDS", (5.0,))
+    monkeypatch.setattr(classical, "COVARIANCE", (False,))
     monkeypatch.setitem(classical.GRIDS, "segment", FEW_GRIDS)
     segment = ["--level", "segment"]
     assert call(monkeypatch, "task1_train", *segment, "--workers", 1, "--seed", 3) == 0
