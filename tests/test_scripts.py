@@ -924,6 +924,7 @@ def test_limit_gives_a_quick_try_or_one_line(limit, tiny_data, tmp_path, monkeyp
 # --- stdout ------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_stdout_may_be_closed(here):
     options = [*STUDY["task2_train_wo_pretrain"], "--overwrite", "--epochs", "1"]
     line = shlex.join(command("task2_train_wo_pretrain", *options))
@@ -932,6 +933,7 @@ def test_stdout_may_be_closed(here):
     assert read(here / "results/task2/resnet/metrics.json")["epoch"] == 1
 
 
+@pytest.mark.long
 def test_a_reader_that_leaves_early_gets_no_traceback(here):
     reading, writing = os.pipe()
     os.close(reading)
