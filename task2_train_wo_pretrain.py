@@ -98,8 +98,8 @@ STRONG = msgspec.structs.replace(
     select=False,
 )
 RECIPES = {"homework": HOMEWORK, "strong": STRONG}
-LDA_CROPS = 8  # of every song, that LDA is fitted to,
-LDA_ROWS = 100_000  # fewer where that were more: they are held in memory
+LDA_CROPS = 8  # of every song, to fit LDA to
+LDA_ROWS = 100_000  # fewer crops of each where it would be more rows: they are held in memory
 
 
 def batches(

@@ -605,7 +605,7 @@ class ResNetRecipe(Record, tag="resnet", tag_field="kind", kw_only=True):
     bins_per_band: Annotated[int, Meta(ge=1)]
     statistics: bool
     # whether crops are to sound as if of other albums, see
-    # :class:`artist20.augment.AlbumDifferences`
+    # :class:`artist20.augment.AlbumDifferences`; runs from before it had none
     other_albums: bool = False
     dropout: Annotated[float, Meta(ge=0, lt=1)]  # of the hidden layer
     weight_decay: float
