@@ -57,6 +57,7 @@ from artist20.results import (
     network_options,
     rendition_name,
 )
+from artist20.spectrogram import FrontEnd
 
 
 def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
@@ -68,7 +69,7 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     pooled = "mean and max over time" if recipe.keep_frequency else "global mean and max"
     rows = architecture.describe(
         trained.make_resnet(len(model.classes), recipe),
-        (n_frames, recipe.n_mels),
+        (n_frames, FrontEnd.of(recipe).n_columns),
         f"log-mel, {spectrogram.to_seconds(n_frames):.1f} s",
         {"pooling": f"{pooled}, concatenated"},
     )
@@ -82,7 +83,8 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
         f"task2_architecture_diagram_{metrics.model}",
         figure,
         "The residual CNN, layer by layer, with shapes and parameters. "
-        + "The probabilities of both its answers are averaged. " * recipe.statistics
+        + "A third of its probabilities are the convolutions', two thirds LDA's of the statistics. "
+        * recipe.statistics
         + f"Made by running the network of task2/{folder.name}/best.pt.",
     )
 

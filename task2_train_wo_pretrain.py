@@ -11,10 +11,10 @@ defaults are the homework's. A quick try on two CPU cores, of the other recipe:
 
 --recipe strong, into RESULTS_DIR/task2/resnet_strong, is what cross-validation found better: short
 crops, many of them, that are made to sound as if they were of other albums; 256 mel bins, which the
-convolutions get averaged in groups of four, while LDA of every bin's statistics over time gives a
-second answer, the probabilities of both being averaged; nothing chosen on the validation songs
-(benchmarks/RESULTS.md). Its cache takes 16 KB per second of music, about 4.5 GB for artist20, where
-the homework's takes 4 KB.
+convolutions get averaged in groups of four, while LDA of statistics over time, of all bins and of
+how fast levels rise and fall, gives two thirds of the answer; nothing chosen on the validation
+songs (benchmarks/RESULTS.md). Its cache takes 24 KB per second of music, about 6.8 GB for artist20,
+where the homework's takes 4 KB.
 
 With --audio-root, songs are heard as that tree has them, and all goes to
 RESULTS_DIR/task2/resnet@<tree>:
@@ -98,8 +98,7 @@ STRONG = msgspec.structs.replace(
     select=False,
 )
 RECIPES = {"homework": HOMEWORK, "strong": STRONG}
-LDA_CROPS = 8  # of every song, to fit LDA to
-LDA_ROWS = 100_000  # fewer crops of each where it would be more rows: they are held in memory
+LDA_WINDOWS = 50_000  # of the training songs, that LDA is fitted to: memory holds their statistics
 
 
 def batches(
@@ -117,7 +116,7 @@ def batches(
     for crops, crop_labels in spectrogram.random_crops(
         songs, run.labels, n_frames, recipe.batch_size, rng, recipe.crops_per_song, versions
     ):
-        log_mel = runtime.to_device(crops, device).float()
+        log_mel = runtime.to_device(crops[:, :, : recipe.n_mels], device).float()
         if recipe.other_albums:
             difference = torch.from_numpy(differences.draw(len(crops), rng))
             log_mel += runtime.to_device(difference, device)[:, None]
@@ -134,20 +133,21 @@ def make_model(
     songs: LogMels, mean: np.ndarray, std: np.ndarray, n_frames: int, run: TrainingRun
 ) -> ArtistResNet:
     """Make the network, with what is computed of the training songs before it is trained."""
-    recipe = run.settings.recipe
-    model = trained.make_resnet(len(run.classes), recipe)
+    device = run.experiment.device
+    model = trained.make_resnet(len(run.classes), run.settings.recipe)
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
+    model.to(device, memory_format=torch.channels_last)
     if model.statistics is not None:
+        windows = spectrogram.windows_of(songs, n_frames)
         rng = np.random.default_rng(run.settings.seed)
-        times = max(1, min(LDA_CROPS, LDA_ROWS // len(songs)))
-        crops = spectrogram.random_crops(songs, run.labels, n_frames, recipe.batch_size, rng, times)
-        rows, labels = zip(
-            *((model.statistics.of(model.standardize(x.float())), labels) for x, labels in crops),
-            strict=True,
+        windows = [windows[i] for i in sorted(rng.permutation(len(windows))[:LDA_WINDOWS])]
+        statistics = spectrogram.score_crops(
+            lambda x: model.statistics.of(runtime.to_device(x, device).float()).cpu().numpy(),
+            *(songs, windows, n_frames, "statistics"),
         )
-        model.statistics.fit(torch.cat(rows).numpy(), torch.cat(labels).numpy(), times)
-    model.to(run.experiment.device, memory_format=torch.channels_last)
+        labels = run.labels[[song for song, _ in windows]]
+        model.statistics.fit(statistics, labels, len(windows) / len(songs))
     return distributed.synchronize_batch_norm(model)
 
 
@@ -170,7 +170,7 @@ def train(run: TrainingRun, cache: Cache) -> NetworkMetrics:
     )
     n_frames = spectrogram.crop_frames(songs, recipe.crop_seconds)
     runtime.seed_everything(run.settings.seed)
-    spectra, mean, std = songs.spectra()
+    spectra, mean, std = songs.spectra(recipe.n_mels)
     differences = AlbumDifferences(
         spectra, run.labels, groups_of(song.record for song in run.train)
     )
@@ -218,7 +218,7 @@ def main() -> None:
     """Run the stage."""
     args = parse_args()
     recipe = cli.chosen_recipe(args, RECIPES)
-    front_end = FrontEnd(recipe.n_fft, recipe.n_mels)
+    front_end = FrontEnd.of(recipe)
     cache = spectrogram.open_cache(args.results_dir, front_end)
     study = experiment.begin(args, "resnet", SCRIPT)
     study = study.decoded(partial(spectrogram.fill_cache, cache, front_end, args.workers))

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from artist20 import UserError, audio, runtime
+from artist20 import UserError, audio, modulation, runtime
 from artist20.audio import SAMPLE_RATE, Waveform
 from artist20.cache import Cache
 from artist20.files import (
@@ -44,17 +44,7 @@ TOP_DB = 80.0  # dB below the song's loudest bin at which levels in dB are cut o
 AMIN = 1e-10  # power below which levels in dB are not followed
 BLOCK_FRAMES = {"cpu": 128, "cuda": 4096}  # computed at a time: what a core's cache or a GPU likes
 UNIT_FRAMES = 156  # statistics are kept per unit of about 5 s, and merged to segments and songs
-# How fast the level in a mel band rises and falls. Frames of 128 ms are too long for that, so each
-# hop has eight windows of 16 ms.
-N_BANDS = 16
-N_RATES = 12
-RATES = (2.0, 120.0)  # Hz
-ENVELOPE_N_FFT = 256  # samples
-ENVELOPE_HOP = 64  # samples, 4 ms
-ENVELOPE_RATE = SAMPLE_RATE // ENVELOPE_HOP  # Hz
-ENVELOPES = HOP_LENGTH // ENVELOPE_HOP  # windows of a hop
-LONGEST_ENVELOPE = 2048  # samples of a unit, which has one and a half times UNIT_FRAMES at most
-STILL = 1e-3  # dB^2, below which a modulation is not followed
+LEVELS = HOP_LENGTH // modulation.HOP_LENGTH  # short windows of a hop
 GROUP_UNITS = 12  # finished at a time, which bounds memory
 UNIT_SECONDS = UNIT_FRAMES * HOP_LENGTH / SAMPLE_RATE
 
@@ -89,14 +79,18 @@ RAW_SIZES = {  # what is kept of a song's frames until its loudest one is known
     "peaks": CONTRAST_BANDS + 1,
     "valleys": CONTRAST_BANDS + 1,
     "scalars": 5,
-    "envelopes": ENVELOPES * N_BANDS,
+    "levels": LEVELS * modulation.N_BANDS,
 }
 N_STATISTICS = len(FRAME_FEATURES) * len(STATISTICS)
 PAIRS = np.triu_indices(N_MFCC, k=1)  # of MFCCs
 
 FEATURE_NAMES = [f"{name}_{stat}" for name in FRAME_FEATURES for stat in STATISTICS] + ["tempo"]
 COVARIANCE_NAMES = [f"mfcc_cov_{i:02d}_{j:02d}" for i, j in zip(*PAIRS, strict=True)]
-MODULATION_NAMES = [f"modulation_{i:02d}_{j:02d}" for i in range(N_BANDS) for j in range(N_RATES)]
+MODULATION_NAMES = [
+    f"modulation_{i:02d}_{j:02d}"
+    for i in range(modulation.N_BANDS)
+    for j in range(modulation.N_RATES)
+]
 SEGMENT_NAMES = [*FEATURE_NAMES, *MODULATION_NAMES, *COVARIANCE_NAMES]
 UNIT_NAMES = ["n_frames", *SEGMENT_NAMES]
 
@@ -158,23 +152,24 @@ def song_units(blocks: Iterable[Tensor]) -> np.ndarray:
     rows, rises = [], []
     for first in range(0, n_units, GROUP_UNITS):
         last = min(first + GROUP_UNITS, n_units)
-        frames, envelopes, rise = _finish(raw, loudest, int(bounds[first]), int(bounds[last]))
+        frames, levels, rise = _finish(raw, loudest, int(bounds[first]), int(bounds[last]))
         rises.append(rise)
         n = sizes[first:last].tolist()
-        for unit, envelope in zip(frames.split(n, dim=1), envelopes.split(n, dim=1), strict=True):
+        for unit, level in zip(frames.split(n, dim=1), levels.split(n, dim=1), strict=True):
             std, mean = torch.std_mean(unit, dim=1, correction=0)
             of_frames = torch.stack([mean, std, unit.amax(dim=1), unit.amin(dim=1)], dim=1)
             mfcc = unit[:N_MFCC] - mean[:N_MFCC, None]
             covariance = mfcc @ mfcc.T / unit.shape[1]
-            parts = [of_frames, _modulation(envelope), covariance]
+            level = level.view(LEVELS, modulation.N_BANDS, -1).permute(1, 2, 0).flatten(1)
+            parts = [of_frames, modulation.spectrum(level), covariance]
             rows.append(torch.cat([part.flatten() for part in parts]))
     song_tempo = tempo(_onset_strength(torch.cat(rises)))
     units = torch.stack(rows).cpu().numpy()
     ends = np.cumsum([N_STATISTICS, len(MODULATION_NAMES)])
-    statistics, modulation, covariance = np.split(units, ends, axis=1)
+    statistics, modulations, covariance = np.split(units, ends, axis=1)
     covariance = covariance.reshape(n_units, N_MFCC, N_MFCC)[:, *PAIRS]
     tempo_column = np.full((n_units, 1), song_tempo)
-    columns = [sizes[:, None], statistics, tempo_column, modulation, covariance]
+    columns = [sizes[:, None], statistics, tempo_column, modulations, covariance]
     return np.hstack(columns).astype(np.float32)
 
 
@@ -254,7 +249,7 @@ def merge_units(units: np.ndarray, n_segments: int) -> np.ndarray:
 
 def _merge(units: np.ndarray) -> np.ndarray:
     ends = np.cumsum([1, N_STATISTICS, 1, len(MODULATION_NAMES)])
-    n_frames, statistics, tempo_, modulation, covariance = np.split(
+    n_frames, statistics, tempo_, modulations, covariance = np.split(
         units.astype(np.float64), ends, axis=1
     )
     weight = n_frames / n_frames.sum()
@@ -270,7 +265,7 @@ def _merge(units: np.ndarray) -> np.ndarray:
         [
             np.stack(merged, axis=1).ravel(),
             tempo_[0],
-            (weight * modulation).sum(axis=0),
+            (weight * modulations).sum(axis=0),
             (weight * (covariance + between)).sum(axis=0),
         ]
     ).astype(np.float32)
@@ -374,46 +369,25 @@ def _block_features(block: Tensor) -> Tensor:
         # A crossing into a frame's first sample lies before the frame.
         (_frame_sums(crossed) - crossed[: 1 - N_FFT + len(crossed) : HOP_LENGTH]) / N_FFT,
     ]
-    envelopes = _envelopes(waveform)
-    return torch.cat([mel_power.T, chroma.T, peaks, valleys, torch.stack(scalars), envelopes])
+    levels = _short_levels(waveform)
+    return torch.cat([mel_power.T, chroma.T, peaks, valleys, torch.stack(scalars), levels])
 
 
-def _envelopes(waveform: Tensor) -> Tensor:
+def _short_levels(waveform: Tensor) -> Tensor:
     """Compute mel power in short windows about the middle of every frame's hop.
 
     Returns
     -------
     Tensor
-        (ENVELOPES * N_BANDS, n_frames), all bands of a window, then those of the next.
+        (LEVELS * N_BANDS, n_frames), all bands of a window, then those of the next.
     """
-    first = (N_FFT - HOP_LENGTH + ENVELOPE_HOP - ENVELOPE_N_FFT) // 2
+    first = (N_FFT - HOP_LENGTH + modulation.HOP_LENGTH - modulation.N_FFT) // 2
     n_frames = 1 + (len(waveform) - N_FFT) // HOP_LENGTH
-    windows = waveform[first:].unfold(0, ENVELOPE_N_FFT, ENVELOPE_HOP)
-    windows = windows[: n_frames * ENVELOPES]
+    windows = waveform[first:].unfold(0, modulation.N_FFT, modulation.HOP_LENGTH)
+    windows = windows[: n_frames * LEVELS]
     spectrum = torch.fft.rfft(windows * _short_window(waveform.device))
     power = _squared(spectrum) @ _short_filters(waveform.device)
     return power.view(n_frames, -1).T
-
-
-def _modulation(envelope: Tensor) -> Tensor:
-    """Compute how fast levels change.
-
-    Parameters
-    ----------
-    envelope : Tensor
-        (ENVELOPES * N_BANDS, n_frames) in dB.
-
-    Returns
-    -------
-    Tensor
-        (N_BANDS, N_RATES): power per bin of the level's spectrum, in dB.
-    """
-    n_frames = envelope.shape[1]
-    level = envelope.view(ENVELOPES, N_BANDS, n_frames).permute(1, 2, 0).reshape(N_BANDS, -1)
-    window = torch.hann_window(level.shape[1], device=level.device)
-    level = (level - level.mean(dim=1, keepdim=True)) * window
-    power = _squared(torch.fft.rfft(level, n=LONGEST_ENVELOPE)) / window.square().sum()
-    return 10 * (power @ _rates(level.device)).clamp_min(STILL).log10()
 
 
 def _finish(
@@ -435,8 +409,8 @@ def _finish(
     -------
     frames : Tensor
         (len(FRAME_FEATURES), last - first).
-    envelopes : Tensor
-        (ENVELOPES * N_BANDS, last - first) in dB.
+    levels : Tensor
+        (LEVELS * N_BANDS, last - first) in dB.
     rise : Tensor
         (last - first,) mean rise in dB over the mel bins since the frame before.
     """
@@ -447,7 +421,7 @@ def _finish(
     begin = low // size
     part = torch.cat(raw[begin : -(-high // size)], dim=1)
     part = part[:, low - begin * size : high - begin * size]
-    mel_power, chroma, peaks, valleys, scalars, envelopes = part.split(list(RAW_SIZES.values()))
+    mel_power, chroma, peaks, valleys, scalars, levels = part.split(list(RAW_SIZES.values()))
     centroid, bandwidth, rolloff, rms, crossings = scalars.split(1)
     mel = _to_db(mel_power, loudest["mel_power"])
     mfcc = _dct(mel.device) @ mel
@@ -469,7 +443,7 @@ def _finish(
     frames = torch.cat([families[family] for family in FAMILIES])
     rise = F.pad((mel[:, 1:] - mel[:, :-1]).clamp_min(0).mean(dim=0), (1, 0))
     kept = slice(first - low, last - low)
-    levels = _to_db(envelopes[:, kept], loudest["envelopes"])
+    levels = _to_db(levels[:, kept], loudest["levels"])
     return frames[:, kept], levels, rise[kept]
 
 
@@ -560,7 +534,7 @@ def _filters(device: torch.device) -> Tensor:
 
 @cache
 def _short_window(device: torch.device) -> Tensor:
-    return torch.hann_window(ENVELOPE_N_FFT, device=device)
+    return torch.hann_window(modulation.N_FFT, device=device)
 
 
 @cache
@@ -568,17 +542,8 @@ def _short_filters(device: torch.device) -> Tensor:
     """(n_bins of a short window, N_BANDS): mel filters of equal area."""
     import librosa
 
-    mel = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=ENVELOPE_N_FFT, n_mels=N_BANDS)
+    mel = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=modulation.N_FFT, n_mels=modulation.N_BANDS)
     return torch.from_numpy(mel.T.copy()).to(device)
-
-
-@cache
-def _rates(device: torch.device) -> Tensor:
-    """(n_bins of the longest unit's spectrum, N_RATES): means over bands, as wide in octaves."""
-    frequency = torch.fft.rfftfreq(LONGEST_ENVELOPE, 1 / ENVELOPE_RATE)
-    edges = torch.from_numpy(np.geomspace(*RATES, N_RATES + 1)).float()
-    inside = (frequency[:, None] >= edges[:-1]) & (frequency[:, None] < edges[1:])
-    return (inside / inside.sum(dim=0)).to(device)
 
 
 @cache

@@ -1,14 +1,16 @@
 """The networks that are trained here: an MLP on embeddings and a residual CNN on log-mels."""
 
+import math
 from collections.abc import Sequence
 from itertools import chain, pairwise
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import torchaudio.functional
 from torch import Tensor, nn
 
-from artist20 import linear
+from artist20 import linear, modulation
 
 
 class Standardize(nn.Module):
@@ -124,9 +126,14 @@ class BasicBlock(nn.Module):
 
 
 class TimeStatistics(nn.Module):
-    """LDA of each mel bin's mean, deviation, maximum and minimum over time.
+    """LDA of how levels are spread over time, and of how fast they change.
 
-    It is solved for and not trained: LDA gives less weight to what varies within an artist, such as
+    Of each mel bin's level: mean, deviation, maximum and minimum over time. Of the cepstrum, the
+    levels' shape over the mel bins: variances and covariances. Of the levels in short windows:
+    their modulation. These are what Task 1 has of segments, in the frequency resolution that
+    convolutions cannot afford.
+
+    LDA is solved for and not trained: it gives less weight to what varies within an artist, such as
     how albums are mixed, and a trained linear map does not.
 
     Parameters
@@ -137,13 +144,23 @@ class TimeStatistics(nn.Module):
         Number of artists.
     """
 
+    N_CEPSTRA = 20
     SHRINKAGE = 0.1
     TEMPERATURE = 3.0  # statistics of 5 s are not normal: LDA is too sure of itself
 
+    dct: Tensor
+    pairs: Tensor
+
     def __init__(self, n_mels: int, n_classes: int) -> None:
         super().__init__()
-        self.standardize = Standardize(4 * n_mels)
-        self.output = nn.Linear(4 * n_mels, n_classes).requires_grad_(False)
+        self.n_mels = n_mels
+        dct = torchaudio.functional.create_dct(self.N_CEPSTRA, n_mels, "ortho")
+        self.register_buffer("dct", dct, persistent=False)
+        pairs = torch.triu_indices(self.N_CEPSTRA, self.N_CEPSTRA)
+        self.register_buffer("pairs", pairs, persistent=False)
+        size = 4 * n_mels + pairs.shape[1] + modulation.N_BANDS * modulation.N_RATES
+        self.standardize = Standardize(size)
+        self.output = nn.Linear(size, n_classes).requires_grad_(False)
 
     def fit(self, statistics: np.ndarray, labels: np.ndarray, rows_per_song: float) -> None:
         """Solve for the map.
@@ -151,15 +168,15 @@ class TimeStatistics(nn.Module):
         Parameters
         ----------
         statistics : np.ndarray
-            (n_rows, 4 * n_mels), what :meth:`of` returned.
+            (n_rows, n_statistics) float32, what :meth:`of` returned.
         labels : np.ndarray
             (n_rows,) class indices.
         rows_per_song : float
             See :class:`artist20.linear.ShrinkageLDA`.
         """
-        mean = statistics.mean(axis=0, dtype=float)
+        mean = statistics.mean(axis=0, dtype=float).astype(np.float32)
         # Nearly 0 where all rows are alike, as in silence, but for rounding.
-        std = statistics.std(axis=0, dtype=float).clip(1e-3)
+        std = statistics.std(axis=0, dtype=float).clip(1e-2).astype(np.float32)
         self.standardize.mean.copy_(torch.from_numpy(mean))
         self.standardize.std.copy_(torch.from_numpy(std))
         weight, bias = linear.solve(
@@ -174,15 +191,28 @@ class TimeStatistics(nn.Module):
         self.output.bias.copy_(torch.from_numpy(bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, frames, n_mels) to (batch, n_classes)."""
-        return self.output(self.standardize(self.of(x))) / self.TEMPERATURE
+        """Map (batch, n_frames, n_columns) of a front end with levels to (batch, n_classes)."""
+        device = "cuda" if x.is_cuda else "cpu"
+        with torch.autocast(device, enabled=False):  # squares of dB need more than 8 bits
+            return self.output(self.standardize(self.of(x))) / self.TEMPERATURE
 
-    @staticmethod
-    def of(x: Tensor) -> Tensor:
-        """Compute the statistics: (batch, frames, n_mels) -> (batch, 4 * n_mels)."""
-        mean = x.mean(1)
-        deviation = x.std(1, correction=0)
-        return torch.cat([mean, deviation, x.amax(1), x.amin(1)], dim=1)
+    def of(self, x: Tensor) -> Tensor:
+        """Compute the statistics: (batch, n_frames, n_columns) -> (batch, n_statistics)."""
+        levels, short = x.tensor_split((self.n_mels,), dim=2)
+        mean, n_frames = levels.mean(1), levels.shape[1]
+        cepstra = (levels - mean[:, None]) @ self.dct
+        covariance = cepstra.transpose(1, 2) @ cepstra / n_frames
+        # One window after the other, as they follow each other in time.
+        short = short.unflatten(2, (-1, modulation.N_BANDS)).flatten(1, 2).transpose(1, 2)
+        parts = [
+            mean,
+            levels.std(1, correction=0),
+            levels.amax(1),
+            levels.amin(1),
+            covariance[:, *self.pairs],
+            modulation.spectrum(short).flatten(1),
+        ]
+        return torch.cat(parts, dim=1)
 
 
 class ArtistResNet(nn.Module):
@@ -206,9 +236,11 @@ class ArtistResNet(nn.Module):
     bins_per_band : int
         Neighbouring mel bins that are averaged for the convolutions.
     statistics : bool
-        Outside training, also answer by :class:`TimeStatistics` of all bins, before they are
-        averaged, on a shortcut around the convolutions.
+        Outside training, also answer by :class:`TimeStatistics`, on a shortcut around the
+        convolutions.
     """
+
+    STATISTICS_SHARE = 2 / 3  # of the answer
 
     def __init__(
         self,
@@ -222,6 +254,7 @@ class ArtistResNet(nn.Module):
     ) -> None:
         super().__init__()
         narrow, middle, wide = width, 2 * width, 4 * width
+        self.n_mels = n_mels
         self.keep_frequency = keep_frequency
         # What four strides of 2 leave of the frequency axis.
         n_bands = -(-(n_mels // bins_per_band) // 16) if keep_frequency else 1
@@ -241,22 +274,23 @@ class ArtistResNet(nn.Module):
         self.output = nn.Linear(wide, n_classes)
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Map log-mels of shape (batch, frames, n_mels) to logits of shape (batch, n_classes).
+        """Map log-mels of shape (batch, n_frames, n_columns) to logits: (batch, n_classes).
 
-        With ``statistics`` there are two sets of logits, (2, batch, n_classes), whose probabilities
-        are to be averaged; while training, only those of the convolutions.
+        While training, and without ``statistics``, they are the convolutions'; otherwise their
+        probabilities and those of the statistics are averaged. Convolutions take the first
+        ``n_mels`` columns, and statistics all, see :class:`artist20.spectrogram.FrontEnd`.
         """
-        x = self.standardize(log_mel)
-        logits = self.output(self._convolve(x))
+        logits = self.output(self.embed(log_mel))
         if self.statistics is None or self.training:
             return logits
-        return torch.stack([logits, self.statistics(x)])
+        return torch.logaddexp(
+            logits.float().log_softmax(1) + math.log(1 - self.STATISTICS_SHARE),
+            self.statistics(log_mel).log_softmax(1) + math.log(self.STATISTICS_SHARE),
+        )
 
     def embed(self, log_mel: Tensor) -> Tensor:
         """Map the same to what the convolutions' last layer is given: (batch, 4 * width)."""
-        return self._convolve(self.standardize(log_mel))
-
-    def _convolve(self, x: Tensor) -> Tensor:
+        x = self.standardize(log_mel[:, :, : self.n_mels])
         x = x if self.bands is None else self.bands(x)
         x = x.transpose(1, 2).unsqueeze(1)
         x = self.stage3(self.stage2(self.stage1(self.stem(x))))

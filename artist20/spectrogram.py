@@ -12,16 +12,17 @@ import torchaudio
 from torch import Tensor
 from tqdm import tqdm
 
-from artist20 import audio, distributed
+from artist20 import audio, distributed, modulation
 from artist20.audio import SAMPLE_RATE
 from artist20.augment import random_start
 from artist20.cache import Cache
 from artist20.evaluation import mean_per_song, window_starts
-from artist20.results import cache_dir
+from artist20.results import ResNetRecipe, cache_dir
 
 HOP_LENGTH = 512  # samples, 32 ms
 F_MAX = 8000.0  # Hz
 AMIN = 1e-10  # power below which levels in dB are not followed
+SHORT_WINDOWS = HOP_LENGTH // modulation.HOP_LENGTH  # of a frame, about its middle
 BLOCK_SAMPLES = 2**22  # in the frames computed at a time, which bounds memory
 # Audio scored at a time, by where the songs lie: 2,400 s are more than a core's cache holds, and
 # with 160 s a GPU takes four times as long (benchmarks/README.md).
@@ -38,14 +39,28 @@ class FrontEnd:
         Length of a frame in samples.
     n_mels : int
         Number of mel bins, from 0 Hz to F_MAX.
+    levels : bool
+        Whether each frame also has the levels of the short windows about it, see
+        :mod:`artist20.modulation`: all bands of a window, then those of the next.
     """
 
     n_fft: int = 1024  # 64 ms
     n_mels: int = 64
+    levels: bool = False
+
+    @classmethod
+    def of(cls, recipe: ResNetRecipe) -> "FrontEnd":
+        """Return what a recipe's log-mels are made with."""
+        return cls(recipe.n_fft, recipe.n_mels, levels=recipe.statistics)
+
+    @property
+    def n_columns(self) -> int:
+        """Numbers of a frame: the mel bins' levels, and behind them those of short windows."""
+        return self.n_mels + self.levels * SHORT_WINDOWS * modulation.N_BANDS
 
     def settings(self) -> dict[str, Any]:
         """Return all that log-mels depend on beside the audio."""
-        return {
+        settings: dict[str, Any] = {
             "sample_rate": SAMPLE_RATE,
             "n_fft": self.n_fft,
             "hop_length": HOP_LENGTH,
@@ -53,6 +68,9 @@ class FrontEnd:
             "f_max": F_MAX,
             "amin": AMIN,
         }
+        if self.levels:
+            settings["levels"] = [modulation.N_FFT, modulation.HOP_LENGTH, modulation.N_BANDS]
+        return settings
 
 
 def to_frames(seconds: float) -> int:
@@ -86,22 +104,38 @@ def log_mel(waveform: audio.Waveform, front_end: FrontEnd) -> np.ndarray:
     Returns
     -------
     np.ndarray
-        (n_frames, n_mels) float16 in dB, n_frames = 1 + n_samples // HOP_LENGTH. Half precision
+        (n_frames, n_columns) float16 in dB, n_frames = 1 + n_samples // HOP_LENGTH. Half precision
         resolves 0.06 dB or better over the whole range of levels.
     """
-    n_fft, n_mels = front_end.n_fft, front_end.n_mels
     n_frames = 1 + len(waveform) // HOP_LENGTH
-    n_together = max(1, BLOCK_SAMPLES // n_fft)
-    result = np.empty((n_frames, n_mels), np.float16)  # pieces between blocks would split the heap
+    n_mels, n_together = front_end.n_mels, max(1, BLOCK_SAMPLES // front_end.n_fft)
+    # Samples before a frame's middle: its own, and those of the first short window.
+    own, short = front_end.n_fft // 2, (HOP_LENGTH + modulation.N_FFT) // 2
+    reach = max(own, short) if front_end.levels else own
+    shape = (n_frames, front_end.n_columns)
+    result = np.empty(shape, np.float16)  # pieces between blocks would split the heap
     for start in range(0, n_frames, n_together):
         stop = min(start + n_together, n_frames)
-        first = start * HOP_LENGTH - n_fft // 2
-        last = (stop - 1) * HOP_LENGTH + n_fft // 2
+        first = start * HOP_LENGTH - reach
+        last = (stop - 1) * HOP_LENGTH + reach
         around = (max(0, -first), max(0, last - len(waveform)))
-        block = np.pad(waveform[max(0, first) : last], around)
-        power = _mel_spectrogram(front_end)(torch.from_numpy(block))
-        result[start:stop] = (10 * power.clamp_min(AMIN).log10()).T.half().numpy()
+        block = torch.from_numpy(np.pad(waveform[max(0, first) : last], around))
+        of_frames = block[reach - own : len(block) - reach + own]
+        frames = _levels(of_frames, front_end.n_fft, HOP_LENGTH, n_mels)
+        result[start:stop, :n_mels] = frames
+        if front_end.levels:
+            of_windows, n_windows = block[reach - short :], (stop - start) * SHORT_WINDOWS
+            windows = _levels(
+                of_windows, modulation.N_FFT, modulation.HOP_LENGTH, modulation.N_BANDS
+            )
+            result[start:stop, n_mels:] = windows[:n_windows].reshape(stop - start, -1)
     return result
+
+
+def _levels(waveform: Tensor, n_fft: int, hop_length: int, n_mels: int) -> np.ndarray:
+    """Compute the levels in mel bins: (n_frames, n_mels) float16 in dB."""
+    power = _mel_spectrogram(n_fft, hop_length, n_mels)(waveform)
+    return (10 * power.clamp_min(AMIN).log10()).T.half().numpy()
 
 
 def load_log_mel(file: Path, front_end: FrontEnd) -> np.ndarray:
@@ -116,13 +150,15 @@ def load_log_mels(file: Path, front_ends: Collection[FrontEnd]) -> dict[FrontEnd
 
 
 @cache
-def _mel_spectrogram(front_end: FrontEnd) -> torchaudio.transforms.MelSpectrogram:
+def _mel_spectrogram(
+    n_fft: int, hop_length: int, n_mels: int
+) -> torchaudio.transforms.MelSpectrogram:
     return torchaudio.transforms.MelSpectrogram(
         SAMPLE_RATE,
-        n_fft=front_end.n_fft,
-        hop_length=HOP_LENGTH,
+        n_fft=n_fft,
+        hop_length=hop_length,
         f_max=F_MAX,
-        n_mels=front_end.n_mels,
+        n_mels=n_mels,
         center=False,
         norm="slaney",
         mel_scale="slaney",
@@ -135,7 +171,7 @@ class LogMels:
     Parameters
     ----------
     songs : sequence of array-like
-        (n_frames, n_mels) float16 each: arrays, tensors on a GPU, or :class:`Stored`.
+        (n_frames, n_columns) float16 each: arrays, tensors on a GPU, or :class:`Stored`.
     """
 
     def __init__(self, songs: Sequence["np.ndarray | Tensor | Stored"]) -> None:
@@ -152,7 +188,7 @@ class LogMels:
         return first.device.type if isinstance(first, Tensor) else "cpu"
 
     def crop(self, song: int, start: int, n_frames: int) -> np.ndarray | Tensor:
-        """Cut (n_frames, n_mels) out of a song; a shorter song is repeated from its beginning."""
+        """Cut (n_frames, n_columns) out of a song; a shorter song is repeated."""
         log_mel = self.songs[song]
         if start + n_frames <= len(log_mel):
             return log_mel[start : start + n_frames]
@@ -170,8 +206,13 @@ class LogMels:
             return self
         return LogMels([torch.from_numpy(np.asarray(song[:])).to(device) for song in self.songs])
 
-    def spectra(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def spectra(self, n_mels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Compute every song's mean spectrum, and mean and deviation over all frames.
+
+        Parameters
+        ----------
+        n_mels : int
+            How many of the columns are mel bins.
 
         Returns
         -------
@@ -182,7 +223,7 @@ class LogMels:
         """
         spectra, total, squares, n_frames = [], np.zeros(1), np.zeros(1), 0
         for song in self.songs:
-            frames = np.asarray(song[:]).astype(np.float64)
+            frames = np.asarray(song[:])[:, :n_mels].astype(np.float64)
             of_song = frames.sum(axis=0)
             spectra.append((of_song / len(frames)).astype(np.float32))
             total = total + of_song
@@ -214,7 +255,7 @@ class Stored:
         return self.shape[0]
 
     def __getitem__(self, frames: slice) -> np.ndarray:
-        """Read some frames, (n_frames, n_mels)."""
+        """Read some frames, (n_frames, n_columns)."""
         return np.array(np.load(self.path, mmap_mode="r")[frames])
 
 
@@ -248,7 +289,7 @@ def random_crops(
     Yields
     ------
     log_mel : Tensor
-        (batch, n_frames, n_mels) float16.
+        (batch, n_frames, n_columns) float16.
     labels : Tensor
         (batch,) class indices.
     """
@@ -269,6 +310,15 @@ def _stack(crops: Sequence[np.ndarray | Tensor]) -> Tensor:
     return torch.stack(tensors) if tensors else torch.from_numpy(np.stack(crops))
 
 
+def windows_of(songs: LogMels, n_frames: int) -> list[tuple[int, int]]:
+    """Cover every song with windows: song and first frame of each."""
+    return [
+        (song, start)
+        for song, log_mel in enumerate(songs.songs)
+        for start in window_starts(len(log_mel), n_frames)
+    ]
+
+
 def score_windows(
     predict: Callable[[Tensor], np.ndarray],
     songs: LogMels,
@@ -280,7 +330,7 @@ def score_windows(
     Parameters
     ----------
     predict : callable
-        (batch, n_frames, n_mels) float16 -> (batch, n_classes).
+        (batch, n_frames, n_columns) float16 -> (batch, n_classes).
     songs : LogMels
         The songs.
     n_frames : int
@@ -295,11 +345,7 @@ def score_windows(
     song_index : np.ndarray
         (n_windows,) which song each window is of.
     """
-    windows = [
-        (song, start)
-        for song, log_mel in enumerate(songs.songs)
-        for start in window_starts(len(log_mel), n_frames)
-    ]
+    windows = windows_of(songs, n_frames)
     scores = score_crops(predict, songs, windows, n_frames, label)
     return scores, np.array([song for song, _ in windows])
 

@@ -254,7 +254,7 @@ class TrainedResNet:
     device : torch.device
         Where it is.
     predict : callable
-        (batch, n_frames, n_mels) log-mels -> (batch, n_classes) probabilities.
+        (batch, n_frames, n_columns) log-mels -> (batch, n_classes) probabilities.
     """
 
     classes: list[str]
@@ -268,10 +268,11 @@ class TrainedResNet:
         """Score a song as a whole, and its parts; raises as :func:`artist20.audio.open_song`."""
         waveform = audio.open_song(file)
         log_mel = spectrogram.log_mel(waveform, self.front_end)
-        return Heard(waveform, log_mel, self.score_song(log_mel), *self.curve(log_mel))
+        bins = log_mel[:, : self.front_end.n_mels]
+        return Heard(waveform, bins, self.score_song(log_mel), *self.curve(log_mel))
 
     def score_song(self, log_mel: np.ndarray) -> np.ndarray:
-        """Score a song, (n_frames, n_mels), by windows over all of it: (n_classes,)."""
+        """Score a song, (n_frames, n_columns), by windows over all of it: (n_classes,)."""
         songs = LogMels([log_mel]).to_device(self.device)
         return spectrogram.per_song(self.predict, songs, self.window_frames)[0]
 
@@ -286,7 +287,7 @@ class TrainedResNet:
         Parameters
         ----------
         log_mel : np.ndarray
-            (n_frames, n_mels).
+            (n_frames, n_columns).
 
         Returns
         -------
@@ -347,7 +348,7 @@ def load_resnet(
         trained.classes,
         trained.window_frames,
         trained.trained_on,
-        FrontEnd(recipe.n_fft, recipe.n_mels),
+        FrontEnd.of(recipe),
         device,
         partial(training.predict, model, precision=precision),
     )

@@ -418,14 +418,8 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
 
 
 def predict(model: nn.Module, x: Tensor, precision: torch.dtype) -> np.ndarray:
-    """Return class probabilities of a batch: (batch, n_classes) float32.
-
-    Those of a network with several answers, (n_answers, batch, n_classes), are averaged.
-    """
-    probabilities = _apply(model, model, x, precision).softmax(dim=-1)
-    if probabilities.dim() == 3:
-        probabilities = probabilities.mean(dim=0)
-    return probabilities.cpu().numpy()
+    """Return class probabilities of a batch: (batch, n_classes) float32."""
+    return _apply(model, model, x, precision).softmax(dim=-1).cpu().numpy()
 
 
 def embed(model: nn.Module, x: Tensor, precision: torch.dtype) -> np.ndarray:

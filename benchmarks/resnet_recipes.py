@@ -46,7 +46,7 @@ def train(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Train; return (n_songs, n_classes) scores, (n_songs,) labels, and seconds."""
     scores, labels, seconds = [], [], 0.0
-    front_end = FrontEnd(recipe.n_fft, recipe.n_mels)
+    front_end = FrontEnd.of(recipe)
     cache = spectrogram.open_cache(args.results_dir, front_end)
     folds = [None] if args.validate else range(1, results.N_FOLDS + 1)
     args.fold = folds[0]  # of which the songs are read: every fold has all training songs

@@ -108,7 +108,7 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, results_dir: 
     songs = dataset.read_split(args.data_dir, "train", args.limit)
     classes = dataset.class_names(songs)
     recipe = cli.chosen_recipe(args, stage.RECIPES)
-    front_end = FrontEnd(recipe.n_fft, recipe.n_mels)
+    front_end = FrontEnd.of(recipe)
     cache = spectrogram.open_cache(results_dir, front_end)
     files = [song.file for song in songs]
     keys = dataset.content_keys(songs)
@@ -117,7 +117,7 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, results_dir: 
     n_frames = spectrogram.crop_frames(log_mels, recipe.crop_seconds)
     labels = dataset.class_indices(songs, classes)
     run = make_run(recipe, len(classes), labels, device)
-    spectra, mean, std = log_mels.spectra()
+    spectra, mean, std = log_mels.spectra(recipe.n_mels)
     albums = groups_of(song.record for song in songs)
     differences = AlbumDifferences(spectra, labels, albums)
     model = stage.make_model(log_mels, mean, std, n_frames, run)

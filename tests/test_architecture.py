@@ -58,7 +58,7 @@ def test_details_are_read_from_the_modules():
 
 def test_the_strong_recipe_has_bands_and_a_shortcut():
     model = ArtistResNet(7, 64, width=8, keep_frequency=True, bins_per_band=4, statistics=True)
-    rows = describe(model, SHAPE, "log-mel")
+    rows = describe(model, (SHAPE[0], 64 + 128), "log-mel")
     assert sum(row.n_parameters for row in rows) == total(model)
     assert [row.name for row in rows if row.shortcut] == ["statistics"]
     by_name = {row.name: row for row in rows}
@@ -66,7 +66,7 @@ def test_the_strong_recipe_has_bands_and_a_shortcut():
     assert by_name["bands"].output_shape == (130, 16)
     assert by_name["pooling"].output_shape == (2 * 32,)  # 4 strides of 2 leave 1 of 16 bands
     assert by_name["statistics"].output_shape == by_name["output"].output_shape == (7,)
-    assert by_name["statistics"].detail.endswith("LDA 256 → 7")
+    assert by_name["statistics"].detail.endswith("LDA 658 → 7")
 
 
 def test_frozen_layers_are_told_from_trained_ones_and_from_those_without_parameters():

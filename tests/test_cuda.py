@@ -107,7 +107,7 @@ def make_network(name):
         model = trained.make_mlp(N_CLASSES, recipe, 2048)
         return model, torch.randn(4, 2048, generator=generator)
     model = trained.make_resnet(N_CLASSES, recipe)
-    return model, torch.randn(4, 64, recipe.n_mels, generator=generator)
+    return model, torch.randn(4, 64, FrontEnd.of(recipe).n_columns, generator=generator)
 
 
 @pytest.mark.parametrize("name", RECIPES)

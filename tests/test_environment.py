@@ -82,7 +82,7 @@ FLOORS = [
     {"packages", "files", "results", "runtime", "cli", "distributed"},
     {"audio", "dataset", "cache", "collection", "fetch", "vocals"},
     {"evaluation"},  # which knows numbers alone
-    {"features", "spectrogram", "augment"},
+    {"features", "modulation", "spectrogram", "augment"},
     {"models", "encoders", "linear", "classical"},
 ]
 

@@ -2,8 +2,10 @@ import copy
 
 import numpy as np
 import pytest
+import scipy.fft
 import torch
 
+from artist20 import modulation
 from artist20.linear import ShrinkageLDA
 from artist20.models import (
     ArtistResNet,
@@ -152,47 +154,74 @@ def test_convolutions_see_bands_of_averaged_bins():
     torch.testing.assert_close(fine.embed(x), coarse.embed(bands))
 
 
-def test_statistics_are_a_second_answer_of_all_bins():
+def test_statistics_are_a_second_answer_of_all_columns():
     torch.manual_seed(0)
     model = ArtistResNet(5, 64, bins_per_band=4, statistics=True).eval()
     plain = ArtistResNet(5, 64, bins_per_band=4).eval()
     plain.load_state_dict(
         {k: v for k, v in model.state_dict().items() if not k.startswith("statistics.")}
     )
-    x = torch.randn(3, 40, 64)
-    answers = model(x)
-    assert answers.shape == (2, 3, 5)
-    torch.testing.assert_close(answers[0], plain(x))
-    for bin_ in range(64):  # each bin has its say, and not only its band
+    x = torch.randn(3, 40, 64 + 128)
+    bins = x[..., :64]
+    answers = model(x).softmax(dim=1)
+    torch.testing.assert_close(
+        answers, (plain(bins).softmax(dim=1) + 2 * model.statistics(x).softmax(dim=1)) / 3
+    )
+    assert torch.equal(model.embed(x), plain.embed(bins))
+    for column in range(64):  # each bin has its say, and not only its band
         changed = x.clone()
-        changed[:, :, bin_] += 1
-        assert not torch.allclose(model(changed)[1], model(x)[1])
-    torch.testing.assert_close(model(x[:, torch.randperm(40)])[1], model(x)[1])
+        changed[:, :, column] += 1
+        assert not torch.allclose(model.statistics(changed), model.statistics(x))
+    for column in range(64, 80):  # and each band, but not how loud it is
+        changed = x.clone()
+        changed[:, ::2, column::16] += 3
+        assert not torch.allclose(model.statistics(changed), model.statistics(x), atol=1e-4)
+        changed[:, 1::2, column::16] += 3
+        torch.testing.assert_close(model.statistics(changed), model.statistics(x))
 
 
 def test_time_statistics():
-    x = torch.tensor([[[1.0, 5], [3, 5], [8, 5]]])
-    expected = [4, 5, np.std([1, 3, 8]), 0, 8, 5, 1, 5]  # means, deviations, maxima, minima
-    torch.testing.assert_close(TimeStatistics.of(x), torch.tensor([expected]).float())
-    assert TimeStatistics.of(x[:, :1]).isfinite().all()  # of a single frame, too
+    rng = np.random.default_rng(0)
+    x = rng.normal(-40, 10, (2, 50, 64 + 128)).astype(np.float32)
+    model = TimeStatistics(64, 5)
+    found = model.of(torch.from_numpy(x)).numpy()
+    assert found.shape == (2, model.output.in_features)
+    for row, song in zip(found, x.astype(float), strict=True):
+        bins, short = song[:, :64], song[:, 64:].reshape(8 * 50, 16)
+        cepstra = scipy.fft.dct(bins, norm="ortho", axis=1)[:, :20]
+        covariance = np.cov(cepstra.T, bias=True)[np.triu_indices(20)]
+        rates = modulation.spectrum(torch.from_numpy(short.T.astype(np.float32)))
+        levels = [bins.mean(0), bins.std(0), bins.max(0), bins.min(0)]
+        expected = np.concatenate([*levels, covariance, rates.numpy().ravel()])
+        np.testing.assert_allclose(row, expected, rtol=1e-3, atol=1e-2)
+    assert model.of(torch.from_numpy(x[:, :1])).isfinite().all()  # of a single frame, too
+
+
+def test_statistics_are_exact_where_the_network_is_not():
+    model = TimeStatistics(64, 5)
+    x = torch.randn(2, 40, 64 + 128) * 10 - 40
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(x)
+    assert torch.equal(found, model(x))
 
 
 def test_statistics_answer_by_lda_and_are_not_trained():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 3, 4], 30)  # class 2 has no songs
-    statistics = rng.normal(size=(120, 32)) + rng.normal(size=(5, 32))[labels]
+    size = 4 * 8 + 210 + 192
+    statistics = rng.normal(size=(120, size)) + rng.normal(size=(5, size))[labels]
     statistics[:, 7] = -2.6  # constant, and its float32 mean is not quite it
     model = ArtistResNet(5, 8, width=8, statistics=True)
     model.statistics.fit(statistics.astype(np.float32), labels, rows_per_song=3)
-    scaled = (statistics - statistics.mean(axis=0)) / statistics.std(axis=0).clip(1e-3)
+    scaled = (statistics - statistics.mean(axis=0)) / statistics.std(axis=0).clip(1e-2)
     expected = ShrinkageLDA(0.1, 3).fit(scaled, labels).decision_function(scaled) / 3
     inputs = model.statistics.standardize(torch.from_numpy(statistics).float())
     found = (model.statistics.output(inputs) / model.statistics.TEMPERATURE).numpy()
     np.testing.assert_allclose(found[:, [0, 1, 3, 4]], expected, atol=1e-3)
     assert (found[:, 2] < -1e5).all()
 
-    x = torch.randn(3, 40, 8)
-    assert model.eval()(x).shape == (2, 3, 5)
+    x = torch.randn(3, 40, 8 + 128)
+    assert model.eval()(x).shape == (3, 5)
     logits = model.train()(x)
     assert logits.shape == (3, 5)
     before = copy.deepcopy(model.statistics.state_dict())

@@ -98,6 +98,30 @@ def test_the_settings_are_all_that_a_front_end_is():
     }
 
 
+@pytest.mark.parametrize("n_fft", [512, 1024, 4096])
+def test_levels_of_short_windows_follow_the_mel_bins(n_fft, monkeypatch):
+    waveform = make_waveform(ARTIST, 3, 3.0)
+    front_end = FrontEnd(n_fft, 32, levels=True)
+    found = spectrogram.log_mel(waveform, front_end)
+    n_frames = 1 + len(waveform) // 512
+    assert found.shape == (n_frames, front_end.n_columns) == (n_frames, 32 + 8 * 16)
+    assert np.array_equal(found[:, :32], spectrogram.log_mel(waveform, FrontEnd(n_fft, 32)))
+    # Eight windows of 256 samples, the fifth of which lies about the frame's middle.
+    power = librosa.feature.melspectrogram(
+        y=np.pad(waveform, (384, 1024)),
+        sr=16_000,
+        n_fft=256,
+        hop_length=64,
+        n_mels=16,
+        center=False,
+    )
+    expected = librosa.power_to_db(power, top_db=None).T[: 8 * n_frames].reshape(n_frames, 128)
+    np.testing.assert_allclose(found[:, 32:].astype(float), expected, rtol=0, atol=0.04)
+    monkeypatch.setattr(spectrogram, "BLOCK_SAMPLES", 7 * n_fft)
+    assert np.abs(spectrogram.log_mel(waveform, front_end).astype(float) - found).max() < 0.04
+    assert FrontEnd(n_fft, 32).settings().items() < front_end.settings().items()
+
+
 @pytest.mark.parametrize(
     "seconds, n_frames", [(150, 4688), (1, 31), (0.0475, 1), (0.0485, 2), (0.001, 1)]
 )
@@ -148,12 +172,15 @@ def test_spectra_are_of_songs_mean_and_deviation_of_all_frames(tmp_path):
     frames = np.concatenate(songs).astype(float)
     means = [song.mean(axis=0, dtype=float) for song in songs]
     for held in (LogMels(songs), stored(tmp_path, songs)):
-        spectra, mean, std = held.spectra()
+        spectra, mean, std = held.spectra(N_MELS)
         assert spectra.dtype == np.float32
         np.testing.assert_allclose(spectra, means, rtol=1e-6)
         np.testing.assert_allclose(mean, frames.mean(axis=0), rtol=1e-12)
         np.testing.assert_allclose(std, frames.std(axis=0), rtol=1e-9)
-    *_, std = LogMels([np.full((9, N_MELS), -100, np.float16)]).spectra()
+    spectra, mean, std = LogMels(songs).spectra(3)  # of the first columns
+    np.testing.assert_allclose(spectra, np.array(means)[:, :3], rtol=1e-6)
+    assert mean.shape == std.shape == (3,)
+    *_, std = LogMels([np.full((9, N_MELS), -100, np.float16)]).spectra(N_MELS)
     assert std.tolist() == [1e-3] * N_MELS  # it is divided by
 
 

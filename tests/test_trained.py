@@ -48,10 +48,10 @@ def test_a_resnet_scores_windows_over_the_whole_song():
     settings = toy_settings("resnet", bins_per_band=2, statistics=True, **SMALL)
     model = trained.make_resnet(N_CLASSES, settings.recipe)
     network = load(model, settings)
-    assert network.front_end == FrontEnd(2048, 32)
+    assert network.front_end == FrontEnd(2048, 32, levels=True)
     assert network.classes == TOY_ARTISTS
     assert network.trained_on == "tiny (synthesised songs)"
-    log_mel = np.random.default_rng(0).normal(size=(70, 32)).astype(np.float16)
+    log_mel = np.random.default_rng(0).normal(size=(70, 32 + 128)).astype(np.float16)
     assert network.window_frames == 30
     windows = np.stack([log_mel[start : start + 30] for start in (0, 20, 40)])
     expected = training.predict(model, torch.from_numpy(windows), torch.float32)

@@ -603,25 +603,6 @@ def test_predict_gives_probabilities_without_dropout():
     assert np.abs(training.predict(model, X, torch.float32) - alone).max() < 1e-6
 
 
-class Twice(nn.Module):
-    """A network with two answers."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.one, self.other = nn.Linear(10, N_CLASSES), nn.Linear(10, N_CLASSES)
-
-    def forward(self, x):
-        return torch.stack([self.one(x), self.other(x)])
-
-
-def test_several_answers_are_averaged():
-    twice = Twice().eval()
-    answers = [training.predict(part, X, torch.float32) for part in (twice.one, twice.other)]
-    found = training.predict(twice, X, torch.float32)
-    np.testing.assert_allclose(found, np.mean(answers, axis=0), rtol=1e-4)
-
-
 def test_embed_gives_what_the_last_layer_is_given():
     torch.manual_seed(0)
     for model, x in (
@@ -652,11 +633,11 @@ def test_resnet_overfits_eight_songs(tmp_path):
     mels = LogMels(songs)
     torch.manual_seed(0)
     model = ArtistResNet(4, dropout=0.0)
-    _, mean, std = mels.spectra()
+    _, mean, std = mels.spectra(64)
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    epochs, n_frames = 6, 24
+    epochs, n_frames = 4, 56
 
     def batches(epoch):
         rng = np.random.default_rng(training.epoch_seed(0, epoch))
@@ -694,7 +675,7 @@ def test_crops_sound_as_if_they_were_of_other_albums(tmp_path):
     rng = np.random.default_rng(0)
     songs = LogMels(list(rng.normal(-40, 10, (len(SONGS), 20, 16)).astype(np.float16)))
     differences = AlbumDifferences(
-        songs.spectra()[0], LABELS, np.array([f"album {i}" for i in range(len(SONGS))])
+        songs.spectra(16)[0], LABELS, np.array([f"album {i}" for i in range(len(SONGS))])
     )
 
     def crops(other_albums):
@@ -716,20 +697,20 @@ def test_the_strong_network_has_lda_of_the_training_songs(tmp_path, monkeypatch)
         run = dataclasses.replace(
             make_run(tmp_path),
             train=[SONGS[i % 2] for i in range(len(songs))],
-            settings=toy_settings(name, n_mels=16, width=4, **more),
+            settings=toy_settings(name, n_mels=32, width=4, **more),
         )
         songs = LogMels(songs)
-        _, mean, std = songs.spectra()
+        _, mean, std = songs.spectra(32)
         return stage.make_model(songs, mean, std, n_frames, run)
 
     rng = np.random.default_rng(0)
-    songs = rng.normal(-40, 10, (60, 1, 16)) + rng.normal(0, 5, (60, 20, 16))
+    songs = rng.normal(-40, 10, (60, 1, 160)) + rng.normal(0, 5, (60, 20, 160))
     songs[::2, :, 3] += 20  # of class 0
     songs = songs.astype(np.float16)
     model = make(list(songs), "resnet_strong", statistics=True, bins_per_band=4)
-    x = model.standardize(torch.from_numpy(songs).float())
+    x = torch.from_numpy(songs).float()
     statistics = model.statistics.standardize(model.statistics.of(x))
-    assert x.mean(dim=(0, 1)).abs().max() < 1e-3
+    assert model.standardize(x[..., :32]).mean(dim=(0, 1)).abs().max() < 1e-3
     assert statistics.mean(dim=0).abs().max() < 1e-3
     assert (statistics.std(dim=0, correction=0) - 1).abs().max() < 1e-3
     answers = model.statistics(x).argmax(dim=1)
@@ -737,17 +718,21 @@ def test_the_strong_network_has_lda_of_the_training_songs(tmp_path, monkeypatch)
 
     given = []
     monkeypatch.setattr(TimeStatistics, "fit", lambda _, *arguments: given.append(arguments))
-    for most, times in ((100_000, 8), (200, 3), (1, 1)):
-        monkeypatch.setattr(stage, "LDA_ROWS", most)
+    for most, n_rows in ((1000, 180), (179, 179), (60, 60)):  # of three windows of a song
+        monkeypatch.setattr(stage, "LDA_WINDOWS", most)
         make(list(songs), "resnet_strong", 8, statistics=True, bins_per_band=4)
         rows, labels, rows_per_song = given.pop()
-        assert rows.shape == (60 * times, 64)
-        assert len(np.unique(rows, axis=0)) > 30 * times  # crops of 8 frames of 20 differ
-        assert np.bincount(labels).tolist() == [30 * times] * 2
-        assert rows_per_song == times
+        assert len(np.unique(rows, axis=0)) == n_rows
+        assert rows_per_song == n_rows / 60
+        # Each is one of the windows, with its song's label.
+        windows = np.stack([song[start:][:8] for song in songs for start in (0, 6, 12)])
+        expected = model.statistics.of(torch.from_numpy(windows).float()).numpy()
+        distance = np.abs(rows[:, None, :32] - expected[None, :, :32]).max(axis=2)
+        assert (labels == distance.argmin(axis=1) // 3 % 2).all()
+        assert distance.min(axis=1).max() < 1e-3
     monkeypatch.undo()
 
-    silence = [np.full((20, 16), -100, np.float16)] * 2
+    silence = [np.full((20, 160), -100, np.float16)] * 2
     silent = make(silence, "resnet_strong", statistics=True, bins_per_band=4).eval()
-    assert silent(torch.full((1, 20, 16), -100.0)).isfinite().all()
+    assert silent(torch.full((1, 20, 160), -100.0)).isfinite().all()
     assert make(silence, "resnet").statistics is None

@@ -114,7 +114,7 @@ def describe(
         shortcut = False
         if len(before) < len(last.output_shape):
             rows.append(Layer("pooling", "pooling", functions.get("pooling", ""), before))
-        elif math.prod(before) != math.prod(last.output_shape):
+        elif last.kind != "input" and math.prod(before) != math.prod(last.output_shape):
             shortcut = True
         name, kind = names[module], _kind(module)
         if kind == "other" and all(row.kind in ("input", "front end") for row in rows):
@@ -156,7 +156,7 @@ def _detail(module: nn.Module) -> str:
             return f"average of {n_bins} neighbouring bins"
         case TimeStatistics():
             lda = f"LDA {module.output.in_features} → {module.output.out_features}"
-            return f"shortcut: mean, deviation, maximum, minimum over time; {lda}"
+            return f"shortcut: statistics over time; {lda}"
         case nn.BatchNorm1d() | nn.BatchNorm2d():
             return "batch norm"
         case nn.Dropout():
