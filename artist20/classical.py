@@ -248,7 +248,9 @@ def make_transforms(name: str, fit: Rows, point: Params | None = None) -> Pipeli
         transforms.steps.append(("selectkbest", SelectKBest(f_classif, k=n_varying)))
     if fit.level == "segment" and name in ("svm", "knn"):
         n_components = min(N_COMPONENTS, n_varying, len(fit.X) - 1)
-        pca = PCA(n_components, whiten=True, svd_solver="covariance_eigh")
+        # The covariance of many columns takes longer than the singular values of few rows.
+        solver = "covariance_eigh" if len(fit.X) > n_varying else "full"
+        pca = PCA(n_components, whiten=True, svd_solver=solver)
         transforms.steps.append(("pca", pca))
     return transforms
 

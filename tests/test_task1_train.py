@@ -346,7 +346,7 @@ def test_segments_beside_songs(folder, train, monkeypatch, capsys):
 # --- the wide search ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("level", ["song", "segment"])
+@pytest.mark.parametrize("level", [pytest.param("song", marks=pytest.mark.long), "segment"])
 def test_the_wide_search_beside_the_homeworks(folder, train, monkeypatch, capsys, level):
     train()
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
