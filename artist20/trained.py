@@ -268,7 +268,7 @@ class TrainedResNet:
         """Score a song as a whole, and its parts; raises as :func:`artist20.audio.open_song`."""
         waveform = audio.open_song(file)
         log_mel = spectrogram.log_mel(waveform, self.front_end)
-        bins = log_mel[:, : self.front_end.n_mels]
+        bins = log_mel[:, : self.front_end.n_mels].copy()
         return Heard(waveform, bins, self.score_song(log_mel), *self.curve(log_mel))
 
     def score_song(self, log_mel: np.ndarray) -> np.ndarray:
