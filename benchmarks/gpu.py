@@ -413,7 +413,8 @@ def bound_by(gpu: float, cores: float) -> str:
 
 def cells(start: float, stop: float, samples: Sequence[Sample]) -> list[str]:
     """Write what was measured between two moments: seconds, GPU, its memory, cores, bound by."""
-    gpu, most, cores = measured([each for each in samples if start <= each.at <= stop])
+    # A sample is of the moments before it: of a phase shorter than those it is the only one.
+    gpu, most, cores = measured([each for each in samples if start <= each.at <= stop + EVERY])
     share, busy = (f"{gpu:.0%}", f"{cores:.1f}")
     cells = [f"{stop - start:.1f}", share, f"{most / 2**30:.1f}", busy, bound_by(gpu, cores)]
     return ["–" if cell.startswith("nan") else cell for cell in cells]

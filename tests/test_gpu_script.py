@@ -114,6 +114,12 @@ def test_the_songs_of_encoders_are_enough_for_every_fold(gpu, monkeypatch, tmp_p
         assert len(classes) == 20
 
 
+def test_a_phase_between_two_samples_is_measured(gpu):
+    samples = [gpu.Sample(at, 1.0, busy, 0) for at, busy in ((10.0, 0.1), (10.2, 0.7), (10.4, 0.3))]
+    assert gpu.cells(10.05, 10.15, samples)[1] == "70%"
+    assert gpu.cells(10.5, 10.6, samples)[1] == "–"
+
+
 def test_the_limits_leave_time_to_unpack_within_eight_minutes(gpu):
     assert sum(stage.limit for stage in gpu.stages(Path(), smoke=False)) <= 465
 
