@@ -74,6 +74,8 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
         {"pooling": f"{pooled}, concatenated"},
     )
     data = metrics.dataset
+    share = f"Of its answer {recipe.lda_share:.0%} is LDA's of the statistics, the rest the "
+    of_lda = f"{share}convolutions'. " if recipe.lda_share else ""
     figure = network_plots.architecture(
         rows,
         title=f"{metrics.title(metrics.model)}: the residual CNN, trained from scratch on "
@@ -83,9 +85,7 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
         f"task2_architecture_diagram_{metrics.model}",
         figure,
         "The residual CNN, layer by layer, with shapes and parameters. "
-        + "A third of its probabilities are the convolutions', two thirds LDA's of the statistics. "
-        * recipe.statistics
-        + f"Made by running the network of task2/{folder.name}/best.pt.",
+        f"{of_lda}Made by running the network of task2/{folder.name}/best.pt.",
     )
 
 

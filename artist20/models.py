@@ -190,6 +190,8 @@ class TimeStatistics(nn.Module):
         self.output.weight.copy_(torch.from_numpy(weight))
         self.output.bias.copy_(torch.from_numpy(bias))
 
+    # Compiling it takes as long as the rest, and it is no part of training.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, n_frames, n_columns) of a front end with levels to (batch, n_classes)."""
         device = "cuda" if x.is_cuda else "cpu"
@@ -235,12 +237,10 @@ class ArtistResNet(nn.Module):
         Pool over time alone, so that the hidden layer knows at which frequency something was.
     bins_per_band : int
         Neighbouring mel bins that are averaged for the convolutions.
-    statistics : bool
-        Outside training, also answer by :class:`TimeStatistics`, on a shortcut around the
-        convolutions.
+    lda_share : float
+        Share of the answer, outside training, that :class:`TimeStatistics` gives on a shortcut
+        around the convolutions; less than 1.
     """
-
-    STATISTICS_SHARE = 2 / 3  # of the answer
 
     def __init__(
         self,
@@ -250,7 +250,7 @@ class ArtistResNet(nn.Module):
         width: int = 64,
         keep_frequency: bool = False,
         bins_per_band: int = 1,
-        statistics: bool = False,
+        lda_share: float = 0.0,
     ) -> None:
         super().__init__()
         narrow, middle, wide = width, 2 * width, 4 * width
@@ -259,7 +259,8 @@ class ArtistResNet(nn.Module):
         # What four strides of 2 leave of the frequency axis.
         n_bands = -(-(n_mels // bins_per_band) // 16) if keep_frequency else 1
         self.standardize = Standardize(n_mels)
-        self.statistics = TimeStatistics(n_mels, n_classes) if statistics else None
+        self.lda_share = lda_share
+        self.statistics = TimeStatistics(n_mels, n_classes) if lda_share else None
         self.bands = nn.AvgPool1d(bins_per_band) if bins_per_band > 1 else None
         self.stem = nn.Sequential(
             nn.Conv2d(1, narrow, 7, stride=2, padding=3, bias=False),
@@ -276,16 +277,16 @@ class ArtistResNet(nn.Module):
     def forward(self, log_mel: Tensor) -> Tensor:
         """Map log-mels of shape (batch, n_frames, n_columns) to logits: (batch, n_classes).
 
-        While training, and without ``statistics``, they are the convolutions'; otherwise their
-        probabilities and those of the statistics are averaged. Convolutions take the first
+        While training, and without LDA, they are the convolutions'; otherwise their probabilities
+        and LDA's are averaged. Convolutions take the first
         ``n_mels`` columns, and statistics all, see :class:`artist20.spectrogram.FrontEnd`.
         """
         logits = self.output(self.embed(log_mel))
         if self.statistics is None or self.training:
             return logits
         return torch.logaddexp(
-            logits.float().log_softmax(1) + math.log(1 - self.STATISTICS_SHARE),
-            self.statistics(log_mel).log_softmax(1) + math.log(self.STATISTICS_SHARE),
+            logits.float().log_softmax(1) + math.log(1 - self.lda_share),
+            self.statistics(log_mel).log_softmax(1) + math.log(self.lda_share),
         )
 
     def embed(self, log_mel: Tensor) -> Tensor:

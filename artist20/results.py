@@ -600,10 +600,11 @@ class ResNetRecipe(Record, tag="resnet", tag_field="kind", kw_only=True):
     # see :class:`artist20.spectrogram.FrontEnd`
     n_fft: Annotated[int, Meta(ge=2, le=2**16, multiple_of=2)]
     n_mels: Annotated[int, Meta(ge=1, le=1024)]
-    width: Annotated[int, Meta(ge=1, le=1024)]  # see :class:`artist20.models.ArtistResNet`
+    # see :class:`artist20.models.ArtistResNet`
+    width: Annotated[int, Meta(ge=1, le=1024)]
     keep_frequency: bool
     bins_per_band: Annotated[int, Meta(ge=1)]
-    statistics: bool
+    lda_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     # whether crops are to sound as if of other albums, see
     # :class:`artist20.augment.AlbumDifferences`; runs from before it had none
     other_albums: bool = False
@@ -701,7 +702,8 @@ class Learning(Record, kw_only=True):
     @property
     def failure(self) -> str | None:
         """Why the network has learnt nothing, if so."""
-        if self.train_loss >= self.chance_loss:
+        # Where LDA answers too, the convolutions' training loss is not all there is to learning.
+        if self.train_loss >= self.chance_loss and self.top1 < 2 * self.commonest:
             return (
                 f"the training loss of the last epoch, {self.train_loss:.3f}, is no lower than the "
                 f"{self.chance_loss:.3f} of equal probabilities"

@@ -46,7 +46,7 @@ def make_resnet(n_classes: int, recipe: ResNetRecipe) -> ArtistResNet:
         width=recipe.width,
         keep_frequency=recipe.keep_frequency,
         bins_per_band=recipe.bins_per_band,
-        statistics=recipe.statistics,
+        lda_share=recipe.lda_share,
     )
 
 

@@ -306,7 +306,7 @@ def toy_settings(name: str, **changes: Any) -> Settings:
     else:
         encoders = []
         kind, own = ResNetRecipe, {"crops_per_song": 1, "n_fft": 1024, "n_mels": 64, "width": 64}
-        own |= {"keep_frequency": False, "bins_per_band": 1, "statistics": False}
+        own |= {"keep_frequency": False, "bins_per_band": 1, "lda_share": 0}
         own |= {"other_albums": False}
         own |= {"label_smoothing": 0.1, "mixup_alpha": 0.2}
         own |= {"noise_probability": 0.5, "noise_snr_db": (15.0, 40.0)}

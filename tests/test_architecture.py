@@ -57,7 +57,7 @@ def test_details_are_read_from_the_modules():
 
 
 def test_the_strong_recipe_has_bands_and_a_shortcut():
-    model = ArtistResNet(7, 64, width=8, keep_frequency=True, bins_per_band=4, statistics=True)
+    model = ArtistResNet(7, 64, width=8, keep_frequency=True, bins_per_band=4, lda_share=0.5)
     rows = describe(model, (SHAPE[0], 64 + 128), "log-mel")
     assert sum(row.n_parameters for row in rows) == total(model)
     assert [row.name for row in rows if row.shortcut] == ["statistics"]

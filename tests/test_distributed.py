@@ -210,7 +210,7 @@ import msgspec
 import task2_train_wo_pretrain as stage
 homework = stage.RECIPES["homework"]
 stage.RECIPES["homework"] = msgspec.structs.replace(
-    homework, dropout=0, statistics=True, other_albums=True
+    homework, dropout=0, lda_share=0.5, other_albums=True
 )
 stage.runtime.run(stage.main)
 """

@@ -156,7 +156,7 @@ def test_convolutions_see_bands_of_averaged_bins():
 
 def test_statistics_are_a_second_answer_of_all_columns():
     torch.manual_seed(0)
-    model = ArtistResNet(5, 64, bins_per_band=4, statistics=True).eval()
+    model = ArtistResNet(5, 64, bins_per_band=4, lda_share=2 / 3).eval()
     plain = ArtistResNet(5, 64, bins_per_band=4).eval()
     plain.load_state_dict(
         {k: v for k, v in model.state_dict().items() if not k.startswith("statistics.")}
@@ -211,7 +211,7 @@ def test_statistics_answer_by_lda_and_are_not_trained():
     size = 4 * 8 + 210 + 192
     statistics = rng.normal(size=(120, size)) + rng.normal(size=(5, size))[labels]
     statistics[:, 7] = -2.6  # constant, and its float32 mean is not quite it
-    model = ArtistResNet(5, 8, width=8, statistics=True)
+    model = ArtistResNet(5, 8, width=8, lda_share=0.5)
     model.statistics.fit(statistics.astype(np.float32), labels, rows_per_song=3)
     scaled = (statistics - statistics.mean(axis=0)) / statistics.std(axis=0).clip(1e-2)
     expected = ShrinkageLDA(0.1, 3).fit(scaled, labels).decision_function(scaled) / 3

@@ -38,7 +38,7 @@ NETWORKS = {
     "panns_strong": toy_settings("panns_strong", crop_seconds=1),
     "resnet": toy_settings("resnet", width=2),
     "resnet_strong": toy_settings(
-        "resnet_strong", width=2, keep_frequency=True, bins_per_band=4, statistics=True
+        "resnet_strong", width=2, keep_frequency=True, bins_per_band=4, lda_share=2 / 3
     ),
 }
 OF_ALL = {

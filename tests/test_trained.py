@@ -45,7 +45,7 @@ def test_a_classifier_scores_a_songs_windows_or_their_statistics(pooled):
 
 def test_a_resnet_scores_windows_over_the_whole_song():
     torch.manual_seed(0)
-    settings = toy_settings("resnet", bins_per_band=2, statistics=True, **SMALL)
+    settings = toy_settings("resnet", bins_per_band=2, lda_share=0.5, **SMALL)
     model = trained.make_resnet(N_CLASSES, settings.recipe)
     network = load(model, settings)
     assert network.front_end == FrontEnd(2048, 32, levels=True)
@@ -65,7 +65,7 @@ def test_a_checkpoint_that_has_learnt_nothing_says_so_when_it_is_loaded(capsys):
     of_learnt = replace(toy_model(settings, weights, TOY_ARTISTS), learning=TOY_LEARNING)
     trained.load_resnet(PATH, of_learnt, CPU, "auto")
     assert capsys.readouterr().out == ""
-    of_other = replace(of_learnt, learning=replace(TOY_LEARNING, train_loss=1.5))
+    of_other = replace(of_learnt, learning=replace(TOY_LEARNING, train_loss=1.5, top1=0.3))
     trained.load_resnet(PATH, of_other, CPU, "auto")
     out = capsys.readouterr().out
     assert (
@@ -80,7 +80,7 @@ def test_a_checkpoint_that_has_learnt_nothing_says_so_when_it_is_loaded(capsys):
         ({"width": 16}, (16, 256, 1, 64)),
         ({"keep_frequency": True}, (8, 256, 4, 32)),
         ({"keep_frequency": True, "bins_per_band": 2}, (8, 256, 2, 32)),
-        ({"statistics": True}, (8, 256, 1, 32)),
+        ({"lda_share": 0.5}, (8, 256, 1, 32)),
     ],
 )
 def test_a_resnet_is_made_as_its_recipe_says(change, shape):
@@ -91,7 +91,7 @@ def test_a_resnet_is_made_as_its_recipe_says(change, shape):
     assert model.hidden[0].in_features == 8 * width * n_bands
     assert model.output.in_features == n_hidden
     assert model.hidden[3].p == 0.25
-    assert (model.statistics is not None) == recipe.statistics
+    assert (model.statistics is not None) == bool(recipe.lda_share)
     assert model(torch.zeros(2, 9, 64)).shape[-2:] == (2, N_CLASSES)
 
 

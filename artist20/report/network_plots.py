@@ -283,7 +283,7 @@ def training_curves(history: Sequence[EpochRow], metrics: NetworkMetrics, *, tit
         )
 
     recipe = metrics.settings.recipe
-    beside_lda = isinstance(recipe, ResNetRecipe) and recipe.statistics
+    beside_lda = isinstance(recipe, ResNetRecipe) and recipe.lda_share > 0
     trained_on = "training, without LDA" if beside_lda else "training songs"
     plot(loss, "train_loss", trained_on, ORANGE, "--")
     plot(loss, "val_loss", "validation songs", TOP1_COLOUR, "-")
