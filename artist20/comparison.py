@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 
 from artist20 import UserError, cli, runtime
-from artist20.report import compare, deck, plots, runs
+from artist20.report import compare, deck, plots, runs, tables
 from artist20.report.style import Drawing, save_all
 from artist20.results import Comparison, results_file, write_record
 
@@ -114,7 +114,7 @@ def main() -> None:
     comparison = compare.gather(args.results_dir, runtime.command(), args.answers, pooled)
     file = results_file(args.assets_dir)
     write_record(file, comparison)
-    compare.print_all(comparison)
+    tables.print_all(comparison)
     print()
     save_all([partial(figures, comparison)], args.assets_dir, args.format)
     print(file)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from artist20 import UserError, comparison, ensemble, evaluation
 from artist20.files import sha256_file, write_json
-from artist20.report import compare
+from artist20.report import compare, tables
 from artist20.results import (
     AlbumResult,
     Comparison,
@@ -350,9 +350,9 @@ def test_test_songs_stand_beside_the_validation_songs(results, monkeypatch, caps
     at = lines.index("The 5 test songs; gap: points above the validation songs")
     cells = row_of(lines, "ResNet", at)
     assert cells[1:3] == [f"{model.val.top1:.1%}", "40.0%"]
-    assert cells[4] == compare.points(0.4 - model.val.top1)
+    assert cells[4] == tables.points(0.4 - model.val.top1)
     assert cells[5:7] == [f"{model.val.top3:.1%}", "60.0%"]
-    assert cells[8:] == [compare.points(0.6 - model.val.top3), "0.700"]
+    assert cells[8:] == [tables.points(0.6 - model.val.top3), "0.700"]
     assert found.files["task1/test_scores.json"] == sha256_file(results / "task1/test_scores.json")
     # Without answers nothing is said of test songs.
     found, lines = run(results, monkeypatch, capsys)
@@ -460,8 +460,8 @@ def test_models_are_printed_with_their_figures(results, monkeypatch, capsys):
         assert lines[i - 1].startswith(model.title)
         assert lines[i].split()[2:] == [f"{model.last.top1:.1%}", f"{model.last.top3:.1%}"]
     gained = [
-        f"{m.title} ({compare.points(m.val.top1 - m.last.top1)} and "
-        f"{compare.points(m.val.top3 - m.last.top3)} points)"
+        f"{m.title} ({tables.points(m.val.top1 - m.last.top1)} and "
+        f"{tables.points(m.val.top3 - m.last.top3)} points)"
         for m in selected
     ]
     assert f"more than the last epoch: {', '.join(gained)}." in " ".join(lines)
@@ -501,10 +501,10 @@ def test_one_model_is_compared_with_each_other(results, monkeypatch, capsys, wit
     assert list(pairs) == [name for name in found.models if name != best]
     for name, pair in pairs.items():
         assert row_of(lines, found.models[name].title, start) == [
-            compare.points(pair.difference),
-            *compare.points_between(pair.interval).split(),
+            tables.points(pair.difference),
+            *tables.points_between(pair.interval).split(),
             *f"{pair.only_first} : {pair.only_second}".split(),
-            compare.p_text(pair.p_holm),
+            tables.p_text(pair.p_holm),
             "n.s." if pair.verdict == "no significant difference" else pair.verdict,
         ]
     if not with_ensemble:
@@ -545,13 +545,13 @@ def test_the_command_lists_the_files_of_models_alone(results, monkeypatch, capsy
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (compare.p_text(0.00099), "<0.001"),
-        (compare.p_text(0.001), "0.001"),
-        (compare.points(-0.0004), "+0.0"),
-        (compare.points(-0.0006), "-0.1"),
-        (compare.points_between((-0.0975, 0.169)), "-9.8 to +16.9"),
-        (compare.percents((0.3684, 0.7237), dash="–"), "36.8–72.4"),
-        (compare.aligned([["a", "1"], ["long", "23"]]), "a      1\nlong  23"),
+        (tables.p_text(0.00099), "<0.001"),
+        (tables.p_text(0.001), "0.001"),
+        (tables.points(-0.0004), "+0.0"),
+        (tables.points(-0.0006), "-0.1"),
+        (tables.points_between((-0.0975, 0.169)), "-9.8 to +16.9"),
+        (tables.percents((0.3684, 0.7237), dash="–"), "36.8–72.4"),
+        (tables.aligned([["a", "1"], ["long", "23"]]), "a      1\nlong  23"),
     ],
 )
 def test_numbers_in_text(text, expected):

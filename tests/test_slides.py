@@ -20,7 +20,7 @@ from conftest import (
 from msgspec.structs import replace
 
 from artist20 import UserError, comparison, ensemble, features, runtime, slides
-from artist20.report import compare, deck
+from artist20.report import compare, deck, tables
 from artist20.results import (
     Ablation,
     AlbumResult,
@@ -229,7 +229,7 @@ def test_every_two_models_are_compared(record, pages):
             said = {"no significant difference": "≈"}.get(
                 pairs[other].verdict, pairs[other].verdict
             )
-            assert cell == f"{compare.points(pairs[other].difference)} {said}"
+            assert cell == f"{tables.points(pairs[other].difference)} {said}"
     told = sum(pair.verdict != "no significant difference" for pair in record.pairs)
     assert 3 < told < len(record.pairs) / 2
     assert f"Significant differences: {told} of 28 pairs" in sentences(page)
@@ -254,10 +254,10 @@ def test_improvements_are_differences_in_points(record, pages):
         reported = [a - b for a, b in zip(quality[first], quality[second], strict=True)]
         assert row == [
             f"{models[first].title} over {models[second].title}",
-            *map(compare.points, reported),
-            compare.points(pair.difference),
-            compare.points_between(pair.interval),
-            compare.p_text(pair.p_holm),
+            *map(tables.points, reported),
+            tables.points(pair.difference),
+            tables.points_between(pair.interval),
+            tables.p_text(pair.p_holm),
             pair.verdict,
         ]
 
@@ -270,7 +270,7 @@ def test_what_choosing_brought_is_said(record, pages):
         cells = []
         for k in ("top1", "top3"):
             chosen, last = getattr(model.val, k), getattr(model.last, k)
-            cells += [f"{chosen:.1%}", f"{last:.1%}", compare.points(chosen - last)]
+            cells += [f"{chosen:.1%}", f"{last:.1%}", tables.points(chosen - last)]
         assert row == [model.title, *cells]
         text = sentences(pages[f"Task 2: {what}, results"])
         assert "100 epochs in 12 s; the one that is kept is number 3." in text
@@ -279,7 +279,7 @@ def test_what_choosing_brought_is_said(record, pages):
         )
         gained[model.title] = model.val.top1 - model.last.top1
     most = max(gained, key=gained.get)
-    said = f"brought up to {compare.points(gained[most])} points of top-1 ({most})."
+    said = f"brought up to {tables.points(gained[most])} points of top-1 ({most})."
     assert said in sentences(pages["Task 2: results"])
     unmoved = {
         name: replace(model, last=model.last and model.val) for name, model in record.models.items()
@@ -402,8 +402,8 @@ def test_task1_is_as_its_record_has_it(record, pages):
     assert f"Best in cross-validation: SVM, {in_cv['svm']}." in text
     assert "would give +10.0 to +20.0 points of top-1" in text
     whole = record.models["svm"].details.model.cv_top1
-    assert f"SVM misses mel most ({compare.points(0.22 - whole)} points without it)" in text
-    assert f"alone, mel is best ({compare.points(0.49 - whole)} points against all" in text
+    assert f"SVM misses mel most ({tables.points(0.22 - whole)} points without it)" in text
+    assert f"alone, mel is best ({tables.points(0.49 - whole)} points against all" in text
 
 
 def test_every_family_of_features_is_explained(record):
@@ -475,7 +475,7 @@ def test_the_ensemble_is_as_its_record_has_it(record, pages):
     ]
     assert last == [model.title, "", f"{model.cv.top1:.1%}", f"{model.val.top1:.1%}"]
     pair = model.details.against_best_member["val"]
-    said = f"{compare.points(pair.difference)} points ({compare.points_between(pair.interval)})."
+    said = f"{tables.points(pair.difference)} points ({tables.points_between(pair.interval)})."
     assert f"ResNet, strong recipe, on the validation songs: {said}" in sentences(page)
 
 
@@ -616,7 +616,7 @@ def test_columns_of_test_songs_and_of_all_songs_stand_where_there_are_any(record
         at = table[0].index("all songs")
         assert table[0][at : at + 3] == ["all songs", "test", "gap"]
         rows = {row[0]: row[at : at + 3] for row in table[1:]}
-        gap = compare.points(0.4 - svm.val.top1)
+        gap = tables.points(0.4 - svm.val.top1)
         assert rows["SVM"] == ["12.3% / 45.6%", "40.0% / 60.0%", gap]
         assert rows["k-NN"] == ["–", "–", "–"]
         said = " ".join(text.split())

@@ -22,7 +22,7 @@ from msgspec.structs import asdict
 
 from artist20 import UserError
 from artist20.files import write_text
-from artist20.report import compare
+from artist20.report import compare, tables
 from artist20.results import (
     NOT_LEARNT,
     UNTRAINED,
@@ -137,7 +137,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 def points_over(share: float, other: float) -> str:
     """Write by how many points one share is above another: ``+3.9``."""
-    return compare.points(share - other)
+    return tables.points(share - other)
 
 
 def thousands(number: int) -> str:
@@ -162,12 +162,12 @@ def value(setting: Any) -> str:
 FILTERS: dict[str, Callable[..., Any]] = {
     "code": code,
     "enumerated": enumerated,
-    "interval": partial(compare.percents, dash="–"),
+    "interval": partial(tables.percents, dash="–"),
     "marked": marked,
-    "p_value": compare.p_text,
+    "p_value": tables.p_text,
     "percent": percent,
-    "points": compare.points,
-    "points_between": compare.points_between,
+    "points": tables.points,
+    "points_between": tables.points_between,
     "points_over": points_over,
     "thousands": thousands,
     "unmarked": unmarked,

@@ -15,7 +15,7 @@ import numpy as np
 
 from artist20 import evaluation
 from artist20.files import write_text
-from artist20.report import compare
+from artist20.report import compare, tables
 from artist20.report.compare import AnyMetrics, Model
 from artist20.results import (
     NOT_LEARNT,
@@ -171,19 +171,19 @@ def print_rows(rows: Mapping[str, Runs], table: Sequence[Row], pairs: Sequence[P
         of_cv = _percent(row.cv_top1, row.cv_top1_sd) if row.cv_top1 is not None else "-"
         printed = [f"{number:2} {row.model}", str(row.runs), *(_percent(*of) for of in shares)]
         cells.append([*printed, of_cv])
-    print(compare.aligned(cells))
+    print(tables.aligned(cells))
     numbers = {row.model: str(number) for number, row in enumerate(table, start=1)}
     best = max(table, key=lambda row: row.last_top1).model
     cells = [["  pair", "points", "95 %", "p", "the first is"]]
     for pair in pairs:
         if len(rows) <= MOST_ROWS or best in (pair.first, pair.second):
-            figures = [compare.points(pair.difference), compare.points_between(pair.interval)]
-            figures.append(compare.p_text(pair.p_holm))
+            figures = [tables.points(pair.difference), tables.points_between(pair.interval)]
+            figures.append(tables.p_text(pair.p_holm))
             cells.append(
                 [f"{numbers[pair.first]:>2} - {numbers[pair.second]}", *figures, pair.verdict]
             )
     if pairs:
-        print(f"\n{compare.aligned(cells)}")
+        print(f"\n{tables.aligned(cells)}")
     print(textwrap.fill(NOTE.format(n_pairs=len(pairs), significance=evaluation.SIGNIFICANCE), 100))
 
 
