@@ -27,18 +27,16 @@ from pathlib import Path
 
 from artist20 import UserError, cli, evaluation, runtime
 from artist20.features import read_features
+from artist20.naming import TITLES, rendition_name, task1_options
 from artist20.report import compare, maps, plots
 from artist20.report.style import Drawing, save_all
 from artist20.results import (
-    TITLES,
     Ablation,
     Predictions,
     Task1Metrics,
     check_features,
     read_record,
-    rendition_name,
     task1_dir,
-    task1_options,
 )
 
 

@@ -20,7 +20,7 @@ import argparse
 import time
 from pathlib import Path
 
-from artist20 import cli, dataset, distributed, features, results, runtime
+from artist20 import cli, dataset, distributed, features, naming, results, runtime
 from artist20.dataset import Song
 from artist20.files import only_writer
 from artist20.results import Dataset, Preprocessing, Record, Rendition
@@ -82,7 +82,7 @@ def main() -> None:
     args = parse_args()
     started = time.monotonic()
     device = distributed.start(runtime.choose_device(args.device))
-    rendition_name = results.rendition_name(args.audio_root)
+    rendition_name = naming.rendition_name(args.audio_root)
     folder = results.task1_dir(args.results_dir, rendition=rendition_name)
     made = folder / "preprocessing.json"
     train, val = dataset.read_train_val(args.data_dir, args.limit)

@@ -32,7 +32,17 @@ import msgspec
 import numpy as np
 from msgspec.structs import asdict
 
-from artist20 import UserError, ablation, classical, cli, evaluation, features, results, runtime
+from artist20 import (
+    UserError,
+    ablation,
+    classical,
+    cli,
+    evaluation,
+    features,
+    naming,
+    results,
+    runtime,
+)
 from artist20.classical import Fitted, OutOfScaleError, Rows
 from artist20.dataset import SPLITS
 from artist20.files import check_is_file, only_writer
@@ -141,7 +151,7 @@ def main() -> None:
     """Run the stage."""
     args = parse_args()
     started = time.monotonic()
-    rendition = results.rendition_name(args.audio_root)
+    rendition = naming.rendition_name(args.audio_root)
     made = results.task1_dir(args.results_dir, rendition=rendition)  # by task1_preprocessing.py
     folder = results.task1_dir(args.results_dir, args.level, rendition, args.search)
     options = results.task1_options(audio_root=args.audio_root)

@@ -30,16 +30,11 @@ from torch import nn
 
 from artist20 import cli, runtime, trained
 from artist20.encoders import ENCODERS, panns
+from artist20.naming import ENCODER_TITLES, network_options, rendition_name
 from artist20.report import architecture, listening, network_plots
 from artist20.report.architecture import Layer
 from artist20.report.style import Drawing, save_all
-from artist20.results import (
-    ENCODER_TITLES,
-    TransferRecipe,
-    network_dir,
-    network_options,
-    rendition_name,
-)
+from artist20.results import TransferRecipe, network_dir
 
 
 def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:

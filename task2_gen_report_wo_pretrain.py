@@ -48,15 +48,10 @@ from functools import partial
 from pathlib import Path
 
 from artist20 import cli, evaluation, runtime, spectrogram, trained
+from artist20.naming import network_options, rendition_name
 from artist20.report import architecture, compare, listening, network_plots, plots
 from artist20.report.style import Drawing, save_all
-from artist20.results import (
-    NetworkMetrics,
-    ResNetRecipe,
-    network_dir,
-    network_options,
-    rendition_name,
-)
+from artist20.results import NetworkMetrics, ResNetRecipe, network_dir
 from artist20.spectrogram import FrontEnd
 
 

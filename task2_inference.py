@@ -21,7 +21,16 @@ from functools import partial
 
 import numpy as np
 
-from artist20 import UserError, audio, cli, inference, results, runtime, trained
+from artist20 import (
+    UserError,
+    audio,
+    cli,
+    inference,
+    naming,
+    results,
+    runtime,
+    trained,
+)
 from artist20.encoders import ENCODERS
 from artist20.results import TransferRecipe
 
@@ -40,7 +49,7 @@ def main() -> int:
     """Run the stage."""
     args = parse_args()
     device = runtime.choose_device(args.device)
-    model, rendition = "+".join(args.encoder), results.rendition_name(args.audio_root)
+    model, rendition = "+".join(args.encoder), naming.rendition_name(args.audio_root)
     folder = results.network_dir(args.results_dir, model, args.recipe, rendition=rendition)
     checkpoints = inference.read_checkpoints(args, folder, TransferRecipe)
     inference.check_alike(checkpoints, "encoders", "precision")
@@ -69,7 +78,7 @@ def main() -> int:
     read_song = partial(audio.open_song, sample_rate=loaded[0].definition.sample_rate)
     status = inference.run(args, folder, checkpoints, score_song, read_song)
     if not (args.audio or args.checkpoint):  # which a grader has without the other results
-        options = results.network_options(folder.name, args.audio_root)
+        options = naming.network_options(folder.name, args.audio_root)
         print(cli.next_stage(f"task2_gen_report.py{options}", args, "results_dir"))
     return status
 

@@ -21,7 +21,7 @@ from functools import partial
 
 import numpy as np
 
-from artist20 import cli, inference, results, runtime, spectrogram, trained
+from artist20 import cli, inference, naming, results, runtime, spectrogram, trained
 from artist20.results import ResNetRecipe
 from artist20.spectrogram import FrontEnd
 
@@ -38,7 +38,7 @@ def main() -> int:
     """Run the stage."""
     args = parse_args()
     device = runtime.choose_device(args.device)
-    rendition = results.rendition_name(args.audio_root)
+    rendition = naming.rendition_name(args.audio_root)
     folder = results.network_dir(args.results_dir, "resnet", args.recipe, rendition=rendition)
     checkpoints = inference.read_checkpoints(args, folder, ResNetRecipe)
     networks = [
@@ -54,7 +54,7 @@ def main() -> int:
     read_song = partial(spectrogram.load_log_mels, front_ends=front_ends)
     status = inference.run(args, folder, checkpoints, score_song, read_song)
     if not (args.audio or args.checkpoint):  # which a grader has without the other results
-        options = results.network_options(folder.name, args.audio_root)
+        options = naming.network_options(folder.name, args.audio_root)
         print(cli.next_stage(f"task2_gen_report_wo_pretrain.py{options}", args, "results_dir"))
     return status
 

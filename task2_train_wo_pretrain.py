@@ -176,7 +176,7 @@ def train(run: TrainingRun, cache: Cache) -> NetworkMetrics:
     )
     model = make_model(songs, mean, std, n_frames, run)
     if run.experiment.args.compile:
-        model.compile()
+        model.embed = torch.compile(model.embed)  # type: ignore[method-assign]
     # The training songs, and behind them their alternate versions in the same order.
     versions = LogMels([*songs.songs, *others.songs]).to_device(run.experiment.device)
     as_trained_on = LogMels(versions.songs[: len(songs)])

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from artist20 import Note, UserError, audio, printable
 from artist20.files import parse_json, sha256_file
-from artist20.results import N_FOLDS, Dataset, Record, Rendition, SongRecord, rendition_name
+from artist20.naming import rendition_name
+from artist20.results import N_FOLDS, Dataset, Record, Rendition, SongRecord
 
 SPLITS = ("train", "val")
 NO_NAMES = ("", ".", "..")  # of folders: " .. ", tidied, would lead out of the data folder
@@ -322,7 +323,7 @@ def as_heard(songs: Sequence[Song], audio_root: Path | None) -> list[Song]:
     Raises
     ------
     UserError
-        As :func:`alternate_versions` and :func:`artist20.results.rendition_name`.
+        As :func:`alternate_versions` and :func:`artist20.naming.rendition_name`.
     """
     if audio_root is None:
         return list(songs)

@@ -16,7 +16,18 @@ import msgspec
 import numpy as np
 import torch
 
-from artist20 import UserError, dataset, distributed, evaluation, files, results, runtime
+from artist20 import (
+    UserError,
+    checkpoints,
+    dataset,
+    distributed,
+    evaluation,
+    files,
+    naming,
+    results,
+    runtime,
+)
+from artist20.checkpoints import TrainedModel, TrainingState
 from artist20.dataset import Song
 from artist20.results import (
     EncoderSettings,
@@ -24,8 +35,6 @@ from artist20.results import (
     Predictions,
     ResNetRecipe,
     Settings,
-    TrainedModel,
-    TrainingState,
     TransferRecipe,
 )
 
@@ -34,7 +43,7 @@ BEST, LAST = "best.pt", "last.pt"
 RUN_FILES = (
     *(BEST, LAST, "history.csv", "metrics.json"),
     *("val_predictions.json", "test_predictions.json", "test_scores.json"),
-    *results.EMBEDDING_FILES,
+    *checkpoints.EMBEDDING_FILES,
 )
 Fill = Callable[[Mapping[str, Path]], dict[str, str]]
 
@@ -50,7 +59,7 @@ class Experiment:
     script : str
         The script's name, for messages.
     model : str
-        See :func:`artist20.results.network_name`.
+        See :func:`artist20.naming.network_name`.
     device : torch.device
         Where to train.
     precision : torch.dtype
@@ -77,18 +86,18 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """The model's name in files and tables, see :func:`artist20.results.network_name`."""
-        return results.network_name(self.model, self.args.recipe, self.rendition)
+        """The model's name in files and tables, see :func:`artist20.naming.network_name`."""
+        return naming.network_name(self.model, self.args.recipe, self.rendition)
 
     @property
     def rendition(self) -> str | None:
         """The name of --audio-root's tree."""
-        return results.rendition_name(self.args.audio_root)
+        return naming.rendition_name(self.args.audio_root)
 
     @property
     def options(self) -> str:
         """The options by which later stages know the model."""
-        return results.network_options(self.name, self.args.audio_root)
+        return naming.network_options(self.name, self.args.audio_root)
 
     @property
     def command(self) -> str:
@@ -350,7 +359,7 @@ def _look_at_folder(
     elif (folder / LAST).is_file():
         with files.only_writer(folder):  # or it is no unfinished run, but one that goes on
             pass
-        last = results.load_model(folder / LAST, TrainingState, again)
+        last = checkpoints.load_model(folder / LAST, TrainingState, again)
         results.check_same_settings(last.settings, settings, folder / LAST)
         if not args.resume:
             raise UserError(
@@ -364,14 +373,14 @@ def _check_whole(folder: Path, metrics: NetworkMetrics, again: str) -> None:
     """Refuse a finished run of which later stages would find a file missing or damaged."""
     read_best(folder, metrics, again)
     results.read_record(folder / "val_predictions.json", Predictions, again)
-    results.read_history(folder / "history.csv", again)
+    checkpoints.read_history(folder / "history.csv", again)
     if metrics.embeddings:
-        results.check_embeddings(folder, metrics, again)
+        checkpoints.check_embeddings(folder, metrics, again)
 
 
 def read_best(folder: Path, metrics: NetworkMetrics, made_by: str) -> TrainedModel:
     """Read ``best.pt``; one of another run than ``metrics.json`` beside it is refused."""
-    best = results.load_model(folder / BEST, TrainedModel, made_by)
+    best = checkpoints.load_model(folder / BEST, TrainedModel, made_by)
     if (best.settings, best.epoch) != (metrics.settings, metrics.epoch):
         raise UserError(f"{folder}: best.pt is not of the run in metrics.json: run {made_by}")
     return best

@@ -15,10 +15,20 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from artist20 import UserError, audio, cli, dataset, evaluation, printable, results
+from artist20 import (
+    UserError,
+    audio,
+    cli,
+    dataset,
+    evaluation,
+    naming,
+    printable,
+    results,
+)
 from artist20.cache import map_songs
+from artist20.checkpoints import TrainedModel, load_model
 from artist20.files import atomic_path, parse_json, sha256_file, write_json
-from artist20.results import ResNetRecipe, TestScores, TrainedModel, TransferRecipe
+from artist20.results import ResNetRecipe, TestScores, TransferRecipe
 
 TOP = 3  # artists per song in the course's form
 ANOTHER_CHECKPOINT = ", or name another with --checkpoint"
@@ -146,12 +156,12 @@ def read_checkpoints(
         If one is missing, broken, of another kind or version, or knows other artists; if it was
         trained on another rendition than the test songs to be heard are of.
     """
-    options = results.network_options(folder.name, args.audio_root)
+    options = naming.network_options(folder.name, args.audio_root)
     script = f"task2_train{ENDINGS[kind]}.py{options}"
-    heard = results.rendition_name(args.audio_root)
+    heard = naming.rendition_name(args.audio_root)
     checkpoints: dict[Path, TrainedModel] = {}
     for path in args.checkpoint or [folder / "best.pt"]:
-        trained = results.load_model(path, TrainedModel, script, ANOTHER_CHECKPOINT)
+        trained = load_model(path, TrainedModel, script, ANOTHER_CHECKPOINT)
         other = ENDINGS[type(trained.settings.recipe)]
         if other != ENDINGS[kind]:
             raise UserError(

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from artist20 import UserError, audio, cli, inference, runtime
+from artist20.checkpoints import TrainedModel, load_model
 from artist20.report import listening
-from artist20.results import TrainedModel, load_model
 from artist20.trained import TrainedNetwork, load_network
 
 if TYPE_CHECKING:

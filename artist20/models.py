@@ -190,8 +190,6 @@ class TimeStatistics(nn.Module):
         self.output.weight.copy_(torch.from_numpy(weight))
         self.output.bias.copy_(torch.from_numpy(bias))
 
-    # Compiling it takes as long as the rest, and it is no part of training.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, n_frames, n_columns) of a front end with levels to (batch, n_classes)."""
         device = "cuda" if x.is_cuda else "cpu"

@@ -4,10 +4,6 @@ A record is a frozen :class:`msgspec.Struct`: reading a file checks every field,
 not what it should be is one line that names the file, the field and the stage to run again.
 """
 
-import csv
-import re
-import shlex
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -18,18 +14,19 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from artist20 import UserError, printable
-from artist20.files import (
-    first_line,
-    parse_json,
-    read_array,
-    read_bytes,
-    sha256_file,
-    unreadable,
-    write_array,
-    write_checkpoint,
-    write_json,
-    write_text,
+from artist20 import UserError
+from artist20.files import parse_json, read_bytes, write_json
+from artist20.naming import (
+    NOT_LEARNT,
+    RENDITION,
+    TITLES,
+    UNTRAINED,
+    at,
+    network_name,
+    network_options,
+    parse_network_name,
+    task1_options,
+    title,
 )
 
 TASK1_LEVELS = ("song", "segment")  # what a row of features is
@@ -37,28 +34,7 @@ TASK1_SEARCHES = ("homework", "wide")  # how much Task 1's grids try
 RECIPES = ("homework", "strong")  # how Task 2's networks are trained
 N_FOLDS = 5  # of cross-validation by album
 NEARLY_ALL = 0.9  # of the songs: taken for one artist's, they say that a network has learnt nothing
-
-# Names of models for people: Task 1's and the ensemble, see :func:`title`.
-TITLES = {
-    "svm": "SVM",
-    "random_forest": "Random forest",
-    "knn": "k-NN",
-    "logistic_regression": "Logistic regression",
-    "lda": "Shrinkage LDA",
-    "ensemble": "Ensemble",
-}
-# The same of frozen encoders; a network's name is made of these, see :func:`network_name`.
-ENCODER_TITLES = {
-    "panns": "PANNs",
-    "panns-32k": "PANNs 32 kHz",
-    "ecapa": "ECAPA-TDNN",
-    "ge2e": "GE2E",
-    "tagger": "Music tagger",
-}
-# How names of models end for people where figures mean nothing.
 HOMEWORK_EPOCHS = 100  # of both networks
-UNTRAINED, NOT_LEARNT = ", untrained encoder", ", did not learn"
-RENDITION = re.compile(r"\w[\w.-]*")  # the name of a tree that can be part of a model's name
 
 Share = Annotated[float, Meta(ge=0, le=1)]  # of songs
 Count = Annotated[int, Meta(ge=0)]
@@ -79,117 +55,6 @@ class Record(msgspec.Struct, frozen=True):
     """Base of all records."""
 
 
-# --- names of models ---------------------------------------------------------------------------
-
-
-def network_name(model: str, recipe: str, rendition: str | None = None) -> str:
-    """Join ``<model>[_strong][@<rendition>]``: a network's name in files and tables.
-
-    Parameters
-    ----------
-    model : str
-        ``"resnet"``, or a key of :data:`ENCODER_TITLES`, or several of them joined by ``+``.
-    recipe : str
-        One of :data:`RECIPES`.
-    rendition : str, optional
-        See :func:`rendition_name`.
-    """
-    name = model if recipe == "homework" else f"{model}_{recipe}"
-    return name + _at(rendition)
-
-
-def _at(rendition: str | None) -> str:
-    return f"@{rendition}" if rendition else ""
-
-
-@dataclass(frozen=True)
-class NetworkName:
-    """What :func:`network_name` made a name of."""
-
-    model: str
-    recipe: str
-    rendition: str | None
-
-
-def parse_network_name(name: str) -> NetworkName:
-    """Take a network's name apart.
-
-    Raises
-    ------
-    ValueError
-        If it is none.
-    """
-    before, at, rendition = name.partition("@")
-    model = before.removesuffix("_strong")
-    known = model == "resnet" or ENCODER_TITLES.keys() >= set(model.split("+"))
-    if not known or (at and not RENDITION.fullmatch(rendition)):
-        raise ValueError(f"unknown model {name!r}")
-    recipe = "homework" if model == before else "strong"
-    return NetworkName(model, recipe, rendition or None)
-
-
-def title(name: str) -> str:
-    """Return a model's name for people, such as ``"ResNet, strong recipe, on artist20_vocals"``.
-
-    Raises
-    ------
-    ValueError
-        If there is no such model.
-    """
-    before, at, rendition = name.partition("@")
-    on = f", on {rendition}" if at else ""
-    if before in TITLES:
-        return TITLES[before] + on
-    named = parse_network_name(name)
-    encoders = [ENCODER_TITLES.get(each, "ResNet") for each in named.model.split("+")]
-    if named.recipe == "strong":
-        how = ", strong recipe"
-    else:
-        how = "" if named.model == "resnet" else " + MLP"
-    return " + ".join(encoders) + how + on
-
-
-def rendition_name(audio_root: Path | None) -> str | None:
-    """Return what a model's name has of --audio-root: the folder's own name.
-
-    Raises
-    ------
-    UserError
-        If that cannot be part of a model's name.
-    """
-    if audio_root is None:
-        return None
-    name = audio_root.absolute().name
-    if not RENDITION.fullmatch(name):
-        raise UserError(
-            f"--audio-root {printable(audio_root)}: the folder's name is to be part of the model's,"
-            " where letters, digits, '_', '-' and '.' can stand: rename it, or name a link to it"
-        )
-    return name
-
-
-def task1_options(
-    level: str = "song", audio_root: Path | str | None = None, search: str = "homework"
-) -> str:
-    """Return the options by which Task 1's commands know its models, each behind a space."""
-    options = " --level segment" if level == "segment" else ""
-    options += " --search wide" if search == "wide" else ""
-    return options + _audio_root_option(audio_root)
-
-
-def network_options(name: str, audio_root: Path | str | None = None) -> str:
-    """Return the options by which Task 2's scripts know a network, each behind a space."""
-    named = parse_network_name(name)
-    of_scripts = named.model in ("panns", "resnet")
-    options = "" if of_scripts else f" --encoder {named.model.replace('+', ',')}"
-    options += "" if named.recipe == "homework" else f" --recipe {named.recipe}"
-    return options + _audio_root_option(audio_root)
-
-
-def _audio_root_option(audio_root: Path | str | None) -> str:
-    return f" --audio-root {shlex.quote(str(audio_root))}" if audio_root else ""
-
-
 # --- where records lie -------------------------------------------------------------------------
 
 
@@ -197,7 +62,7 @@ def task1_dir(
     results_dir: Path, level: str = "song", rendition: str | None = None, search: str = "homework"
 ) -> Path:
     """Folder of Task 1's features, models and metrics; other models than the homework's, within."""
-    folder = results_dir / f"task1{_at(rendition)}" / ("wide" if search == "wide" else "")
+    folder = results_dir / f"task1{at(rendition)}" / ("wide" if search == "wide" else "")
     return folder / ("segment" if level == "segment" else "")
 
 
@@ -340,7 +205,7 @@ class Dataset(Record, kw_only=True):
 class Rendition(Record, kw_only=True):
     """A tree of ``--audio-root``, whose files were heard in place of the data folder's own."""
 
-    name: str  # see :func:`rendition_name`
+    name: str  # see :func:`artist20.naming.rendition_name`
     fingerprint: str  # SHA-256 over the songs' paths and the contents of the tree's files
 
 
@@ -497,7 +362,7 @@ class Task1Metrics(Record, kw_only=True):
         """The models: as tables and options call them -> as the folder's own files do."""
         suffix = "_of_segments" if self.settings.segments else ""
         suffix += "_wide" if self.settings.search == "wide" else ""
-        suffix += _at(self.heard)
+        suffix += at(self.heard)
         return {f"{name}{suffix}": name for name in self.models}
 
     def title(self, name: str) -> str:
@@ -676,18 +541,6 @@ class Settings(Record, kw_only=True):
         return f", {self.recipe.epochs} of {HOMEWORK_EPOCHS} epochs" if cut else ""
 
 
-class EpochRow(Record, kw_only=True):
-    """A row of ``history.csv``; losses are means over crops and over songs, lr the epoch's own."""
-
-    epoch: Annotated[int, Meta(ge=1)]
-    lr: NonNegative
-    train_loss: NonNegative
-    val_loss: NonNegative
-    val_top1: Share
-    val_top3: Share
-    seconds: Seconds
-
-
 class Learning(Record, kw_only=True):
     """What shows whether a training taught its network anything."""
 
@@ -721,60 +574,10 @@ class Learning(Record, kw_only=True):
         return None
 
 
-class TrainedModel(Record, eq=False, kw_only=True):
-    """``best.pt``: what rebuilds a network, and what it was trained on."""
-
-    classes: list[str]  # the artists, in the order of the scores
-    settings: Settings  # the recipe in it says what the network is
-    # length of the log-mel windows that a ResNet was trained on
-    window_frames: Annotated[int, Meta(ge=1, le=112_500)] | None = None  # an hour
-    trained_on: str  # the data set's name
-    train_songs: list[Count]  # how many songs of each artist
-    val_songs: Count  # how many were scored
-    epoch: Count  # whose weights these are
-    val_top1: Share | None  # top-1 then; None in the midst of an epoch
-    learning: Learning | None = None  # of the whole run, once it is finished
-    weights: dict[str, Any]  # the network's state dict, on the CPU
-    version: Literal[1] = 1  # raised when the fields' meaning changes
-
-    def __post_init__(self) -> None:
-        """Check classes, songs and the network's input against one another."""
-        if not are_classes(self.classes) or len(self.train_songs) != len(self.classes):
-            raise ValueError("classes and train_songs do not belong together")
-        if (self.window_frames is None) == isinstance(self.settings.recipe, ResNetRecipe):
-            raise ValueError("window_frames and settings do not belong together")
-        if bool(self.settings.encoders) == isinstance(self.settings.recipe, ResNetRecipe):
-            raise ValueError("encoders and recipe do not belong together")
-
-
-class EpochProgress(Record, kw_only=True):
-    """How far an interrupted epoch is: its steps so far, and sums over them."""
-
-    step: Count = 0
-    examples: Count = 0
-    loss_sum: float = 0.0
-    seconds: Seconds = 0.0
-
-
-class TrainingState(TrainedModel, eq=False, kw_only=True):
-    """``last.pt``: a :class:`TrainedModel`, and what training goes on from."""
-
-    optimizer: dict[str, Any]  # their state dicts
-    scheduler: dict[str, Any]
-    progress: EpochProgress  # of the epoch that was interrupted
-    history: list[EpochRow]
-
-    def __post_init__(self) -> None:
-        """Check the epoch against the history."""
-        super().__post_init__()
-        if self.epoch != len(self.history):
-            raise ValueError(f"epoch {self.epoch}, but {len(self.history)} rows of history")
-
-
 class NetworkMetrics(Accuracy, kw_only=True):
     """``task2/<model>/metrics.json``, written last: whoever reads it finds all other files."""
 
-    model: str  # its name, see :func:`network_name`
+    model: str  # its name, see :func:`artist20.naming.network_name`
     # whose weights are in ``best.pt``; ``top1`` and ``top3`` are of these
     epoch: Annotated[int, Meta(ge=1)]
     last: Accuracy  # of the last epoch
@@ -785,7 +588,7 @@ class NetworkMetrics(Accuracy, kw_only=True):
     settings: Settings
     dataset: Dataset
     audio_root: str | None = None  # where the tree of ``settings.rendition`` was then
-    # SHA-256 of each of :data:`EMBEDDING_FILES`; a fold has none
+    # SHA-256 of each of :data:`artist20.checkpoints.EMBEDDING_FILES`; a fold has none
     embeddings: dict[str, str] | None = None
     provenance: Provenance
 
@@ -1211,160 +1014,3 @@ def check_features(metrics: Task1Metrics, results_dir: Path, made_by: str) -> No
 def write_test_predictions(path: Path, top3: dict[str, list[str]]) -> None:
     """Write the course's form: ``{"001": [best, second, third], ...}``."""
     write_json(path, dict(sorted(top3.items())))
-
-
-# --- Task 2's checkpoints, embeddings and history ----------------------------------------------
-
-# What a network's training keeps for the map of the songs.
-EMBEDDING_FILES = ("train_embeddings.npy", "val_embeddings.npy", "songs_train.json")
-
-M = TypeVar("M", bound=TrainedModel)
-
-
-def save_model(path: Path, model: TrainedModel) -> None:
-    """Write a :class:`TrainedModel` or :class:`TrainingState` as ``.pt``."""
-    held = msgspec.structs.asdict(model)
-    plain = held.keys() - {"weights", "optimizer", "scheduler"}  # those hold tensors
-    write_checkpoint(path, held | {name: msgspec.to_builtins(held[name]) for name in plain})
-
-
-def load_model(path: Path, kind: type[M], made_by: str, or_else: str = "") -> M:
-    """Read what :func:`save_model` wrote, tensors on the CPU.
-
-    Parameters
-    ----------
-    path : Path
-        The file; one of a :class:`TrainingState` can be read as a :class:`TrainedModel`, too.
-    kind : type
-        Which of the two it is.
-    made_by : str
-        The command that makes it, for the message when it is missing or broken.
-    or_else : str
-        What else helps then: the end of that message.
-
-    Raises
-    ------
-    UserError
-        If it is missing or broken, or a field is not what it must be.
-    """
-    import torch
-
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run {made_by} first{or_else}")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of a pickle: it is refused
-            held = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError as error:
-        raise unreadable(path, error) from None
-    except Exception:  # torch lets errors of pickle, zipfile and its own through
-        raise UserError(
-            f"{path} is damaged, or no checkpoint: run {made_by} again{or_else}"
-        ) from None
-    try:
-        return msgspec.convert(held, kind)
-    except msgspec.ValidationError as error:
-        raise UserError(
-            f"{path} is no checkpoint of this version of {made_by} ({first_line(error)}): run it "
-            f"again{or_else}"
-        ) from None
-
-
-@dataclass(frozen=True)
-class SongVectors:
-    """One vector for every song of both splits: features, or what a network makes of a song."""
-
-    train: np.ndarray  # (n_songs, d)
-    val: np.ndarray
-    train_songs: list[SongRecord]  # the rows
-    val_songs: list[SongRecord]
-
-
-def write_embeddings(
-    folder: Path, train: np.ndarray, val: np.ndarray, train_songs: Sequence[SongRecord]
-) -> dict[str, str]:
-    """Write a network's embeddings of the songs to :data:`EMBEDDING_FILES`.
-
-    Parameters
-    ----------
-    folder : Path
-        The run's.
-    train, val : np.ndarray
-        (n_songs, d).
-    train_songs : sequence of SongRecord
-        The rows of ``train``; those of ``val`` are in ``val_predictions.json``.
-
-    Returns
-    -------
-    dict of str to str
-        SHA-256 of each file: :attr:`NetworkMetrics.embeddings`.
-    """
-    of_train, of_val, songs = (folder / name for name in EMBEDDING_FILES)
-    write_array(of_train, train.astype(np.float32))
-    write_array(of_val, val.astype(np.float32))
-    write_record(songs, train_songs)
-    return {name: sha256_file(folder / name) for name in EMBEDDING_FILES}
-
-
-def read_embeddings(
-    folder: Path, metrics: NetworkMetrics, val_songs: list[SongRecord], made_by: str
-) -> SongVectors:
-    """Read what :func:`write_embeddings` wrote.
-
-    Parameters
-    ----------
-    folder : Path
-        The run's.
-    metrics : NetworkMetrics
-        Its ``metrics.json``.
-    val_songs : list of SongRecord
-        The songs of its ``val_predictions.json``.
-    made_by : str
-        The training script's name, for messages.
-
-    Raises
-    ------
-    UserError
-        If a file is missing or not of this run, or the songs are others.
-    """
-    check_embeddings(folder, metrics, made_by)
-    of_train, of_val, songs_file = (folder / name for name in EMBEDDING_FILES)
-    train, val = read_array(of_train, made_by), read_array(of_val, made_by)
-    if len(val) != len(val_songs):
-        raise UserError(
-            f"{of_val} is of {len(val)} songs, val_predictions.json of {len(val_songs)}: run "
-            f"{made_by} --overwrite"
-        )
-    songs = read_record(songs_file, list[SongRecord], made_by)
-    return SongVectors(train, val, songs, val_songs)
-
-
-def check_embeddings(folder: Path, metrics: NetworkMetrics, made_by: str) -> None:
-    """Refuse embeddings that are missing, or not of the run that ``metrics.json`` is of."""
-    made = metrics.embeddings or {}
-    for path in (folder / name for name in EMBEDDING_FILES):
-        if not path.is_file() or sha256_file(path) != made.get(path.name):
-            raise UserError(
-                f"{path} is missing, or not of the run that metrics.json is of: run {made_by} "
-                "--overwrite"
-            )
-
-
-def write_history(path: Path, history: Sequence[EpochRow]) -> None:
-    """Write ``history.csv``, a row per epoch."""
-    rows = [EpochRow.__struct_fields__, *map(msgspec.structs.astuple, history)]
-    write_text(path, "".join(",".join(map(str, row)) + "\n" for row in rows))
-
-
-def read_history(path: Path, made_by: str) -> list[EpochRow]:
-    """Read a network's ``history.csv``.
-
-    Raises
-    ------
-    UserError
-        If it is missing or broken.
-    """
-    try:
-        rows = list(csv.DictReader(read_bytes(path, made_by).decode().splitlines()))
-        return msgspec.convert(rows, Annotated[list[EpochRow], Meta(min_length=1)], strict=False)
-    except (ValueError, csv.Error) as error:  # msgspec's and the decoder's are of ValueError
-        raise UserError(f"{path} is broken ({first_line(error)}): run {made_by} again") from None

@@ -30,6 +30,7 @@ from artist20 import (
     dataset,
     features,
     inference,
+    naming,
     results,
     runtime,
 )
@@ -59,7 +60,7 @@ def read_metrics(args: argparse.Namespace, folder: Path, made: Path) -> Task1Met
     UserError
         If they do not, or there are no models.
     """
-    script = "task1_train.py" + results.task1_options(args.level, args.audio_root, args.search)
+    script = "task1_train.py" + naming.task1_options(args.level, args.audio_root, args.search)
     metrics = results.read_record(folder / "metrics.json", Task1Metrics, script)
     results.check_features(metrics, args.results_dir, script)
     file = made / "preprocessing.json"
@@ -106,7 +107,7 @@ def main() -> int:
     args = parse_args()
     started = time.monotonic()
     device = runtime.choose_device(args.device)
-    rendition = results.rendition_name(args.audio_root)
+    rendition = naming.rendition_name(args.audio_root)
     made = results.task1_dir(args.results_dir, rendition=rendition)  # by task1_preprocessing.py
     folder = results.task1_dir(args.results_dir, args.level, rendition, args.search)
     metrics = read_metrics(args, folder, made)
@@ -132,7 +133,7 @@ def main() -> int:
         scores[name] = classical.probabilities(name, model, rows, reached.temperature)
         checkpoints[name] = [sha256_file(file)]
     print(
-        f"predictions are those of the {results.TITLES[chosen]}, "
+        f"predictions are those of the {naming.TITLES[chosen]}, "
         f"{metrics.models[chosen].cv_top1:.1%} in cross-validation"
     )
     test = TestScores(

@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from artist20 import UserError, audio, distributed, encoders, runtime, spectrogram, training
 from artist20.audio import Waveform
+from artist20.checkpoints import TrainedModel
 from artist20.encoders.base import UNTRAINED, Encoder
 from artist20.encoders.embeddings import Embeddings, side_by_side
 from artist20.evaluation import window_starts
 from artist20.models import ArtistResNet, EmbeddingMLP
-from artist20.results import EncoderSettings, ResNetRecipe, TrainedModel, TransferRecipe
+from artist20.results import EncoderSettings, ResNetRecipe, TransferRecipe
 from artist20.spectrogram import FrontEnd, LogMels
 
 # Windows of a curve over a song, which long ones would flatten.

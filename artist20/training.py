@@ -20,17 +20,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
-from artist20 import UserError, distributed, evaluation, files, results, runtime
+from artist20 import UserError, checkpoints, distributed, evaluation, files, results, runtime
+from artist20.checkpoints import EpochProgress, EpochRow, TrainedModel, TrainingState
 from artist20.experiment import BEST, LAST, TrainingRun
-from artist20.results import (
-    Accuracy,
-    EpochProgress,
-    EpochRow,
-    NetworkMetrics,
-    Predictions,
-    TrainedModel,
-    TrainingState,
-)
+from artist20.results import Accuracy, NetworkMetrics, Predictions
 from artist20.spectrogram import to_seconds
 
 ANEW = "the same command with --overwrite"
@@ -209,7 +202,7 @@ class Trainer:
         """
         run, experiment = self.run, self.run.experiment
         of_last = self.score()
-        best = results.load_model(run.folder / BEST, TrainedModel, ANEW)
+        best = checkpoints.load_model(run.folder / BEST, TrainedModel, ANEW)
         load_weights(self.model, best, run.folder / BEST, ANEW)
         name = experiment.name
         scores = {name: of_last}
@@ -223,7 +216,7 @@ class Trainer:
 
         def write() -> NetworkMetrics:
             finished = msgspec.structs.replace(best, learning=learning)
-            results.save_model(run.folder / BEST, finished)
+            checkpoints.save_model(run.folder / BEST, finished)
             results.write_record(
                 run.folder / "val_predictions.json",
                 Predictions(
@@ -233,7 +226,7 @@ class Trainer:
             hashes = None
             if embeddings:
                 train_songs = [song.record for song in run.train]
-                hashes = results.write_embeddings(run.folder, *embeddings, train_songs)
+                hashes = checkpoints.write_embeddings(run.folder, *embeddings, train_songs)
             frames = self.described.window_frames
             metrics = NetworkMetrics(
                 model=name,
@@ -261,7 +254,7 @@ class Trainer:
     def _resume(self) -> None:
         """Take weights, optimizer, schedule and history from ``last.pt``."""
         path = self.run.folder / LAST
-        last = results.load_model(path, TrainingState, ANEW)
+        last = checkpoints.load_model(path, TrainingState, ANEW)
         load_weights(self.model, last, path, ANEW)
         try:
             self.optimizer.load_state_dict(last.optimizer)
@@ -274,7 +267,7 @@ class Trainer:
         within = f", step {step} of {self.steps_per_epoch}" if step else ""
         print(f"going on after epoch {len(self.history)} of {self.recipe.epochs}{within}")
         if self.history and distributed.is_main():  # it may have been stopped before it was written
-            results.write_history(self.run.folder / "history.csv", self.history)
+            checkpoints.write_history(self.run.folder / "history.csv", self.history)
 
     def _train_epoch(
         self, network: nn.Module, batches: Batches, epoch: int, bar: "tqdm[Any]"
@@ -361,7 +354,7 @@ class Trainer:
                 self._best = msgspec.structs.replace(
                     self.described, epoch=epoch, val_top1=row.val_top1, weights=weights
                 )
-            results.write_history(folder / "history.csv", self.history)
+            checkpoints.write_history(folder / "history.csv", self.history)
         return row
 
     def _save(self) -> None:
@@ -370,7 +363,7 @@ class Trainer:
             return
         folder = self.run.folder
         if self._best:
-            results.save_model(folder / BEST, self._best)
+            checkpoints.save_model(folder / BEST, self._best)
             self._best = None
         described = {
             **msgspec.structs.asdict(self.described),
@@ -378,7 +371,7 @@ class Trainer:
             "val_top1": None if self.progress.step else self.history[-1].val_top1,
             "weights": _on_cpu(self.model),
         }
-        results.save_model(
+        checkpoints.save_model(
             folder / LAST,
             TrainingState(
                 **described,

@@ -20,7 +20,8 @@ from artist20 import classical, cli, ensemble, evaluation
 from artist20.classical import Grid, Rows
 from artist20.features import UNIT_NAMES
 from artist20.files import parse_json
-from artist20.results import TITLES, FitSettings, Segments, Value
+from artist20.naming import TITLES
+from artist20.results import FitSettings, Segments, Value
 
 SPLITS = ("cv", "val")
 SCALED: dict[str, list[Value]] = {"scaler": ["standard"], "k": [300]}  # of the highest F values

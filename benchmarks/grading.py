@@ -18,8 +18,9 @@ from measure import run
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from artist20 import audio, cli, dataset, results, runtime
-from artist20.results import ResNetRecipe, TrainedModel, TransferRecipe
+from artist20 import audio, checkpoints, cli, dataset, runtime
+from artist20.checkpoints import TrainedModel
+from artist20.results import ResNetRecipe, TransferRecipe
 
 SCRIPTS = {
     TransferRecipe: "task2_inference.py",
@@ -60,7 +61,7 @@ def main() -> None:
             loop(sources[i % len(sources)].file, song, args.song_seconds)
         minutes = args.songs * audio.duration(song) / 60
         for checkpoint in args.checkpoint:
-            trained = results.load_model(checkpoint, TrainedModel, "training")
+            trained = checkpoints.load_model(checkpoint, TrainedModel, "training")
             kind = type(trained.settings.recipe)
             where = ["--data-dir", folder, "--output", f"{folder}/test_predictions.json"]
             script = [sys.executable, str(REPOSITORY / SCRIPTS[kind])]

@@ -23,7 +23,8 @@ import soundfile
 from hypothesis import HealthCheck, settings
 from scipy.special import softmax
 
-from artist20 import UserError, evaluation, results, runtime
+from artist20 import UserError, evaluation, naming, results, runtime
+from artist20.checkpoints import TrainedModel
 from artist20.features import FeatureSet
 from artist20.results import (
     Ablation,
@@ -47,7 +48,6 @@ from artist20.results import (
     Task1Metrics,
     Task1Model,
     Task1Settings,
-    TrainedModel,
     TransferRecipe,
     write_record,
 )
@@ -290,7 +290,7 @@ def toy_settings(name: str, **changes: Any) -> Settings:
 
     All but the ResNet hear through an untrained encoder.
     """
-    named = results.parse_network_name(name)
+    named = naming.parse_network_name(name)
     strong = named.recipe == "strong"
     common = {"epochs": 100, "batch_size": 8, "lr": 0.005, "crop_seconds": 3.0, "dropout": 0.3}
     common |= {"weight_decay": 0.01, "warmup_epochs": 0, "select": not strong}

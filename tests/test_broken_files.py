@@ -37,18 +37,17 @@ from test_task1_train import put_features
 
 import task1_gen_report
 from artist20 import UserError, classical, evaluation, experiment, inference, trained
-from artist20.encoders import panns
-from artist20.report import architecture, maps, network_plots, plots, style
-from artist20.results import (
+from artist20.checkpoints import (
     EpochProgress,
     EpochRow,
-    Predictions,
     TrainingState,
     save_model,
     write_embeddings,
     write_history,
-    write_record,
 )
+from artist20.encoders import panns
+from artist20.report import architecture, maps, network_plots, plots, style
+from artist20.results import Predictions, write_record
 
 ROW = EpochRow(epoch=1, lr=0.1, train_loss=1, val_loss=1, val_top1=0.5, val_top3=0.5, seconds=1)
 

@@ -19,7 +19,7 @@ from conftest import call
 from torch import nn
 
 import task2_train
-from artist20 import UserError, audio, encoders, fetch, results, training
+from artist20 import UserError, audio, encoders, fetch, naming, results, training
 from artist20.encoders import ENCODERS, base, ecapa, embeddings, panns, tagger
 from artist20.encoders.base import Definition, Encoder
 from artist20.encoders.embeddings import (
@@ -178,7 +178,7 @@ def test_the_two_front_ends_are_those_of_the_published_networks():
 
 
 def test_every_encoder_has_weights_and_a_title():
-    assert list(ENCODERS) == list(fetch.WEIGHTS) == list(results.ENCODER_TITLES)
+    assert list(ENCODERS) == list(fetch.WEIGHTS) == list(naming.ENCODER_TITLES)
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -79,7 +79,7 @@ def wait_for(condition):
 
 # From the ground up, see DESIGN; rooms that are not named here stand above.
 FLOORS = [
-    {"packages", "files", "results", "runtime", "cli", "distributed"},
+    {"packages", "files", "naming", "results", "checkpoints", "runtime", "cli", "distributed"},
     {"audio", "dataset", "cache", "collection", "fetch", "vocals"},
     {"evaluation"},  # which knows numbers alone
     {"features", "modulation", "spectrogram", "augment"},

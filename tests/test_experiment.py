@@ -19,15 +19,9 @@ from conftest import (
     toy_settings,
 )
 
-from artist20 import UserError, dataset, experiment, files, results
-from artist20.results import (
-    EMBEDDING_FILES,
-    EpochProgress,
-    EpochRow,
-    NetworkMetrics,
-    Predictions,
-    TrainingState,
-)
+from artist20 import UserError, checkpoints, dataset, experiment, files, results
+from artist20.checkpoints import EMBEDDING_FILES, EpochProgress, EpochRow, TrainingState
+from artist20.results import NetworkMetrics, Predictions
 
 SETTINGS = toy_settings("resnet", epochs=5, lr=0.1)
 ROW = EpochRow(
@@ -41,14 +35,14 @@ def put_unfinished(folder, settings=SETTINGS):
     state = TrainingState(
         **described, optimizer={}, scheduler={}, progress=EpochProgress(), history=[ROW, ROW]
     )
-    results.save_model(folder / "last.pt", state)
+    checkpoints.save_model(folder / "last.pt", state)
 
 
 def put_finished(folder, settings=SETTINGS):
     put_unfinished(folder, settings)
     best = msgspec.structs.replace(toy_model(settings, {}, TOY_ARTISTS), epoch=1)
-    results.save_model(folder / "best.pt", best)
-    results.write_history(folder / "history.csv", [ROW])
+    checkpoints.save_model(folder / "best.pt", best)
+    checkpoints.write_history(folder / "history.csv", [ROW])
     results.write_record(folder / "val_predictions.json", toy_predictions("val", {"resnet": 1}, 0))
     vectors = (np.eye(len(TOY_SONGS[split]))[:, :3] for split in ("train", "val"))
     reached = results.Accuracy(top1=0.5, top3=0.5)
@@ -63,7 +57,7 @@ def put_finished(folder, settings=SETTINGS):
         epochs_seconds=1,
         settings=settings,
         dataset=TOY_DATASET,
-        embeddings=results.write_embeddings(folder, *vectors, TOY_SONGS["train"]),
+        embeddings=checkpoints.write_embeddings(folder, *vectors, TOY_SONGS["train"]),
         provenance=results.Provenance(command="x", device="CPU", seconds=1, versions={}),
     )
     results.write_record(folder / "metrics.json", metrics)
@@ -110,7 +104,7 @@ def test_a_finished_run_with_a_damaged_file_is_to_be_trained_anew(tmp_path, name
 
 def test_a_checkpoint_of_another_run_is_no_finished_run(tmp_path):
     put_finished(tmp_path)
-    results.save_model(tmp_path / "best.pt", toy_model(toy_settings("resnet"), {}, TOY_ARTISTS))
+    checkpoints.save_model(tmp_path / "best.pt", toy_model(toy_settings("resnet"), {}, TOY_ARTISTS))
     with pytest.raises(UserError, match=r"best\.pt is not of the run in .* --overwrite$"):
         look(tmp_path)
 

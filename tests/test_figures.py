@@ -15,6 +15,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from artist20 import Note, UserError, files
+from artist20.checkpoints import EpochRow
 from artist20.report import network_plots, plots, song_plots, style
 from artist20.report.architecture import Layer
 from artist20.report.maps import SongMap
@@ -23,7 +24,6 @@ from artist20.results import (
     Ablation,
     AblationSettings,
     Accuracy,
-    EpochRow,
     Family,
     Figures,
     Intervals,

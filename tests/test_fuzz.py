@@ -31,9 +31,19 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import RobustScaler
 from sklearn.svm import SVC
 
-from artist20 import UserError, audio, classical, collection, dataset, fetch, files, results
+from artist20 import (
+    UserError,
+    audio,
+    checkpoints,
+    classical,
+    collection,
+    dataset,
+    fetch,
+    files,
+    results,
+)
 from artist20.cache import Cache
-from artist20.results import EpochProgress, EpochRow, TrainedModel, TrainingState
+from artist20.checkpoints import EpochProgress, EpochRow, TrainedModel, TrainingState
 
 pytestmark = pytest.mark.filterwarnings("ignore::artist20.Note")
 
@@ -94,7 +104,7 @@ def read_list(file: Path) -> None:
 
 def read_checkpoint(file: Path) -> None:
     kind = TrainingState if file.stem == "state" else TrainedModel
-    model = results.load_model(file, kind, "x")
+    model = checkpoints.load_model(file, kind, "x")
     assert all(isinstance(name, str) for name in model.weights)
 
 
@@ -159,8 +169,8 @@ def _make_files(kind: str, folder: Path) -> Kind:
         results.write_record(new("songs_train.json"), [song, song])
         files.write_json(new("answers.json"), ["x", "y"])
     elif kind == "csv":
-        read = lambda file: results.read_history(file, "x")  # noqa: E731
-        results.write_history(new("history.csv"), [toy_epoch(i) for i in (1, 2)])
+        read = lambda file: checkpoints.read_history(file, "x")  # noqa: E731
+        checkpoints.write_history(new("history.csv"), [toy_epoch(i) for i in (1, 2)])
     elif kind == "list":
         read = read_list
         # Songs that are not there: they are missed only once the list itself is right.
@@ -168,7 +178,7 @@ def _make_files(kind: str, folder: Path) -> Kind:
     elif kind == "pt":
         read = read_checkpoint
         model = toy_model(toy_settings("resnet"), {"w": torch.ones(2, 3)}, TOY_ARTISTS)
-        results.save_model(new("best.pt"), model)
+        checkpoints.save_model(new("best.pt"), model)
         held = {name: getattr(model, name) for name in model.__struct_fields__}
         state = TrainingState(
             **{**held, "epoch": 1},
@@ -177,7 +187,7 @@ def _make_files(kind: str, folder: Path) -> Kind:
             progress=EpochProgress(),
             history=[toy_epoch(1)],
         )
-        results.save_model(new("state.pt"), state)
+        checkpoints.save_model(new("state.pt"), state)
         held = torch.load(made[0], weights_only=True)
         torch.save(held, new("old.pt"), _use_new_zipfile_serialization=False)
     elif kind == "skops":

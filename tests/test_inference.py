@@ -11,7 +11,8 @@ import soundfile
 from conftest import toy_model, toy_settings
 
 from artist20 import UserError, audio, cli, inference, spectrogram
-from artist20.results import ResNetRecipe, TestScores, read_record, save_model
+from artist20.checkpoints import save_model
+from artist20.results import ResNetRecipe, TestScores, read_record
 from artist20.spectrogram import FrontEnd
 
 RATE = 16_000

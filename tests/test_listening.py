@@ -38,9 +38,10 @@ from conftest import (
 )
 from PIL import Image
 
-from artist20 import audio, listen, results, spectrogram, trained
+from artist20 import audio, checkpoints, listen, results, spectrogram, trained
+from artist20.checkpoints import SongVectors
 from artist20.report import listening
-from artist20.results import Predictions, SongVectors
+from artist20.results import Predictions
 from artist20.spectrogram import FrontEnd
 from artist20.trained import TrainedResNet
 
@@ -205,9 +206,9 @@ def here(tmp_path, monkeypatch):
     folder = Path("results/task2/resnet")
     rng = np.random.default_rng(0)
     vectors = [rng.normal(size=(len(TOY_SONGS[split]), 3)) for split in ("train", "val")]
-    embeddings = results.write_embeddings(folder, *vectors, TOY_SONGS["train"])
+    embeddings = checkpoints.write_embeddings(folder, *vectors, TOY_SONGS["train"])
     put_network(Path("results"), "resnet", 1, seed=0, settings=SETTINGS, embeddings=embeddings)
-    results.save_model(folder / "best.pt", checkpoint(TOY_ARTISTS))
+    checkpoints.save_model(folder / "best.pt", checkpoint(TOY_ARTISTS))
     write_song(Path("song.mp3"), next(iter(ARTISTS)), seed=1, seconds=2)
     for each in (*TOY_SONGS["train"], *TOY_SONGS["val"]):
         Path("data", each.path).parent.mkdir(parents=True, exist_ok=True)
@@ -381,7 +382,7 @@ def app(tmp_path):
     """Start the app; give its process, its address and the folder of its temporary files."""
     if importlib.util.find_spec("gradio") is None:
         pytest.skip("Gradio is missing: pip install -r requirements-app.txt")
-    results.save_model(tmp_path / "secret/best.pt", checkpoint(TOY_ARTISTS))
+    checkpoints.save_model(tmp_path / "secret/best.pt", checkpoint(TOY_ARTISTS))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     (tmp_path / "uploads").mkdir()
@@ -441,7 +442,7 @@ def test_a_song_that_is_dropped_is_answered_and_deleted(app, opened, song, tmp_p
 
 
 def network_of(path):
-    model = results.load_model(path, results.TrainedModel, "x")
+    model = checkpoints.load_model(path, checkpoints.TrainedModel, "x")
     return trained.load_network(path, model, torch.device("cpu"))
 
 

@@ -8,9 +8,10 @@ from conftest import make_songs
 from matplotlib.colors import to_hex
 
 from artist20 import UserError
+from artist20.checkpoints import SongVectors
 from artist20.features import FeatureSet
 from artist20.report import maps, plots, style
-from artist20.results import SongRecord, SongVectors
+from artist20.results import SongRecord
 
 
 def records(names):

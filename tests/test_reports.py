@@ -18,13 +18,13 @@ from conftest import (
     toy_settings,
 )
 
-from artist20 import UserError, results, trained
+from artist20 import UserError, checkpoints, results, trained
+from artist20.checkpoints import EpochRow
 from artist20.encoders import panns
+from artist20.naming import TITLES
 from artist20.report import maps, network_plots, plots, style
 from artist20.results import (
-    TITLES,
     Ablation,
-    EpochRow,
     NetworkMetrics,
     Predictions,
     Task1Metrics,
@@ -72,10 +72,12 @@ def put_trained(results_dir, name, settings):
     n_train, n_val = 80, 48
     songs = read_record(folder / "cv_predictions.json", Predictions, "x").songs
     embeddings = [rng.normal(size=(n, 6)) for n in (n_train, n_val)]
-    change(folder / "metrics.json", embeddings=results.write_embeddings(folder, *embeddings, songs))
+    change(
+        folder / "metrics.json", embeddings=checkpoints.write_embeddings(folder, *embeddings, songs)
+    )
     shares = {"val_top1": 0.5, "val_top3": 0.75, "seconds": 1}
     rows = [EpochRow(epoch=i, lr=0.1, train_loss=3, val_loss=2, **shares) for i in range(1, 5)]
-    results.write_history(folder / "history.csv", rows)
+    checkpoints.write_history(folder / "history.csv", rows)
     recipe = settings.recipe
     model = (
         trained.make_mlp(len(TOY_ARTISTS), recipe, panns.SIZE)
@@ -83,7 +85,7 @@ def put_trained(results_dir, name, settings):
         else trained.make_resnet(len(TOY_ARTISTS), recipe)
     )
     checkpoint = toy_model(settings, model.state_dict(), TOY_ARTISTS)
-    results.save_model(folder / "best.pt", checkpoint)
+    checkpoints.save_model(folder / "best.pt", checkpoint)
 
 
 def change(path, **fields):
@@ -278,7 +280,7 @@ def test_diagrams_are_of_the_network_that_was_trained(toy_results, draw, name, s
     diagram = next(drawn[name] for name in drawn if "architecture" in name)
     rows = diagram[1][0]
     folder = results.network_dir(toy_results, name, recipe)
-    weights = results.load_model(folder / "best.pt", results.TrainedModel, "x").weights
+    weights = checkpoints.load_model(folder / "best.pt", checkpoints.TrainedModel, "x").weights
     buffers = ("mean", "std", "running_mean", "running_var", "num_batches_tracked")
     n_trained = sum(
         weight.numel()

@@ -16,8 +16,8 @@ from conftest import (
 from msgspec.structs import replace
 
 from artist20 import UserError, comparison, evaluation
+from artist20.checkpoints import EpochRow, write_history
 from artist20.report import compare, runs
-from artist20.results import EpochRow, write_history
 
 
 def put_seed(results_dir, name, strength, seed, *, scores_of=None, **changes):

@@ -26,21 +26,18 @@ from PIL import Image
 
 import task2_train
 from artist20 import audio, classical, features, fetch, spectrogram
+from artist20.checkpoints import (
+    EMBEDDING_FILES,
+    TrainedModel,
+    TrainingState,
+    load_model,
+    save_model,
+)
 from artist20.features import feature_hashes, read_units
 from artist20.files import only_writer, sha256_file, write_json
 from artist20.models import ArtistResNet, EmbeddingMLP
 from artist20.report import compare
-from artist20.results import (
-    EMBEDDING_FILES,
-    Predictions,
-    TestScores,
-    TrainedModel,
-    TrainingState,
-    load_model,
-    read_record,
-    save_model,
-    task1_dir,
-)
+from artist20.results import Predictions, TestScores, read_record, task1_dir
 from artist20.spectrogram import FrontEnd
 
 REPOSITORY = Path(__file__).resolve().parents[1]

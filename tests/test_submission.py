@@ -21,13 +21,13 @@ from conftest import (
 from msgspec.structs import replace
 
 from artist20 import comparison, inference, runtime, slides, submission, trained
+from artist20.checkpoints import save_model
 from artist20.results import (
     EncoderSettings,
     NetworkMetrics,
     Task1Metrics,
     TestScores,
     read_record,
-    save_model,
     write_record,
 )
 

@@ -14,12 +14,13 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 import task2_train_wo_pretrain as stage
-from artist20 import UserError, augment, evaluation, results, spectrogram, training
+from artist20 import UserError, augment, checkpoints, evaluation, results, spectrogram, training
 from artist20.augment import AlbumDifferences
+from artist20.checkpoints import EpochRow, TrainedModel, TrainingState
 from artist20.dataset import Song
 from artist20.experiment import Experiment, TrainingRun
 from artist20.models import ArtistResNet, EmbeddingMLP, TimeStatistics
-from artist20.results import EpochRow, Predictions, TrainedModel, TrainingState
+from artist20.results import Predictions
 from artist20.spectrogram import FrontEnd, LogMels
 
 N_SONGS, N_CLASSES, EPOCHS = 12, 4, 5
@@ -121,7 +122,7 @@ def without_seconds(history):
 
 
 def read(path, kind=TrainedModel):
-    return results.load_model(path, kind, "x")
+    return checkpoints.load_model(path, kind, "x")
 
 
 def assert_equal(a, b):
@@ -157,7 +158,7 @@ def test_history(tmp_path):
     assert [row.epoch for row in history] == [1, 2, 3, 4, 5]
     expected = [0.005 * (1 + math.cos(math.pi * i / EPOCHS)) for i in range(EPOCHS)]
     assert [row.lr for row in history] == pytest.approx(expected)
-    assert results.read_history(tmp_path / "history.csv", "x") == history
+    assert checkpoints.read_history(tmp_path / "history.csv", "x") == history
     with (tmp_path / "history.csv").open() as file:
         assert next(csv.reader(file)) == [
             "epoch", "lr", "train_loss", "val_loss", "val_top1", "val_top3", "seconds"
@@ -281,15 +282,15 @@ def test_what_was_not_saved_is_trained_again(tmp_path, schedule, monkeypatch):
 def test_a_signal_in_the_last_write_stops_the_run(tmp_path, monkeypatch):
     whole = run_toy(tmp_path / "whole")
     monkeypatch.setattr(training, "SAVE_SECONDS", 60)
-    save = results.save_model
+    save = checkpoints.save_model
 
     def stopped(path, model):
         save(path, model)
         if path.name == "last.pt" and len(model.history) == EPOCHS:
-            monkeypatch.setattr(results, "save_model", save)
+            monkeypatch.setattr(checkpoints, "save_model", save)
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(results, "save_model", stopped)
+    monkeypatch.setattr(checkpoints, "save_model", stopped)
     with pytest.raises(KeyboardInterrupt):
         run_toy(tmp_path / "parts")
     assert without_seconds(run_toy(tmp_path / "parts")) == without_seconds(whole)
@@ -322,9 +323,9 @@ def test_an_epochs_loss_is_summed_exactly(tmp_path, monkeypatch):
 
 def test_short_epochs_are_saved_once_in_a_while(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SAVE_SECONDS", 60)
-    saved, save = [], results.save_model
+    saved, save = [], checkpoints.save_model
     monkeypatch.setattr(
-        results, "save_model", lambda path, model: (saved.append(path.name), save(path, model))
+        checkpoints, "save_model", lambda path, model: (saved.append(path.name), save(path, model))
     )
     history = run_toy(tmp_path)
     assert saved == ["best.pt", "last.pt"]  # when all epochs are done
@@ -506,7 +507,7 @@ def test_finish_reports_the_best_and_the_last_epoch(tmp_path, select):
     best = {name: value.clone() for name, value in make_toy(2).state_dict().items()}
     run = make_run(tmp_path, select=select)
     described = msgspec.structs.replace(run.describe(30), epoch=3, val_top1=1.0, weights=best)
-    results.save_model(tmp_path / "best.pt", described)
+    checkpoints.save_model(tmp_path / "best.pt", described)
     is_best = lambda: torch.equal(model.state_dict()["0.weight"], best["0.weight"])  # noqa: E731
 
     def embed_songs():
@@ -535,7 +536,7 @@ def test_finish_reports_the_best_and_the_last_epoch(tmp_path, select):
     assert np.allclose(predictions.scores["resnet"], right if select else wrong)
     assert ("resnet_last" in predictions.scores) == select
     assert (predictions.labels == LABELS).all()
-    kept = results.read_embeddings(tmp_path, metrics, predictions.songs, "x")
+    kept = checkpoints.read_embeddings(tmp_path, metrics, predictions.songs, "x")
     assert np.array_equal(kept.train, best["0.weight"][:N_SONGS])  # of the epoch that is reported
     assert [song.path for song in kept.train_songs] == [song.path for song in SONGS]
 
@@ -544,7 +545,7 @@ def finish_after(folder, train_loss, scores):
     run = make_run(folder)
     model = make_toy()
     described = msgspec.structs.replace(run.describe(30), epoch=1, weights=model.state_dict())
-    results.save_model(folder / "best.pt", described)
+    checkpoints.save_model(folder / "best.pt", described)
     trainer = training.Trainer(
         run, model, None, None, lambda: scores, steps_per_epoch=1, window_frames=30
     )

@@ -2,7 +2,7 @@
 
 To add one: a file here with its :class:`~artist20.encoders.base.Definition`, a line in
 :data:`ENCODERS`, its weights in :data:`artist20.fetch.WEIGHTS`, its title in
-:data:`artist20.results.ENCODER_TITLES`.
+:data:`artist20.naming.ENCODER_TITLES`.
 """
 
 from pathlib import Path

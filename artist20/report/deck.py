@@ -22,10 +22,9 @@ from msgspec.structs import asdict
 
 from artist20 import UserError
 from artist20.files import write_text
+from artist20.naming import NOT_LEARNT, UNTRAINED, network_name, parse_network_name
 from artist20.report import compare, tables
 from artist20.results import (
-    NOT_LEARNT,
-    UNTRAINED,
     ArtistResult,
     Comparison,
     EncoderSettings,
@@ -36,8 +35,6 @@ from artist20.results import (
     Pair,
     ResNetRecipe,
     TransferRecipe,
-    network_name,
-    parse_network_name,
 )
 
 TEMPLATES = Path(__file__).with_name("templates")

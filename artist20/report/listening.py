@@ -22,20 +22,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from artist20 import UserError, audio, dataset, distributed, inference, printable, runtime
+from artist20.checkpoints import SongVectors, TrainedModel, load_model, read_embeddings
 from artist20.evaluation import top_k
 from artist20.experiment import BEST, read_best
 from artist20.report import compare, song_plots
 from artist20.report.style import Drawing, Page, readable
-from artist20.results import (
-    NetworkMetrics,
-    Predictions,
-    SongRecord,
-    SongVectors,
-    TrainedModel,
-    load_model,
-    read_embeddings,
-    read_record,
-)
+from artist20.results import NetworkMetrics, Predictions, SongRecord, read_record
 from artist20.trained import Heard, TrainedNetwork, load_network
 
 TEMPLATES = Path(__file__).with_name("templates")

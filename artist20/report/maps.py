@@ -17,8 +17,9 @@ from sklearn.preprocessing import RobustScaler
 from threadpoolctl import threadpool_limits
 
 from artist20 import UserError
+from artist20.checkpoints import SongVectors
 from artist20.features import FeatureSet
-from artist20.results import SongVectors, groups_of
+from artist20.results import groups_of
 
 MIN_SONGS = 3  # two songs have nothing to be nearer to
 MAX_SONGS = 3000  # t-SNE takes a dozen seconds on that many

@@ -11,6 +11,13 @@ from matplotlib.patches import FancyBboxPatch, Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from artist20 import UserError
+from artist20.checkpoints import (
+    EMBEDDING_FILES,
+    EpochRow,
+    TrainedModel,
+    read_embeddings,
+    read_history,
+)
 from artist20.experiment import BEST, read_best
 from artist20.report import compare, maps, plots
 from artist20.report.architecture import Layer
@@ -26,18 +33,7 @@ from artist20.report.style import (
     new_figure,
     text_width,
 )
-from artist20.results import (
-    EMBEDDING_FILES,
-    EpochRow,
-    NetworkMetrics,
-    Predictions,
-    ResNetRecipe,
-    TrainedModel,
-    TransferRecipe,
-    read_embeddings,
-    read_history,
-    read_record,
-)
+from artist20.results import NetworkMetrics, Predictions, ResNetRecipe, TransferRecipe, read_record
 
 R = TypeVar("R", TransferRecipe, ResNetRecipe)
 

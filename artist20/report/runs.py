@@ -15,10 +15,10 @@ import numpy as np
 
 from artist20 import evaluation
 from artist20.files import write_text
+from artist20.naming import NOT_LEARNT
 from artist20.report import compare, tables
 from artist20.report.compare import AnyMetrics, Model
 from artist20.results import (
-    NOT_LEARNT,
     Count,
     NetworkMetrics,
     Pair,

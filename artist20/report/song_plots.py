@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from artist20 import evaluation, printable, spectrogram
+from artist20.checkpoints import EMBEDDING_FILES
 from artist20.report.style import Drawing, in_house_style, new_figure, readable
-from artist20.results import EMBEDDING_FILES, Predictions, SongRecord, read_record
+from artist20.results import Predictions, SongRecord, read_record
 from artist20.trained import TrainedNetwork
 
 N_RIVALS = 3

@@ -1,0 +1,256 @@
+"""What the training of a network keeps: checkpoints, history, embeddings of the songs."""
+
+import csv
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from artist20 import UserError
+from artist20.files import (
+    first_line,
+    read_array,
+    read_bytes,
+    sha256_file,
+    unreadable,
+    write_array,
+    write_checkpoint,
+    write_text,
+)
+from artist20.results import (
+    Count,
+    Learning,
+    NetworkMetrics,
+    NonNegative,
+    Record,
+    ResNetRecipe,
+    Seconds,
+    Settings,
+    Share,
+    SongRecord,
+    are_classes,
+    read_record,
+    write_record,
+)
+
+
+class EpochRow(Record, kw_only=True):
+    """A row of ``history.csv``; losses are means over crops and over songs, lr the epoch's own."""
+
+    epoch: Annotated[int, Meta(ge=1)]
+    lr: NonNegative
+    train_loss: NonNegative
+    val_loss: NonNegative
+    val_top1: Share
+    val_top3: Share
+    seconds: Seconds
+
+
+class TrainedModel(Record, eq=False, kw_only=True):
+    """``best.pt``: what rebuilds a network, and what it was trained on."""
+
+    classes: list[str]  # the artists, in the order of the scores
+    settings: Settings  # the recipe in it says what the network is
+    # length of the log-mel windows that a ResNet was trained on
+    window_frames: Annotated[int, Meta(ge=1, le=112_500)] | None = None  # an hour
+    trained_on: str  # the data set's name
+    train_songs: list[Count]  # how many songs of each artist
+    val_songs: Count  # how many were scored
+    epoch: Count  # whose weights these are
+    val_top1: Share | None  # top-1 then; None in the midst of an epoch
+    learning: Learning | None = None  # of the whole run, once it is finished
+    weights: dict[str, Any]  # the network's state dict, on the CPU
+    version: Literal[1] = 1  # raised when the fields' meaning changes
+
+    def __post_init__(self) -> None:
+        """Check classes, songs and the network's input against one another."""
+        if not are_classes(self.classes) or len(self.train_songs) != len(self.classes):
+            raise ValueError("classes and train_songs do not belong together")
+        if (self.window_frames is None) == isinstance(self.settings.recipe, ResNetRecipe):
+            raise ValueError("window_frames and settings do not belong together")
+        if bool(self.settings.encoders) == isinstance(self.settings.recipe, ResNetRecipe):
+            raise ValueError("encoders and recipe do not belong together")
+
+
+class EpochProgress(Record, kw_only=True):
+    """How far an interrupted epoch is: its steps so far, and sums over them."""
+
+    step: Count = 0
+    examples: Count = 0
+    loss_sum: float = 0.0
+    seconds: Seconds = 0.0
+
+
+class TrainingState(TrainedModel, eq=False, kw_only=True):
+    """``last.pt``: a :class:`TrainedModel`, and what training goes on from."""
+
+    optimizer: dict[str, Any]  # their state dicts
+    scheduler: dict[str, Any]
+    progress: EpochProgress  # of the epoch that was interrupted
+    history: list[EpochRow]
+
+    def __post_init__(self) -> None:
+        """Check the epoch against the history."""
+        super().__post_init__()
+        if self.epoch != len(self.history):
+            raise ValueError(f"epoch {self.epoch}, but {len(self.history)} rows of history")
+
+
+# What a network's training keeps for the map of the songs.
+EMBEDDING_FILES = ("train_embeddings.npy", "val_embeddings.npy", "songs_train.json")
+
+M = TypeVar("M", bound=TrainedModel)
+
+
+def save_model(path: Path, model: TrainedModel) -> None:
+    """Write a :class:`TrainedModel` or :class:`TrainingState` as ``.pt``."""
+    held = msgspec.structs.asdict(model)
+    plain = held.keys() - {"weights", "optimizer", "scheduler"}  # those hold tensors
+    write_checkpoint(path, held | {name: msgspec.to_builtins(held[name]) for name in plain})
+
+
+def load_model(path: Path, kind: type[M], made_by: str, or_else: str = "") -> M:
+    """Read what :func:`save_model` wrote, tensors on the CPU.
+
+    Parameters
+    ----------
+    path : Path
+        The file; one of a :class:`TrainingState` can be read as a :class:`TrainedModel`, too.
+    kind : type
+        Which of the two it is.
+    made_by : str
+        The command that makes it, for the message when it is missing or broken.
+    or_else : str
+        What else helps then: the end of that message.
+
+    Raises
+    ------
+    UserError
+        If it is missing or broken, or a field is not what it must be.
+    """
+    import torch
+
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run {made_by} first{or_else}")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of a pickle: it is refused
+            held = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise unreadable(path, error) from None
+    except Exception:  # torch lets errors of pickle, zipfile and its own through
+        raise UserError(
+            f"{path} is damaged, or no checkpoint: run {made_by} again{or_else}"
+        ) from None
+    try:
+        return msgspec.convert(held, kind)
+    except msgspec.ValidationError as error:
+        raise UserError(
+            f"{path} is no checkpoint of this version of {made_by} ({first_line(error)}): run it "
+            f"again{or_else}"
+        ) from None
+
+
+@dataclass(frozen=True)
+class SongVectors:
+    """One vector for every song of both splits: features, or what a network makes of a song."""
+
+    train: np.ndarray  # (n_songs, d)
+    val: np.ndarray
+    train_songs: list[SongRecord]  # the rows
+    val_songs: list[SongRecord]
+
+
+def write_embeddings(
+    folder: Path, train: np.ndarray, val: np.ndarray, train_songs: Sequence[SongRecord]
+) -> dict[str, str]:
+    """Write a network's embeddings of the songs to :data:`EMBEDDING_FILES`.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's.
+    train, val : np.ndarray
+        (n_songs, d).
+    train_songs : sequence of SongRecord
+        The rows of ``train``; those of ``val`` are in ``val_predictions.json``.
+
+    Returns
+    -------
+    dict of str to str
+        SHA-256 of each file: :attr:`NetworkMetrics.embeddings`.
+    """
+    of_train, of_val, songs = (folder / name for name in EMBEDDING_FILES)
+    write_array(of_train, train.astype(np.float32))
+    write_array(of_val, val.astype(np.float32))
+    write_record(songs, train_songs)
+    return {name: sha256_file(folder / name) for name in EMBEDDING_FILES}
+
+
+def read_embeddings(
+    folder: Path, metrics: NetworkMetrics, val_songs: list[SongRecord], made_by: str
+) -> SongVectors:
+    """Read what :func:`write_embeddings` wrote.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's.
+    metrics : NetworkMetrics
+        Its ``metrics.json``.
+    val_songs : list of SongRecord
+        The songs of its ``val_predictions.json``.
+    made_by : str
+        The training script's name, for messages.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or not of this run, or the songs are others.
+    """
+    check_embeddings(folder, metrics, made_by)
+    of_train, of_val, songs_file = (folder / name for name in EMBEDDING_FILES)
+    train, val = read_array(of_train, made_by), read_array(of_val, made_by)
+    if len(val) != len(val_songs):
+        raise UserError(
+            f"{of_val} is of {len(val)} songs, val_predictions.json of {len(val_songs)}: run "
+            f"{made_by} --overwrite"
+        )
+    songs = read_record(songs_file, list[SongRecord], made_by)
+    return SongVectors(train, val, songs, val_songs)
+
+
+def check_embeddings(folder: Path, metrics: NetworkMetrics, made_by: str) -> None:
+    """Refuse embeddings that are missing, or not of the run that ``metrics.json`` is of."""
+    made = metrics.embeddings or {}
+    for path in (folder / name for name in EMBEDDING_FILES):
+        if not path.is_file() or sha256_file(path) != made.get(path.name):
+            raise UserError(
+                f"{path} is missing, or not of the run that metrics.json is of: run {made_by} "
+                "--overwrite"
+            )
+
+
+def write_history(path: Path, history: Sequence[EpochRow]) -> None:
+    """Write ``history.csv``, a row per epoch."""
+    rows = [EpochRow.__struct_fields__, *map(msgspec.structs.astuple, history)]
+    write_text(path, "".join(",".join(map(str, row)) + "\n" for row in rows))
+
+
+def read_history(path: Path, made_by: str) -> list[EpochRow]:
+    """Read a network's ``history.csv``.
+
+    Raises
+    ------
+    UserError
+        If it is missing or broken.
+    """
+    try:
+        rows = list(csv.DictReader(read_bytes(path, made_by).decode().splitlines()))
+        return msgspec.convert(rows, Annotated[list[EpochRow], Meta(min_length=1)], strict=False)
+    except (ValueError, csv.Error) as error:  # msgspec's and the decoder's are of ValueError
+        raise UserError(f"{path} is broken ({first_line(error)}): run {made_by} again") from None
