@@ -317,6 +317,51 @@ def test_two_models_compared_by_hand():
     assert p == pytest.approx(2 * (1 + 14 + 91) / 2**14)
 
 
+OF_FOUR = np.repeat(np.arange(12), 4)  # albums
+
+
+def test_a_single_run_has_the_interval_of_the_plain_comparison():
+    rng = np.random.default_rng(0)
+    first, second = rng.random((2, 48)) < [[0.7], [0.5]]
+    found = evaluation.compare_runs(first[None], second[None], OF_FOUR)
+    plain = evaluation.compare(first, second, OF_FOUR)
+    assert found.difference == pytest.approx(plain.difference)
+    np.testing.assert_allclose(found.interval, plain.interval, atol=0.025)
+    assert (found.only_first, found.only_second) == (plain.only_first, plain.only_second)
+
+
+def test_p_is_mcnemars_with_runs_in_place_of_one():
+    rng = np.random.default_rng(2)
+    for share in (0.55, 0.7, 0.8):
+        first, second = rng.random((2, 48)) < [[share], [0.5]]
+        found = evaluation.compare_runs(np.stack([first] * 3), second[None], OF_FOUR)
+        assert found.p == pytest.approx(evaluation.mcnemar(first, second), abs=0.02)
+    half = np.zeros((2, 48), dtype=bool)
+    half[0, :4] = True  # four songs that one of two runs has right: 16 signs, of which 2 are as far
+    found = evaluation.compare_runs(half, np.zeros((1, 48), dtype=bool), OF_FOUR)
+    assert found.p == pytest.approx(2 / 16, abs=0.02)
+
+
+def test_runs_that_are_alike_do_not_differ():
+    better = np.zeros((3, 48), dtype=bool)
+    better[:, ::4] = True
+    same = evaluation.compare_runs(better, better[:1], OF_FOUR)
+    assert (same.difference, same.interval, same.p) == (0, (0, 0), 1)
+
+
+def test_runs_that_disagree_widen_the_interval():
+    rng = np.random.default_rng(1)
+    steady = np.repeat(rng.random((1, 48)) < 0.5, 2, axis=0)
+    swinging = np.stack([steady[0], np.ones(48, dtype=bool)])
+    swinging[0, ::2] = False
+    reference = np.zeros((1, 48), dtype=bool)
+    widths = []
+    for model in (steady, swinging):
+        low, high = evaluation.compare_runs(model, reference, OF_FOUR).interval
+        widths.append(high - low)
+    assert widths[1] > 1.5 * widths[0]
+
+
 def test_every_two_models_are_compared():
     right = {"a": np.ones(6, bool), "b": np.zeros(6, bool), "c": np.zeros(6, bool)}
     p = 2 / 2**6  # one of two is right on six songs, the other on none
