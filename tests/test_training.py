@@ -434,6 +434,38 @@ def test_the_plateau_is_that_of_the_validation_loss(tmp_path):
     assert scheduler["best"] in [row.val_loss for row in history]
 
 
+def test_what_is_solved_for_is_one_epoch_and_not_solved_for_again(tmp_path):
+    solved = []
+
+    def fit_at_once():
+        model = nn.Linear(10, N_CLASSES)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1)
+        trainer = training.Trainer(
+            make_run(tmp_path, epochs=1),
+            model,
+            optimizer,
+            CosineAnnealingLR(optimizer, 1),
+            lambda: training.predict(model, X, torch.float32),
+            steps_per_epoch=1,
+            window_frames=30,
+        )
+
+        def solve():
+            solved.append(model)
+            nn.init.ones_(model.weight)
+            return 0.25
+
+        trainer.fit_at_once(solve)
+        assert (model.weight == 1).all()
+        return trainer.history
+
+    (row,) = fit_at_once()
+    assert (row.epoch, row.lr, row.train_loss) == (1, 0, 0.25)
+    assert read(tmp_path / "best.pt").epoch == 1
+    assert fit_at_once() == [row]
+    assert len(solved) == 1
+
+
 def test_a_finished_run_is_not_trained_further(tmp_path):
     history = run_toy(tmp_path)
     before = (tmp_path / "last.pt").read_bytes()
