@@ -118,7 +118,7 @@ def main() -> None:
             provenance=runtime.provenance(args, runtime.device_name(device), started),
         )
         results.write_record(made, record)
-    train_script = f"task1_train.py{results.task1_options(audio_root=args.audio_root)}"
+    train_script = f"task1_train.py{naming.task1_options(audio_root=args.audio_root)}"
     next_stage = cli.next_stage(train_script, args, "results_dir")
     print(f"wrote {folder} in {time.monotonic() - started:.0f} s; {next_stage}")
 

@@ -154,7 +154,7 @@ def main() -> None:
     rendition = naming.rendition_name(args.audio_root)
     made = results.task1_dir(args.results_dir, rendition=rendition)  # by task1_preprocessing.py
     folder = results.task1_dir(args.results_dir, args.level, rendition, args.search)
-    options = results.task1_options(audio_root=args.audio_root)
+    options = naming.task1_options(audio_root=args.audio_root)
     check_is_file(made / "preprocessing.json", f"{features.MADE_BY}{options}")
     with only_writer(made):  # nor may the features be replaced meanwhile
         prepared = features.read_prepared(made)
@@ -198,7 +198,7 @@ def main() -> None:
         )
         results.write_record(folder / "metrics.json", metrics)
         ablation.explain(best, rows, folder, settings, args.workers)
-    options = results.task1_options(args.level, args.audio_root, args.search)
+    options = naming.task1_options(args.level, args.audio_root, args.search)
     next_stage = cli.next_stage(f"task1_gen_report.py{options}", args, "results_dir")
     print(f"wrote {folder} in {time.monotonic() - started:.0f} s; {next_stage}")
 

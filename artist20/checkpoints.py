@@ -150,7 +150,7 @@ def load_model(path: Path, kind: type[M], made_by: str, or_else: str = "") -> M:
         return msgspec.convert(held, kind)
     except msgspec.ValidationError as error:
         raise UserError(
-            f"{path} is no checkpoint of this version of {made_by} ({first_line(error)}): run it "
+            f"{path} is no checkpoint of this version ({first_line(error)}): run {made_by} "
             f"again{or_else}"
         ) from None
 

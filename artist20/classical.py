@@ -41,7 +41,7 @@ MIN_FIT_ROWS = 3  # the fewest neighbours of the k-NN's grid, and the PCA needs 
 UNKNOWN = 1e-6  # how far an artist whom a fold's training songs lack is below all others
 FLOOR = 1e-3  # added to probabilities before their logarithm: k-NN's and forests' may be zero
 SVM_STEPS = 1_000_000  # of a pair of artists; more than a hundred times what is needed mostly
-MADE_BY = "task1_train.py --overwrite"
+MADE_BY = "the same command with --overwrite"  # for messages of task1_train.py
 TOO_FEW = "too few training songs, albums or artists to cross-validate: preprocess more songs"
 
 # What scikit-learn says of numbers that overflowed.
@@ -660,7 +660,7 @@ def search_and_fit(
         fits = held_out.shape == (len(labels), len(classes)) and held_out.dtype == float
         if not (fits and ((held_out >= 0) & (held_out <= 1)).all()):
             raise UserError(f"{held_out_file} does not fit {search_file.name}: run {MADE_BY}")
-        model = read_sklearn(model_file, classes.tolist(), train.X.shape[1])
+        model = read_sklearn(model_file, MADE_BY, classes.tolist(), train.X.shape[1])
         print(f"{name}: is there already, not searched again")
         return Fitted(name, model, record, held_out)
     started = time.monotonic()
@@ -702,7 +702,7 @@ TRUSTED_TYPES = [
 
 
 def read_sklearn(
-    path: Path, classes: list[str] | None = None, n_features: int | None = None
+    path: Path, made_by: str, classes: list[str] | None = None, n_features: int | None = None
 ) -> Pipeline:
     """Read a fitted pipeline; a type outside :data:`TRUSTED_TYPES` is refused.
 
@@ -710,6 +710,8 @@ def read_sklearn(
     ----------
     path : Path
         The file.
+    made_by : str
+        The command that makes it anew.
     classes : list of str, optional
         The artists that it must know.
     n_features : int, optional
@@ -722,19 +724,19 @@ def read_sklearn(
     """
     import skops.io
 
-    files.check_is_file(path, "task1_train.py")
+    files.check_is_file(path, made_by)
     try:
         model = skops.io.load(path, trusted=TRUSTED_TYPES)
     except PermissionError as error:
         raise files.unreadable(path, error) from None
     except Exception as error:  # skops lets errors of zipfile, json and its own through
         raise UserError(
-            f"{path} cannot be read ({files.first_line(error)}): run {MADE_BY}"
+            f"{path} cannot be read ({files.first_line(error)}): run {made_by}"
         ) from None
     if not isinstance(model, Pipeline):
-        raise UserError(f"{path} is no model of task1_train.py: run {MADE_BY}")
+        raise UserError(f"{path} is no model of task1_train.py: run {made_by}")
     if classes is not None:
         known = getattr(model, "classes_", np.empty(0)).tolist()
         if known != classes or getattr(model, "n_features_in_", None) != n_features:
-            raise UserError(f"{path} is of other artists or features: run {MADE_BY}")
+            raise UserError(f"{path} is of other artists or features: run {made_by}")
     return model

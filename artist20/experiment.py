@@ -348,13 +348,14 @@ def _look_at_folder(
     folder: Path, settings: Settings, experiment: Experiment
 ) -> NetworkMetrics | None:
     """Look at what a folder holds before a run begins; see :meth:`Experiment.open`."""
-    args, again = experiment.args, f"{experiment.command} --overwrite"
+    args, command = experiment.args, experiment.command
+    again = f"{command} --overwrite"
     if args.overwrite:
         discard(folder)
     elif (folder / "metrics.json").is_file():
         metrics = results.read_record(folder / "metrics.json", NetworkMetrics, again)
         results.check_same_settings(metrics.settings, settings, folder / "metrics.json")
-        _check_whole(folder, metrics, again)
+        _check_whole(folder, metrics, command)
         return metrics
     elif (folder / LAST).is_file():
         with files.only_writer(folder):  # or it is no unfinished run, but one that goes on
@@ -369,13 +370,14 @@ def _look_at_folder(
     return None
 
 
-def _check_whole(folder: Path, metrics: NetworkMetrics, again: str) -> None:
+def _check_whole(folder: Path, metrics: NetworkMetrics, command: str) -> None:
     """Refuse a finished run of which later stages would find a file missing or damaged."""
+    again = f"{command} --overwrite"
     read_best(folder, metrics, again)
     results.read_record(folder / "val_predictions.json", Predictions, again)
     checkpoints.read_history(folder / "history.csv", again)
     if metrics.embeddings:
-        checkpoints.check_embeddings(folder, metrics, again)
+        checkpoints.check_embeddings(folder, metrics, command)
 
 
 def read_best(folder: Path, metrics: NetworkMetrics, made_by: str) -> TrainedModel:

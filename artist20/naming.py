@@ -122,7 +122,7 @@ def task1_options(
     """Return the options by which Task 1's commands know its models, each behind a space."""
     options = " --level segment" if level == "segment" else ""
     options += " --search wide" if search == "wide" else ""
-    return options + _audio_root_option(audio_root)
+    return options + audio_root_option(audio_root)
 
 
 def network_options(name: str, audio_root: Path | str | None = None) -> str:
@@ -131,8 +131,9 @@ def network_options(name: str, audio_root: Path | str | None = None) -> str:
     of_scripts = named.model in ("panns", "resnet")
     options = "" if of_scripts else f" --encoder {named.model.replace('+', ',')}"
     options += "" if named.recipe == "homework" else f" --recipe {named.recipe}"
-    return options + _audio_root_option(audio_root)
+    return options + audio_root_option(audio_root)
 
 
-def _audio_root_option(audio_root: Path | str | None) -> str:
+def audio_root_option(audio_root: Path | str | None) -> str:
+    """Return the option by which scripts know a rendition, behind a space."""
     return f" --audio-root {shlex.quote(str(audio_root))}" if audio_root else ""

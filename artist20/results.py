@@ -22,6 +22,7 @@ from artist20.naming import (
     TITLES,
     UNTRAINED,
     at,
+    audio_root_option,
     network_name,
     network_options,
     parse_network_name,
@@ -1003,7 +1004,8 @@ def find_runs(results_dir: Path, say_missing: bool = True) -> list[FinishedStage
 def check_features(metrics: Task1Metrics, results_dir: Path, made_by: str) -> None:
     """Refuse metrics of Task 1's models whose features are not those that are there now."""
     folder = task1_dir(results_dir, rendition=metrics.heard)
-    made = read_record(folder / "preprocessing.json", Preprocessing, "task1_preprocessing.py")
+    stage = f"task1_preprocessing.py{audio_root_option(metrics.audio_root)}"
+    made = read_record(folder / "preprocessing.json", Preprocessing, stage)
     if made.arrays != metrics.settings.arrays:
         raise UserError(
             f"the models of {made_by} are of other features than {folder} holds now: run {made_by} "

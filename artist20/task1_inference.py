@@ -50,30 +50,36 @@ def make_rows(units: list[np.ndarray], segments: Segments | None) -> Rows:
     return Rows(X[:, : len(names)], np.arange(len(units)), unknown, unknown, names)
 
 
-def read_metrics(args: argparse.Namespace, folder: Path, made: Path) -> Task1Metrics:
+def read_metrics(results_dir: Path, folder: Path, train: str, preprocess: str) -> Task1Metrics:
     """Read the models' metrics, and check that features mean now what they meant to the models.
 
-    ``folder`` is the models', ``made`` that of task1_preprocessing.py.
+    Parameters
+    ----------
+    results_dir : Path
+        Where all stages write.
+    folder : Path
+        The models' within.
+    train, preprocess : str
+        The commands that make the models and the features.
 
     Raises
     ------
     UserError
         If they do not, or there are no models.
     """
-    script = "task1_train.py" + naming.task1_options(args.level, args.audio_root, args.search)
-    metrics = results.read_record(folder / "metrics.json", Task1Metrics, script)
-    results.check_features(metrics, args.results_dir, script)
-    file = made / "preprocessing.json"
-    prepared = results.read_record(file, results.Preprocessing, features.MADE_BY)
+    metrics = results.read_record(folder / "metrics.json", Task1Metrics, train)
+    results.check_features(metrics, results_dir, train)
+    file = results.task1_dir(results_dir, rendition=metrics.heard) / "preprocessing.json"
+    prepared = results.read_record(file, results.Preprocessing, preprocess)
     if prepared.feature_version != features.VERSION:
         raise UserError(
             f"{file} is of features of version {prepared.feature_version}, these are of version "
-            f"{features.VERSION}: run {features.MADE_BY} --overwrite and {script} --overwrite"
+            f"{features.VERSION}: run {preprocess} --overwrite and {train} --overwrite"
         )
     return metrics
 
 
-def count_train_songs(made: Path, classes: list[str]) -> np.ndarray:
+def count_train_songs(made: Path, classes: list[str], preprocess: str) -> np.ndarray:
     """Count the songs of every artist that the models were trained on: (n_classes,).
 
     Raises
@@ -82,10 +88,10 @@ def count_train_songs(made: Path, classes: list[str]) -> np.ndarray:
         If the list of these songs is missing, or of other artists.
     """
     file = made / "songs_train.json"
-    songs = results.read_record(file, list[SongRecord], features.MADE_BY)
+    songs = results.read_record(file, list[SongRecord], preprocess)
     known, n_songs = np.unique([song.artist for song in songs], return_counts=True)
     if known.tolist() != classes:
-        raise UserError(f"{file} is of other artists than the models: run {features.MADE_BY} again")
+        raise UserError(f"{file} is of other artists than the models: run {preprocess} again")
     return n_songs
 
 
@@ -110,13 +116,15 @@ def main() -> int:
     rendition = naming.rendition_name(args.audio_root)
     made = results.task1_dir(args.results_dir, rendition=rendition)  # by task1_preprocessing.py
     folder = results.task1_dir(args.results_dir, args.level, rendition, args.search)
-    metrics = read_metrics(args, folder, made)
+    preprocess = features.MADE_BY + naming.audio_root_option(args.audio_root)
+    train = "task1_train.py" + naming.task1_options(args.level, args.audio_root, args.search)
+    metrics = read_metrics(args.results_dir, folder, train, preprocess)
     chosen = args.model or metrics.best_in_cv
     if chosen not in metrics.models:
         raise UserError(f"--model {chosen}: {folder} has {', '.join(metrics.models)}")
-    made_by = classical.MADE_BY
+    made_by = f"{train} --overwrite"
     classes = results.read_record(folder / "val_predictions.json", Predictions, made_by).classes
-    n_train = count_train_songs(made, classes)
+    n_train = count_train_songs(made, classes, preprocess)
     songs = inference.read_test(args, folder, classes)
     hashes = {key: dataset.content_key(file) for key, file in songs.files.items()}
     by_hash = {hashes[key]: file for key, file in songs.files.items()}
@@ -129,7 +137,7 @@ def main() -> int:
     checkpoints, scores = {}, {}
     for name, reached in metrics.models.items():
         file = folder / f"{name}.skops"
-        model = classical.read_sklearn(file, classes, rows.X.shape[1])
+        model = classical.read_sklearn(file, made_by, classes, rows.X.shape[1])
         scores[name] = classical.probabilities(name, model, rows, reached.temperature)
         checkpoints[name] = [sha256_file(file)]
     print(

@@ -26,7 +26,6 @@ from artist20.experiment import BEST, LAST, TrainingRun
 from artist20.results import Accuracy, NetworkMetrics, Predictions
 from artist20.spectrogram import to_seconds
 
-ANEW = "the same command with --overwrite"
 SAVE_SECONDS = 10.0  # between checkpoints, where epochs are shorter
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -87,6 +86,7 @@ class Trainer:
         self.label_smoothing = label_smoothing
         self.described = run.describe(window_frames)
         self.recipe = run.settings.recipe
+        self.again = f"{run.experiment.command} --overwrite"
         self.history: list[EpochRow] = []
         self.progress = EpochProgress()
         self._best: TrainedModel | None = None  # not written yet
@@ -202,8 +202,8 @@ class Trainer:
         """
         run, experiment = self.run, self.run.experiment
         of_last = self.score()
-        best = checkpoints.load_model(run.folder / BEST, TrainedModel, ANEW)
-        load_weights(self.model, best, run.folder / BEST, ANEW)
+        best = checkpoints.load_model(run.folder / BEST, TrainedModel, self.again)
+        load_weights(self.model, best, run.folder / BEST, self.again)
         name = experiment.name
         scores = {name: of_last}
         if self.recipe.select:
@@ -254,13 +254,13 @@ class Trainer:
     def _resume(self) -> None:
         """Take weights, optimizer, schedule and history from ``last.pt``."""
         path = self.run.folder / LAST
-        last = checkpoints.load_model(path, TrainingState, ANEW)
-        load_weights(self.model, last, path, ANEW)
+        last = checkpoints.load_model(path, TrainingState, self.again)
+        load_weights(self.model, last, path, self.again)
         try:
             self.optimizer.load_state_dict(last.optimizer)
             self.schedule.load_state_dict(last.scheduler)
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise UserError(f"{path} is of another optimizer: run {ANEW}") from None
+            raise UserError(f"{path} is of another optimizer: run {self.again}") from None
         self.history, self.progress = last.history, last.progress
         self._saved_epochs = len(self.history)
         step = self.progress.step

@@ -217,7 +217,7 @@ def check_refused(
     assert status == 2, said
     assert_one_line(error)
     assert Path(file).name in error
-    assert re.search(r": run (it again|(python -m )?(task|artist20|comparison))", error)
+    assert re.search(r": run (the same command with --overwrite|(python -m )?(task|artist20|comparison))", error)
     assert (here / file).read_bytes() == damaged
     return error
 

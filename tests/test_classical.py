@@ -23,6 +23,7 @@ from artist20.results import Candidate, FitSettings, Segments
 
 SMALL = {**SMALL_GRIDS, "lda": [{"shrinkage": [0.1, 0.9, "auto"]}]}
 MODELS = list(SMALL)
+AGAIN = "task1_train.py --overwrite"
 
 
 def make_rows(**sizes) -> Rows:
@@ -495,19 +496,19 @@ def test_models_come_back(tmp_path, name, level):
     train = replace(make_rows(), level=level)
     model = classical.fit_model(name, train, first_point(name), 0)
     files.write_sklearn(tmp_path / "a.skops", model)
-    back = classical.read_sklearn(tmp_path / "a.skops", np.unique(train.y).tolist(), 150)
+    back = classical.read_sklearn(tmp_path / "a.skops", AGAIN, np.unique(train.y).tolist(), 150)
     np.testing.assert_array_equal(
         classical.song_scores(back, train), classical.song_scores(model, train)
     )
     for classes, n_features in ((["artist 0"], 150), (np.unique(train.y).tolist(), 149)):
         with pytest.raises(UserError, match=r"of other artists or features: run task1_train\.py"):
-            classical.read_sklearn(tmp_path / "a.skops", classes, n_features)
+            classical.read_sklearn(tmp_path / "a.skops", AGAIN, classes, n_features)
 
 
 def test_what_is_no_model_is_named_and_not_run(tmp_path):
     path, marker = tmp_path / "a.skops", tmp_path / "marker"
-    with pytest.raises(UserError, match=r"a\.skops is missing: run task1_train\.py first"):
-        classical.read_sklearn(path)
+    with pytest.raises(UserError, match=r"missing: run task1_train\.py --overwrite first"):
+        classical.read_sklearn(path, AGAIN)
     pipeline = make_pipeline(KNeighborsClassifier()).fit(np.eye(6), list("abcabc"))
     files.write_sklearn(path, pipeline)
     whole = path.read_bytes()
@@ -521,8 +522,8 @@ def test_what_is_no_model_is_named_and_not_run(tmp_path):
     for content in (*cut, empty, untrusted, pickle.dumps(Touch(marker))):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"cannot be read .*: run task1_train\.py --overwrite"):
-            classical.read_sklearn(path)
+            classical.read_sklearn(path, AGAIN)
     assert not marker.exists()
     files.write_sklearn(path, StandardScaler().fit(np.eye(6)))
     with pytest.raises(UserError, match=r"no model of task1_train\.py"):
-        classical.read_sklearn(path)
+        classical.read_sklearn(path, AGAIN)

@@ -249,7 +249,7 @@ def contents(folder: Path) -> dict[str, str]:
         elif file.suffix == ".pt":
             value = steady(torch.load(file, weights_only=True))
         elif file.suffix == ".skops":
-            value = answers_of(classical.read_sklearn(file))
+            value = answers_of(classical.read_sklearn(file, "x"))
         elif file.suffix == ".csv":
             value = steady(list(csv.DictReader(value.decode().splitlines())))
         found[str(file.relative_to(folder))] = joblib.hash(value)

@@ -132,7 +132,7 @@ def load(
     device: torch.device,
     precision: torch.dtype,
 ) -> Encoder:
-    """Load an encoder's published weights, or make an untrained one; see :func:`encoders.load`."""
+    """Load published weights, or make an untrained encoder; see :func:`artist20.encoders.load`."""
     if weights is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

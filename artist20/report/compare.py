@@ -16,6 +16,7 @@ import numpy as np
 
 from artist20 import UserError, evaluation, inference
 from artist20.files import sha256_file
+from artist20.naming import audio_root_option
 from artist20.results import (
     Ablation,
     AblationResult,
@@ -80,8 +81,8 @@ class Model:
         Of ``scores``.
     held_out : Predictions or None
         All training songs, each scored by a model that did not learn from its album.
-    score_test : str
-        The command that scores the test songs.
+    train, score_test : str
+        The commands that train it, and that score the test songs.
     seconds : float
         Of training.
     """
@@ -96,6 +97,7 @@ class Model:
     unchosen: np.ndarray
     figures: Figures
     held_out: Predictions | None
+    train: str
     score_test: str
     seconds: float
 
@@ -192,13 +194,13 @@ def by_kind(models: Mapping[str, M]) -> dict[str, M]:
 
 
 def _read_models(
-    folder: Path, metrics: AnyMetrics, names: dict[str, str], made_by: str, score_test: str
+    folder: Path, metrics: AnyMetrics, names: dict[str, str], train: str, score_test: str
 ) -> Iterator[Model]:
     """Read a folder's models; ``names`` are as tables call them -> as their files do."""
-    predictions = read_record(folder / "val_predictions.json", Predictions, made_by)
+    predictions = read_record(folder / "val_predictions.json", Predictions, train)
     file = folder / "cv_predictions.json"
     by_album = not isinstance(metrics, Task1Metrics) or metrics.folds_by_album
-    held_out = read_record(file, Predictions, made_by) if by_album and file.is_file() else None
+    held_out = read_record(file, Predictions, train) if by_album and file.is_file() else None
     for name, own_name in names.items():
         reached: Accuracy
         if isinstance(metrics, Task1Metrics):
@@ -207,7 +209,7 @@ def _read_models(
             reached, seconds = metrics, metrics.epochs_seconds
         else:
             reached, seconds = metrics, metrics.provenance.seconds
-        check_reached(folder, own_name, reached, predictions, made_by)
+        check_reached(folder, own_name, reached, predictions, train)
         scores = predictions.scores[own_name]
         yield Model(
             name=name,
@@ -220,6 +222,7 @@ def _read_models(
             unchosen=predictions.scores.get(f"{own_name}_last", scores),
             figures=evaluation.figures(scores, predictions.labels, predictions.albums),
             held_out=held_out if held_out and own_name in held_out.scores else None,
+            train=train,
             score_test=score_test,
             seconds=seconds,
         )
@@ -311,13 +314,15 @@ def gather(
     first = next(iter(models.values()))
     songs = first.predictions
     runs = {model.folder: model.metrics for model in models.values()}
+    commands = {model.folder: model.train for model in models.values()}
     of_task1 = [metrics for metrics in runs.values() if isinstance(metrics, Task1Metrics)]
     files = [file for folder in runs for file in _files(folder)]
     provenance = {folder: metrics.provenance for folder, metrics in runs.items()}
-    for heard in dict.fromkeys(metrics.heard for metrics in of_task1):
+    for heard, audio_root in {metrics.heard: metrics.audio_root for metrics in of_task1}.items():
         made = task1_dir(results_dir, rendition=heard) / "preprocessing.json"
         files.append(made)
-        prepared = read_record(made, Preprocessing, "task1_preprocessing.py")
+        stage = f"task1_preprocessing.py{audio_root_option(audio_root)}"
+        prepared = read_record(made, Preprocessing, stage)
         provenance = {made: prepared.provenance, **provenance}
     graded = _grade(models, answers) if answers else {}
     files += [models[name].folder / "test_scores.json" for name in graded]
@@ -348,7 +353,7 @@ def gather(
                 model=ablation.settings.model, families=ablation.families
             )
             for folder in runs
-            if (ablation := _ablation(folder))
+            if (ablation := _ablation(folder, commands[folder]))
         },
         runs={relative(path): _anywhere(of_run) for path, of_run in provenance.items()},
         files={relative(file): sha256_file(file) for file in sorted({*files})},
@@ -425,10 +430,10 @@ def _files(folder: Path) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
-def _ablation(folder: Path) -> Ablation | None:
+def _ablation(folder: Path, made_by: str) -> Ablation | None:
     """Read a folder's ablation, if it is finished."""
     file = folder / "ablation.json"
-    ablation = read_record(file, Ablation, "task1_train.py") if file.is_file() else None
+    ablation = read_record(file, Ablation, made_by) if file.is_file() else None
     return ablation if ablation and ablation.complete else None
 
 
@@ -508,7 +513,7 @@ def _details(model: Model) -> OfTask1 | OfNetwork | OfEnsemble:
             against_best_member=metrics.against_best_member,
         )
     file = model.folder / f"search_{model.own_name}.json"
-    search = read_record(file, Search, "task1_train.py")
+    search = read_record(file, Search, model.train)
     return OfTask1(
         level=metrics.level,
         settings=metrics.settings,
