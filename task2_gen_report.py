@@ -28,7 +28,7 @@ from pathlib import Path
 
 from torch import nn
 
-from artist20 import cli, runtime, trained
+from artist20 import cli, models, runtime
 from artist20.encoders import ENCODERS, panns
 from artist20.naming import ENCODER_TITLES, network_options, rendition_name
 from artist20.report import architecture, listening, network_plots
@@ -46,7 +46,7 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     size = sum(ENCODERS[name].size for name in names)
     of_panns = len(names) == 1 and names[0].startswith("panns")
     rows = cnn14(names[0], recipe) if of_panns else as_one(names, title, size)
-    classifier = trained.make_mlp(len(model.classes), recipe, size)
+    classifier = models.make_mlp(len(model.classes), recipe, size)
     rows += architecture.describe(
         classifier,
         (size * (2 if recipe.pooled else 1),),

@@ -63,8 +63,8 @@ from artist20 import (
     encoders,
     experiment,
     linear,
+    models,
     runtime,
-    trained,
     training,
 )
 from artist20.dataset import Song
@@ -127,7 +127,7 @@ CANDIDATES = {
 def make_model(n_classes: int, embeddings: Embeddings, recipe: TransferRecipe) -> EmbeddingMLP:
     """Make the classifier, with the training embeddings' mean and deviation in it."""
     size = embeddings.rows.shape[1] // (2 if recipe.pooled else 1)
-    model = trained.make_mlp(n_classes, recipe, size)
+    model = models.make_mlp(n_classes, recipe, size)
     std = embeddings.rows.std(axis=0)
     model.standardize.mean.copy_(torch.from_numpy(embeddings.rows.mean(axis=0)))
     # A unit of the encoder that no training song excites is passed on as it is.

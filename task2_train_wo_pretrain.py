@@ -47,10 +47,19 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from artist20 import augment, cli, distributed, experiment, runtime, spectrogram, trained, training
+from artist20 import (
+    augment,
+    cli,
+    distributed,
+    experiment,
+    models,
+    runtime,
+    spectrogram,
+    training,
+)
 from artist20.augment import AlbumDifferences
 from artist20.cache import Cache
-from artist20.experiment import TrainingRun
+from artist20.experiment import LAST, TrainingRun
 from artist20.models import ArtistResNet
 from artist20.results import NetworkMetrics, ResNetRecipe, groups_of
 from artist20.spectrogram import FrontEnd, LogMels, Stored
@@ -134,17 +143,20 @@ def make_model(
 ) -> ArtistResNet:
     """Make the network, with what is computed of the training songs before it is trained."""
     device = run.experiment.device
-    model = trained.make_resnet(len(run.classes), run.settings.recipe)
+    model = models.make_resnet(len(run.classes), run.settings.recipe)
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
     model.to(device, memory_format=torch.channels_last)
-    if model.statistics is not None:
+    if model.statistics is not None and not (run.folder / LAST).is_file():  # or it has them
         windows = spectrogram.windows_of(songs, n_frames)
         rng = np.random.default_rng(run.settings.seed)
         windows = [windows[i] for i in sorted(rng.permutation(len(windows))[:LDA_WINDOWS])]
         statistics = spectrogram.score_crops(
             lambda x: model.statistics.of(runtime.to_device(x, device).float()).cpu().numpy(),
-            *(songs, windows, n_frames, "statistics"),
+            songs,
+            windows,
+            n_frames,
+            "statistics",
         )
         labels = run.labels[[song for song, _ in windows]]
         model.statistics.fit(statistics, labels, len(windows) / len(songs))
@@ -176,6 +188,7 @@ def train(run: TrainingRun, cache: Cache) -> NetworkMetrics:
     )
     model = make_model(songs, mean, std, n_frames, run)
     if run.experiment.args.compile:
+        # LDA, which is no part of training, would take as long to compile as all the rest.
         model.embed = torch.compile(model.embed)  # type: ignore[method-assign]
     # The training songs, and behind them their alternate versions in the same order.
     versions = LogMels([*songs.songs, *others.songs]).to_device(run.experiment.device)

@@ -11,6 +11,7 @@ import torchaudio.functional
 from torch import Tensor, nn
 
 from artist20 import linear, modulation
+from artist20.results import ResNetRecipe, TransferRecipe
 
 
 class Standardize(nn.Module):
@@ -276,8 +277,8 @@ class ArtistResNet(nn.Module):
         """Map log-mels of shape (batch, n_frames, n_columns) to logits: (batch, n_classes).
 
         While training, and without LDA, they are the convolutions'; otherwise their probabilities
-        and LDA's are averaged. Convolutions take the first
-        ``n_mels`` columns, and statistics all, see :class:`artist20.spectrogram.FrontEnd`.
+        and LDA's are averaged. Convolutions take the first ``n_mels`` columns, and statistics all,
+        see :class:`artist20.spectrogram.FrontEnd`.
         """
         logits = self.output(self.embed(log_mel))
         if self.statistics is None or self.training:
@@ -296,3 +297,28 @@ class ArtistResNet(nn.Module):
         axes = (3,) if self.keep_frequency else (2, 3)
         pooled = torch.cat([x.mean(dim=axes), x.amax(dim=axes)], dim=1)
         return self.hidden(pooled.flatten(1))
+
+
+def make_mlp(n_classes: int, recipe: TransferRecipe, embedding_size: int) -> EmbeddingMLP:
+    """Make a classifier on embeddings, with random weights."""
+    return EmbeddingMLP(
+        n_classes,
+        recipe.dropout,
+        embedding_size * (2 if recipe.pooled else 1),
+        recipe.hidden,
+        unit_length=recipe.solver == "nearest centroid",
+        temperature=recipe.temperature,
+    )
+
+
+def make_resnet(n_classes: int, recipe: ResNetRecipe) -> ArtistResNet:
+    """Make a residual CNN, with random weights."""
+    return ArtistResNet(
+        n_classes,
+        n_mels=recipe.n_mels,
+        dropout=recipe.dropout,
+        width=recipe.width,
+        keep_frequency=recipe.keep_frequency,
+        bins_per_band=recipe.bins_per_band,
+        lda_share=recipe.lda_share,
+    )

@@ -25,7 +25,7 @@ ENCODER_TITLES = {
     "tagger": "Music tagger",
 }
 # How names of models end for people where figures mean nothing.
-UNTRAINED, NOT_LEARNT = ", untrained encoder", ", did not learn"
+UNTRAINED_MARK, NOT_LEARNT_MARK = ", untrained encoder", ", did not learn"
 RENDITION = re.compile(r"\w[\w.-]*")  # the name of a tree that can be part of a model's name
 
 
@@ -42,11 +42,11 @@ def network_name(model: str, recipe: str, rendition: str | None = None) -> str:
         See :func:`rendition_name`.
     """
     name = model if recipe == "homework" else f"{model}_{recipe}"
-    return name + at(rendition)
+    return name + rendition_suffix(rendition)
 
 
-def at(rendition: str | None) -> str:
-    """Return ``@<rendition>``: how names of what is of one end, and others do not."""
+def rendition_suffix(rendition: str | None) -> str:
+    """Return ``@<rendition>``, or nothing."""
     return f"@{rendition}" if rendition else ""
 
 
@@ -84,16 +84,15 @@ def title(name: str) -> str:
     ValueError
         If there is no such model.
     """
-    before, at, rendition = name.partition("@")
-    on = f", on {rendition}" if at else ""
-    if before in TITLES:
-        return TITLES[before] + on
+    if name in TITLES:
+        return TITLES[name]
     named = parse_network_name(name)
     encoders = [ENCODER_TITLES.get(each, "ResNet") for each in named.model.split("+")]
     if named.recipe == "strong":
         how = ", strong recipe"
     else:
         how = "" if named.model == "resnet" else " + MLP"
+    on = f", on {named.rendition}" if named.rendition else ""
     return " + ".join(encoders) + how + on
 
 

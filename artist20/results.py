@@ -17,15 +17,15 @@ from msgspec import Meta
 from artist20 import UserError
 from artist20.files import parse_json, read_bytes, write_json
 from artist20.naming import (
-    NOT_LEARNT,
+    NOT_LEARNT_MARK,
     RENDITION,
     TITLES,
-    UNTRAINED,
-    at,
+    UNTRAINED_MARK,
     audio_root_option,
     network_name,
     network_options,
     parse_network_name,
+    rendition_suffix,
     task1_options,
     title,
 )
@@ -63,7 +63,8 @@ def task1_dir(
     results_dir: Path, level: str = "song", rendition: str | None = None, search: str = "homework"
 ) -> Path:
     """Folder of Task 1's features, models and metrics; other models than the homework's, within."""
-    folder = results_dir / f"task1{at(rendition)}" / ("wide" if search == "wide" else "")
+    folder = results_dir / f"task1{rendition_suffix(rendition)}"
+    folder /= "wide" if search == "wide" else ""
     return folder / ("segment" if level == "segment" else "")
 
 
@@ -363,7 +364,7 @@ class Task1Metrics(Record, kw_only=True):
         """The models: as tables and options call them -> as the folder's own files do."""
         suffix = "_of_segments" if self.settings.segments else ""
         suffix += "_wide" if self.settings.search == "wide" else ""
-        suffix += at(self.heard)
+        suffix += rendition_suffix(self.heard)
         return {f"{name}{suffix}": name for name in self.models}
 
     def title(self, name: str) -> str:
@@ -533,7 +534,7 @@ class Settings(Record, kw_only=True):
         """The network's name for people."""
         model = "+".join(encoder.name for encoder in self.encoders) or "resnet"
         name = network_name(model, self.recipe_name, self.heard)
-        return title(name) + self.shortened + UNTRAINED * self.untrained
+        return title(name) + self.shortened + UNTRAINED_MARK * self.untrained
 
     @property
     def shortened(self) -> str:
@@ -615,7 +616,7 @@ class NetworkMetrics(Accuracy, kw_only=True):
 
     def title(self, name: str) -> str:
         """Return the model's name for people."""
-        marks = UNTRAINED * self.untrained + NOT_LEARNT * bool(self.learning.failure)
+        marks = UNTRAINED_MARK * self.untrained + NOT_LEARNT_MARK * bool(self.learning.failure)
         return title(name) + self.settings.shortened + marks
 
     @property
@@ -685,7 +686,7 @@ class EnsembleMetrics(Quality, kw_only=True):
 
     def title(self, name: str) -> str:
         """Return its name for people."""
-        return title(name) + UNTRAINED * self.untrained
+        return title(name) + UNTRAINED_MARK * self.untrained
 
 
 # --- scores ------------------------------------------------------------------------------------
@@ -970,6 +971,9 @@ def check_same_settings(made: Record, wanted: Record, where: Path) -> None:
             f"{where} is of a run with other settings ({'; '.join(found)}): "
             "--overwrite replaces it, another --results-dir keeps it"
         )
+
+
+# --- what has been run -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from artist20 import UserError, audio, distributed, encoders, runtime, spectrogram, training
+from artist20 import UserError, audio, distributed, encoders, models, runtime, spectrogram, training
 from artist20.audio import Waveform
 from artist20.checkpoints import TrainedModel
 from artist20.encoders.base import UNTRAINED, Encoder
 from artist20.encoders.embeddings import Embeddings, side_by_side
 from artist20.evaluation import window_starts
-from artist20.models import ArtistResNet, EmbeddingMLP
 from artist20.results import EncoderSettings, ResNetRecipe, TransferRecipe
 from artist20.spectrogram import FrontEnd, LogMels
 
@@ -24,31 +23,6 @@ from artist20.spectrogram import FrontEnd, LogMels
 CURVE_PARTS = 6  # a window is at most this part of the song
 CURVE_HOP_PARTS = 4  # a window begins a quarter of its length after the one before
 CURVE_MIN_SECONDS = 1.0
-
-
-def make_mlp(n_classes: int, recipe: TransferRecipe, embedding_size: int) -> EmbeddingMLP:
-    """Make a classifier on embeddings, with random weights."""
-    return EmbeddingMLP(
-        n_classes,
-        recipe.dropout,
-        embedding_size * (2 if recipe.pooled else 1),
-        recipe.hidden,
-        unit_length=recipe.solver == "nearest centroid",
-        temperature=recipe.temperature,
-    )
-
-
-def make_resnet(n_classes: int, recipe: ResNetRecipe) -> ArtistResNet:
-    """Make a residual CNN, with random weights."""
-    return ArtistResNet(
-        n_classes,
-        n_mels=recipe.n_mels,
-        dropout=recipe.dropout,
-        width=recipe.width,
-        keep_frequency=recipe.keep_frequency,
-        bins_per_band=recipe.bins_per_band,
-        lda_share=recipe.lda_share,
-    )
 
 
 def _warn_if_not_learnt(path: Path, trained: TrainedModel) -> None:
@@ -121,7 +95,7 @@ def load_classifier(
     recipe = trained.settings.recipe
     if not isinstance(recipe, TransferRecipe):
         raise UserError(f"{path} is no checkpoint of task2_train.py")
-    model = make_mlp(len(trained.classes), recipe, size)
+    model = models.make_mlp(len(trained.classes), recipe, size)
     training.load_weights(model, trained, path, "task2_train.py --overwrite")
     model.to(device)
     _warn_if_not_learnt(path, trained)
@@ -341,7 +315,7 @@ def load_resnet(
     if not isinstance(recipe, ResNetRecipe) or trained.window_frames is None:
         raise UserError(f"{path} is no checkpoint of task2_train_wo_pretrain.py")
     precision = runtime.choose_precision(precision_option, device, trained.settings.precision)
-    model = make_resnet(len(trained.classes), recipe)
+    model = models.make_resnet(len(trained.classes), recipe)
     training.load_weights(model, trained, path, "task2_train_wo_pretrain.py --overwrite")
     model.to(device)
     _warn_if_not_learnt(path, trained)

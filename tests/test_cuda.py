@@ -18,7 +18,7 @@ from torch import nn
 
 import task2_train
 import task2_train_wo_pretrain
-from artist20 import augment, encoders, features, runtime, spectrogram, trained, training
+from artist20 import augment, encoders, features, models, runtime, spectrogram, training
 from artist20.encoders import ENCODERS
 from artist20.encoders.base import MAX_BATCH_SECONDS
 from artist20.spectrogram import FrontEnd, LogMels
@@ -103,9 +103,9 @@ def make_network(name):
     recipe, generator = RECIPES[name], torch.Generator().manual_seed(1)
     torch.manual_seed(0)
     if name == "mlp":
-        model = trained.make_mlp(N_CLASSES, recipe, 2048)
+        model = models.make_mlp(N_CLASSES, recipe, 2048)
         return model, torch.randn(4, 2048, generator=generator)
-    model = trained.make_resnet(N_CLASSES, recipe)
+    model = models.make_resnet(N_CLASSES, recipe)
     return model, torch.randn(4, 64, FrontEnd.of(recipe).n_columns, generator=generator)
 
 

@@ -12,7 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from artist20 import audio, checkpoints, dataset, distributed, spectrogram, trained, training
+from artist20 import (
+    audio,
+    checkpoints,
+    dataset,
+    distributed,
+    models,
+    spectrogram,
+    training,
+)
 from artist20.checkpoints import TrainedModel, TrainingState
 from artist20.spectrogram import FrontEnd, LogMels
 
@@ -187,7 +195,7 @@ def test_a_signal_to_one_process_ends_the_run_which_can_go_on(
 def assert_embeddings_are_the_checkpoints(folder, data_dir):
     """Embed every song by itself with best.pt: weights differ between runs, by their rounding."""
     best = checkpoints.load_model(folder / "best.pt", TrainedModel, "x")
-    model = trained.make_resnet(len(best.classes), best.settings.recipe)
+    model = models.make_resnet(len(best.classes), best.settings.recipe)
     training.load_weights(model, best, folder, "x")
     for split, songs in zip(dataset.SPLITS, dataset.read_train_val(data_dir), strict=True):
         expected = []

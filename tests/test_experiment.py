@@ -99,6 +99,7 @@ def test_a_finished_run_with_a_damaged_file_is_to_be_trained_anew(tmp_path, name
     with pytest.raises(UserError, match=rf"{name}.*run \S+\.py --overwrite") as error:
         look(tmp_path)
     assert "\n" not in str(error.value)
+    assert str(error.value).count("--overwrite") == 1
     assert look(tmp_path, overwrite=True) is None
 
 

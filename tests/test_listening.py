@@ -38,7 +38,7 @@ from conftest import (
 )
 from PIL import Image
 
-from artist20 import audio, checkpoints, listen, results, spectrogram, trained
+from artist20 import audio, checkpoints, listen, models, results, spectrogram, trained
 from artist20.checkpoints import SongVectors
 from artist20.report import listening
 from artist20.results import Predictions
@@ -55,7 +55,7 @@ SETTINGS = toy_settings("resnet", width=2)
 
 
 def checkpoint(classes):
-    model = trained.make_resnet(len(classes), SETTINGS.recipe)
+    model = models.make_resnet(len(classes), SETTINGS.recipe)
     return toy_model(SETTINGS, model.state_dict(), sorted(classes))
 
 

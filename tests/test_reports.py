@@ -18,7 +18,7 @@ from conftest import (
     toy_settings,
 )
 
-from artist20 import UserError, checkpoints, results, trained
+from artist20 import UserError, checkpoints, models, results
 from artist20.checkpoints import EpochRow
 from artist20.encoders import panns
 from artist20.naming import TITLES
@@ -80,9 +80,9 @@ def put_trained(results_dir, name, settings):
     checkpoints.write_history(folder / "history.csv", rows)
     recipe = settings.recipe
     model = (
-        trained.make_mlp(len(TOY_ARTISTS), recipe, panns.SIZE)
+        models.make_mlp(len(TOY_ARTISTS), recipe, panns.SIZE)
         if settings.encoders
-        else trained.make_resnet(len(TOY_ARTISTS), recipe)
+        else models.make_resnet(len(TOY_ARTISTS), recipe)
     )
     checkpoint = toy_model(settings, model.state_dict(), TOY_ARTISTS)
     checkpoints.save_model(folder / "best.pt", checkpoint)

@@ -11,7 +11,7 @@ import torch
 from conftest import ARTISTS, SAMPLE_RATE, call, toy_model, toy_settings, write_song
 from matplotlib.figure import Figure
 
-from artist20 import audio, checkpoints, spectrogram, trained
+from artist20 import audio, checkpoints, models, spectrogram
 from artist20.report import song_plots
 from artist20.results import Predictions, SongRecord, write_record
 from artist20.spectrogram import FrontEnd
@@ -174,7 +174,7 @@ def here(tmp_path, monkeypatch, drawn):
     """Go to a folder with a checkpoint alone."""
     monkeypatch.chdir(tmp_path)
     settings = toy_settings("resnet", width=2)
-    model = trained.make_resnet(len(CLASSES), settings.recipe)
+    model = models.make_resnet(len(CLASSES), settings.recipe)
     folder = tmp_path / "results/task2/resnet"
     checkpoints.save_model(folder / "best.pt", toy_model(settings, model.state_dict(), CLASSES))
     return tmp_path

@@ -768,7 +768,11 @@ def test_the_strong_network_has_lda_of_the_training_songs(tmp_path, monkeypatch)
         distance = np.abs(rows[:, None, :32] - expected[None, :, :32]).max(axis=2)
         assert (labels == distance.argmin(axis=1) // 3 % 2).all()
         assert distance.min(axis=1).max() < 1e-3
+    (tmp_path / "last.pt").touch()  # of a run that goes on: its weights are to be loaded
+    make(list(songs), "resnet_strong", 8, lda_share=0.5, bins_per_band=4)
+    assert not given
     monkeypatch.undo()
+    (tmp_path / "last.pt").unlink()
 
     silence = [np.full((20, 160), -100, np.float16)] * 2
     silent = make(silence, "resnet_strong", lda_share=0.5, bins_per_band=4).eval()

@@ -22,7 +22,7 @@ from msgspec.structs import asdict
 
 from artist20 import UserError
 from artist20.files import write_text
-from artist20.naming import NOT_LEARNT, UNTRAINED, network_name, parse_network_name
+from artist20.naming import NOT_LEARNT_MARK, UNTRAINED_MARK, network_name, parse_network_name
 from artist20.report import compare, tables
 from artist20.results import (
     ArtistResult,
@@ -118,7 +118,7 @@ def marked(title: str) -> Markdown:
 
 def unmarked(title: str) -> str:
     """Take off what a title says of why figures mean nothing."""
-    return title.removesuffix(NOT_LEARNT).removesuffix(UNTRAINED)
+    return title.removesuffix(NOT_LEARNT_MARK).removesuffix(UNTRAINED_MARK)
 
 
 def enumerated(names: Iterable[Any]) -> Markdown:

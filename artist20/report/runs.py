@@ -15,7 +15,7 @@ import numpy as np
 
 from artist20 import evaluation
 from artist20.files import write_text
-from artist20.naming import NOT_LEARNT
+from artist20.naming import NOT_LEARNT_MARK
 from artist20.report import compare, tables
 from artist20.report.compare import AnyMetrics, Model
 from artist20.results import (
@@ -85,7 +85,7 @@ def read_rows(folders: Sequence[Path]) -> dict[str, Runs]:
             row.append(model)
     named: dict[str, Runs] = {}
     for row in rows:
-        title, folder = row[0].title.removesuffix(NOT_LEARNT), row[0].folder
+        title, folder = row[0].title.removesuffix(NOT_LEARNT_MARK), row[0].folder
         first_of_name = next(of[0] for of in rows if of[0].name == row[0].name)
         if row[0] is not first_of_name:
             settings = (_settings(model.metrics) for model in (first_of_name, row[0]))

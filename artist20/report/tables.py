@@ -1,4 +1,4 @@
-"""``results.json`` as tables for the terminal, and how numbers are written everywhere."""
+"""``results.json`` as tables for the terminal; numbers as tables and slides write them."""
 
 import textwrap
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from artist20.results import Comparison, Figures, Interval
 
 
 def print_all(comparison: Comparison) -> None:
-    """Print the models' figures, the hardest albums, and which models differ significantly."""
+    """Print the figures of all models and songs, the hardest albums, and which models differ."""
     _print_models(comparison)
     _print_test(comparison)
     _print_pooled(comparison)
