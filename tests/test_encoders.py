@@ -437,9 +437,12 @@ def test_on_a_cpu_parts_of_a_batch_share_the_cores(toy, monkeypatch, cores, n_pa
     used = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
     monkeypatch.setattr(torch, "set_num_threads", used.append)
-    waveforms = [noise(1, seed) for seed in range(8)]
+    waveforms = [noise(1, seed) for seed in range(16)]
+    toy.embed(waveforms[:7])  # which a core would wait for that has three in place of four
+    assert toy.network.batches == [(7, RATE)] and not used
+    toy.network.batches.clear()
     found = toy.embed(waveforms)
-    assert sorted(toy.network.batches) == n_parts * [(8 // n_parts, RATE)]
+    assert sorted(toy.network.batches) == n_parts * [(16 // n_parts, RATE)]
     assert set(used) == {n_threads}
     loudness = [waveform.square().mean() for waveform in waveforms]
     np.testing.assert_allclose(found, np.outer(loudness, [1, 2, 3]), rtol=1e-5)

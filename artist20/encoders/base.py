@@ -22,6 +22,7 @@ UNTRAINED = "untrained"  # in place of a weights file: random ones, to try the c
 # 32-bit indices.
 MAX_BATCH_SECONDS = {"cpu": 160.0, "cuda": 400.0}
 MAX_PARTS = 4  # of a batch that are embedded at the same time on a CPU
+MIN_PER_PART = 4  # waveforms: of three, one core would have two, and the other wait for it
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,10 @@ class Encoder:
             for length, equally_long in groupby(padded, len):
                 most = max(1, int(MAX_BATCH_SECONDS[device_type] * rate / length))
                 while batch := list(islice(equally_long, most)):
-                    embeddings += pool.map(self._apply, torch.stack(batch).chunk(n_parts))
+                    if len(batch) < n_parts * MIN_PER_PART:
+                        embeddings.append(self._apply(torch.stack(batch)))
+                    else:
+                        embeddings += pool.map(self._apply, torch.stack(batch).chunk(n_parts))
         return torch.cat(embeddings).cpu().numpy()
 
     def _apply(self, batch: Tensor) -> Tensor:
