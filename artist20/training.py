@@ -86,12 +86,16 @@ class Trainer:
         self.label_smoothing = label_smoothing
         self.described = run.describe(window_frames)
         self.recipe = run.settings.recipe
-        self.again = f"{run.experiment.command} --overwrite"
         self.history: list[EpochRow] = []
         self.progress = EpochProgress()
         self._best: TrainedModel | None = None  # not written yet
         self._saved_at, self._saved_epochs = time.monotonic(), 0
         self._stopped: list[signal.Signals] = []
+
+    @property
+    def _again(self) -> str:
+        """The command that trains anew, for messages."""
+        return f"{self.run.experiment.command} --overwrite"
 
     def fit(self, batches: Callable[[int], Batches]) -> None:
         """Train all epochs that are left.
@@ -202,8 +206,8 @@ class Trainer:
         """
         run, experiment = self.run, self.run.experiment
         of_last = self.score()
-        best = checkpoints.load_model(run.folder / BEST, TrainedModel, self.again)
-        load_weights(self.model, best, run.folder / BEST, self.again)
+        best = checkpoints.load_model(run.folder / BEST, TrainedModel, self._again)
+        load_weights(self.model, best, run.folder / BEST, self._again)
         name = experiment.name
         scores = {name: of_last}
         if self.recipe.select:
@@ -254,13 +258,13 @@ class Trainer:
     def _resume(self) -> None:
         """Take weights, optimizer, schedule and history from ``last.pt``."""
         path = self.run.folder / LAST
-        last = checkpoints.load_model(path, TrainingState, self.again)
-        load_weights(self.model, last, path, self.again)
+        last = checkpoints.load_model(path, TrainingState, self._again)
+        load_weights(self.model, last, path, self._again)
         try:
             self.optimizer.load_state_dict(last.optimizer)
             self.schedule.load_state_dict(last.scheduler)
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise UserError(f"{path} is of another optimizer: run {self.again}") from None
+            raise UserError(f"{path} is of another optimizer: run {self._again}") from None
         self.history, self.progress = last.history, last.progress
         self._saved_epochs = len(self.history)
         step = self.progress.step

@@ -263,7 +263,7 @@ def test_damaged_records_are_named(folder, train, name, content):
         files.write_array(folder / name, np.full((48, 3), 1.5))
     else:
         (folder / name).write_bytes(content)
-    with pytest.raises(UserError, match=rf"{name}.*run task1_train\.py --overwrite"):
+    with pytest.raises(UserError, match=rf"{name}.*run the same command with --overwrite"):
         train()
 
 
