@@ -21,16 +21,7 @@ from functools import partial
 
 import numpy as np
 
-from artist20 import (
-    UserError,
-    audio,
-    cli,
-    inference,
-    naming,
-    results,
-    runtime,
-    trained,
-)
+from artist20 import UserError, audio, cli, inference, naming, results, runtime, trained
 from artist20.encoders import ENCODERS
 from artist20.results import TransferRecipe
 

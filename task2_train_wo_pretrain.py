@@ -47,16 +47,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from artist20 import (
-    augment,
-    cli,
-    distributed,
-    experiment,
-    models,
-    runtime,
-    spectrogram,
-    training,
-)
+from artist20 import augment, cli, distributed, experiment, models, runtime, spectrogram, training
 from artist20.augment import AlbumDifferences
 from artist20.cache import Cache
 from artist20.experiment import LAST, TrainingRun

@@ -15,16 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from artist20 import (
-    UserError,
-    audio,
-    cli,
-    dataset,
-    evaluation,
-    naming,
-    printable,
-    results,
-)
+from artist20 import UserError, audio, cli, dataset, evaluation, naming, printable, results
 from artist20.cache import map_songs
 from artist20.checkpoints import TrainedModel, load_model
 from artist20.files import atomic_path, parse_json, sha256_file, write_json

@@ -8,15 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from conftest import (
-    TOY_ARTISTS,
-    TOY_SONGS,
-    Touch,
-    put_network,
-    refused,
-    toy_model,
-    toy_settings,
-)
+from conftest import TOY_ARTISTS, TOY_SONGS, Touch, put_network, refused, toy_model, toy_settings
 
 from artist20 import UserError, checkpoints, files
 from artist20.checkpoints import (
@@ -26,10 +18,7 @@ from artist20.checkpoints import (
     TrainedModel,
     TrainingState,
 )
-from artist20.results import (
-    NetworkMetrics,
-    read_record,
-)
+from artist20.results import NetworkMetrics, read_record
 
 STAGE = "task0_stage.py"
 

@@ -12,15 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from artist20 import (
-    audio,
-    checkpoints,
-    dataset,
-    distributed,
-    models,
-    spectrogram,
-    training,
-)
+from artist20 import audio, checkpoints, dataset, distributed, models, spectrogram, training
 from artist20.checkpoints import TrainedModel, TrainingState
 from artist20.spectrogram import FrontEnd, LogMels
 

@@ -22,13 +22,7 @@ import task2_train
 from artist20 import UserError, audio, encoders, fetch, naming, results, training
 from artist20.encoders import ENCODERS, base, ecapa, embeddings, panns, tagger
 from artist20.encoders.base import Definition, Encoder
-from artist20.encoders.embeddings import (
-    Embedder,
-    Embeddings,
-    cut_views,
-    cut_windows,
-    side_by_side,
-)
+from artist20.encoders.embeddings import Embedder, Embeddings, cut_views, cut_windows, side_by_side
 from artist20.files import sha256_file
 from artist20.results import EncoderSettings, NetworkMetrics
 

@@ -7,13 +7,7 @@ import torch
 
 from artist20 import modulation
 from artist20.linear import ShrinkageLDA
-from artist20.models import (
-    ArtistResNet,
-    BasicBlock,
-    EmbeddingMLP,
-    Standardize,
-    TimeStatistics,
-)
+from artist20.models import ArtistResNet, BasicBlock, EmbeddingMLP, Standardize, TimeStatistics
 
 
 def n_parameters(model):

@@ -9,14 +9,7 @@ import sys
 import msgspec
 import numpy as np
 import pytest
-from conftest import (
-    TOY_ARTISTS,
-    put_network,
-    put_task1,
-    toy_model,
-    toy_rendition,
-    toy_settings,
-)
+from conftest import TOY_ARTISTS, put_network, put_task1, toy_model, toy_rendition, toy_settings
 
 from artist20 import UserError, checkpoints, models, results
 from artist20.checkpoints import EpochRow

@@ -5,14 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import (
-    TOY_DATASET,
-    TOY_LEARNING,
-    put_network,
-    put_task1,
-    toy_provenance,
-    toy_settings,
-)
+from conftest import TOY_DATASET, TOY_LEARNING, put_network, put_task1, toy_provenance, toy_settings
 from msgspec.structs import replace
 
 from artist20 import UserError, comparison, evaluation

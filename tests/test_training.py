@@ -105,6 +105,20 @@ def fit(run, model, optimizer, schedule, batches, score, label_smoothing=0.1):
     return trainer.history
 
 
+def make_one_epoch(folder, model, optimizer, **options):
+    """Make a trainer of one epoch."""
+    return training.Trainer(
+        make_run(folder, epochs=1),
+        model,
+        optimizer,
+        CosineAnnealingLR(optimizer, 1),
+        lambda: training.predict(model, X, torch.float32),
+        steps_per_epoch=2,
+        window_frames=30,
+        **options,
+    )
+
+
 def interrupt_in(epoch):
     """Give batches that end in the middle of an epoch."""
 
@@ -179,16 +193,7 @@ def test_train_loss_is_the_mean_over_examples_with_smoothed_labels(tmp_path, opt
     smoothed = 0.9 * targets + 0.1 / N_CLASSES if options else targets
     expected = -(smoothed * model(X).log_softmax(dim=1)).sum(dim=1).mean().item()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-12)
-    trainer = training.Trainer(
-        make_run(tmp_path, epochs=1),
-        model,
-        optimizer,
-        CosineAnnealingLR(optimizer, 1),
-        lambda: training.predict(model, X, torch.float32),
-        steps_per_epoch=2,
-        window_frames=30,
-        **options,
-    )
+    trainer = make_one_epoch(tmp_path, model, optimizer, **options)
     trainer.fit(lambda _epoch: [(X[:8], targets[:8]), (X[8:], targets[8:])])  # unequal batches
     assert trainer.history[0].train_loss == pytest.approx(expected, rel=1e-5)
 
@@ -440,15 +445,7 @@ def test_what_is_solved_for_is_one_epoch_and_not_solved_for_again(tmp_path):
     def fit_at_once():
         model = nn.Linear(10, N_CLASSES)
         optimizer = torch.optim.SGD(model.parameters(), lr=1)
-        trainer = training.Trainer(
-            make_run(tmp_path, epochs=1),
-            model,
-            optimizer,
-            CosineAnnealingLR(optimizer, 1),
-            lambda: training.predict(model, X, torch.float32),
-            steps_per_epoch=1,
-            window_frames=30,
-        )
+        trainer = make_one_epoch(tmp_path, model, optimizer)
 
         def solve():
             solved.append(model)
