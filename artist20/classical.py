@@ -22,6 +22,7 @@ from msgspec.structs import asdict
 from sklearn.base import ClassifierMixin
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_selection import SelectKBest, VarianceThreshold, f_classif
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import ParameterGrid, StratifiedKFold
@@ -259,8 +260,7 @@ def make_classifier(name: str, fit: Rows, seed: int) -> ClassifierMixin:
     """Make a model of :func:`make_grids` for the rows that it will be fitted on."""
     return {
         # Ties between the votes of pairs are broken by the scores that songs are ranked by.
-        # Features far out of scale can keep a linear SVM busy for hours, deaf to every stop:
-        # scikit-learn warns of the models that are ended so.
+        # Features far out of scale can keep a linear SVM busy for hours, deaf to every stop.
         "svm": SVC(decision_function_shape="ovr", break_ties=True, max_iter=SVM_STEPS),
         "random_forest": RandomForestClassifier(random_state=seed),
         # Not a tree, which could not be read back: it is no type that is trusted.
@@ -306,7 +306,14 @@ def _expected_warnings() -> Iterator[None]:
             "(divide by zero|invalid value) encountered in divide",  # F of a song per artist
         ):
             warnings.filterwarnings("ignore", message=message, module="sklearn")
+        warnings.simplefilter("ignore", ConvergenceWarning)  # see :func:`_stopped_early`
         yield
+
+
+def _stopped_early(classifier: ClassifierMixin) -> bool:
+    """Whether a fit reached its largest number of steps before it converged."""
+    steps = getattr(classifier, "n_iter_", 0)
+    return bool(np.max(steps) >= getattr(classifier, "max_iter", np.inf))
 
 
 @contextmanager
@@ -442,10 +449,11 @@ def search(
     found, left_out = [], []
     for i, points in enumerate(groups):
         of_group = done[i :: len(groups)]
-        if any(of_points is None for of_points in of_group):
+        if any(of_fold is None for of_fold in of_group):
             left_out += points
             continue
-        for point, *of_folds in zip(points, *of_group, strict=True):
+        of_points, stopped = zip(*of_group, strict=True)
+        for point, *of_folds in zip(points, *of_points, strict=True):
             scores = np.empty((len(labels), len(classes)))
             for (_, held_out), of_fold in zip(folds, of_folds, strict=True):
                 scores[held_out] = of_fold
@@ -455,13 +463,24 @@ def search(
             ]
             mean, std = float(np.mean(accuracies)), float(np.std(accuracies))
             top1 = evaluation.top_k_accuracy(scores, labels, 1)
-            candidate = Candidate(params=point, mean=mean, std=std, folds=accuracies, top1=top1)
+            candidate = Candidate(
+                params=point,
+                mean=mean,
+                std=std,
+                folds=accuracies,
+                top1=top1,
+                stopped_early=sum(stopped),
+            )
             found.append((candidate, scores))
     if not found:
         raise OutOfScaleError
     if left_out:
         listed = ", ".join(map(str, left_out))
         warnings.warn(Note(f"{name}: left out {listed}: {OutOfScaleError()}"), stacklevel=2)
+    n_stopped = sum(candidate.stopped_early for candidate, _ in found)
+    if n_stopped:
+        said = f"{n_stopped} of {len(found) * len(folds)} fits stopped before they converged"
+        warnings.warn(Note(f"{name}: {said}, and count as they are"), stacklevel=2)
     found.sort(key=lambda one: -one[0].mean)  # over the folds, as GridSearchCV does
     return [candidate for candidate, _ in found], found[0][1]
 
@@ -506,7 +525,7 @@ def fold_scores(
     fit: Rows,
     held_out: Rows,
     classes: np.ndarray,
-) -> list[np.ndarray] | None:
+) -> tuple[list[np.ndarray], bool] | None:
     """Fit on a fold's training songs, and score those held out, with some points of a grid.
 
     Points may differ in the number of trees alone: a forest's first trees are the smaller forest of
@@ -515,9 +534,9 @@ def fold_scores(
 
     Returns
     -------
-    list of np.ndarray or None
-        (n_songs, n_classes) for each point; None if numbers overflow: an error would end all
-        workers.
+    (list of np.ndarray, bool) or None
+        (n_songs, n_classes) for each point, and whether the fit stopped before it converged; None
+        if numbers overflow: an error would end all workers.
     """
     largest = max(points, key=lambda point: int(point.get("n_estimators") or 0))
     result = []
@@ -536,7 +555,7 @@ def fold_scores(
             result.append(scores)
     except OutOfScaleError:
         return None
-    return result
+    return result, _stopped_early(classifier)
 
 
 def fit_model(name: str, train: Rows, params: Params, seed: int) -> Pipeline:
@@ -552,7 +571,11 @@ def fit_model(name: str, train: Rows, params: Params, seed: int) -> Pipeline:
         make_classifier(name, train, seed).set_params(**of_classifier(params)),
     )
     with _expected_warnings(), _overflow_told():
-        return pipeline.fit(train.X, train.y[train.song])
+        pipeline.fit(train.X, train.y[train.song])
+    if _stopped_early(pipeline[-1]):
+        said = "the fit of all training songs stopped before it converged, and is kept as it is"
+        warnings.warn(Note(f"{name}: {said}"), stacklevel=2)
+    return pipeline
 
 
 # --- what a run keeps, so that a stopped one goes on ---------------------------------------------

@@ -263,6 +263,7 @@ class Candidate(Record, kw_only=True):
     std: float
     folds: list[float]  # top-1 in each
     top1: Share  # of all songs together, which is what tables show
+    stopped_early: Count  # folds whose fit reached its largest number of steps
 
 
 class FitSettings(Record, kw_only=True):

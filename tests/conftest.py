@@ -408,7 +408,14 @@ def put_task1(
             temperature=1.5,
             seconds=2,
         )
-        candidate = Candidate(params=params, mean=cv_top1, std=0.05, folds=[cv_top1], top1=cv_top1)
+        candidate = Candidate(
+            params=params,
+            mean=cv_top1,
+            std=0.05,
+            folds=[cv_top1],
+            top1=cv_top1,
+            stopped_early=0,
+        )
         found = Search(
             settings=SearchSettings(
                 **fit,

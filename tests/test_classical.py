@@ -180,7 +180,10 @@ def test_folds_whose_classes_differ_in_exact_values():
     without_c = [[0, 1, -classical.UNKNOWN]] * 2
     of_b1 = [[0, 1, 0], [0, 0, 1]]  # 13 is nearer to 14 than to 11
     assert scores.tolist() == [[1, 0, 0]] * 4 + without_c + of_b1 + without_c
-    assert found == Candidate(params=point, mean=0.75, std=0.25, folds=[0.5, 1, 1, 0.5], top1=0.7)
+    folds_top1 = [0.5, 1, 1, 0.5]
+    assert found == Candidate(
+        params=point, mean=0.75, std=0.25, folds=folds_top1, top1=0.7, stopped_early=0
+    )
 
 
 @pytest.mark.parametrize("missing", [0, 1, 2])
@@ -193,9 +196,10 @@ def test_an_artist_whom_a_fold_does_not_know_is_last(name, missing):
         np.array([[0.1], [0.2], [0.9], [0.4]]), np.array([0, 0, 1, 2]), classes, np.array([]), ["x"]
     )
     point = {"n_neighbors": 1} if name == "knn" else {"kernel": "linear", "C": 100.0}
-    (scores,) = classical.fold_scores(
+    (scores,), stopped = classical.fold_scores(
         classical.make_classifier(name, fit, 0), [point], fit, held_out, classes
     )
+    assert not stopped
     assert (scores[:, missing] == scores[:, known].min(axis=1) - classical.UNKNOWN).all()
     if name == "knn":
         assert scores[:, known].tolist() == [[1, 0], [0, 1], [1, 0]]
@@ -436,6 +440,19 @@ def test_an_svm_ends_on_features_far_out_of_scale():
     model = classical.make_classifier("svm", make_rows(), 0).set_params(kernel="linear", C=10.0)
     with pytest.warns(ConvergenceWarning, match="terminated early"):
         model.fit(X, rng.integers(2, size=60))
+
+
+def test_fits_that_stop_before_they_converge_are_counted_and_said(monkeypatch):
+    monkeypatch.setattr(classical, "SVM_STEPS", 1)
+    train = make_rows()
+    grid = [{"kernel": ["linear"], "C": [0.1, 1.0]}]
+    with pytest.warns(Note, match="svm: 10 of 10 fits stopped before they converged") as caught:
+        found, _ = search("svm", train, grid)
+    assert [one.category for one in caught] == [Note]  # and none of scikit-learn's own
+    assert [candidate.stopped_early for candidate in found] == [5, 5]
+    with pytest.warns(Note, match="svm: the fit of all training songs stopped") as caught:
+        classical.fit_model("svm", train, found[0].params, 0)
+    assert [one.category for one in caught] == [Note]
 
 
 def loud_songs():
