@@ -13,7 +13,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise, product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from artist20 import Note, UserError, dataset, evaluation, features, files, results, runtime
 from artist20.linear import ShrinkageLDA
-from artist20.results import Breadth, Candidate, FitSettings, Fold, Params, Segments, Value
+from artist20.results import Breadth, Candidate, FitSettings, Fold, Level, Params, Segments, Value
 
 N_FEATURES = 100  # that the homework's models are given
 N_COMPONENTS = 100  # that the SVM and k-NN see of a segment
@@ -54,7 +54,6 @@ OVERFLOWS = (
     "getting zero weights",
 )
 
-Level = Literal["song", "segment"]
 Grid = list[dict[str, list[Value]]]
 
 # At the level of songs: the homework's own, and a linear model beside them.

@@ -44,7 +44,7 @@ TOP_DB = 80.0  # dB below the song's loudest bin at which levels in dB are cut o
 AMIN = 1e-10  # power below which levels in dB are not followed
 BLOCK_FRAMES = {"cpu": 128, "cuda": 4096}  # computed at a time: what a core's cache or a GPU likes
 UNIT_FRAMES = 156  # statistics are kept per unit of about 5 s, and merged to segments and songs
-LEVELS = HOP_LENGTH // modulation.HOP_LENGTH  # short windows of a hop
+SHORT_WINDOWS = HOP_LENGTH // modulation.HOP_LENGTH  # of a hop
 GROUP_UNITS = 12  # finished at a time, which bounds memory
 UNIT_SECONDS = UNIT_FRAMES * HOP_LENGTH / SAMPLE_RATE
 
@@ -79,7 +79,7 @@ RAW_SIZES = {  # what is kept of a song's frames until its loudest one is known
     "peaks": CONTRAST_BANDS + 1,
     "valleys": CONTRAST_BANDS + 1,
     "scalars": 5,
-    "levels": LEVELS * modulation.N_BANDS,
+    "levels": SHORT_WINDOWS * modulation.N_BANDS,
 }
 N_STATISTICS = len(FRAME_FEATURES) * len(STATISTICS)
 PAIRS = np.triu_indices(N_MFCC, k=1)  # of MFCCs
@@ -160,7 +160,7 @@ def song_units(blocks: Iterable[Tensor]) -> np.ndarray:
             of_frames = torch.stack([mean, std, unit.amax(dim=1), unit.amin(dim=1)], dim=1)
             mfcc = unit[:N_MFCC] - mean[:N_MFCC, None]
             covariance = mfcc @ mfcc.T / unit.shape[1]
-            level = level.view(LEVELS, modulation.N_BANDS, -1).permute(1, 2, 0).flatten(1)
+            level = level.view(SHORT_WINDOWS, modulation.N_BANDS, -1).permute(1, 2, 0).flatten(1)
             parts = [of_frames, modulation.spectrum(level), covariance]
             rows.append(torch.cat([part.flatten() for part in parts]))
     song_tempo = tempo(_onset_strength(torch.cat(rises)))
@@ -379,12 +379,12 @@ def _short_levels(waveform: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (LEVELS * N_BANDS, n_frames), all bands of a window, then those of the next.
+        (SHORT_WINDOWS * N_BANDS, n_frames), all bands of a window, then those of the next.
     """
     first = (N_FFT - HOP_LENGTH + modulation.HOP_LENGTH - modulation.N_FFT) // 2
     n_frames = 1 + (len(waveform) - N_FFT) // HOP_LENGTH
     windows = waveform[first:].unfold(0, modulation.N_FFT, modulation.HOP_LENGTH)
-    windows = windows[: n_frames * LEVELS]
+    windows = windows[: n_frames * SHORT_WINDOWS]
     spectrum = torch.fft.rfft(windows * _short_window(waveform.device))
     power = _squared(spectrum) @ _short_filters(waveform.device)
     return power.view(n_frames, -1).T
@@ -410,7 +410,7 @@ def _finish(
     frames : Tensor
         (len(FRAME_FEATURES), last - first).
     levels : Tensor
-        (LEVELS * N_BANDS, last - first) in dB.
+        (SHORT_WINDOWS * N_BANDS, last - first) in dB.
     rise : Tensor
         (last - first,) mean rise in dB over the mel bins since the frame before.
     """

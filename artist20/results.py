@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args
 
 import msgspec
 import numpy as np
@@ -30,9 +30,6 @@ from artist20.naming import (
     title,
 )
 
-TASK1_LEVELS = ("song", "segment")  # what a row of features is
-TASK1_SEARCHES = ("homework", "wide")  # how much Task 1's grids try
-RECIPES = ("homework", "strong")  # how Task 2's networks are trained
 N_FOLDS = 5  # of cross-validation by album
 NEARLY_ALL = 0.9  # of the songs: taken for one artist's, they say that a network has learnt nothing
 HOMEWORK_EPOCHS = 100  # of both networks
@@ -46,7 +43,10 @@ Verdict = Literal["better", "worse", "no significant difference"]
 Precision = Literal["float32", "bfloat16"]
 Solver = Literal["logistic regression", "shrinkage LDA", "nearest centroid"]
 Fold = Literal["album", "song"]  # what stays whole in cross-validation
+Level = Literal["song", "segment"]  # what a row of Task 1's features is
 Breadth = Literal["homework", "wide"]  # of a search, see :func:`artist20.classical.make_grids`
+RecipeName = Literal["homework", "strong"]  # how a network of Task 2 is trained
+TASK1_LEVELS, TASK1_SEARCHES, RECIPES = map(get_args, (Level, Breadth, RecipeName))
 Value = bool | int | float | str | None
 Params = dict[str, Value]  # of a scikit-learn model
 
@@ -356,7 +356,7 @@ class Task1Metrics(Record, kw_only=True):
             raise ValueError(f"best_in_cv {self.best_in_cv!r} is none of the models")
 
     @property
-    def level(self) -> Literal["song", "segment"]:
+    def level(self) -> Level:
         """What a row of features is."""
         return "segment" if self.settings.segments else "song"
 
@@ -508,7 +508,7 @@ class EncoderSettings(Record, kw_only=True):
 class Settings(Record, kw_only=True):
     """Everything that the result of a training depends on."""
 
-    recipe_name: Literal["homework", "strong"]
+    recipe_name: RecipeName
     recipe: TransferRecipe | ResNetRecipe
     # of a classifier on embeddings; those of several stand side by side
     encoders: list[EncoderSettings] = []
@@ -810,7 +810,7 @@ class Confusion(Record, kw_only=True):
 class OfTask1(Record, tag="task1", tag_field="kind", kw_only=True):
     """What is said of Task 1's models alone."""
 
-    level: Literal["song", "segment"]  # see :attr:`Task1Metrics.level`
+    level: Level  # see :attr:`Task1Metrics.level`
     settings: Task1Settings
     model: Task1Model
     search: SearchSettings | None = None
