@@ -90,6 +90,8 @@ def main() -> None:
     everything = list(dict.fromkeys([*train, *val, *heard]))
     hashes = distributed.on_main(lambda: dataset.content_keys(everything))
     keys = dict(zip(everything, hashes, strict=True))
+    if args.audio_root:
+        dataset.check_made_of(args.audio_root, train + val, [keys[song] for song in train + val])
     if not args.skip_unreadable:
         choose_songs(args, made, keys, {})  # refuses, if it does, before any work
     # The one pass that decodes computes, too: to look for bad songs first would take a second one.

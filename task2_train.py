@@ -74,8 +74,6 @@ from artist20.experiment import TrainingRun
 from artist20.models import EmbeddingMLP
 from artist20.results import NetworkMetrics, TransferRecipe
 
-SCRIPT = "task2_train.py"
-
 MLP = (1024, 512, 256)
 HOMEWORK = TransferRecipe(
     epochs=100,
@@ -248,7 +246,7 @@ def main() -> None:
     if args.recipe == "strong" and (args.fold or args.views):
         option = "fold" if args.fold else "views"
         raise UserError(f"--recipe strong cross-validates by itself: leave --{option} out")
-    study = experiment.begin(args, "+".join(args.encoder), SCRIPT)
+    study = experiment.begin(args, "+".join(args.encoder))
     loaded = encoders.load(
         args.encoder, args.encoder_weights, args.seed, study.device, study.precision
     )

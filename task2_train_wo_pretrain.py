@@ -55,8 +55,6 @@ from artist20.models import ArtistResNet
 from artist20.results import NetworkMetrics, ResNetRecipe, groups_of
 from artist20.spectrogram import FrontEnd, LogMels, Stored
 
-SCRIPT = "task2_train_wo_pretrain.py"
-
 HOMEWORK = ResNetRecipe(
     epochs=100,
     batch_size=32,
@@ -224,7 +222,7 @@ def main() -> None:
     recipe = cli.chosen_recipe(args, RECIPES)
     front_end = FrontEnd.of(recipe)
     cache = spectrogram.open_cache(args.results_dir, front_end)
-    study = experiment.begin(args, "resnet", SCRIPT)
+    study = experiment.begin(args, "resnet")
     study = study.decoded(partial(spectrogram.fill_cache, cache, front_end, args.workers))
     run = study.open(recipe, fold=args.fold)
     run.report(run.finished or train(run, cache))

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from artist20 import UserError
-from artist20.results import N_FOLDS, RECIPES, TASK1_LEVELS, TASK1_SEARCHES
+from artist20.results import N_FOLDS, RECIPES, RESULTS_DIR, TASK1_LEVELS, TASK1_SEARCHES
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-DATA_DIR, RESULTS_DIR, ASSETS_DIR = Path("data/artist20"), Path("results"), Path("assets")
+DATA_DIR, ASSETS_DIR = Path("data/artist20"), Path("assets")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -338,6 +338,14 @@ def chosen_recipe(args: argparse.Namespace, recipes: dict[str, T]) -> T:
         if getattr(args, name, None) is not None
     }
     return msgspec.structs.replace(recipe, **given)
+
+
+def output_file(text: str) -> Path:
+    """Parse the name of a file to write; a link stands for the file that it leads to."""
+    path = Path(text).resolve() if Path(text).is_symlink() else Path(text)
+    if path.exists() and not path.is_file():
+        raise argparse.ArgumentTypeError(f"{path} is a folder or a device: name a file")
+    return path
 
 
 def command(program: str, args: argparse.Namespace, *folders: str) -> str:

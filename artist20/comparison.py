@@ -29,7 +29,7 @@ from pathlib import Path
 from artist20 import UserError, cli, runtime
 from artist20.report import compare, deck, plots, runs, tables
 from artist20.report.style import Drawing, save_all
-from artist20.results import Comparison, results_file, write_record
+from artist20.results import RESULTS_DIR, Comparison, results_file, write_record
 
 
 def figures(comparison: Comparison) -> Iterator[Drawing]:
@@ -68,7 +68,10 @@ def parse_args() -> argparse.Namespace:
         help="results folders whose runs are to be put into one table, in place of all the rest",
     )
     parser.add_argument(
-        "--csv", type=Path, metavar="FILE", help="that table; all pairs go to FILE_pairs.csv"
+        "--csv",
+        type=cli.output_file,
+        metavar="FILE",
+        help="that table; all pairs go to FILE_pairs.csv",
     )
     cli.add_results_option(parser)
     cli.add_assets_option(parser)
@@ -82,7 +85,7 @@ def parse_args() -> argparse.Namespace:
         help="which songs figures are of: the validation songs, or also all songs, each held out",
     )
     args = parser.parse_args()
-    of_one = args.answers or args.protocol == "cv" or args.results_dir != cli.RESULTS_DIR
+    of_one = args.answers or args.protocol == "cv" or args.results_dir != RESULTS_DIR
     if args.folders and of_one:
         raise UserError("--results-dir, --answers and --protocol are for one folder without a name")
     if args.csv and not args.folders:

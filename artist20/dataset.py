@@ -331,6 +331,46 @@ def as_heard(songs: Sequence[Song], audio_root: Path | None) -> list[Song]:
     return alternate_versions(songs, audio_root, "--audio-root")
 
 
+def check_made_of(audio_root: Path, songs: Sequence[Song], keys: Sequence[str]) -> None:
+    """Refuse separated vocals of other files than the data folder's songs are now.
+
+    Parameters
+    ----------
+    audio_root : Path
+        A tree; ``vocals.json``, if it holds one, has the SHA-256 of the files it was made of.
+    songs : sequence of Song
+        The data folder's own.
+    keys : sequence of str
+        Their :func:`content_keys`.
+
+    Raises
+    ------
+    UserError
+        If some songs have changed since, or ``vocals.json`` is damaged.
+    """
+    file = audio_root / "vocals.json"
+    if not file.is_file():
+        return
+    try:
+        made_of = parse_json(file.read_bytes(), _MadeOf).songs
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}): separate the songs again") from None
+    changed = [
+        s.path for s, key in zip(songs, keys, strict=True) if made_of.get(s.path, key) != key
+    ]
+    if changed:
+        raise UserError(
+            f"{audio_root} was made of other files of {len(changed)} songs, the first is "
+            f"{printable(changed[0])}: separate them again (python -m artist20.vocals)"
+        )
+
+
+class _MadeOf(Record):
+    """What ``vocals.json`` says of its songs, see :class:`artist20.vocals.Vocals`."""
+
+    songs: dict[str, str]
+
+
 def describe_rendition(
     heard: Sequence[Song], keys: Sequence[str], audio_root: Path | None
 ) -> Rendition | None:
@@ -392,12 +432,15 @@ def read_test(data_dir: Path) -> dict[str, Path]:
     if not files:
         raise UserError(f"{folder} holds no audio files")
     songs: dict[str, Path] = {}
+    by_number: dict[str | int, Path] = {}  # 1.mp3 and 001.mp3 have one answer
     for file in files:
-        if file.stem in songs:
+        number = int(file.stem) if file.stem.isascii() and file.stem.isdigit() else file.stem
+        if number in by_number:
             raise UserError(
-                f"{folder} holds {printable(songs[file.stem].name)} and {printable(file.name)}: "
+                f"{folder} holds {printable(by_number[number].name)} and {printable(file.name)}: "
                 "keep one"
             )
+        by_number[number] = file
         if not is_utf8(file.name):
             raise UserError(f"{printable(file)}: its name is no UTF-8: rename it")
         songs[file.stem] = file
@@ -520,17 +563,22 @@ def summary(
     keys: Sequence[str],
     limit: int | None,
     left_out: Mapping[str, str] | None = None,
+    fold: int | None = None,
 ) -> Dataset:
     """Describe the songs used: name, fingerprint, sizes, what was left out.
 
-    ``keys`` are the :func:`content_keys` of the training songs, then of the validation songs;
-    ``left_out`` is what :func:`find_unreadable` returned.
+    ``keys`` are the :func:`content_keys` of the training songs, then of the validation songs, which
+    are held-out training songs if there is a ``fold``; ``left_out`` is what :func:`find_unreadable`
+    returned.
     """
     marker = describe(data_dir)
+    songs = [*train, *val]
+    n_training = len(songs) if fold else len(train)
     return Dataset(
         name=marker.name,
         synthesised=marker.synthesised,
-        fingerprint=fingerprint([*train, *val], keys),
+        fingerprint=fingerprint(songs, keys),
+        train_fingerprint=fingerprint(songs[:n_training], keys[:n_training]),
         artists=len(class_names(train)),
         train=len(train),
         val=len(val),

@@ -31,7 +31,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
 from artist20 import UserError, cli, dataset, evaluation, files, inference, results, runtime
-from artist20.experiment import comparable
+from artist20.experiment import fold_differences
 from artist20.results import (
     EnsembleMetrics,
     EnsembleSettings,
@@ -244,26 +244,15 @@ def _check_files(member: Member) -> None:
 
 
 def _check_folds(member: Member) -> None:
-    """Refuse held-out scores of networks that were trained otherwise than the member itself.
-
-    That can be known while the folds' own folders are there.
-    """
+    """Refuse held-out scores of networks that were trained otherwise than the member itself."""
     if not isinstance(member.run.metrics, NetworkMetrics):
         return
-    train, folds_dir = member.run.stage.train, member.folder
-    choice = folds_dir / "candidates.json"
-    if choice.is_file():  # the folds are those of the classifier that they chose
-        folds_dir /= read_record(choice, results.ClassifierChoice, train).chosen
-    of_all = comparable(member.run.metrics.settings)
-    for file in sorted(folds_dir.glob("fold-*/metrics.json")):
-        of_fold = comparable(read_record(file, NetworkMetrics, train).settings)
-        found = results.differences(of_all, of_fold)
-        if found:
-            raise UserError(
-                f"{member.folder}: {file.parent.name} is of a run with other settings "
-                f"({'; '.join(found)}): run {train} --overwrite with the same options, with and "
-                "without --fold"
-            )
+    found = fold_differences(member.folder, member.run.metrics)
+    if found:
+        raise UserError(
+            f"{found}: run {member.run.stage.train} --overwrite with the same options, with and "
+            "without --fold"
+        )
 
 
 def _check_alike(first: Member, other: Member) -> None:

@@ -45,6 +45,8 @@ RUN_FILES = (
     *("val_predictions.json", "test_predictions.json", "test_scores.json"),
     *checkpoints.EMBEDDING_FILES,
 )
+SAME = "the same command with"  # for messages of the training scripts
+AGAIN = f"{SAME} --overwrite"
 Fill = Callable[[Mapping[str, Path]], dict[str, str]]
 
 
@@ -56,8 +58,6 @@ class Experiment:
     ----------
     args : argparse.Namespace
         The command line.
-    script : str
-        The script's name, for messages.
     model : str
         See :func:`artist20.naming.network_name`.
     device : torch.device
@@ -75,7 +75,6 @@ class Experiment:
     """
 
     args: argparse.Namespace
-    script: str
     model: str
     device: torch.device
     precision: torch.dtype
@@ -98,11 +97,6 @@ class Experiment:
     def options(self) -> str:
         """The options by which later stages know the model."""
         return naming.network_options(self.name, self.args.audio_root)
-
-    @property
-    def command(self) -> str:
-        """The script with these options, for messages."""
-        return f"{self.script}{self.options}"
 
     @property
     def folder(self) -> Path:
@@ -179,7 +173,7 @@ class Experiment:
         train, val, classes = dataset.read_to_fit(args.data_dir, fold, args.limit, self.left_out)
         others = dataset.alternate_versions(train, args.also_train_on) if args.also_train_on else []
         data = dataset.summary(
-            args.data_dir, train, val, self.keys_of([*train, *val]), args.limit, self.left_out
+            args.data_dir, train, val, self.keys_of([*train, *val]), args.limit, self.left_out, fold
         )
         heard = self.as_heard([*train, *val])
         rendition = dataset.describe_rendition(heard, self.keys_of(heard), args.audio_root)
@@ -196,7 +190,7 @@ class Experiment:
             seed=args.seed,
         )
         folder = (folder or self.folder) / (f"fold-{fold}" if fold else "")
-        finished = distributed.on_main(lambda: _look_at_folder(folder, settings, self))
+        finished = distributed.on_main(lambda: _look_at_folder(folder, settings, args))
         if finished:
             print(f"{folder} holds this run already; --overwrite trains anew")
         train, val = heard[: len(train)], heard[len(train) :]
@@ -228,9 +222,7 @@ class Experiment:
             If the folds' runs are of different settings or songs.
         """
         folder = folder or self.folder
-        return distributed.on_main(
-            lambda: _pool_folds(folder, self.name, self.command, self.train_songs)
-        )
+        return distributed.on_main(lambda: _pool_folds(folder, self.name, self.train_songs))
 
 
 @dataclass(frozen=True)
@@ -308,7 +300,7 @@ class TrainingRun:
         print(line)
 
 
-def begin(args: argparse.Namespace, model: str, script: str) -> Experiment:
+def begin(args: argparse.Namespace, model: str) -> Experiment:
     """Join the other processes, if any, choose device and precision, read and hash the songs.
 
     Raises
@@ -332,7 +324,9 @@ def begin(args: argparse.Namespace, model: str, script: str) -> Experiment:
     files_of = list(dict.fromkeys([*songs, *dataset.as_heard(songs, args.audio_root)]))
     keys = distributed.on_main(lambda: dataset.content_keys(files_of))
     by_file = {song.file: key for song, key in zip(files_of, keys, strict=True)}
-    return Experiment(args, script, model, device, precision, songs, by_file, {}, started)
+    for tree in filter(None, (args.audio_root, args.also_train_on)):
+        dataset.check_made_of(tree, songs, [by_file[song.file] for song in songs])
+    return Experiment(args, model, device, precision, songs, by_file, {}, started)
 
 
 def discard(folder: Path) -> None:
@@ -345,22 +339,20 @@ def discard(folder: Path) -> None:
 
 
 def _look_at_folder(
-    folder: Path, settings: Settings, experiment: Experiment
+    folder: Path, settings: Settings, args: argparse.Namespace
 ) -> NetworkMetrics | None:
     """Look at what a folder holds before a run begins; see :meth:`Experiment.open`."""
-    args, command = experiment.args, experiment.command
-    again = f"{command} --overwrite"
     if args.overwrite:
         discard(folder)
     elif (folder / "metrics.json").is_file():
-        metrics = results.read_record(folder / "metrics.json", NetworkMetrics, again)
+        metrics = results.read_record(folder / "metrics.json", NetworkMetrics, AGAIN)
         results.check_same_settings(metrics.settings, settings, folder / "metrics.json")
-        _check_whole(folder, metrics, command)
+        _check_whole(folder, metrics)
         return metrics
     elif (folder / LAST).is_file():
         with files.only_writer(folder):  # or it is no unfinished run, but one that goes on
             pass
-        last = checkpoints.load_model(folder / LAST, TrainingState, again)
+        last = checkpoints.load_model(folder / LAST, TrainingState, AGAIN)
         results.check_same_settings(last.settings, settings, folder / LAST)
         if not args.resume:
             raise UserError(
@@ -370,14 +362,13 @@ def _look_at_folder(
     return None
 
 
-def _check_whole(folder: Path, metrics: NetworkMetrics, command: str) -> None:
+def _check_whole(folder: Path, metrics: NetworkMetrics) -> None:
     """Refuse a finished run of which later stages would find a file missing or damaged."""
-    again = f"{command} --overwrite"
-    read_best(folder, metrics, again)
-    results.read_record(folder / "val_predictions.json", Predictions, again)
-    checkpoints.read_history(folder / "history.csv", again)
+    read_best(folder, metrics, AGAIN)
+    results.read_record(folder / "val_predictions.json", Predictions, AGAIN)
+    checkpoints.read_history(folder / "history.csv", AGAIN)
     if metrics.embeddings:
-        checkpoints.check_embeddings(folder, metrics, command)
+        checkpoints.check_embeddings(folder, metrics, SAME)
 
 
 def read_best(folder: Path, metrics: NetworkMetrics, made_by: str) -> TrainedModel:
@@ -388,28 +379,25 @@ def read_best(folder: Path, metrics: NetworkMetrics, made_by: str) -> TrainedMod
     return best
 
 
-def _pool_folds(folder: Path, name: str, script: str, songs: list[Song]) -> Predictions | None:
+def _pool_folds(folder: Path, name: str, songs: list[Song]) -> Predictions | None:
     parts: list[Predictions] = []
     first: Settings | None = None
     for fold in range(1, results.N_FOLDS + 1):
         metrics_file = folder / f"fold-{fold}" / "metrics.json"
+        of_fold = f"{SAME} --fold {fold}"
         if not metrics_file.is_file():
-            print(
-                f"{metrics_file} is not there: run {script} --fold {fold}, too, to pool the folds"
-            )
+            print(f"{metrics_file} is not there: run {of_fold}, too, to pool the folds")
             return None
-        metrics = results.read_record(metrics_file, NetworkMetrics, script)
+        metrics = results.read_record(metrics_file, NetworkMetrics, f"{of_fold} --overwrite")
         # Of the songs learnt from and those held out together.
         alike = comparable(metrics.settings, metrics.dataset.fingerprint)
         first = first or alike
         results.check_same_settings(alike, first, metrics_file)
         file = metrics_file.with_name("val_predictions.json")
-        part = results.read_record(file, Predictions, script)
+        part = results.read_record(file, Predictions, f"{of_fold} --overwrite")
         of_last = part.scores.get(f"{name}_last", part.scores.get(name))
         if of_last is None:
-            raise UserError(
-                f"{file} has no scores of {name}: run {script} --fold {fold} --overwrite"
-            )
+            raise UserError(f"{file} has no scores of {name}: run {of_fold} --overwrite")
         parts.append(Predictions(classes=part.classes, songs=part.songs, scores={name: of_last}))
     rows = {
         song.path: row
@@ -419,8 +407,8 @@ def _pool_folds(folder: Path, name: str, script: str, songs: list[Song]) -> Pred
     same = all(part.classes == parts[0].classes for part in parts)
     if not same or rows.keys() != {song.path for song in songs}:
         raise UserError(
-            f"the folds in {folder} are of other songs than the training songs are now: run "
-            f"{script} --overwrite for each"
+            f"the folds in {folder} are of other songs than the training songs are now: run the "
+            "same command with --overwrite for each --fold"
         )
     pooled = Predictions(
         classes=parts[0].classes,
@@ -436,17 +424,45 @@ def _pool_folds(folder: Path, name: str, script: str, songs: list[Song]) -> Pred
     return pooled
 
 
-def comparable(settings: Settings, songs: str = "") -> Settings:
+def fold_differences(folder: Path, metrics: NetworkMetrics) -> str | None:
+    """Return how folds differ from the run on all training songs, if they do.
+
+    That can be known while the folds' own folders are there.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's, with ``cv_predictions.json``.
+    metrics : NetworkMetrics
+        Its metrics.
+    """
+
+    def alike(of: NetworkMetrics) -> Settings:
+        settings = comparable(of.settings, of.dataset.train_fingerprint)
+        if not settings.rendition:
+            return settings
+        # Its hash is over all songs that are heard, validation songs among them.
+        rendition = msgspec.structs.replace(settings.rendition, fingerprint="")
+        return msgspec.structs.replace(settings, rendition=rendition)
+
+    choice = folder / "candidates.json"
+    if choice.is_file():  # the folds are those of the classifier that they chose
+        folder /= results.read_record(choice, results.ClassifierChoice, AGAIN).chosen
+    for file in sorted(folder.glob("fold-*/metrics.json")):
+        of_fold = results.read_record(file, NetworkMetrics, AGAIN)
+        found = results.differences(alike(metrics), alike(of_fold))
+        if found:
+            return f"{file.parent} is of a run with other settings or songs ({'; '.join(found)})"
+    return None
+
+
+def comparable(settings: Settings, songs: str) -> Settings:
     """Return what the settings of a cross-validation's folds must have in common.
 
-    ``songs`` takes the place of the data set, of which every fold has its own part; without, the
-    rendition's fingerprint, which is over the same songs, is left out, too.
+    ``songs`` takes the place of the data set, of which every fold has its own part.
     """
     # A hash over the songs learnt from, of which every fold has its own, too.
     also_train_on = "yes" if settings.also_train_on else None
-    rendition = settings.rendition
-    if rendition and not songs:
-        rendition = msgspec.structs.replace(rendition, fingerprint="")
     recipe = settings.recipe
     if isinstance(recipe, TransferRecipe):  # its temperature is fitted on the folds' scores
         recipe = msgspec.structs.replace(recipe, temperature=1.0)
@@ -455,6 +471,5 @@ def comparable(settings: Settings, songs: str = "") -> Settings:
         recipe=recipe,
         fold=None,
         dataset=songs,
-        rendition=rendition,
         also_train_on=also_train_on,
     )

@@ -166,6 +166,22 @@ def read_bytes(path: Path, made_by: str) -> bytes:
         raise unreadable(path, error) from None
 
 
+def read_text(path: Path) -> str:
+    """Read a user's text file: UTF-8, with or without a byte order mark.
+
+    Raises
+    ------
+    UserError
+        If it is of another encoding, or may not be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is no UTF-8 text: save it as UTF-8") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
 def parse_json(data: bytes | str | msgspec.Raw, kind: type[T]) -> T:
     """Parse JSON as a type of msgspec's: without NaN, infinity and numbers that no float can hold.
 

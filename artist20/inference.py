@@ -18,7 +18,7 @@ import numpy as np
 from artist20 import UserError, audio, cli, dataset, evaluation, naming, printable, results
 from artist20.cache import map_songs
 from artist20.checkpoints import TrainedModel, load_model
-from artist20.files import atomic_path, parse_json, sha256_file, write_json
+from artist20.files import atomic_path, parse_json, read_text, sha256_file, write_json
 from artist20.results import ResNetRecipe, TestScores, TransferRecipe
 
 TOP = 3  # artists per song in the course's form
@@ -85,7 +85,7 @@ def add_test_options(parser: argparse.ArgumentParser, folder: str) -> None:
     cli.add_compute_options(parser)
     parser.add_argument(
         "--output",
-        type=Path,
+        type=cli.output_file,
         help=f"predictions file (default: RESULTS_DIR/{folder}/test_predictions.json); "
         "all scores are written beside it",
     )
@@ -465,7 +465,7 @@ def read_answers(path: Path, keys: Iterable[str]) -> list[str]:
     if not path.is_file():
         raise UserError(f"{path} is missing: --answers takes a JSON list of artist names")
     try:
-        answers = parse_json(path.read_bytes(), list[str])
+        answers = parse_json(read_text(path), list[str])
     except ValueError as error:
         raise UserError(f"{path} is no JSON list of artist names ({error})") from None
     for key in keys:
@@ -598,13 +598,18 @@ def _check_table(path: Path) -> None:
     """Refuse what is no table's name, or that of predictions."""
     if path.suffix.lower() not in TABLES:
         raise UserError(f"--output {path}: --audio writes {' or '.join(TABLES)}")
-    if path.suffix.lower() == ".json" and path.is_file():
+    if not path.is_file():
+        return
+    if path.suffix.lower() == ".json":
         try:
-            parse_json(path.read_bytes(), list[msgspec.Raw])
+            ours = all("file" in row for row in parse_json(path.read_bytes(), list[dict[str, Any]]))
         except ValueError:
-            raise UserError(
-                f"{path} is there, and no table of --audio: name another with --output"
-            ) from None
+            ours = False
+    else:
+        with path.open("rb") as file:
+            ours = file.readline().startswith(b"file,artist_1,")
+    if not ours:
+        raise UserError(f"{path} is there, and no table of --audio: name another with --output")
 
 
 def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ A record is a frozen :class:`msgspec.Struct`: reading a file checks every field,
 not what it should be is one line that names the file, the field and the stage to run again.
 """
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -30,6 +31,7 @@ from artist20.naming import (
     title,
 )
 
+RESULTS_DIR = Path("results")  # where stages hand each other what they make, unless told otherwise
 N_FOLDS = 5  # of cross-validation by album
 NEARLY_ALL = 0.9  # of the songs: taken for one artist's, they say that a network has learnt nothing
 HOMEWORK_EPOCHS = 100  # of both networks
@@ -90,13 +92,19 @@ def cache_dir(results_dir: Path) -> Path:
     return results_dir / "cache"
 
 
+def results_dir_option(results_dir: Path) -> str:
+    """Write the option that names a results folder other than the default, for commands."""
+    return "" if results_dir == RESULTS_DIR else f" --results-dir {shlex.quote(str(results_dir))}"
+
+
 @dataclass(frozen=True)
 class Stage:
     """A folder of models."""
 
     folder: Path
-    train: str  # the command that trains them, without ``python``
-    score_test: str  # the command that scores the test songs with them
+    # the commands that train them, without ``python``, and that score the test songs with them
+    train: str
+    score_test: str
     metrics: type["Task1Metrics"] | type["NetworkMetrics"]  # what the folder's metrics.json is
 
 
@@ -112,6 +120,7 @@ def stages(results_dir: Path) -> list[Stage]:
         If that of a rendition is broken.
     """
     found = []
+    folder_option = results_dir_option(results_dir)
     trees = {path.name.removeprefix("task1@") for path in results_dir.glob("task1@*")}
     renditions = (None, *sorted(filter(RENDITION.fullmatch, trees)))
     for rendition, search, level in product(renditions, TASK1_SEARCHES, TASK1_LEVELS):
@@ -120,7 +129,7 @@ def stages(results_dir: Path) -> list[Stage]:
         if asked_for and not (folder / "metrics.json").is_file():
             continue
         audio_root = _read_audio_root(folder, Task1Metrics, script, rendition)
-        options = task1_options(level, audio_root, search)
+        options = task1_options(level, audio_root, search) + folder_option
         train, score = f"{script}{options}", f"python -m artist20.task1_inference{options}"
         found.append(Stage(folder, train, score, Task1Metrics))
     names = [network_name(model, recipe) for model in ("panns", "resnet") for recipe in RECIPES]
@@ -134,7 +143,7 @@ def stages(results_dir: Path) -> list[Stage]:
         suffix = "_wo_pretrain.py" if named.model == "resnet" else ".py"
         script = f"task2_train{suffix}"
         audio_root = _read_audio_root(folder, NetworkMetrics, script, named.rendition)
-        options = network_options(name, audio_root)
+        options = network_options(name, audio_root) + folder_option
         train, score = f"{script}{options}", f"python task2_inference{suffix}{options}"
         found.append(Stage(folder, train, score, NetworkMetrics))
     return found
@@ -182,6 +191,9 @@ class Dataset(Record, kw_only=True):
     synthesised: bool  # whether the songs are the demo's
     # SHA-256 over the songs' paths and contents: equal for equal data, on any machine
     fingerprint: str
+    # the same over the training songs alone, with those that a fold holds out: equal for all folds
+    # and for the run on all training songs
+    train_fingerprint: str = ""
     artists: Count  # how many there are
     train: Count
     val: Count
@@ -263,7 +275,7 @@ class Candidate(Record, kw_only=True):
     std: float
     folds: list[float]  # top-1 in each
     top1: Share  # of all songs together, which is what tables show
-    stopped_early: Count  # folds whose fit reached its largest number of steps
+    stopped_early: Count = 0  # folds whose fit reached its largest number of steps
 
 
 class FitSettings(Record, kw_only=True):
@@ -1010,6 +1022,7 @@ def check_features(metrics: Task1Metrics, results_dir: Path, made_by: str) -> No
     """Refuse metrics of Task 1's models whose features are not those that are there now."""
     folder = task1_dir(results_dir, rendition=metrics.heard)
     stage = f"task1_preprocessing.py{audio_root_option(metrics.audio_root)}"
+    stage += results_dir_option(results_dir)
     made = read_record(folder / "preprocessing.json", Preprocessing, stage)
     if made.arrays != metrics.settings.arrays:
         raise UserError(

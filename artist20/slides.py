@@ -21,7 +21,7 @@ import argparse
 from pathlib import Path
 
 from artist20 import cli, runtime
-from artist20.files import read_bytes, write_text
+from artist20.files import check_is_file, read_text, write_text
 from artist20.report import compare, deck
 from artist20.results import Comparison, read_record, results_file
 
@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=cli.output_file,
         default=Path("report.md"),
         help="the slides; MODEL_CARD.md is written beside it",
     )
@@ -61,7 +61,8 @@ def main() -> None:
     """Write the slides and the model card."""
     args = parse_args()
     if args.embed:
-        page = read_bytes(args.embed, "npx @marp-team/marp-cli").decode()
+        check_is_file(args.embed, "npx @marp-team/marp-cli")
+        page = read_text(args.embed)
         write_text(args.embed, deck.embed_images(page, args.embed.parent))
         print(f"{args.embed} holds its pictures now")
         return
@@ -77,7 +78,7 @@ def main() -> None:
         author=args.author,
         student_id=args.id,
         full=args.full,
-        own_slides=own.read_text(encoding="utf-8") if own.is_file() else "",
+        own_slides=read_text(own) if own.is_file() else "",
     )
     card = args.output.with_name("MODEL_CARD.md")
     for path, text in ((args.output, slides), (card, deck.render("model_card", comparison, {}))):

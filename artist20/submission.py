@@ -33,14 +33,16 @@ from pathlib import Path
 import numpy as np
 
 from artist20 import UserError, cli, evaluation, inference, runtime
-from artist20.files import atomic_path, read_bytes, sha256_file
+from artist20.files import atomic_path, read_bytes, read_text, sha256_file
 from artist20.report import compare, deck
 from artist20.results import (
+    RESULTS_DIR,
     Comparison,
     NetworkMetrics,
     Task1Metrics,
     TestScores,
     read_record,
+    results_dir_option,
     results_file,
     stages,
     task1_dir,
@@ -134,7 +136,7 @@ def collect_slides(report: Path, assets_dir: Path) -> Contents:
     """
     html = report.with_suffix(".html")
     slides = read_bytes(report, "python -m artist20.slides").decode()
-    page = deck.embed_images(html.read_text("utf-8"), html.parent) if html.is_file() else ""
+    page = deck.embed_images(read_text(html), html.parent) if html.is_file() else ""
     for url in deck.find_figures(assets_dir, report.parent).values():
         slides = slides.replace(f"]({url})", f"](assets/{url.rpartition('/')[2]})")
     contents: Contents = {f"assets/{file.name}": file for file in _files_in(assets_dir)}
@@ -227,12 +229,14 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     for option, default, what in (
         ("--data-dir", cli.DATA_DIR, "folder with test/"),
-        ("--results-dir", cli.RESULTS_DIR, "what the stages hand each other"),
+        ("--results-dir", RESULTS_DIR, "what the stages hand each other"),
         ("--assets-dir", cli.ASSETS_DIR, "folder with results.json and the figures"),
         ("--report", Path("report.md"), "the slides; with them goes the .html beside them"),
     ):
         parser.add_argument(option, type=Path, default=default, help=what)
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.zip", help="to write")
+    parser.add_argument(
+        "--output", type=cli.output_file, required=True, metavar="FILE.zip", help="to write"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace FILE.zip, if any")
     parser.add_argument("--model", metavar="NAME", help="such as svm, panns or resnet_strong")
     parser.add_argument(
@@ -259,7 +263,7 @@ def main() -> None:
     stage = next(stage for stage in stages(args.results_dir) if stage.folder == folder)
     metrics = read_record(folder / "metrics.json", stage.metrics, stage.train)
     own_name, predictions = metrics.names[name], folder / PREDICTIONS
-    command = stage.score_test
+    command = stage.score_test.removesuffix(results_dir_option(args.results_dir))
     if isinstance(metrics, Task1Metrics) and own_name != metrics.best_in_cv:
         command += f" --model {own_name}"
     again = cli.command(command.removeprefix("python "), args, "data_dir", "results_dir")

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from artist20 import UserError, checkpoints, distributed, evaluation, files, results, runtime
 from artist20.checkpoints import EpochProgress, EpochRow, TrainedModel, TrainingState
-from artist20.experiment import BEST, LAST, TrainingRun
+from artist20.experiment import AGAIN, BEST, LAST, TrainingRun
 from artist20.results import Accuracy, NetworkMetrics, Predictions
 from artist20.spectrogram import to_seconds
 
@@ -92,11 +92,6 @@ class Trainer:
         self._saved_at, self._saved_epochs = time.monotonic(), 0
         self._stopped: list[signal.Signals] = []
 
-    @property
-    def _again(self) -> str:
-        """The command that trains anew, for messages."""
-        return f"{self.run.experiment.command} --overwrite"
-
     def fit(self, batches: Callable[[int], Batches]) -> None:
         """Train all epochs that are left.
 
@@ -144,7 +139,7 @@ class Trainer:
                     )
                     break
                 lr = self.optimizer.param_groups[0]["lr"]
-                with _one_line_if_out_of_memory(self.recipe.batch_size):
+                with _one_line_if_a_step_fails(self.recipe.batch_size):
                     self._train_epoch(network, batches(epoch), epoch, bar)
                 self._save_and_stop_if_asked()
                 row = self._validate(epoch, lr)
@@ -204,10 +199,18 @@ class Trainer:
             -> (n_songs, d) embeddings of the training songs, and those of the validation songs, by
             the best epoch, for their map. Folds are not mapped, and have none.
         """
+        with ExitStack() as stack:
+            if distributed.is_main():
+                stack.enter_context(files.only_writer(self.run.folder))
+            return self._finish(embed)
+
+    def _finish(self, embed: Callable[[], tuple[np.ndarray, np.ndarray]] | None) -> NetworkMetrics:
         run, experiment = self.run, self.run.experiment
         of_last = self.score()
-        best = checkpoints.load_model(run.folder / BEST, TrainedModel, self._again)
-        load_weights(self.model, best, run.folder / BEST, self._again)
+        best = checkpoints.load_model(run.folder / BEST, TrainedModel, AGAIN)
+        if best.settings != run.settings:
+            raise UserError(f"{run.folder / BEST} is of another run meanwhile: run {AGAIN}")
+        load_weights(self.model, best, run.folder / BEST, AGAIN)
         name = experiment.name
         scores = {name: of_last}
         if self.recipe.select:
@@ -258,13 +261,13 @@ class Trainer:
     def _resume(self) -> None:
         """Take weights, optimizer, schedule and history from ``last.pt``."""
         path = self.run.folder / LAST
-        last = checkpoints.load_model(path, TrainingState, self._again)
-        load_weights(self.model, last, path, self._again)
+        last = checkpoints.load_model(path, TrainingState, AGAIN)
+        load_weights(self.model, last, path, AGAIN)
         try:
             self.optimizer.load_state_dict(last.optimizer)
             self.schedule.load_state_dict(last.scheduler)
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise UserError(f"{path} is of another optimizer: run {self._again}") from None
+            raise UserError(f"{path} is of another optimizer: run {AGAIN}") from None
         self.history, self.progress = last.history, last.progress
         self._saved_epochs = len(self.history)
         step = self.progress.step
@@ -481,7 +484,7 @@ def _stop_request() -> Iterator[list[signal.Signals]]:
 
 
 @contextmanager
-def _one_line_if_out_of_memory(batch_size: int) -> Iterator[None]:
+def _one_line_if_a_step_fails(batch_size: int) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -492,6 +495,11 @@ def _one_line_if_out_of_memory(batch_size: int) -> Iterator[None]:
             f"{runtime.out_of_cuda_memory(error)} in batches of {batch_size}: try {smaller}, with "
             "--overwrite if there are epochs already"
         ) from None
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = files.first_line(error)
+        raise UserError(f"--compile failed ({reason}): leave it out") from None
 
 
 @contextmanager

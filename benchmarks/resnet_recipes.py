@@ -50,13 +50,15 @@ def train(
     cache = spectrogram.open_cache(args.results_dir, front_end)
     folds = [None] if args.validate else range(1, results.N_FOLDS + 1)
     args.fold = folds[0]  # of which the songs are read: every fold has all training songs
-    study = experiment.begin(args, "resnet", stage.SCRIPT)
+    study = experiment.begin(args, "resnet")
     study = study.decoded(partial(spectrogram.fill_cache, cache, front_end, args.workers))
     for fold in folds:
         run = study.open(recipe, fold=fold, folder=folder)
         metrics = run.finished or stage.train(run, cache)
         seconds += metrics.epochs_seconds
-        part = results.read_record(run.folder / "val_predictions.json", Predictions, stage.SCRIPT)
+        part = results.read_record(
+            run.folder / "val_predictions.json", Predictions, experiment.AGAIN
+        )
         scores.append(part.scores.get(f"{study.name}_last", part.scores[study.name]))
         labels.append(part.labels)
     return np.concatenate(scores), np.concatenate(labels), seconds

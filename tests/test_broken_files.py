@@ -148,7 +148,7 @@ def pool_folds(_: pytest.MonkeyPatch) -> int:
     songs = [argparse.Namespace(path=song.path, record=song) for song in TOY_SONGS["train"]]
     folder = Path("results/task2/resnet_strong")
     try:
-        experiment._pool_folds(folder, "resnet_strong", "task2_train_wo_pretrain.py", songs)
+        experiment._pool_folds(folder, "resnet_strong", songs)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -217,9 +217,8 @@ def check_refused(
     assert status == 2, said
     assert_one_line(error)
     assert Path(file).name in error and error.count("--overwrite") <= 1
-    assert re.search(
-        r": run (the same command with --overwrite|(python -m )?(task|artist20|comparison))", error
-    )
+    ours = r"the same command with (--fold 2 )?--overwrite|(python -m )?(task|artist20|comparison)"
+    assert re.search(f": run ({ours})", error)
     assert (here / file).read_bytes() == damaged
     return error
 

@@ -110,6 +110,16 @@ def test_the_next_stage_runs_from_where_the_last_one_did(monkeypatch, tmp_path, 
     assert "Its options are not listed" in done.stdout
 
 
+def test_a_file_to_write_is_no_folder_and_no_device(tmp_path):
+    file, link = tmp_path / "file.json", tmp_path / "link.json"
+    link.symlink_to(file)
+    assert cli.output_file(str(file)) == file
+    assert cli.output_file(str(link)) == file  # not the link: it would be replaced
+    for path in (tmp_path, Path(os.devnull)):
+        with pytest.raises(argparse.ArgumentTypeError, match="is a folder or a device"):
+            cli.output_file(str(path))
+
+
 def test_the_first_stage_keeps_the_results_of_other_songs_apart(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert cli.first_stage(Path("data/mine")) == (

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import sklearn.metrics
-from conftest import TOY_ARTISTS, TOY_DATASET, put_network, put_task1
+from conftest import TOY_ARTISTS, TOY_DATASET, put_network, put_task1, toy_settings
 from msgspec.structs import replace
 
 from artist20 import UserError, comparison, ensemble, evaluation
@@ -148,10 +148,11 @@ def test_what_has_not_been_run_is_left_out_and_said(results, monkeypatch, capsys
     record, lines = run(results, monkeypatch, capsys)
     assert record.models.keys() == {"svm", "knn", "panns", "resnet", "resnet_strong"}
     assert record.left_out == {"Random forest": "it takes about 9.0 GB"}
+    of = f"--results-dir {results}"
     assert lines[:4] == [
         "left out: task1/random_forest (it takes about 9.0 GB)",
-        "left out: task1/segment (task1_train.py --level segment has not been run)",
-        "left out: task2/panns_strong (task2_train.py --recipe strong has not been run)",
+        f"left out: task1/segment (task1_train.py --level segment {of} has not been run)",
+        f"left out: task2/panns_strong (task2_train.py --recipe strong {of} has not been run)",
         "left out: ensemble (python -m artist20.ensemble has not been run)",
     ]
 
@@ -368,6 +369,31 @@ def test_answers_without_scores_or_for_other_songs_are_refused(results, monkeypa
     put_test_scores(results, "task1", ["svm", "knn"])
     with pytest.raises(UserError, match="1 answers, none of them for 002"):
         run(results, monkeypatch, capsys, "--answers", answers)
+
+
+def test_test_scores_of_other_songs_are_refused(results, monkeypatch, capsys):
+    answers = results / "answers.json"
+    write_json(answers, ANSWERS)
+    put_test_scores(results, "task1", ["svm", "knn"])
+    put_test_scores(results, "task2/resnet", ["resnet"], made_of="best.pt")
+    file = results / "task2/resnet/test_scores.json"
+    test = read_record(file, TestScores, "x")
+    reversed_songs = dict(zip(test.songs, reversed(test.songs.values()), strict=True))
+    write_record(file, replace(test, songs=reversed_songs))
+    with pytest.raises(UserError, match="is of other test songs than others, 001 among"):
+        run(results, monkeypatch, capsys, "--answers", answers)
+
+
+def test_folds_of_other_songs_are_no_cross_validation(results, monkeypatch, capsys):
+    before, _ = run(results, monkeypatch, capsys)
+    assert before.models["resnet_strong"].cv
+    data = replace(TOY_DATASET, train_fingerprint="others")
+    fold = {"model": "resnet_strong", "settings": toy_settings("resnet_strong"), "dataset": data}
+    put_network(results, "resnet_strong/fold-1", 1.0, seed=1, **fold)
+    found, lines = run(results, monkeypatch, capsys)
+    assert found.models["resnet_strong"].cv is None
+    (line,) = (line for line in lines if "cross-validation of resnet_strong" in line)
+    assert "fold-1 is of a run with other settings or songs (dataset '' -> 'others')" in line
 
 
 def test_all_songs_together_are_scored_unseen(results, monkeypatch, capsys):

@@ -290,6 +290,23 @@ def test_alternate_versions_are_found_by_name_and_missing_ones_are_counted(tmp_p
     )
 
 
+def test_vocals_of_songs_that_have_changed_since_are_refused(tmp_path):
+    songs = [
+        Song(path=f"a/b/{i}.mp3", artist="a", album="b", file=tmp_path / f"{i}.mp3")
+        for i in range(3)
+    ]
+    keys = ["0", "1", "2"]
+    dataset.check_made_of(tmp_path, songs, keys)  # no vocals.json: made by other means
+    made_of = {"settings": {}, "songs": {"a/b/0.mp3": "0", "a/b/1.mp3": "1"}}
+    (tmp_path / "vocals.json").write_text(json.dumps(made_of))
+    dataset.check_made_of(tmp_path, songs, keys)
+    with pytest.raises(UserError, match=r"made of other files of 1 songs, the first is a/b/1\.mp3"):
+        dataset.check_made_of(tmp_path, songs, ["0", "changed", "2"])
+    (tmp_path / "vocals.json").write_text("{")
+    with pytest.raises(UserError, match=r"vocals\.json is damaged"):
+        dataset.check_made_of(tmp_path, songs, keys)
+
+
 # --- test songs --------------------------------------------------------------------------------
 
 
@@ -315,6 +332,9 @@ def test_read_test(tiny_copy, capsys):
         dataset.read_test(tiny_copy)
     shutil.copyfile(songs["001"], test / "001.flac")
     with pytest.raises(UserError, match=r"001\.flac and 001\.mp3"):
+        dataset.read_test(tiny_copy)
+    (test / "001.flac").rename(test / "1.flac")  # the same answer's
+    with pytest.raises(UserError, match=r"001\.mp3 and 1\.flac"):
         dataset.read_test(tiny_copy)
 
 

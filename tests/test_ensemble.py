@@ -3,6 +3,7 @@
 import json
 import sys
 
+import msgspec
 import numpy as np
 import pytest
 from conftest import (
@@ -376,11 +377,17 @@ def test_folds_of_another_run_are_refused(results, run, chosen):
     run()
     put_fold(also_train_on="abcd", lr=0.5)
     with pytest.raises(
-        UserError, match=r"fold-2 is of a run with other settings \(recipe\.lr 0\.005 -> 0\.5\)"
+        UserError,
+        match=r"fold-2 is of a run with other settings or songs \(recipe\.lr 0\.005 -> 0\.5\)",
     ):
         run()
     put_fold(also_train_on=None)
     with pytest.raises(UserError, match=r"also_train_on 'yes' -> None"):
+        run()
+    put_fold(also_train_on="abcd")
+    replaced = replace(TOY_DATASET, train_fingerprint="others")
+    change(results / "task2" / fold / "metrics.json", dataset=msgspec.to_builtins(replaced))
+    with pytest.raises(UserError, match="with other settings or songs"):
         run()
     run("--members", "svm", "knn")
 
@@ -486,7 +493,8 @@ def test_the_command_that_is_missing_is_named(results, run, capsys):
     assert_no_predictions(
         results,
         capsys.readouterr().out,
-        f"run python task2_inference_wo_pretrain.py --checkpoint {results}/task2/resnet/last.pt "
+        f"run python task2_inference_wo_pretrain.py --results-dir {results} "
+        f"--checkpoint {results}/task2/resnet/last.pt "
         f"--output {results}/task2/resnet/test_last_predictions.json",
     )
 

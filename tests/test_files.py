@@ -55,6 +55,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, write, value):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_text_is_utf_8_with_or_without_a_mark(tmp_path):
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / "text").write_text("é", encoding=encoding)
+        assert files.read_text(tmp_path / "text") == "é"
+    (tmp_path / "text").write_text("é", encoding="latin-1")
+    with pytest.raises(UserError, match="text is no UTF-8 text: save it as UTF-8"):
+        files.read_text(tmp_path / "text")
+
+
 def test_json_is_for_people_too(tmp_path):
     value = {"ä, [b] (c's)": [1, 0.1, None, True], "empty": {}}
     files.write_json(tmp_path / "a.json", value)

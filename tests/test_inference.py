@@ -618,6 +618,8 @@ def test_audio_writes_a_table(music, tmp_path, capsys, suffix):
     [
         (["--output", "artists.txt"], r"artists\.txt: --audio writes \.csv or \.json"),
         (["--output", "test_predictions.json"], "no table of --audio"),
+        (["--output", "answers.json"], "no table of --audio"),
+        (["--output", "notes.csv"], "no table of --audio"),
         (["--limit", 1], "--limit is for the test songs"),
         (["--answers", "answers.json"], "--answers is for the test songs"),
         (["--leave-out-unreadable"], "--leave-out-unreadable is for the test songs"),
@@ -626,6 +628,8 @@ def test_audio_writes_a_table(music, tmp_path, capsys, suffix):
 def test_options_that_do_not_go_with_audio(music, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "test_predictions.json").write_text("{}")
+    (tmp_path / "answers.json").write_text('["artist"]')
+    (tmp_path / "notes.csv").write_text("song,remark\n")
     with pytest.raises(UserError, match=message):
         run(tmp_path / "none", "--audio", music, *options, score=None)
 

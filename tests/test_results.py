@@ -266,9 +266,10 @@ def test_what_models_are_called(written):
 
 
 def test_models_lie_where_the_commands_beside_them_write():
+    folder = results.RESULTS_DIR
     assert {
-        stage.folder.relative_to("r").as_posix(): (stage.train, stage.score_test, stage.metrics)
-        for stage in results.stages(Path("r"))
+        stage.folder.relative_to(folder).as_posix(): (stage.train, stage.score_test, stage.metrics)
+        for stage in results.stages(folder)
     } == {
         "task1": ("task1_train.py", "python -m artist20.task1_inference", Task1Metrics),
         "task1/segment": (
@@ -314,6 +315,7 @@ def test_what_other_encoders_and_renditions_made_is_found(tmp_path, capsys):
     put_task1(tmp_path, {"svm": 1.0, "knn": 0.5}, seed=1, level="segment", rendition="vocals")
     found = [stage for stage in results.stages(tmp_path) if stage not in fixed]
     transfer = "--encoder ecapa,tagger --recipe strong --audio-root /somewhere/vocals"
+    of = f"--results-dir {tmp_path}"
     resnet, segments = "--audio-root /somewhere/vocals", "--level segment --audio-root"
     assert [
         (stage.folder.relative_to(tmp_path).as_posix(), stage.train, stage.score_test)
@@ -321,23 +323,23 @@ def test_what_other_encoders_and_renditions_made_is_found(tmp_path, capsys):
     ] == [
         (
             "task1@vocals/segment",
-            f"task1_train.py {segments} /somewhere/vocals",
-            f"python -m artist20.task1_inference {segments} /somewhere/vocals",
+            f"task1_train.py {segments} /somewhere/vocals {of}",
+            f"python -m artist20.task1_inference {segments} /somewhere/vocals {of}",
         ),
         (
             "task2/ecapa+tagger_strong@vocals",
-            f"task2_train.py {transfer}",
-            f"python task2_inference.py {transfer}",
+            f"task2_train.py {transfer} {of}",
+            f"python task2_inference.py {transfer} {of}",
         ),
         (
             "task2/ge2e",
-            "task2_train.py --encoder ge2e",
-            "python task2_inference.py --encoder ge2e",
+            f"task2_train.py --encoder ge2e {of}",
+            f"python task2_inference.py --encoder ge2e {of}",
         ),
         (
             "task2/resnet@vocals",
-            f"task2_train_wo_pretrain.py {resnet}",
-            f"python task2_inference_wo_pretrain.py {resnet}",
+            f"task2_train_wo_pretrain.py {resnet} {of}",
+            f"python task2_inference_wo_pretrain.py {resnet} {of}",
         ),
     ]
     runs = results.find_runs(tmp_path)
@@ -380,6 +382,7 @@ def test_models_of_the_wide_search_are_found_where_they_are(tmp_path):
     assert wide == ["task1/wide", "task1@vocals/wide/segment"]
     options = ["--search wide", "--level segment --search wide --audio-root /somewhere/vocals"]
     for name, option in zip(wide, options, strict=True):
+        option += f" --results-dir {tmp_path}"
         train, score = f"task1_train.py {option}", f"python -m artist20.task1_inference {option}"
         assert stages[name] == (train, score)
 
@@ -392,11 +395,11 @@ def test_runs_are_found_and_what_is_missing_is_told(folder, capsys):
     names = [run.stage.folder.relative_to(folder).as_posix() for run in found]
     assert names == ["task1", "task1/segment", "task2/panns", "task2/resnet"]
     assert [type(run.metrics) for run in found] == [Task1Metrics] * 2 + [NetworkMetrics] * 2
+    of = f"--recipe strong --results-dir {folder}"
     assert capsys.readouterr().out.splitlines() == [
         "left out: task1/logistic_regression (overflow)",
-        "left out: task2/panns_strong (task2_train.py --recipe strong has not been run)",
-        "left out: task2/resnet_strong (task2_train_wo_pretrain.py --recipe strong has not been "
-        "run)",
+        f"left out: task2/panns_strong (task2_train.py {of} has not been run)",
+        f"left out: task2/resnet_strong (task2_train_wo_pretrain.py {of} has not been run)",
     ]
 
 
@@ -404,7 +407,7 @@ def test_models_of_other_features_are_refused(folder):
     path = folder / "task1/preprocessing.json"
     made = json.loads(path.read_text())
     files.write_json(path, {**made, "arrays": {"X_train.npy": "1"}})
-    with pytest.raises(UserError, match=r"task1_train\.py are of other features than .*/task1 .*"):
+    with pytest.raises(UserError, match=r"task1_train\.py .*are of other features than .*/task1 "):
         results.find_runs(folder)
 
 

@@ -14,7 +14,16 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 import task2_train_wo_pretrain as stage
-from artist20 import UserError, augment, checkpoints, evaluation, results, spectrogram, training
+from artist20 import (
+    UserError,
+    augment,
+    checkpoints,
+    evaluation,
+    files,
+    results,
+    spectrogram,
+    training,
+)
 from artist20.augment import AlbumDifferences
 from artist20.checkpoints import EpochRow, TrainedModel, TrainingState
 from artist20.dataset import Song
@@ -49,7 +58,7 @@ def make_run(folder, *, epochs=EPOCHS, seed=0, precision=torch.float32, patience
         audio_root=None,
     )
     cpu = torch.device("cpu")
-    songs = Experiment(args, "task2_train.py", "resnet", cpu, precision, SONGS, {}, {}, 0.0)
+    songs = Experiment(args, "resnet", cpu, precision, SONGS, {}, {}, 0.0)
     settings = toy_settings("resnet", epochs=epochs, seed=seed, **more)
     return TrainingRun(songs, folder, SONGS, SONGS, [], CLASSES, TOY_DATASET, settings, None)
 
@@ -316,6 +325,16 @@ def test_smaller_batches_are_advised_where_they_help(tmp_path):
         run_toy(tmp_path, score=out_of_memory, batch_size=4)
 
 
+def test_a_network_that_cannot_be_compiled_is_one_line(tmp_path):
+    error = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+
+    def no_compiler(*_):
+        raise error("no compiler\nand where it was looked for")
+
+    with pytest.raises(UserError, match=r"^--compile failed \(no compiler\): leave it out$"):
+        run_toy(tmp_path, batches=no_compiler)
+
+
 def test_an_epochs_loss_is_summed_exactly(tmp_path, monkeypatch):
     """Or its parts, by several processes or after an interruption, would give another sum."""
     parts, cross_entropy = [], training.F.cross_entropy
@@ -530,6 +549,20 @@ def test_weights_that_the_last_step_ruins_are_not_kept(tmp_path):
 def row(epoch, train_loss):
     reached = {"val_loss": 1, "val_top1": 0.5, "val_top3": 0.5, "seconds": 1}
     return EpochRow(epoch=epoch, lr=0.1, train_loss=train_loss, **reached)
+
+
+def test_a_run_that_another_one_replaced_is_not_finished(tmp_path):
+    """It is neither written beside the other's files nor takes them for its own."""
+    model = make_toy()
+    trainer = make_one_epoch(tmp_path, model, torch.optim.AdamW(model.parameters()))
+    other = make_run(tmp_path, lr=0.1).describe(30)
+    weights = trainer.model.state_dict()
+    checkpoints.save_model(tmp_path / "best.pt", msgspec.structs.replace(other, weights=weights))
+    with files.only_writer(tmp_path), pytest.raises(UserError, match="another run is writing to"):
+        trainer.finish()
+    with pytest.raises(UserError, match=r"best\.pt is of another run"):
+        trainer.finish()
+    assert not (tmp_path / "metrics.json").exists()
 
 
 @pytest.mark.parametrize("select", [True, False])

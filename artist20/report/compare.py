@@ -14,7 +14,8 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
-from artist20 import UserError, evaluation, inference
+from artist20 import UserError, evaluation, inference, printable
+from artist20.experiment import fold_differences
 from artist20.files import sha256_file
 from artist20.naming import audio_root_option
 from artist20.results import (
@@ -201,6 +202,13 @@ def _read_models(
     file = folder / "cv_predictions.json"
     by_album = not isinstance(metrics, Task1Metrics) or metrics.folds_by_album
     held_out = read_record(file, Predictions, train) if by_album and file.is_file() else None
+    others = fold_differences(folder, metrics) if isinstance(metrics, NetworkMetrics) else None
+    if held_out and others:
+        print(
+            f"left out: cross-validation of {folder.name} ({others}): run {train} --overwrite "
+            "--fold 1, and 2 to 5"
+        )
+        held_out = None
     for name, own_name in names.items():
         reached: Accuracy
         if isinstance(metrics, Task1Metrics):
@@ -391,7 +399,16 @@ def _grade(models: Mapping[str, Model], path: Path) -> dict[str, Graded]:
         scores[name] = test
     if not scores:
         raise UserError("--answers: no model has scored the test songs")
-    keys = dict.fromkeys(key for test in scores.values() for key in test.songs)
+    keys: dict[str, str] = {}
+    for name, test in scores.items():
+        other = [
+            key for key, digest in test.songs.items() if keys.setdefault(key, digest) != digest
+        ]
+        if other:
+            raise UserError(
+                f"--answers: {models[name].folder / 'test_scores.json'} is of other test songs "
+                f"than others, {printable(other[0])} among them: score all test songs anew"
+            )
     classes = next(iter(models.values())).predictions.classes
     answers = inference.match_answers(inference.read_answers(path, keys), classes)
     number = {artist: i for i, artist in enumerate(classes)}

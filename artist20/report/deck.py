@@ -21,7 +21,7 @@ from markupsafe import Markup
 from msgspec.structs import asdict
 
 from artist20 import UserError
-from artist20.files import write_text
+from artist20.files import read_text, write_text
 from artist20.naming import NOT_LEARNT_MARK, UNTRAINED_MARK, network_name, parse_network_name
 from artist20.report import compare, tables
 from artist20.results import (
@@ -474,10 +474,9 @@ def put_between_markers(path: Path, text: str) -> None:
         If the file is missing, or has not each of them once and in this order.
     """
     start, end = MARKERS
-    try:
-        before = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: name the file whose table is to be written") from None
+    if not path.is_file():
+        raise UserError(f"{path} is missing: name the file whose table is to be written")
+    before = read_text(path)
     head, found_start, rest = before.partition(start)
     _, found_end, tail = rest.partition(end)
     if not found_start or not found_end or start in rest or end in head + tail:
