@@ -219,7 +219,7 @@ class Experiment:
         Raises
         ------
         UserError
-            If the folds' runs are of different settings or songs.
+            If a fold's files are broken, or of other songs than the training songs are now.
         """
         folder = folder or self.folder
         return distributed.on_main(lambda: _pool_folds(folder, self.name, self.train_songs))
@@ -390,9 +390,15 @@ def _pool_folds(folder: Path, name: str, songs: list[Song]) -> Predictions | Non
             return None
         metrics = results.read_record(metrics_file, NetworkMetrics, f"{of_fold} --overwrite")
         # Of the songs learnt from and those held out together.
-        alike = comparable(metrics.settings, metrics.dataset.fingerprint)
+        alike = comparable(metrics.settings, metrics.dataset.fingerprint[:16])
         first = first or alike
-        results.check_same_settings(alike, first, metrics_file)
+        differ = results.differences(first, alike)
+        if differ:  # as when one after the other is trained anew
+            print(
+                f"not pooled: fold-1 and fold-{fold} in {folder} are of different settings or "
+                f"songs ({'; '.join(differ)}): run {SAME} --fold N --overwrite for those of before"
+            )
+            return None
         file = metrics_file.with_name("val_predictions.json")
         part = results.read_record(file, Predictions, f"{of_fold} --overwrite")
         of_last = part.scores.get(f"{name}_last", part.scores.get(name))
@@ -438,7 +444,7 @@ def fold_differences(folder: Path, metrics: NetworkMetrics) -> str | None:
     """
 
     def alike(of: NetworkMetrics) -> Settings:
-        settings = comparable(of.settings, of.dataset.train_fingerprint)
+        settings = comparable(of.settings, of.dataset.train_fingerprint[:16])
         if not settings.rendition:
             return settings
         # Its hash is over all songs that are heard, validation songs among them.
