@@ -41,7 +41,7 @@ N_COMPONENTS = 100  # that the SVM and k-NN see of a segment
 MIN_FIT_ROWS = 3  # the fewest neighbours of the k-NN's grid, and the PCA needs two
 UNKNOWN = 1e-6  # how far an artist whom a fold's training songs lack is below all others
 FLOOR = 1e-3  # added to probabilities before their logarithm: k-NN's and forests' may be zero
-SVM_STEPS = 100_000  # of a pair of artists; fits that converge have taken 14,000 at most
+SVM_STEPS = 100_000  # of a pair of artists; fits that converged took 14,000 at most
 MADE_BY = "the same command with --overwrite"  # for messages of task1_train.py
 TOO_FEW = "too few training songs, albums or artists to cross-validate: preprocess more songs"
 

@@ -361,7 +361,7 @@ def check_made_of(audio_root: Path, songs: Sequence[Song], keys: Sequence[str]) 
     if changed:
         raise UserError(
             f"{audio_root} was made of other files of {len(changed)} songs, the first is "
-            f"{printable(changed[0])}: separate them again (python -m artist20.vocals)"
+            f"{printable(changed[0])}: run python -m artist20.vocals DATA_DIR {audio_root}"
         )
 
 

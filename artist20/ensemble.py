@@ -247,11 +247,11 @@ def _check_folds(member: Member) -> None:
     """Refuse held-out scores of networks that were trained otherwise than the member itself."""
     if not isinstance(member.run.metrics, NetworkMetrics):
         return
-    found = fold_differences(member.folder, member.run.metrics)
+    train = member.run.stage.train
+    found = fold_differences(member.folder, member.run.metrics, train)
     if found:
         raise UserError(
-            f"{found}: run {member.run.stage.train} --overwrite with the same options, with and "
-            "without --fold"
+            f"{found}: run {train} --overwrite with the same options, with and without --fold"
         )
 
 

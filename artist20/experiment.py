@@ -430,7 +430,7 @@ def _pool_folds(folder: Path, name: str, songs: list[Song]) -> Predictions | Non
     return pooled
 
 
-def fold_differences(folder: Path, metrics: NetworkMetrics) -> str | None:
+def fold_differences(folder: Path, metrics: NetworkMetrics, made_by: str) -> str | None:
     """Return how folds differ from the run on all training songs, if they do.
 
     That can be known while the folds' own folders are there.
@@ -441,6 +441,8 @@ def fold_differences(folder: Path, metrics: NetworkMetrics) -> str | None:
         The run's, with ``cv_predictions.json``.
     metrics : NetworkMetrics
         Its metrics.
+    made_by : str
+        The training script, for messages.
     """
 
     def alike(of: NetworkMetrics) -> Settings:
@@ -453,9 +455,9 @@ def fold_differences(folder: Path, metrics: NetworkMetrics) -> str | None:
 
     choice = folder / "candidates.json"
     if choice.is_file():  # the folds are those of the classifier that they chose
-        folder /= results.read_record(choice, results.ClassifierChoice, AGAIN).chosen
+        folder /= results.read_record(choice, results.ClassifierChoice, made_by).chosen
     for file in sorted(folder.glob("fold-*/metrics.json")):
-        of_fold = results.read_record(file, NetworkMetrics, AGAIN)
+        of_fold = results.read_record(file, NetworkMetrics, made_by)
         found = results.differences(alike(metrics), alike(of_fold))
         if found:
             return f"{file.parent} is of a run with other settings or songs ({'; '.join(found)})"

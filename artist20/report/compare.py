@@ -202,13 +202,14 @@ def _read_models(
     file = folder / "cv_predictions.json"
     by_album = not isinstance(metrics, Task1Metrics) or metrics.folds_by_album
     held_out = read_record(file, Predictions, train) if by_album and file.is_file() else None
-    others = fold_differences(folder, metrics) if isinstance(metrics, NetworkMetrics) else None
-    if held_out and others:
-        print(
-            f"left out: cross-validation of {folder.name} ({others}): run {train} --overwrite "
-            "--fold 1, and 2 to 5"
-        )
-        held_out = None
+    if held_out and isinstance(metrics, NetworkMetrics):
+        others = fold_differences(folder, metrics, train)
+        if others:
+            print(
+                f"left out: cross-validation of {folder.name} ({others}): run {train} --overwrite "
+                "--fold 1, and 2 to 5"
+            )
+            held_out = None
     for name, own_name in names.items():
         reached: Accuracy
         if isinstance(metrics, Task1Metrics):
