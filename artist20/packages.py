@@ -1,4 +1,4 @@
-"""Where packages are missing, one line says so: what every script imports first.
+"""Where packages are missing, or Ctrl-C comes, one line says so: what every script imports first.
 
 ``--help`` then still prints what the script does. Python 3.7 and later can run this file.
 """
@@ -38,6 +38,9 @@ def _stop(line: str) -> NoReturn:
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if isinstance(error, ModuleNotFoundError):
         _stop(missing(error.name))
+    if isinstance(error, KeyboardInterrupt):  # before runtime.run, which is still to be imported
+        print("stopped before it began", file=sys.stderr)
+        sys.exit(130)
     _usual_hook(kind, error, trace)
 
 

@@ -169,6 +169,19 @@ def test_missing_packages_are_one_line_and_help_goes_without(program):
     assert docstring.splitlines()[0] in done.stdout and "Its options" in done.stdout
 
 
+def test_ctrl_c_while_packages_are_imported_is_one_line(tmp_path):
+    (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "task1_train.py"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 130
+    assert (done.stdout, done.stderr) == ("", "stopped before it began\n")
+
+
 def test_a_package_that_is_missed_later_is_one_line(capsys):
     def main():
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
