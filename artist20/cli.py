@@ -345,6 +345,8 @@ def output_file(text: str) -> Path:
     path = Path(text).resolve() if Path(text).is_symlink() else Path(text)
     if path.exists() and not path.is_file():
         raise argparse.ArgumentTypeError(f"{path} is a folder or a device: name a file")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path.parent} is a file: name a file in a folder")
     return path
 
 

@@ -118,6 +118,9 @@ def test_a_file_to_write_is_no_folder_and_no_device(tmp_path):
     for path in (tmp_path, Path(os.devnull)):
         with pytest.raises(argparse.ArgumentTypeError, match="is a folder or a device"):
             cli.output_file(str(path))
+    file.touch()
+    with pytest.raises(argparse.ArgumentTypeError, match=r"file\.json is a file"):
+        cli.output_file(str(file / "below.json"))
 
 
 def test_the_first_stage_keeps_the_results_of_other_songs_apart(monkeypatch):
