@@ -69,8 +69,9 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
         {"pooling": f"{pooled}, concatenated"},
     )
     data = metrics.dataset
-    share = f"Of its answer {recipe.lda_share:.0%} is LDA's of the statistics, the rest the "
-    of_lda = f"{share}convolutions'. " if recipe.lda_share else ""
+    of_convolutions = (1 - recipe.lda_share) * (1 - recipe.long_lda_share)
+    share = f"Of its answer {1 - of_convolutions:.0%} is LDA's of the statistics, the rest the "
+    of_lda = f"{share}convolutions'. " if of_convolutions < 1 else ""
     figure = network_plots.architecture(
         rows,
         title=f"{metrics.title(metrics.model)}: the residual CNN, trained from scratch on "

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from artist20 import linear, modulation
 from artist20.results import ResNetRecipe, TransferRecipe
 
+LONG = 4  # times a window's length, of the windows that LDA is fitted to beside
+
 
 class Standardize(nn.Module):
     """Subtract a mean and divide by a standard deviation that training data gave.
@@ -143,18 +145,20 @@ class TimeStatistics(nn.Module):
         Mel bins of the input.
     n_classes : int
         Number of artists.
+    shrinkage : float
+        Of LDA's covariance.
+    temperature : float
+        What logits are divided by: statistics are not normal, and LDA is too sure of itself.
     """
 
     N_CEPSTRA = 20
-    SHRINKAGE = 0.1
-    TEMPERATURE = 3.0  # statistics of 5 s are not normal: LDA is too sure of itself
 
     dct: Tensor
     pairs: Tensor
 
-    def __init__(self, n_mels: int, n_classes: int) -> None:
+    def __init__(self, n_mels: int, n_classes: int, shrinkage: float, temperature: float) -> None:
         super().__init__()
-        self.n_mels = n_mels
+        self.n_mels, self.shrinkage, self.temperature = n_mels, shrinkage, temperature
         dct = torchaudio.functional.create_dct(self.N_CEPSTRA, n_mels, "ortho")
         self.register_buffer("dct", dct, persistent=False)
         pairs = torch.triu_indices(self.N_CEPSTRA, self.N_CEPSTRA)
@@ -185,7 +189,7 @@ class TimeStatistics(nn.Module):
             (statistics - mean) / std,
             labels,
             self.output.out_features,
-            shrinkage=self.SHRINKAGE,
+            shrinkage=self.shrinkage,
             rows_per_song=rows_per_song,
         )
         self.output.weight.copy_(torch.from_numpy(weight))
@@ -195,7 +199,7 @@ class TimeStatistics(nn.Module):
         """Map (batch, n_frames, n_columns) of a front end with levels to (batch, n_classes)."""
         device = "cuda" if x.is_cuda else "cpu"
         with torch.autocast(device, enabled=False):  # squares of dB need more than 8 bits
-            return self.output(self.standardize(self.of(x))) / self.TEMPERATURE
+            return self.output(self.standardize(self.of(x))) / self.temperature
 
     def of(self, x: Tensor) -> Tensor:
         """Compute the statistics: (batch, n_frames, n_columns) -> (batch, n_statistics)."""
@@ -237,8 +241,11 @@ class ArtistResNet(nn.Module):
     bins_per_band : int
         Neighbouring mel bins that are averaged for the convolutions.
     lda_share : float
-        Share of the answer, outside training, that :class:`TimeStatistics` gives on a shortcut
-        around the convolutions; less than 1.
+        Share of a window's answer, outside training, that :class:`TimeStatistics` gives on a
+        shortcut around the convolutions; less than 1.
+    long_lda_share : float
+        Share of a song's answer that :class:`TimeStatistics` gives of windows :data:`LONG` times as
+        long; less than 1. See :func:`artist20.training.predict_songs`.
     """
 
     def __init__(
@@ -250,6 +257,7 @@ class ArtistResNet(nn.Module):
         keep_frequency: bool = False,
         bins_per_band: int = 1,
         lda_share: float = 0.0,
+        long_lda_share: float = 0.0,
     ) -> None:
         super().__init__()
         narrow, middle, wide = width, 2 * width, 4 * width
@@ -258,8 +266,12 @@ class ArtistResNet(nn.Module):
         # What four strides of 2 leave of the frequency axis.
         n_bands = -(-(n_mels // bins_per_band) // 16) if keep_frequency else 1
         self.standardize = Standardize(n_mels)
-        self.lda_share = lda_share
-        self.statistics = TimeStatistics(n_mels, n_classes) if lda_share else None
+        self.lda_share, self.long_lda_share = lda_share, long_lda_share
+        # Longer windows are fewer, which leave the covariance less certain, and more alike.
+        self.statistics = TimeStatistics(n_mels, n_classes, 0.1, 3.0) if lda_share else None
+        self.long_statistics = (
+            TimeStatistics(n_mels, n_classes, 0.3, 5.0) if long_lda_share else None
+        )
         self.bands = nn.AvgPool1d(bins_per_band) if bins_per_band > 1 else None
         self.stem = nn.Sequential(
             nn.Conv2d(1, narrow, 7, stride=2, padding=3, bias=False),
@@ -321,4 +333,5 @@ def make_resnet(n_classes: int, recipe: ResNetRecipe) -> ArtistResNet:
         keep_frequency=recipe.keep_frequency,
         bins_per_band=recipe.bins_per_band,
         lda_share=recipe.lda_share,
+        long_lda_share=recipe.long_lda_share,
     )

@@ -485,6 +485,7 @@ class ResNetRecipe(Record, tag="resnet", tag_field="kind", kw_only=True):
     keep_frequency: bool
     bins_per_band: Annotated[int, Meta(ge=1)]
     lda_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    long_lda_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     # whether crops are to sound as if of other albums, see
     # :class:`artist20.augment.AlbumDifferences`; runs from before it had none
     other_albums: bool = False

@@ -51,7 +51,7 @@ class FrontEnd:
     @classmethod
     def of(cls, recipe: ResNetRecipe) -> "FrontEnd":
         """Return what a recipe's log-mels are made with."""
-        return cls(recipe.n_fft, recipe.n_mels, levels=recipe.lda_share > 0)
+        return cls(recipe.n_fft, recipe.n_mels, levels=recipe.lda_share + recipe.long_lda_share > 0)
 
     @property
     def n_columns(self) -> int:

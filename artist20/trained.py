@@ -229,7 +229,9 @@ class TrainedResNet:
     device : torch.device
         Where it is.
     predict : callable
-        (batch, n_frames, n_columns) log-mels -> (batch, n_classes) probabilities.
+        (batch, n_frames, n_columns) log-mels of windows -> (batch, n_classes) probabilities.
+    predict_songs : callable
+        The same of whole songs, by windows over all of each: (n_songs, n_classes).
     """
 
     classes: list[str]
@@ -238,6 +240,7 @@ class TrainedResNet:
     front_end: FrontEnd
     device: torch.device
     predict: Callable[[Tensor], np.ndarray]
+    predict_songs: Callable[[LogMels], np.ndarray]
 
     def hear(self, file: Path) -> Heard:
         """Score a song as a whole, and its parts; raises as :func:`artist20.audio.open_song`."""
@@ -249,7 +252,7 @@ class TrainedResNet:
     def score_song(self, log_mel: np.ndarray) -> np.ndarray:
         """Score a song, (n_frames, n_columns), by windows over all of it: (n_classes,)."""
         songs = LogMels([log_mel]).to_device(self.device)
-        return spectrogram.per_song(self.predict, songs, self.window_frames)[0]
+        return self.predict_songs(songs)[0]
 
     def curve(self, log_mel: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """Score many overlapping windows of a song, to see where in it an artist is heard.
@@ -326,6 +329,7 @@ def load_resnet(
         FrontEnd.of(recipe),
         device,
         partial(training.predict, model, precision=precision),
+        partial(training.predict_songs, model, n_frames=trained.window_frames, precision=precision),
     )
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,21 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
-from artist20 import UserError, checkpoints, distributed, evaluation, files, results, runtime
+from artist20 import (
+    UserError,
+    checkpoints,
+    distributed,
+    evaluation,
+    files,
+    results,
+    runtime,
+    spectrogram,
+)
 from artist20.checkpoints import EpochProgress, EpochRow, TrainedModel, TrainingState
 from artist20.experiment import AGAIN, BEST, LAST, TrainingRun
+from artist20.models import LONG, ArtistResNet
 from artist20.results import Accuracy, NetworkMetrics, Predictions
-from artist20.spectrogram import to_seconds
+from artist20.spectrogram import LogMels, to_seconds
 
 SAVE_SECONDS = 10.0  # between checkpoints, where epochs are shorter
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -420,6 +431,18 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
 def predict(model: nn.Module, x: Tensor, precision: torch.dtype) -> np.ndarray:
     """Return class probabilities of a batch: (batch, n_classes) float32."""
     return _apply(model, model, x, precision).softmax(dim=-1).cpu().numpy()
+
+
+def predict_songs(
+    model: ArtistResNet, songs: LogMels, n_frames: int, precision: torch.dtype
+) -> np.ndarray:
+    """Return class probabilities of songs, from windows over all of each: (n_songs, n_classes)."""
+    answers = spectrogram.per_song(partial(predict, model, precision=precision), songs, n_frames)
+    if model.long_statistics is None:
+        return answers
+    of_long = partial(predict, model.long_statistics, precision=precision)
+    long_answers = spectrogram.per_song(of_long, songs, LONG * n_frames)
+    return answers + model.long_lda_share * (long_answers - answers)
 
 
 def embed(model: nn.Module, x: Tensor, precision: torch.dtype) -> np.ndarray:

@@ -57,16 +57,18 @@ def test_details_are_read_from_the_modules():
 
 
 def test_the_strong_recipe_has_bands_and_a_shortcut():
-    model = ArtistResNet(7, 64, width=8, keep_frequency=True, bins_per_band=4, lda_share=0.5)
+    shares = {"lda_share": 0.5, "long_lda_share": 0.5}
+    model = ArtistResNet(7, 64, width=8, keep_frequency=True, bins_per_band=4, **shares)
     rows = describe(model, (SHAPE[0], 64 + 128), "log-mel")
     assert sum(row.n_parameters for row in rows) == total(model)
-    assert [row.name for row in rows if row.shortcut] == ["statistics"]
+    assert [row.name for row in rows if row.shortcut] == ["statistics", "long_statistics"]
     by_name = {row.name: row for row in rows}
     assert by_name["bands"].detail == "average of 4 neighbouring bins"
     assert by_name["bands"].output_shape == (130, 16)
     assert by_name["pooling"].output_shape == (2 * 32,)  # 4 strides of 2 leave 1 of 16 bands
     assert by_name["statistics"].output_shape == by_name["output"].output_shape == (7,)
     assert by_name["statistics"].detail.endswith("LDA 658 → 7")
+    assert by_name["long_statistics"].detail.endswith("LDA 658 → 7, of 4 times as long")
 
 
 def test_frozen_layers_are_told_from_trained_ones_and_from_those_without_parameters():

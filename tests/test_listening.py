@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from functools import partial
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -68,9 +69,9 @@ def network(classes):
         return np.column_stack([loud, rest * np.linspace(1.1, 0.9, len(classes) - 1)])
 
     n_frames = spectrogram.to_frames(150)
-    return TrainedResNet(
-        sorted(classes), n_frames, "tiny", FrontEnd(), torch.device("cpu"), predict
-    )
+    of_songs = partial(spectrogram.per_song, predict, n_frames=n_frames)
+    about = ("tiny", FrontEnd(), torch.device("cpu"))
+    return TrainedResNet(sorted(classes), n_frames, *about, predict, of_songs)
 
 
 def page_of(file, classes, artist=None):

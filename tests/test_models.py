@@ -177,7 +177,7 @@ def test_statistics_are_a_second_answer_of_all_columns():
 def test_time_statistics():
     rng = np.random.default_rng(0)
     x = rng.normal(-40, 10, (2, 50, 64 + 128)).astype(np.float32)
-    model = TimeStatistics(64, 5)
+    model = TimeStatistics(64, 5, 0.1, 3.0)
     found = model.of(torch.from_numpy(x)).numpy()
     assert found.shape == (2, model.output.in_features)
     for row, song in zip(found, x.astype(float), strict=True):
@@ -192,7 +192,7 @@ def test_time_statistics():
 
 
 def test_statistics_are_exact_where_the_network_is_not():
-    model = TimeStatistics(64, 5)
+    model = TimeStatistics(64, 5, 0.1, 3.0)
     x = torch.randn(2, 40, 64 + 128) * 10 - 40
     with torch.autocast("cpu", torch.bfloat16):
         found = model(x)
@@ -210,7 +210,7 @@ def test_statistics_answer_by_lda_and_are_not_trained():
     scaled = (statistics - statistics.mean(axis=0)) / statistics.std(axis=0).clip(1e-2)
     expected = ShrinkageLDA(0.1, 3).fit(scaled, labels).decision_function(scaled) / 3
     inputs = model.statistics.standardize(torch.from_numpy(statistics).float())
-    found = (model.statistics.output(inputs) / model.statistics.TEMPERATURE).numpy()
+    found = (model.statistics.output(inputs) / model.statistics.temperature).numpy()
     np.testing.assert_allclose(found[:, [0, 1, 3, 4]], expected, atol=1e-3)
     assert (found[:, 2] < -1e5).all()
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,9 @@ def loudness(x):
 
 def network(window_seconds=150.0, predict=loudness, classes=CLASSES):
     n_frames = spectrogram.to_frames(window_seconds)
-    return TrainedResNet(
-        classes, n_frames, "tiny (synthesised songs)", FrontEnd(), torch.device("cpu"), predict
-    )
+    of_songs = partial(spectrogram.per_song, predict, n_frames=n_frames)
+    about = ("tiny (synthesised songs)", FrontEnd(), torch.device("cpu"))
+    return TrainedResNet(classes, n_frames, *about, predict, of_songs)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """artist20.trained: checkpoints become networks that score songs as they did in training."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from conftest import TOY_ARTISTS, TOY_LEARNING, toy_model, toy_settings
 from msgspec.structs import replace
 from torch import Tensor
 
-from artist20 import UserError, models, trained, training
+from artist20 import UserError, models, spectrogram, trained, training
 from artist20.encoders.base import Definition, Encoder
 from artist20.results import EncoderSettings
 from artist20.spectrogram import FrontEnd
@@ -57,6 +58,32 @@ def test_a_resnet_scores_windows_over_the_whole_song():
     expected = training.predict(model, torch.from_numpy(windows), torch.float32)
     assert len(np.unique(expected[:, 0])) == 3
     np.testing.assert_allclose(network.score_song(log_mel), expected.mean(axis=0), rtol=1e-4)
+
+
+def test_windows_four_times_as_long_have_their_share_of_a_songs_answer():
+    torch.manual_seed(0)
+    shares = {"lda_share": 0.5, "long_lda_share": 0.25}
+    settings = toy_settings("resnet", **shares, **SMALL)
+    model = models.make_resnet(N_CLASSES, settings.recipe)
+    network = load(model, settings)
+    log_mel = np.random.default_rng(0).normal(size=(150, 32 + 128)).astype(np.float16)
+    log_mel[70:] += 3
+    starts, long_starts = (0, 30, 60, 90, 120), (0, 30)  # of windows of 30 and 120 frames
+    short, long = (
+        np.mean(
+            [
+                training.predict(part, torch.from_numpy(log_mel[None, a : a + n]), torch.float32)[0]
+                for a in of
+            ],
+            axis=0,
+        )
+        for part, of, n in (
+            (model, starts, 30),
+            (model.long_statistics, long_starts, 120),
+        )
+    )
+    assert np.abs(short - long).max() > 0.01
+    np.testing.assert_allclose(network.score_song(log_mel), 0.75 * short + 0.25 * long, rtol=1e-4)
 
 
 def test_a_checkpoint_that_has_learnt_nothing_says_so_when_it_is_loaded(capsys):
@@ -140,7 +167,7 @@ def ends(batch: Tensor) -> np.ndarray:
     ],
 )
 def test_a_curves_windows_overlap_by_three_quarters(length, window, n_frames, starts):
-    network = TrainedResNet([], window, "", FrontEnd(), CPU, ends)
+    network = TrainedResNet([], window, "", FrontEnd(), CPU, ends, None)
     seconds, probabilities, window_seconds = network.curve(np.arange(length)[:, None])
     assert probabilities[:, 0].tolist() == starts
     assert probabilities[:, 1].tolist() == [start + n_frames - 1 for start in starts]
@@ -156,7 +183,8 @@ def test_at_most_160_seconds_are_scored_at_a_time(window, n_together):
         sizes.append(len(batch))
         return ends(batch)
 
-    network = TrainedResNet([], window, "", FrontEnd(), CPU, predict)
+    of_songs = partial(spectrogram.per_song, predict, n_frames=window)
+    network = TrainedResNet([], window, "", FrontEnd(), CPU, predict, of_songs)
     network.score_song(np.zeros((4 * window, 1), np.float16))
     assert sizes == ([3, 1] if n_together == 3 else [1] * 4)
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torchinfo import summary
 
-from artist20.models import BasicBlock, Standardize, TimeStatistics
+from artist20.models import LONG, BasicBlock, Standardize, TimeStatistics
 
 Kind = Literal["input", "front end", "convolution", "pooling", "linear", "other"]
 
@@ -121,6 +121,13 @@ def describe(
             kind = "front end"
         detail = ", ".join([_detail(module), *([functions[name]] if name in functions else [])])
         rows.append(Layer(name, kind, detail, after, *sizes, shortcut))
+    called = {id(call.module) for call in info.summary_list}
+    for module, name in names.items():
+        if isinstance(module, TimeStatistics) and id(module) not in called:  # of other windows
+            n_parameters = sum(parameter.numel() for parameter in module.parameters())
+            detail = f"{_detail(module)}, of {LONG} times as long"
+            n_outputs = module.output.out_features
+            rows.append(Layer(name, "linear", detail, (n_outputs,), n_parameters, shortcut=True))
     return rows
 
 
