@@ -57,6 +57,72 @@ def positive_float(text: str) -> float:
     return value
 
 
+def _option(name: str, **how: Any) -> Callable[[argparse.ArgumentParser], object]:
+    """Make the function that adds one option to a parser."""
+    return lambda parser: parser.add_argument(name, **how)
+
+
+add_results_option = _option(
+    "--results-dir", type=Path, default=RESULTS_DIR, help="what the stages hand each other"
+)
+add_audio_root_option = _option(
+    "--audio-root",
+    type=Path,
+    metavar="DIR",
+    help="tree of the data folder's form and names with another rendition of every song, such "
+    "as its vocals, which is heard in the song's place; results go to <model>@<tree's name>",
+)
+add_device_option = _option(
+    "--device",
+    choices=("auto", "cuda", "cpu"),
+    default="auto",
+    help="where to compute; auto takes the GPU where there is one",
+)
+add_skip_option = _option(
+    "--skip-unreadable",
+    action="store_true",
+    help="leave out songs that cannot be decoded, and record them in the metrics, in place of "
+    "stopping with all their names",
+)
+add_seed_option = _option("--seed", type=seed_int, default=0, help="seed of everything random")
+add_precision_option = _option(
+    "--precision",
+    choices=("auto", "bfloat16", "float32"),
+    default="auto",
+    help="of an encoder's and the ResNet's products, where auto takes bfloat16 on CUDA and on "
+    "CPUs that have it; classifiers on embeddings are float32",
+)
+add_recipe_option = _option(
+    "--recipe",
+    choices=RECIPES,
+    default="homework",
+    help="how the network is trained: as in the homework, or what does better",
+)
+add_encoder_weights_option = _option(
+    "--encoder-weights",
+    metavar="PATH",
+    help="its published weights, 'untrained' to try the code without them (default: what "
+    "get_dataset.sh --encoder NAME fetched into data/weights)",
+)
+
+
+def add_workers_option(parser: argparse.ArgumentParser) -> None:
+    """Add --workers: of the cores that this process may use, its share among torchrun's."""
+    share = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    parser.add_argument(
+        "--workers",
+        type=positive_int,
+        default=max(1, share),
+        help="processes that work at a time",
+    )
+
+
+def add_compute_options(parser: argparse.ArgumentParser) -> None:
+    """Add --device and --workers."""
+    add_device_option(parser)
+    add_workers_option(parser)
+
+
 def add_data_options(
     parser: argparse.ArgumentParser,
     limit: str = "only N songs per split, taken from all artists in turn, for a quick try",
@@ -69,30 +135,7 @@ def add_data_options(
         help="folder with train.json, val.json, train_val/ and test/",
     )
     add_results_option(parser)
-    parser.add_argument(
-        "--limit",
-        type=positive_int,
-        metavar="N",
-        help=limit,
-    )
-
-
-def add_audio_root_option(parser: argparse.ArgumentParser) -> None:
-    """Add --audio-root."""
-    parser.add_argument(
-        "--audio-root",
-        type=Path,
-        metavar="DIR",
-        help="tree of the data folder's form and names with another rendition of every song, such "
-        "as its vocals, which is heard in the song's place; results go to <model>@<tree's name>",
-    )
-
-
-def add_results_option(parser: argparse.ArgumentParser) -> None:
-    """Add --results-dir."""
-    parser.add_argument(
-        "--results-dir", type=Path, default=RESULTS_DIR, help="what the stages hand each other"
-    )
+    parser.add_argument("--limit", type=positive_int, metavar="N", help=limit)
 
 
 def add_assets_option(parser: argparse.ArgumentParser) -> None:
@@ -128,65 +171,7 @@ def add_song_options(parser: argparse.ArgumentParser) -> None:
         "--html", action="store_true", help="with --song, write a page to listen on, no picture"
     )
     parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=Path("data/artist20"),
-        help="folder with train_val/, for --confused",
-    )
-
-
-def add_compute_options(parser: argparse.ArgumentParser) -> None:
-    """Add --device and --workers."""
-    add_device_option(parser)
-    add_workers_option(parser)
-
-
-def add_device_option(parser: argparse.ArgumentParser) -> None:
-    """Add --device."""
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cuda", "cpu"),
-        default="auto",
-        help="where to compute; auto takes the GPU where there is one",
-    )
-
-
-def add_workers_option(parser: argparse.ArgumentParser) -> None:
-    """Add --workers."""
-    parser.add_argument(
-        "--workers",
-        type=positive_int,
-        # Of the cores that this process may use, its share among those that torchrun started.
-        default=max(
-            1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        ),
-        help="processes that work at a time",
-    )
-
-
-def add_skip_option(parser: argparse.ArgumentParser) -> None:
-    """Add --skip-unreadable."""
-    parser.add_argument(
-        "--skip-unreadable",
-        action="store_true",
-        help="leave out songs that cannot be decoded, and record them in the metrics, in place of "
-        "stopping with all their names",
-    )
-
-
-def add_seed_option(parser: argparse.ArgumentParser) -> None:
-    """Add --seed."""
-    parser.add_argument("--seed", type=seed_int, default=0, help="seed of everything random")
-
-
-def add_precision_option(parser: argparse.ArgumentParser) -> None:
-    """Add --precision."""
-    parser.add_argument(
-        "--precision",
-        choices=("auto", "bfloat16", "float32"),
-        default="auto",
-        help="of an encoder's and the ResNet's products, where auto takes bfloat16 on CUDA and on "
-        "CPUs that have it; classifiers on embeddings are float32",
+        "--data-dir", type=Path, default=DATA_DIR, help="folder with train_val/, for --confused"
     )
 
 
@@ -206,27 +191,15 @@ def add_task1_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_recipe_option(parser: argparse.ArgumentParser) -> None:
-    """Add --recipe."""
-    parser.add_argument(
-        "--recipe",
-        choices=RECIPES,
-        default="homework",
-        help="how the network is trained: as in the homework, or what does better",
-    )
-
-
 def names_among(known: Iterable[str]) -> Callable[[str], list[str]]:
     """Make a parser of names with commas between them; their order means nothing."""
     names = list(known)
 
     def parse(text: str) -> list[str]:
         found = sorted(set(text.split(",")))
-        unknown = [name for name in found if name not in names]
+        unknown = ", ".join(repr(name) for name in found if name not in names)
         if unknown:
-            raise argparse.ArgumentTypeError(
-                f"{', '.join(map(repr, unknown))}: there are {', '.join(names)}"
-            )
+            raise argparse.ArgumentTypeError(f"{unknown}: there are {', '.join(names)}")
         return found
 
     return parse
@@ -244,26 +217,11 @@ def add_encoder_option(parser: argparse.ArgumentParser, encoders: Iterable[str])
     )
 
 
-def add_encoder_weights_option(parser: argparse.ArgumentParser) -> None:
-    """Add --encoder-weights."""
-    parser.add_argument(
-        "--encoder-weights",
-        metavar="PATH",
-        help="its published weights, 'untrained' to try the code without them (default: what "
-        "get_dataset.sh --encoder NAME fetched into data/weights)",
-    )
-
-
 def with_encoder_recipe(args: argparse.Namespace) -> argparse.Namespace:
     """Return the arguments with the recipe that goes with the encoder.
 
-    The homework's is for Cnn14: its crops of 150 s are far from what other encoders were trained
-    on.
-
-    Raises
-    ------
-    UserError
-        If --recipe homework is given with another encoder.
+    The homework's is for Cnn14 alone: its crops of 150 s are far from what other encoders were
+    trained on.
     """
     homework = len(args.encoder) == 1 and args.encoder[0].startswith("panns")
     if args.recipe == "homework" and not homework:
@@ -286,9 +244,10 @@ def add_training_options(parser: argparse.ArgumentParser, recipes: dict[str, Any
         ("--crop-seconds", positive_float, "length of crops"),
     ):
         attribute = option[2:].replace("-", "_")
-        of_recipes = {name: getattr(recipe, attribute) for name, recipe in recipes.items()}
         defaults = ", ".join(
-            f"{name}: {default:g}" for name, default in of_recipes.items() if default is not None
+            f"{name}: {default:g}"
+            for name, recipe in recipes.items()
+            if (default := getattr(recipe, attribute)) is not None
         )
         parser.add_argument(option, type=kind, help=f"{what} (default: {defaults})")
     parser.add_argument(
@@ -332,12 +291,9 @@ def add_training_options(parser: argparse.ArgumentParser, recipes: dict[str, Any
 def chosen_recipe(args: argparse.Namespace, recipes: dict[str, T]) -> T:
     """Return the recipe for --recipe, changed as the options of its attributes' names say."""
     recipe = recipes[args.recipe]
-    given = {
-        name: getattr(args, name)
-        for name in recipe.__struct_fields__
-        if getattr(args, name, None) is not None
-    }
-    return msgspec.structs.replace(recipe, **given)
+    given = {name: getattr(args, name, None) for name in recipe.__struct_fields__}
+    changed = {name: value for name, value in given.items() if value is not None}
+    return msgspec.structs.replace(recipe, **changed)
 
 
 def output_file(text: str) -> Path:
@@ -353,15 +309,9 @@ def output_file(text: str) -> Path:
 def command(program: str, args: argparse.Namespace, *folders: str) -> str:
     """Return the command of another stage, which can be copied into the same shell.
 
-    Parameters
-    ----------
-    program : str
-        Such as ``"task1_train.py --level segment"``, or ``"-m artist20.slides"``.
-    args : argparse.Namespace
-        What this stage was told.
-    *folders : str
-        Which of ``data_dir``, ``results_dir`` and ``assets_dir`` the other one is to be told, too,
-        where they are not the defaults.
+    ``program`` is such as ``"task1_train.py --level segment"`` or ``"-m artist20.slides"``;
+    ``folders`` are those of ``args`` that the other stage is to be told, too, where they are not
+    the defaults: of ``data_dir``, ``results_dir`` and ``assets_dir``.
     """
     defaults = {"data_dir": DATA_DIR, "results_dir": RESULTS_DIR, "assets_dir": ASSETS_DIR}
     line = f"python {program}"
