@@ -9,27 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transform, get_args
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
-from artist20 import UserError
+from artist20 import UserError, naming
 from artist20.files import parse_json, read_bytes, write_json
-from artist20.naming import (
-    NOT_LEARNT_MARK,
-    RENDITION,
-    TITLES,
-    UNTRAINED_MARK,
-    audio_root_option,
-    network_name,
-    network_options,
-    parse_network_name,
-    rendition_suffix,
-    task1_options,
-    title,
-)
+from artist20.naming import NOT_LEARNT_MARK, UNTRAINED_MARK
 
 RESULTS_DIR = Path("results")  # where stages hand each other what they make, unless told otherwise
 N_FOLDS = 5  # of cross-validation by album
@@ -65,7 +53,7 @@ def task1_dir(
     results_dir: Path, level: str = "song", rendition: str | None = None, search: str = "homework"
 ) -> Path:
     """Folder of Task 1's features, models and metrics; other models than the homework's, within."""
-    folder = results_dir / f"task1{rendition_suffix(rendition)}"
+    folder = results_dir / f"task1{naming.rendition_suffix(rendition)}"
     folder /= "wide" if search == "wide" else ""
     return folder / ("segment" if level == "segment" else "")
 
@@ -78,7 +66,7 @@ def network_dir(
     rendition: str | None = None,
 ) -> Path:
     """Folder of a network of Task 2: checkpoints, metrics, predictions; of a fold, one within."""
-    folder = results_dir / "task2" / network_name(model, recipe, rendition)
+    folder = results_dir / "task2" / naming.network_name(model, recipe, rendition)
     return folder / f"fold-{fold}" if fold else folder
 
 
@@ -95,71 +83,6 @@ def cache_dir(results_dir: Path) -> Path:
 def results_dir_option(results_dir: Path) -> str:
     """Write the option that names a results folder other than the default, for commands."""
     return "" if results_dir == RESULTS_DIR else f" --results-dir {shlex.quote(str(results_dir))}"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A folder of models."""
-
-    folder: Path
-    # the commands that train them, without ``python``, and that score the test songs with them
-    train: str
-    score_test: str
-    metrics: type["Task1Metrics"] | type["NetworkMetrics"]  # what the folder's metrics.json is
-
-
-def stages(results_dir: Path) -> list[Stage]:
-    """List where models may be, in the order in which the stages make them.
-
-    Those of the homework's models and their strong recipes are listed in any case; those of other
-    encoders, of renditions and of the wide search where there is a ``metrics.json``.
-
-    Raises
-    ------
-    UserError
-        If that of a rendition is broken.
-    """
-    found = []
-    folder_option = results_dir_option(results_dir)
-    trees = {path.name.removeprefix("task1@") for path in results_dir.glob("task1@*")}
-    renditions = (None, *sorted(filter(RENDITION.fullmatch, trees)))
-    for rendition, search, level in product(renditions, TASK1_SEARCHES, TASK1_LEVELS):
-        folder, script = task1_dir(results_dir, level, rendition, search), "task1_train.py"
-        asked_for = rendition or search == "wide"
-        if asked_for and not (folder / "metrics.json").is_file():
-            continue
-        audio_root = _read_audio_root(folder, Task1Metrics, script, rendition)
-        options = task1_options(level, audio_root, search) + folder_option
-        train, score = f"{script}{options}", f"python -m artist20.task1_inference{options}"
-        found.append(Stage(folder, train, score, Task1Metrics))
-    names = [network_name(model, recipe) for model in ("panns", "resnet") for recipe in RECIPES]
-    others = {file.parent.name for file in (results_dir / "task2").glob("*/metrics.json")}
-    for name in (*names, *sorted(others.difference(names))):
-        try:
-            named = parse_network_name(name)
-        except ValueError:
-            continue
-        folder = results_dir / "task2" / name
-        suffix = "_wo_pretrain.py" if named.model == "resnet" else ".py"
-        script = f"task2_train{suffix}"
-        audio_root = _read_audio_root(folder, NetworkMetrics, script, named.rendition)
-        options = network_options(name, audio_root) + folder_option
-        train, score = f"{script}{options}", f"python task2_inference{suffix}{options}"
-        found.append(Stage(folder, train, score, NetworkMetrics))
-    return found
-
-
-def _read_audio_root(
-    folder: Path,
-    kind: type["Task1Metrics"] | type["NetworkMetrics"],
-    script: str,
-    rendition: str | None,
-) -> str | None:
-    """Read where a rendition's tree was when models were trained on it."""
-    if rendition is None:
-        return None
-    made_by = f"{script} --audio-root {rendition}"
-    return read_record(folder / "metrics.json", kind, made_by).audio_root
 
 
 # --- songs and where figures come from ---------------------------------------------------------
@@ -358,10 +281,11 @@ class Task1Metrics(Record, kw_only=True):
     rendition: Rendition | None = None  # :attr:`Preprocessing.rendition`
     audio_root: str | None = None  # where that was then
     provenance: Provenance
+    untrained: ClassVar = False  # there is no encoder that could have random weights
 
     def __post_init__(self) -> None:
         """Check that models are known, and the best one is among them."""
-        unknown = (self.models.keys() | self.left_out.keys()) - TITLES.keys()
+        unknown = (self.models.keys() | self.left_out.keys()) - naming.TITLES.keys()
         if unknown:
             raise ValueError(f"unknown models {', '.join(sorted(unknown))}")
         if self.best_in_cv not in self.models:
@@ -377,12 +301,12 @@ class Task1Metrics(Record, kw_only=True):
         """The models: as tables and options call them -> as the folder's own files do."""
         suffix = "_of_segments" if self.settings.segments else ""
         suffix += "_wide" if self.settings.search == "wide" else ""
-        suffix += rendition_suffix(self.heard)
+        suffix += naming.rendition_suffix(self.heard)
         return {f"{name}{suffix}": name for name in self.models}
 
     def title(self, name: str) -> str:
         """Return a model's name for people."""
-        return title(name) + self.described
+        return naming.title(name) + self.described
 
     @property
     def described(self) -> str:
@@ -406,11 +330,6 @@ class Task1Metrics(Record, kw_only=True):
     def folds_by_album(self) -> bool:
         """Whether cross-validation held whole albums out."""
         return self.settings.cv == "album"
-
-    @property
-    def untrained(self) -> bool:
-        """Always False: Task 1 has no encoder that could have random weights."""
-        return False
 
 
 class AblationSettings(FitSettings, kw_only=True):
@@ -547,8 +466,8 @@ class Settings(Record, kw_only=True):
     def title(self) -> str:
         """The network's name for people."""
         model = "+".join(encoder.name for encoder in self.encoders) or "resnet"
-        name = network_name(model, self.recipe_name, self.heard)
-        return title(name) + self.shortened + UNTRAINED_MARK * self.untrained
+        name = naming.network_name(model, self.recipe_name, self.heard)
+        return naming.title(name) + self.shortened + UNTRAINED_MARK * self.untrained
 
     @property
     def shortened(self) -> str:
@@ -607,10 +526,11 @@ class NetworkMetrics(Accuracy, kw_only=True):
     # SHA-256 of each of :data:`artist20.checkpoints.EMBEDDING_FILES`; a fold has none
     embeddings: dict[str, str] | None = None
     provenance: Provenance
+    folds_by_album: ClassVar = True  # see :attr:`Task1Metrics.folds_by_album`
 
     def __post_init__(self) -> None:
         """Check that the model is known, and named after what it heard."""
-        if parse_network_name(self.model).rendition != self.settings.heard:
+        if naming.parse_network_name(self.model).rendition != self.settings.heard:
             raise ValueError(f"the rendition of {self.model!r} is {self.settings.heard!r}")
 
     @property
@@ -631,12 +551,7 @@ class NetworkMetrics(Accuracy, kw_only=True):
     def title(self, name: str) -> str:
         """Return the model's name for people."""
         marks = UNTRAINED_MARK * self.untrained + NOT_LEARNT_MARK * bool(self.learning.failure)
-        return title(name) + self.settings.shortened + marks
-
-    @property
-    def folds_by_album(self) -> bool:
-        """Whether cross-validation holds whole albums out: always."""
-        return True
+        return naming.title(name) + self.settings.shortened + marks
 
 
 class ClassifierCandidate(Record, kw_only=True):
@@ -700,7 +615,7 @@ class EnsembleMetrics(Quality, kw_only=True):
 
     def title(self, name: str) -> str:
         """Return its name for people."""
-        return title(name) + UNTRAINED_MARK * self.untrained
+        return naming.title(name) + UNTRAINED_MARK * self.untrained
 
 
 # --- scores ------------------------------------------------------------------------------------
@@ -796,20 +711,18 @@ class Graded(Accuracy, kw_only=True):
     course_score: float
 
 
-class ArtistResult(Record, kw_only=True):
-    """An artist's songs, how many are right, how often the artist is the guess, and F1."""
-
-    songs: Count
-    right: Count
-    guessed: Count
-    f1: float | None
-
-
 class AlbumResult(Record, kw_only=True):
     """An album's songs, and how many of them are right."""
 
     songs: Count
     right: Count
+
+
+class ArtistResult(AlbumResult, kw_only=True):
+    """The same of an artist, how often the artist is the guess, and F1."""
+
+    guessed: Count
+    f1: float | None
 
 
 class Confusion(Record, kw_only=True):
@@ -916,21 +829,10 @@ T = TypeVar("T")
 
 
 def read_record(path: Path, kind: type[T], made_by: str) -> T:
-    """Read a JSON file as a record.
+    """Read a JSON file as a record, or as a list or dict of records.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    kind : type
-        Of the record, or of a list or dict of records.
-    made_by : str
-        The command that makes it, for the message when it is missing or broken.
-
-    Raises
-    ------
-    UserError
-        If it is missing, no JSON, or a field is not what it must be.
+    A missing file, one that is no JSON, or a field that is not what it must be is a ``UserError``
+    that names ``made_by``, the command that makes it.
     """
     try:
         return parse_json(read_bytes(path, made_by), kind)
@@ -972,15 +874,8 @@ def differences(made: Record, wanted: Record) -> list[str]:
 
 
 def check_same_settings(made: Record, wanted: Record, where: Path) -> None:
-    """Refuse to go on from, or to replace, what other settings made.
-
-    Raises
-    ------
-    UserError
-        If the settings differ: names each difference and both ways out.
-    """
-    found = differences(made, wanted)
-    if found:
+    """Refuse to go on from, or to replace, what other settings made; name each difference."""
+    if found := differences(made, wanted):
         raise UserError(
             f"{where} is of a run with other settings ({'; '.join(found)}): "
             "--overwrite replaces it, another --results-dir keeps it"
@@ -990,12 +885,68 @@ def check_same_settings(made: Record, wanted: Record, where: Path) -> None:
 # --- what has been run -------------------------------------------------------------------------
 
 
+Metrics = Task1Metrics | NetworkMetrics
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A folder of models."""
+
+    folder: Path
+    # the commands that train them, without ``python``, and that score the test songs with them
+    train: str
+    score_test: str
+    metrics: type[Metrics]  # what the folder's metrics.json is
+
+
+def stages(results_dir: Path) -> list[Stage]:
+    """List where models may be, in the order in which the stages make them.
+
+    Those of the homework's models and their strong recipes are listed in any case; those of other
+    encoders, of renditions and of the wide search where there is a ``metrics.json``. A broken one
+    of a rendition is refused.
+    """
+    found = []
+
+    def add(
+        folder: Path, kind: type[Metrics], train: str, score: str, options: str, heard: str | None
+    ) -> None:
+        if heard:
+            made_by = f"{train} --audio-root {heard}"
+            audio_root = read_record(folder / "metrics.json", kind, made_by).audio_root
+            options += naming.audio_root_option(audio_root)
+        options += results_dir_option(results_dir)
+        found.append(Stage(folder, f"{train}{options}", f"python {score}{options}", kind))
+
+    trees = {path.name.removeprefix("task1@") for path in results_dir.glob("task1@*")}
+    renditions = (None, *sorted(filter(naming.RENDITION.fullmatch, trees)))
+    for rendition, search, level in product(renditions, TASK1_SEARCHES, TASK1_LEVELS):
+        folder = task1_dir(results_dir, level, rendition, search)
+        always = rendition is None and search == "homework"
+        if always or (folder / "metrics.json").is_file():
+            options = naming.task1_options(level, search=search)
+            score = "-m artist20.task1_inference"
+            add(folder, Task1Metrics, "task1_train.py", score, options, rendition)
+    names = [naming.network_name(model, of) for model in ("panns", "resnet") for of in RECIPES]
+    others = {file.parent.name for file in (results_dir / "task2").glob("*/metrics.json")}
+    for name in (*names, *sorted(others.difference(names))):
+        try:
+            named = naming.parse_network_name(name)
+        except ValueError:
+            continue
+        folder, options = results_dir / "task2" / name, naming.network_options(name)
+        suffix = "_wo_pretrain.py" if named.model == "resnet" else ".py"
+        train, score = f"task2_train{suffix}", f"task2_inference{suffix}"
+        add(folder, NetworkMetrics, train, score, options, named.rendition)
+    return found
+
+
 @dataclass(frozen=True)
 class FinishedStage:
     """A stage that has been run: where, and its ``metrics.json``."""
 
     stage: Stage
-    metrics: Task1Metrics | NetworkMetrics
+    metrics: Metrics
 
 
 def find_runs(results_dir: Path, say_missing: bool = True) -> list[FinishedStage]:
@@ -1022,8 +973,8 @@ def find_runs(results_dir: Path, say_missing: bool = True) -> list[FinishedStage
 def check_features(metrics: Task1Metrics, results_dir: Path, made_by: str) -> None:
     """Refuse metrics of Task 1's models whose features are not those that are there now."""
     folder = task1_dir(results_dir, rendition=metrics.heard)
-    stage = f"task1_preprocessing.py{audio_root_option(metrics.audio_root)}"
-    stage += results_dir_option(results_dir)
+    options = naming.audio_root_option(metrics.audio_root) + results_dir_option(results_dir)
+    stage = f"task1_preprocessing.py{options}"
     made = read_record(folder / "preprocessing.json", Preprocessing, stage)
     if made.arrays != metrics.settings.arrays:
         raise UserError(
