@@ -11,17 +11,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from artist20 import UserError
-from artist20.files import (
-    first_line,
-    read_array,
-    read_bytes,
-    sha256_file,
-    unreadable,
-    write_array,
-    write_checkpoint,
-    write_text,
-)
+from artist20 import UserError, files
+from artist20.files import first_line
 from artist20.results import (
     Count,
     Learning,
@@ -111,27 +102,14 @@ def save_model(path: Path, model: TrainedModel) -> None:
     """Write a :class:`TrainedModel` or :class:`TrainingState` as ``.pt``."""
     held = msgspec.structs.asdict(model)
     plain = held.keys() - {"weights", "optimizer", "scheduler"}  # those hold tensors
-    write_checkpoint(path, held | {name: msgspec.to_builtins(held[name]) for name in plain})
+    files.write_checkpoint(path, held | {name: msgspec.to_builtins(held[name]) for name in plain})
 
 
 def load_model(path: Path, kind: type[M], made_by: str, or_else: str = "") -> M:
-    """Read what :func:`save_model` wrote, tensors on the CPU.
+    """Read what :func:`save_model` wrote, tensors on the CPU; refuse what is missing or broken.
 
-    Parameters
-    ----------
-    path : Path
-        The file; one of a :class:`TrainingState` can be read as a :class:`TrainedModel`, too.
-    kind : type
-        Which of the two it is.
-    made_by : str
-        The command that makes it, for the message when it is missing or broken.
-    or_else : str
-        What else helps then: the end of that message.
-
-    Raises
-    ------
-    UserError
-        If it is missing or broken, or a field is not what it must be.
+    The file of a :class:`TrainingState` can be read as a :class:`TrainedModel`, too. The message
+    says to run ``made_by``, or what ``or_else`` says.
     """
     import torch
 
@@ -141,7 +119,7 @@ def load_model(path: Path, kind: type[M], made_by: str, or_else: str = "") -> M:
         with warnings.catch_warnings(action="ignore"):  # of a pickle: it is refused
             held = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
-        raise unreadable(path, error) from None
+        raise files.unreadable(path, error) from None
     except Exception:  # torch lets errors of pickle, zipfile and its own through
         raise UserError(
             f"{path} is damaged, or no checkpoint: run {made_by} again{or_else}"
@@ -168,53 +146,28 @@ class SongVectors:
 def write_embeddings(
     folder: Path, train: np.ndarray, val: np.ndarray, train_songs: Sequence[SongRecord]
 ) -> dict[str, str]:
-    """Write a network's embeddings of the songs to :data:`EMBEDDING_FILES`.
+    """Write a network's embeddings of the songs, (n_songs, d), to :data:`EMBEDDING_FILES`.
 
-    Parameters
-    ----------
-    folder : Path
-        The run's.
-    train, val : np.ndarray
-        (n_songs, d).
-    train_songs : sequence of SongRecord
-        The rows of ``train``; those of ``val`` are in ``val_predictions.json``.
-
-    Returns
-    -------
-    dict of str to str
-        SHA-256 of each file: :attr:`NetworkMetrics.embeddings`.
+    ``train_songs`` are the rows of ``train``; those of ``val`` are in ``val_predictions.json``.
+    Returned is the SHA-256 of each file: :attr:`NetworkMetrics.embeddings`.
     """
     of_train, of_val, songs = (folder / name for name in EMBEDDING_FILES)
-    write_array(of_train, train.astype(np.float32))
-    write_array(of_val, val.astype(np.float32))
+    files.write_array(of_train, train.astype(np.float32))
+    files.write_array(of_val, val.astype(np.float32))
     write_record(songs, train_songs)
-    return {name: sha256_file(folder / name) for name in EMBEDDING_FILES}
+    return {name: files.sha256_file(folder / name) for name in EMBEDDING_FILES}
 
 
 def read_embeddings(
     folder: Path, metrics: NetworkMetrics, val_songs: list[SongRecord], made_by: str
 ) -> SongVectors:
-    """Read what :func:`write_embeddings` wrote.
+    """Read what :func:`write_embeddings` wrote, if it is of the run and the songs of its folder.
 
-    Parameters
-    ----------
-    folder : Path
-        The run's.
-    metrics : NetworkMetrics
-        Its ``metrics.json``.
-    val_songs : list of SongRecord
-        The songs of its ``val_predictions.json``.
-    made_by : str
-        The training script's name, for messages.
-
-    Raises
-    ------
-    UserError
-        If a file is missing or not of this run, or the songs are others.
+    ``metrics`` and ``val_songs`` are of its ``metrics.json`` and ``val_predictions.json``.
     """
     check_embeddings(folder, metrics, made_by)
     of_train, of_val, songs_file = (folder / name for name in EMBEDDING_FILES)
-    train, val = read_array(of_train, made_by), read_array(of_val, made_by)
+    train, val = files.read_array(of_train, made_by), files.read_array(of_val, made_by)
     if len(val) != len(val_songs):
         raise UserError(
             f"{of_val} is of {len(val)} songs, val_predictions.json of {len(val_songs)}: run "
@@ -228,7 +181,7 @@ def check_embeddings(folder: Path, metrics: NetworkMetrics, made_by: str) -> Non
     """Refuse embeddings that are missing, or not of the run that ``metrics.json`` is of."""
     made = metrics.embeddings or {}
     for path in (folder / name for name in EMBEDDING_FILES):
-        if not path.is_file() or sha256_file(path) != made.get(path.name):
+        if not path.is_file() or files.sha256_file(path) != made.get(path.name):
             raise UserError(
                 f"{path} is missing, or not of the run that metrics.json is of: run {made_by} "
                 "--overwrite"
@@ -238,19 +191,13 @@ def check_embeddings(folder: Path, metrics: NetworkMetrics, made_by: str) -> Non
 def write_history(path: Path, history: Sequence[EpochRow]) -> None:
     """Write ``history.csv``, a row per epoch."""
     rows = [EpochRow.__struct_fields__, *map(msgspec.structs.astuple, history)]
-    write_text(path, "".join(",".join(map(str, row)) + "\n" for row in rows))
+    files.write_text(path, "".join(",".join(map(str, row)) + "\n" for row in rows))
 
 
 def read_history(path: Path, made_by: str) -> list[EpochRow]:
-    """Read a network's ``history.csv``.
-
-    Raises
-    ------
-    UserError
-        If it is missing or broken.
-    """
+    """Read a network's ``history.csv``; refuse a missing or broken one."""
     try:
-        rows = list(csv.DictReader(read_bytes(path, made_by).decode().splitlines()))
+        rows = list(csv.DictReader(files.read_bytes(path, made_by).decode().splitlines()))
         return msgspec.convert(rows, Annotated[list[EpochRow], Meta(min_length=1)], strict=False)
     except (ValueError, csv.Error) as error:  # msgspec's and the decoder's are of ValueError
         raise UserError(f"{path} is broken ({first_line(error)}): run {made_by} again") from None

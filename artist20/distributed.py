@@ -20,7 +20,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from artist20 import UserError
 
-CPU = torch.device("cpu")
 # A process that dies is noticed at once; this is how long one may decode while others wait.
 TIMEOUT = timedelta(days=2)
 
@@ -100,7 +99,7 @@ def on_main(compute: Callable[[], Any]) -> Any:
             result[0] = compute()
         except (UserError, OSError) as error:
             result[1] = error
-    dist.broadcast_object_list(result, src=0, device=CPU)
+    dist.broadcast_object_list(result, src=0, device=torch.device("cpu"))
     if result[1] is not None:
         raise result[1]
     return result[0]

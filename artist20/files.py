@@ -25,7 +25,6 @@ from artist20 import UserError
 
 # torch and skops take seconds to import, and few stages need both: they are imported where used.
 
-
 T = TypeVar("T")
 
 # What the system says when a disk, a quota or a limit on the size of files is full.
@@ -55,14 +54,10 @@ def one_line_when_full(path: Path) -> Iterator[None]:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces it if the block succeeds.
 
-    The suffix is kept, because some writers choose the format by it. After a failure the
-    temporary file is gone and ``path`` is as it was. What a killed process left, the next one that
-    writes the same file writes over; who comes while another writes it waits.
-
-    Raises
-    ------
-    DiskFullError
-        If there is no space for it.
+    The suffix is kept, because some writers choose the format by it. After a failure, such as a
+    :class:`DiskFullError`, the temporary file is gone and ``path`` is as it was. What a killed
+    process left, the next one that writes the same file writes over; who comes while another
+    writes it waits.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     stem = path.stem[:50]  # a name that is as long as names can be has no room for more
@@ -107,15 +102,10 @@ LOCK = ".lock"  # in a folder: who writes to it, or did so last
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing to a folder at the same time.
+    """Keep other processes from writing to a folder at the same time; refuse one that is held.
 
     The lock is the operating system's: it ends with the process, however that ends. The file says
     who had it last.
-
-    Raises
-    ------
-    UserError
-        If another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / LOCK
@@ -155,10 +145,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_bytes(path: Path, made_by: str) -> bytes:
-    """Read a file; a missing one, or one that may not be read, is a ``UserError``.
-
-    ``made_by`` is the command that makes it, for the message.
-    """
+    """Read a file; a missing or unreadable one is a ``UserError`` that names ``made_by``."""
     check_is_file(path, made_by)
     try:
         return path.read_bytes()
@@ -167,13 +154,7 @@ def read_bytes(path: Path, made_by: str) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """Read a user's text file: UTF-8, with or without a byte order mark.
-
-    Raises
-    ------
-    UserError
-        If it is of another encoding, or may not be read.
-    """
+    """Read a user's text file: UTF-8, with or without a byte order mark, or else refused."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -185,10 +166,7 @@ def read_text(path: Path) -> str:
 def parse_json(data: bytes | str | msgspec.Raw, kind: type[T]) -> T:
     """Parse JSON as a type of msgspec's: without NaN, infinity and numbers that no float can hold.
 
-    Raises
-    ------
-    ValueError
-        If it is no such JSON, or not of this type: names the field.
+    What is no such JSON, or not of this type, is a ``ValueError`` that names the field.
     """
     try:
         return msgspec.json.decode(data, type=kind, dec_hook=_to_array)

@@ -32,14 +32,7 @@ RENDITION = re.compile(r"\w[\w.-]*")  # the name of a tree that can be part of a
 def network_name(model: str, recipe: str, rendition: str | None = None) -> str:
     """Join ``<model>[_strong][@<rendition>]``: a network's name in files and tables.
 
-    Parameters
-    ----------
-    model : str
-        ``"resnet"``, or a key of :data:`ENCODER_TITLES`, or several of them joined by ``+``.
-    recipe : str
-        One of :data:`artist20.results.RECIPES`.
-    rendition : str, optional
-        See :func:`rendition_name`.
+    ``model`` is ``"resnet"``, or a key of :data:`ENCODER_TITLES`, or several joined by ``+``.
     """
     name = model if recipe == "homework" else f"{model}_{recipe}"
     return name + rendition_suffix(rendition)
@@ -60,13 +53,7 @@ class NetworkName:
 
 
 def parse_network_name(name: str) -> NetworkName:
-    """Take a network's name apart.
-
-    Raises
-    ------
-    ValueError
-        If it is none.
-    """
+    """Take a network's name apart; a ``ValueError`` if it is none."""
     before, at, rendition = name.partition("@")
     model = before.removesuffix("_strong")
     known = model == "resnet" or ENCODER_TITLES.keys() >= set(model.split("+"))
@@ -79,10 +66,7 @@ def parse_network_name(name: str) -> NetworkName:
 def title(name: str) -> str:
     """Return a model's name for people, such as ``"ResNet, strong recipe, on artist20_vocals"``.
 
-    Raises
-    ------
-    ValueError
-        If there is no such model.
+    A ``ValueError`` if there is no such model.
     """
     if name in TITLES:
         return TITLES[name]
@@ -97,13 +81,7 @@ def title(name: str) -> str:
 
 
 def rendition_name(audio_root: Path | None) -> str | None:
-    """Return what a model's name has of --audio-root: the folder's own name.
-
-    Raises
-    ------
-    UserError
-        If that cannot be part of a model's name.
-    """
+    """Return what a model's name has of --audio-root: the folder's own name, if it can be that."""
     if audio_root is None:
         return None
     name = audio_root.absolute().name
@@ -119,18 +97,18 @@ def task1_options(
     level: str = "song", audio_root: Path | str | None = None, search: str = "homework"
 ) -> str:
     """Return the options by which Task 1's commands know its models, each behind a space."""
-    options = " --level segment" if level == "segment" else ""
-    options += " --search wide" if search == "wide" else ""
-    return options + audio_root_option(audio_root)
+    of_segments = " --level segment" if level == "segment" else ""
+    wide = " --search wide" if search == "wide" else ""
+    return of_segments + wide + audio_root_option(audio_root)
 
 
 def network_options(name: str, audio_root: Path | str | None = None) -> str:
     """Return the options by which Task 2's scripts know a network, each behind a space."""
     named = parse_network_name(name)
-    of_scripts = named.model in ("panns", "resnet")
-    options = "" if of_scripts else f" --encoder {named.model.replace('+', ',')}"
-    options += "" if named.recipe == "homework" else f" --recipe {named.recipe}"
-    return options + audio_root_option(audio_root)
+    is_default = named.model in ("panns", "resnet")  # of one of the two scripts
+    encoder = "" if is_default else f" --encoder {named.model.replace('+', ',')}"
+    recipe = "" if named.recipe == "homework" else f" --recipe {named.recipe}"
+    return encoder + recipe + audio_root_option(audio_root)
 
 
 def audio_root_option(audio_root: Path | str | None) -> str:

@@ -23,7 +23,7 @@ from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -62,14 +62,9 @@ def seed_device(device: "torch.device", seed: int) -> None:
 
 
 def choose_device(name: str) -> "torch.device":
-    """Return the ``torch.device`` for --device, and print which it is.
+    """Return the ``torch.device`` for --device, and print which it is; refuse a missing GPU.
 
     Convolutions and LSTMs in float32 are then computed in float32 on a GPU, too.
-
-    Raises
-    ------
-    UserError
-        If CUDA is asked for and not there.
     """
     import torch
 
@@ -98,9 +93,7 @@ def choose_precision(
     """
     import torch
 
-    if name == "auto" and trained_in == "float32":
-        name = trained_in
-    if name == "auto":
+    if name == "auto" and trained_in != "float32":
         # Not where oneDNN would emulate it, at half the speed of float32.
         has_it = device.type == "cuda" or (
             torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -143,11 +136,7 @@ def command() -> str:
 
 
 def provenance(args: argparse.Namespace, device: str, started: float) -> Provenance:
-    """Describe where a file comes from.
-
-    ``device`` is what computed, as :func:`device_name` names it; ``started`` was
-    ``time.monotonic()`` at the start.
-    """
+    """Describe where a file comes from; ``started`` was ``time.monotonic()`` at the start."""
     return Provenance(
         command=command(),
         device=device,
@@ -161,15 +150,9 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that results depend on."""
     from importlib.metadata import version
 
-    names = (
-        *("numpy", "scipy", "scikit-learn", "skops", "torch", "torchaudio"),
-        *("librosa", "av", "soxr", "panns-inference"),
-    )
-    return {
-        "artist20": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-    }
+    libraries = "numpy scipy scikit-learn skops torch torchaudio librosa av soxr panns-inference"
+    ours = {"artist20": __version__, "python": platform.python_version()}
+    return ours | {name: version(name) for name in libraries.split()}
 
 
 def ensure_caches() -> None:
@@ -310,13 +293,7 @@ def signals_held() -> Iterator[None]:
 
 
 def check_for_semaphores() -> None:
-    """Check that worker processes can be started; to be called before they are.
-
-    Raises
-    ------
-    UserError
-        If what they take turns by cannot be made: it lies in ``/dev/shm``.
-    """
+    """Refuse a ``/dev/shm`` that cannot hold what worker processes take turns by."""
     try:
         multiprocessing.Lock()
     except OSError as error:
@@ -345,9 +322,7 @@ def _end_after(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def _stop_again(
-    hook: Callable[["sys.UnraisableHookArgs"], object], unraisable: "sys.UnraisableHookArgs"
-) -> None:
+def _stop_again(hook: Callable[..., object], unraisable: "sys.UnraisableHookArgs") -> None:
     """Repeat a stop that came where Python drops it: in a destructor, or in a C library's call."""
     error = unraisable.exc_value
     if isinstance(error, KeyboardInterrupt):
@@ -361,22 +336,15 @@ def show_notes_in_a_line() -> None:
     """Print a :class:`~artist20.Note` as one line, where Python names the code that warned."""
     usual = warnings.formatwarning
 
-    def in_a_line(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        line: str | None = None,
-    ) -> str:
-        if issubclass(category, Note):
-            return f"note: {message}\n"
-        return usual(message, category, filename, lineno, line)
+    def in_a_line(message: Warning | str, category: type[Warning], *at: Any, **more: Any) -> str:
+        is_note = issubclass(category, Note)
+        return f"note: {message}\n" if is_note else usual(message, category, *at, **more)
 
     warnings.formatwarning = in_a_line
 
 
 def _silence_stdout() -> None:
-    # Python would try once more to write what is left.
+    """Keep Python from trying once more to write what is left."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
