@@ -11,42 +11,28 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from artist20 import UserError, files
+from artist20 import UserError, files, results
 from artist20.files import first_line
-from artist20.results import (
-    Count,
-    Learning,
-    NetworkMetrics,
-    NonNegative,
-    Record,
-    ResNetRecipe,
-    Seconds,
-    Settings,
-    Share,
-    SongRecord,
-    are_classes,
-    read_record,
-    write_record,
-)
+from artist20.results import Count, NetworkMetrics, Record, Share, SongRecord
 
 
 class EpochRow(Record, kw_only=True):
     """A row of ``history.csv``; losses are means over crops and over songs, lr the epoch's own."""
 
     epoch: Annotated[int, Meta(ge=1)]
-    lr: NonNegative
-    train_loss: NonNegative
-    val_loss: NonNegative
+    lr: results.NonNegative
+    train_loss: results.NonNegative
+    val_loss: results.NonNegative
     val_top1: Share
     val_top3: Share
-    seconds: Seconds
+    seconds: results.Seconds
 
 
 class TrainedModel(Record, eq=False, kw_only=True):
     """``best.pt``: what rebuilds a network, and what it was trained on."""
 
     classes: list[str]  # the artists, in the order of the scores
-    settings: Settings  # the recipe in it says what the network is
+    settings: results.Settings  # the recipe in it says what the network is
     # length of the log-mel windows that a ResNet was trained on
     window_frames: Annotated[int, Meta(ge=1, le=112_500)] | None = None  # an hour
     trained_on: str  # the data set's name
@@ -54,17 +40,17 @@ class TrainedModel(Record, eq=False, kw_only=True):
     val_songs: Count  # how many were scored
     epoch: Count  # whose weights these are
     val_top1: Share | None  # top-1 then; None in the midst of an epoch
-    learning: Learning | None = None  # of the whole run, once it is finished
+    learning: results.Learning | None = None  # of the whole run, once it is finished
     weights: dict[str, Any]  # the network's state dict, on the CPU
     version: Literal[1] = 1  # raised when the fields' meaning changes
 
     def __post_init__(self) -> None:
         """Check classes, songs and the network's input against one another."""
-        if not are_classes(self.classes) or len(self.train_songs) != len(self.classes):
+        if not results.are_classes(self.classes) or len(self.train_songs) != len(self.classes):
             raise ValueError("classes and train_songs do not belong together")
-        if (self.window_frames is None) == isinstance(self.settings.recipe, ResNetRecipe):
+        if (self.window_frames is None) == isinstance(self.settings.recipe, results.ResNetRecipe):
             raise ValueError("window_frames and settings do not belong together")
-        if bool(self.settings.encoders) == isinstance(self.settings.recipe, ResNetRecipe):
+        if bool(self.settings.encoders) == isinstance(self.settings.recipe, results.ResNetRecipe):
             raise ValueError("encoders and recipe do not belong together")
 
 
@@ -74,7 +60,7 @@ class EpochProgress(Record, kw_only=True):
     step: Count = 0
     examples: Count = 0
     loss_sum: float = 0.0
-    seconds: Seconds = 0.0
+    seconds: results.Seconds = 0.0
 
 
 class TrainingState(TrainedModel, eq=False, kw_only=True):
@@ -154,7 +140,7 @@ def write_embeddings(
     of_train, of_val, songs = (folder / name for name in EMBEDDING_FILES)
     files.write_array(of_train, train.astype(np.float32))
     files.write_array(of_val, val.astype(np.float32))
-    write_record(songs, train_songs)
+    results.write_record(songs, train_songs)
     return {name: files.sha256_file(folder / name) for name in EMBEDDING_FILES}
 
 
@@ -173,7 +159,7 @@ def read_embeddings(
             f"{of_val} is of {len(val)} songs, val_predictions.json of {len(val_songs)}: run "
             f"{made_by} --overwrite"
         )
-    songs = read_record(songs_file, list[SongRecord], made_by)
+    songs = results.read_record(songs_file, list[SongRecord], made_by)
     return SongVectors(train, val, songs, val_songs)
 
 

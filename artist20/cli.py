@@ -110,10 +110,7 @@ def add_workers_option(parser: argparse.ArgumentParser) -> None:
     """Add --workers: of the cores that this process may use, its share among torchrun's."""
     share = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     parser.add_argument(
-        "--workers",
-        type=positive_int,
-        default=max(1, share),
-        help="processes that work at a time",
+        "--workers", type=positive_int, default=max(1, share), help="processes that work at a time"
     )
 
 
@@ -140,12 +137,9 @@ def add_data_options(
 
 def add_assets_option(parser: argparse.ArgumentParser) -> None:
     """Add --assets-dir and --format."""
-    parser.add_argument(
-        "--assets-dir", type=Path, default=ASSETS_DIR, help="folder for the figures"
-    )
-    parser.add_argument(
-        "--format", choices=("png", "svg", "pdf"), default="png", help="of the figures"
-    )
+    add = parser.add_argument
+    add("--assets-dir", type=Path, default=ASSETS_DIR, help="folder for the figures")
+    add("--format", choices=("png", "svg", "pdf"), default="png", help="of the figures")
 
 
 def add_song_options(parser: argparse.ArgumentParser) -> None:
@@ -167,12 +161,9 @@ def add_song_options(parser: argparse.ArgumentParser) -> None:
         help="write a page to listen to the N most confused validation songs on (5), each beside "
         "the song that it is most like of the artist whom it is taken for, instead of all else",
     )
-    parser.add_argument(
-        "--html", action="store_true", help="with --song, write a page to listen on, no picture"
-    )
-    parser.add_argument(
-        "--data-dir", type=Path, default=DATA_DIR, help="folder with train_val/, for --confused"
-    )
+    add = parser.add_argument
+    add("--html", action="store_true", help="with --song, write a page to listen on, no picture")
+    add("--data-dir", type=Path, default=DATA_DIR, help="folder with train_val/, for --confused")
 
 
 def add_task1_options(parser: argparse.ArgumentParser) -> None:
@@ -237,6 +228,7 @@ def add_training_options(parser: argparse.ArgumentParser, recipes: dict[str, Any
     attributes. What is not given stays None: see :func:`chosen_recipe`.
     """
     add_recipe_option(parser)
+    add = parser.add_argument
     for option, kind, what in (
         ("--epochs", positive_int, "length of the run"),
         ("--batch-size", positive_int, "crops per training step"),
@@ -249,33 +241,29 @@ def add_training_options(parser: argparse.ArgumentParser, recipes: dict[str, Any
             for name, recipe in recipes.items()
             if (default := getattr(recipe, attribute)) is not None
         )
-        parser.add_argument(option, type=kind, help=f"{what} (default: {defaults})")
-    parser.add_argument(
+        add(option, type=kind, help=f"{what} (default: {defaults})")
+    add(
         "--fold",
         type=int,
         choices=range(1, N_FOLDS + 1),
         help="cross-validate: hold this fold of the training songs' albums out, and score it in "
         "place of the validation songs",
     )
-    parser.add_argument(
+    add(
         "--also-train-on",
         type=Path,
         metavar="DIR",
         help="tree of the data folder's form and names with another version of every training "
         "song, such as its vocals; crops are drawn from both, songs are scored as they are",
     )
-    parser.add_argument(
+    add(
         "--patience",
         type=positive_int,
         metavar="N",
         help="stop when N epochs have brought nothing better (default: never)",
     )
-    parser.add_argument(
-        "--compile", action="store_true", help="compile the network first; repays itself seldom"
-    )
-    parser.add_argument(
-        "--tensorboard", action="store_true", help="write TensorBoard events beside the results"
-    )
+    add("--compile", action="store_true", help="compile the network first; repays itself seldom")
+    add("--tensorboard", action="store_true", help="write TensorBoard events beside the results")
     add_skip_option(parser)
     add_precision_option(parser)
     add_seed_option(parser)

@@ -133,9 +133,7 @@ def sha256_file(path: Path) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON (indented, UTF-8); NaN and infinity are refused."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -174,9 +172,7 @@ def parse_json(data: bytes | str | msgspec.Raw, kind: type[T]) -> T:
         raise ValueError(first_line(error)) from None
 
 
-def _to_array(kind: type, value: Any) -> Any:
-    if kind is not np.ndarray:
-        raise NotImplementedError(kind)
+def _to_array(_: type, value: Any) -> Any:
     try:
         return np.array(msgspec.convert(value, list[list[float]]), dtype=float)
     except msgspec.ValidationError as error:

@@ -114,8 +114,7 @@ class Dataset(Record, kw_only=True):
     synthesised: bool  # whether the songs are the demo's
     # SHA-256 over the songs' paths and contents: equal for equal data, on any machine
     fingerprint: str
-    # the same over the training songs alone, with those that a fold holds out: equal for all folds
-    # and for the run on all training songs
+    # the same over the training songs, with those that a fold holds out: equal for all folds
     train_fingerprint: str = ""
     artists: Count  # how many there are
     train: Count
@@ -186,8 +185,7 @@ class Segments(Record, kw_only=True):
     """How songs are cut for models of segments."""
 
     seconds: Annotated[float, Meta(gt=0)]  # a segment's length
-    # whether the MFCCs' covariances are among its features; modulation always is
-    covariance: bool
+    covariance: bool  # whether the MFCCs' covariances are features; modulation always is
 
 
 class Candidate(Record, kw_only=True):
@@ -225,8 +223,7 @@ class Search(Record, kw_only=True):
     settings: SearchSettings
     seconds: Seconds
     candidates: Annotated[list[Candidate], Meta(min_length=1)]  # best first
-    # the best one, under folds that keep albums whole and under such that do not
-    folds_by: dict[Fold, Candidate | None]
+    folds_by: dict[Fold, Candidate | None]  # the best one, under both kinds of folds
     temperature: Annotated[float, Meta(gt=0)]  # see :func:`artist20.evaluation.fit_temperature`
 
 
@@ -251,8 +248,7 @@ class Task1Settings(Record, kw_only=True):
 
     cv: Fold  # what stays whole in cross-validation
     folds: Count  # how many
-    # training songs that count as wrong because their artist has no other album
-    unseen_in_cv: Count
+    unseen_in_cv: Count  # training songs that count as wrong: their artist has no other album
     arrays: dict[str, str]  # :attr:`Preprocessing.arrays` of the features
     segments: Segments | None = None  # how songs are cut, if rows are segments
     search: Breadth = "homework"
@@ -372,11 +368,9 @@ class TransferRecipe(Record, tag="transfer", tag_field="kind", kw_only=True):
     # what finds the weights: epochs of an optimizer, or :mod:`artist20.linear` at once
     solver: Literal["epochs"] | Solver
     temperature: Annotated[float, Meta(gt=0)]  # see :class:`artist20.models.EmbeddingMLP`
-    # units of the classifier's hidden layers
-    hidden: tuple[Annotated[int, Meta(ge=1, le=65536)], ...]
+    hidden: tuple[Annotated[int, Meta(ge=1, le=65536)], ...]  # units of its hidden layers
     pooled: bool  # whether a song is one row, its windows' mean and deviation, or a row per window
-    # whether the epoch is chosen on the validation songs; otherwise it is the last one
-    select: bool
+    select: bool  # whether the epoch is chosen on the validation songs, or else the last one
     optimizer: str  # names; the script makes them
     schedule: str
     dropout: Annotated[float, Meta(ge=0, lt=1)]
@@ -412,11 +406,9 @@ class ResNetRecipe(Record, tag="resnet", tag_field="kind", kw_only=True):
     weight_decay: float
     label_smoothing: float
     mixup_alpha: float
-    # share of the crops that noise is added to; the others are met as songs are scored
-    noise_probability: float
+    noise_probability: float  # share of the crops that noise is added to; scored songs have none
     noise_snr_db: tuple[float, float]  # between which its level is drawn
-    # whether the epoch is chosen on the validation songs; otherwise it is the last one
-    select: bool
+    select: bool  # whether the epoch is chosen on the validation songs, or else the last one
 
     def __post_init__(self) -> None:
         """Check that bins make whole bands."""
@@ -442,8 +434,7 @@ class Settings(Record, kw_only=True):
 
     recipe_name: RecipeName
     recipe: TransferRecipe | ResNetRecipe
-    # of a classifier on embeddings; those of several stand side by side
-    encoders: list[EncoderSettings] = []
+    encoders: list[EncoderSettings] = []  # of a classifier on their embeddings, side by side
     precision: Precision  # what an encoder's and the ResNet's products are computed in
     patience: int | None = None  # ``--patience``
     dataset: str  # :attr:`Dataset.identity`
@@ -513,8 +504,7 @@ class NetworkMetrics(Accuracy, kw_only=True):
     """``task2/<model>/metrics.json``, written last: whoever reads it finds all other files."""
 
     model: str  # its name, see :func:`artist20.naming.network_name`
-    # whose weights are in ``best.pt``; ``top1`` and ``top3`` are of these
-    epoch: Annotated[int, Meta(ge=1)]
+    epoch: Annotated[int, Meta(ge=1)]  # of the weights in ``best.pt``, of ``top1`` and ``top3``
     last: Accuracy  # of the last epoch
     learning: Learning
     parameters: Count  # that were trained
@@ -652,8 +642,7 @@ class TestScores(Record, eq=False, kw_only=True):
     __test__ = False  # for pytest, which collects by name
 
     classes: list[str]  # artist names, the columns of the scores
-    # by a song's key, such as ``"001"``, the SHA-256 of its file; the rows of the scores
-    songs: dict[str, str]
+    songs: dict[str, str]  # the rows: by key, such as ``"001"``, the SHA-256 of a song's file
     # per model the SHA-256 of what was applied: a file, or several that were averaged
     checkpoints: dict[str, list[str]]
     # by the key of a song that could not be read, what is wrong with it. Its scores are the
@@ -771,8 +760,7 @@ class ModelResult(Record, kw_only=True):
     last: Figures | None = None  # of the last epoch, if another was chosen on these songs
     # of the training songs, each scored by a model that did not learn from its album
     cv: Accuracy | None = None
-    # of training and validation songs together, each scored by a model that did not learn from its
-    # album, nor was any epoch chosen on it: with ``--protocol cv``
+    # the same of all labelled songs, no epoch being chosen on them either: with ``--protocol cv``
     pooled: Figures | None = None
     test: Graded | None = None  # where the answers are given
     seconds: Seconds  # of training
@@ -808,10 +796,8 @@ class Comparison(Record, kw_only=True):
     resamples: Count  # of the bootstrap
     confidence: Share  # of the intervals
     significance: Share  # p below which models differ
-    # by name, in the order of the stages
-    models: Annotated[dict[str, ModelResult], Meta(min_length=1)]
+    models: Annotated[dict[str, ModelResult], Meta(min_length=1)]  # in the order of the stages
     left_out: dict[str, str]  # by title why models could not be fitted
-    # networks whose epoch is chosen on these songs as they were after the last one
     pairs: list[Pair]
     ablation: dict[str, AblationResult]  # by folder
     runs: dict[str, Provenance]
@@ -845,21 +831,18 @@ def write_record(path: Path, record: Any) -> None:
     write_json(path, msgspec.to_builtins(record, enc_hook=_to_lists))
 
 
-def _to_lists(value: Any) -> Any:
-    """Turn arrays into numbers of six significant digits."""
-    if not isinstance(value, np.ndarray):
-        raise NotImplementedError(type(value))
-    return [[float(f"{number:.6g}") for number in row] for row in value]
+def _to_lists(array: Any) -> Any:
+    """Give numbers six significant digits."""
+    return [[float(f"{number:.6g}") for number in row] for row in array]
 
 
 def differences(made: Record, wanted: Record) -> list[str]:
     """List the fields in which two records differ, with both values."""
 
     def flat(value: Any, name: str = "") -> dict[str, Any]:
-        if isinstance(value, list) and all(
-            isinstance(of, dict) and "name" in of for of in value
-        ):  # encoders
-            value = {each["name"]: each for each in value}
+        # Encoders go by their names.
+        if isinstance(value, list) and all(isinstance(of, dict) and "name" in of for of in value):
+            value = {of["name"]: of for of in value}
         if not isinstance(value, dict):
             return {name: value}
         dot = "." if name else ""
@@ -884,7 +867,6 @@ def check_same_settings(made: Record, wanted: Record, where: Path) -> None:
 
 # --- what has been run -------------------------------------------------------------------------
 
-
 Metrics = Task1Metrics | NetworkMetrics
 
 
@@ -893,9 +875,8 @@ class Stage:
     """A folder of models."""
 
     folder: Path
-    # the commands that train them, without ``python``, and that score the test songs with them
-    train: str
-    score_test: str
+    train: str  # the command that trains them, without ``python``
+    score_test: str  # the command that scores the test songs with them
     metrics: type[Metrics]  # what the folder's metrics.json is
 
 
