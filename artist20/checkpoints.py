@@ -101,22 +101,19 @@ def load_model(path: Path, kind: type[M], made_by: str, or_else: str = "") -> M:
 
     if not path.is_file():
         raise UserError(f"{path} is missing: run {made_by} first{or_else}")
+    again = f"run {made_by} again{or_else}"
     try:
         with warnings.catch_warnings(action="ignore"):  # of a pickle: it is refused
             held = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise files.unreadable(path, error) from None
     except Exception:  # torch lets errors of pickle, zipfile and its own through
-        raise UserError(
-            f"{path} is damaged, or no checkpoint: run {made_by} again{or_else}"
-        ) from None
+        raise UserError(f"{path} is damaged, or no checkpoint: {again}") from None
     try:
         return msgspec.convert(held, kind)
     except msgspec.ValidationError as error:
-        raise UserError(
-            f"{path} is no checkpoint of this version ({first_line(error)}): run {made_by} "
-            f"again{or_else}"
-        ) from None
+        reason = f"is no checkpoint of this version ({first_line(error)})"
+        raise UserError(f"{path} {reason}: {again}") from None
 
 
 @dataclass(frozen=True)

@@ -817,8 +817,7 @@ T = TypeVar("T")
 def read_record(path: Path, kind: type[T], made_by: str) -> T:
     """Read a JSON file as a record, or as a list or dict of records.
 
-    A missing file, one that is no JSON, or a field that is not what it must be is a ``UserError``
-    that names ``made_by``, the command that makes it.
+    One that is missing, or not such JSON, is a ``UserError`` that says to run ``made_by``.
     """
     try:
         return parse_json(read_bytes(path, made_by), kind)
