@@ -144,10 +144,7 @@ def write_embeddings(
 def read_embeddings(
     folder: Path, metrics: NetworkMetrics, val_songs: list[SongRecord], made_by: str
 ) -> SongVectors:
-    """Read what :func:`write_embeddings` wrote, if it is of the run and the songs of its folder.
-
-    ``metrics`` and ``val_songs`` are of its ``metrics.json`` and ``val_predictions.json``.
-    """
+    """Read what :func:`write_embeddings` wrote; refuse what is of another run, or other songs."""
     check_embeddings(folder, metrics, made_by)
     of_train, of_val, songs_file = (folder / name for name in EMBEDDING_FILES)
     train, val = files.read_array(of_train, made_by), files.read_array(of_val, made_by)

@@ -222,10 +222,9 @@ def with_encoder_recipe(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def add_training_options(parser: argparse.ArgumentParser, recipes: dict[str, Any]) -> None:
-    """Add the options of a training script.
+    """Add the options of a training script, whose defaults are attributes of ``recipes``.
 
-    ``recipes`` has the defaults: by name of a recipe, an object with the options' names as
-    attributes. What is not given stays None: see :func:`chosen_recipe`.
+    What is not given stays None: see :func:`chosen_recipe`.
     """
     add_recipe_option(parser)
     add = parser.add_argument

@@ -25,10 +25,7 @@ TIMEOUT = timedelta(days=2)
 
 
 def start(device: torch.device) -> torch.device:
-    """Join the other processes, if torchrun started this one; return the device to compute on.
-
-    NCCL connects GPUs, gloo CPUs. All but the main process fall silent.
-    """
+    """Join the other processes, if torchrun started this one; return the device to compute on."""
     if "RANK" not in os.environ or dist.is_initialized():
         return device
     if device.type == "cuda":
@@ -43,7 +40,7 @@ def start(device: torch.device) -> torch.device:
     dist.init_process_group(backend, timeout=TIMEOUT)
     if is_main():
         print(f"{world_size()} process{'es' if world_size() > 1 else ''}")
-    else:
+    else:  # it falls silent
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - until the process ends
     return device
 
@@ -87,10 +84,7 @@ def quiet() -> bool | None:
 
 
 def on_main(compute: Callable[[], Any]) -> Any:
-    """Call a function in the main process alone, and give its result to all.
-
-    A mistake or a failure to read or write is raised in all, too.
-    """
+    """Call a function in the main process alone; its result, UserError or OSError goes to all."""
     if world_size() == 1:
         return compute()
     result: list[Any] = [None, None]

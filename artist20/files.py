@@ -102,10 +102,9 @@ LOCK = ".lock"  # in a folder: who writes to it, or did so last
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing to a folder at the same time; refuse one that is held.
+    """Keep other processes from writing to a folder; refuse one that another is writing to.
 
-    The lock is the operating system's: it ends with the process, however that ends. The file says
-    who had it last.
+    The lock is the operating system's: it ends with the process, however that ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / LOCK

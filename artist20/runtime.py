@@ -48,10 +48,7 @@ def seed_everything(seed: int) -> None:
 
 
 def seed_device(device: "torch.device", seed: int) -> None:
-    """Seed what a device draws from.
-
-    ``torch.manual_seed`` seeds devices that are not there, too, in time that small networks need.
-    """
+    """Seed what a device draws from; ``torch.manual_seed`` takes time for absent devices, too."""
     import torch
 
     generator = torch.default_generator
@@ -62,10 +59,7 @@ def seed_device(device: "torch.device", seed: int) -> None:
 
 
 def choose_device(name: str) -> "torch.device":
-    """Return the ``torch.device`` for --device, and print which it is; refuse a missing GPU.
-
-    Convolutions and LSTMs in float32 are then computed in float32 on a GPU, too.
-    """
+    """Return the ``torch.device`` for --device, and print which it is; refuse a missing GPU."""
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():
@@ -77,7 +71,8 @@ def choose_device(name: str) -> "torch.device":
         # What feeds a GPU copies songs: more threads would then spin in wait of the next one, on
         # cores on which workers decode (benchmarks/handing_over.py).
         torch.set_num_threads(1)
-    # TF32, torch's default, has ten bits: weak bins of a spectrum would drown in its rounding.
+    # TF32, torch's default for convolutions and LSTMs, has ten bits: weak bins of a spectrum would
+    # drown in its rounding.
     torch.backends.cudnn.allow_tf32 = False
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, one speaks
         print(f"device: {device_name(device)}")
@@ -87,10 +82,7 @@ def choose_device(name: str) -> "torch.device":
 def choose_precision(
     name: str, device: "torch.device", trained_in: str | None = None
 ) -> "torch.dtype":
-    """Return the ``torch.dtype`` for --precision.
-
-    For a model that was ``trained_in`` float32, auto is float32 on any machine.
-    """
+    """Return the ``torch.dtype`` for --precision; auto is float32 for a model ``trained_in`` it."""
     import torch
 
     if name == "auto" and trained_in != "float32":
@@ -103,11 +95,8 @@ def choose_precision(
 
 
 def to_device(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
-    """Copy a tensor to a device; a GPU is not waited for.
-
-    Without pinned memory, ``tensor.to`` returns when all that the GPU was given before is done.
-    """
-    if device.type == "cuda" and tensor.device.type == "cpu":
+    """Copy a tensor to a device; a GPU is not waited for."""
+    if device.type == "cuda" and tensor.device.type == "cpu":  # not pinned, it would wait its turn
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
