@@ -19,14 +19,7 @@ from torch import Tensor
 from artist20 import UserError, audio, modulation, runtime
 from artist20.audio import SAMPLE_RATE, Waveform
 from artist20.cache import Cache
-from artist20.files import (
-    check_is_file,
-    read_array,
-    sha256_file,
-    write_array,
-    write_json,
-    write_rows,
-)
+from artist20.files import check_is_file, read_array, sha256_file, write_array, write_rows
 from artist20.results import Preprocessing, SongRecord, groups_of, read_record, write_record
 
 N_FFT = 2048  # samples, 128 ms
@@ -107,9 +100,10 @@ def family_of(name: str) -> str:
 
 
 def song_units(blocks: Iterable[Tensor]) -> np.ndarray:
-    """Compute a song's statistics, unit by unit.
+    """Compute a song's statistics, unit by unit: (n_units, len(UNIT_NAMES)) float32.
 
-    Of every frame, of which there are 1 + n_samples // HOP_LENGTH:
+    The waveform comes in blocks of any length, (n_samples,) float32 at :data:`SAMPLE_RATE`, on the
+    device that is to compute. Of every frame, of which there are 1 + n_samples // HOP_LENGTH:
 
     - ``mfcc``, ``mfcc_delta``, ``mfcc_delta2``: 20 mel-frequency cepstral coefficients (Davis and
       Mermelstein 1980) and their first and second derivatives over 9 frames (Savitzky-Golay).
@@ -126,51 +120,35 @@ def song_units(blocks: Iterable[Tensor]) -> np.ndarray:
 
     Silent frames have centroid, bandwidth, rolloff, chroma and contrast 0 and -100 dB.
 
-    Parameters
-    ----------
-    blocks : iterable of Tensor
-        The waveform in pieces of any length: (n_samples,) float32 at :data:`SAMPLE_RATE`, on the
-        device that is to compute.
-
-    Returns
-    -------
-    np.ndarray
-        (n_units, len(UNIT_NAMES)) float32. Units are consecutive frames of the song, about
-        :data:`UNIT_FRAMES` each, one at least. Per unit: its number of frames; mean, standard
-        deviation, maximum and minimum over time of every frame feature; the whole song's tempo in
-        BPM; the spectrum of each of 16 mel bands' level over time, in 12 bands from 2 to 120 Hz, in
-        dB, -30 in silence (as McKinney and Breebaart 2003, who have four bands); the covariances of
-        every two MFCCs (Mandel and Ellis 2005).
+    Units are consecutive frames of the song, about :data:`UNIT_FRAMES` each, one unit at least. Per
+    unit: its number of frames; mean, standard deviation, maximum and minimum over time of every
+    frame feature; the whole song's tempo in BPM; the spectrum of each of 16 mel bands' level over
+    time, in 12 bands from 2 to 120 Hz, in dB, -30 in silence (as McKinney and Breebaart 2003, who
+    have four bands); the covariances of every two MFCCs (Mandel and Ellis 2005).
     """
     raw = [_block_features(block) for block in _padded_blocks(blocks)]
     loudest = _loudest(raw)
     n_frames = _n_frames(raw)
     n_units = max(1, round(n_frames / UNIT_FRAMES))
-    sizes = np.full(n_units, n_frames // n_units)
-    sizes[: n_frames % n_units] += 1
-    bounds = np.append(0, sizes.cumsum())
-    rows, rises = [], []
-    for first in range(0, n_units, GROUP_UNITS):
-        last = min(first + GROUP_UNITS, n_units)
-        frames, levels, rise = _finish(raw, loudest, int(bounds[first]), int(bounds[last]))
+    sizes = [len(unit) for unit in np.array_split(np.arange(n_frames), n_units)]
+    pairs = torch.triu_indices(N_MFCC, N_MFCC, 1, device=raw[0].device)
+    rows, rises, first = [], [], 0
+    for group in range(0, n_units, GROUP_UNITS):
+        n = sizes[group : group + GROUP_UNITS]
+        frames, levels, rise = _finish(raw, loudest, first, first + sum(n))
+        first += sum(n)
         rises.append(rise)
-        n = sizes[first:last].tolist()
         for unit, level in zip(frames.split(n, dim=1), levels.split(n, dim=1), strict=True):
             std, mean = torch.std_mean(unit, dim=1, correction=0)
             of_frames = torch.stack([mean, std, unit.amax(dim=1), unit.amin(dim=1)], dim=1)
             mfcc = unit[:N_MFCC] - mean[:N_MFCC, None]
-            covariance = mfcc @ mfcc.T / unit.shape[1]
+            covariance = (mfcc @ mfcc.T / unit.shape[1])[*pairs]
             level = level.view(SHORT_WINDOWS, modulation.N_BANDS, -1).permute(1, 2, 0).flatten(1)
             parts = [of_frames, modulation.spectrum(level), covariance]
             rows.append(torch.cat([part.flatten() for part in parts]))
     song_tempo = tempo(_onset_strength(torch.cat(rises)))
-    units = torch.stack(rows).cpu().numpy()
-    ends = np.cumsum([N_STATISTICS, len(MODULATION_NAMES)])
-    statistics, modulations, covariance = np.split(units, ends, axis=1)
-    covariance = covariance.reshape(n_units, N_MFCC, N_MFCC)[:, *PAIRS]
-    tempo_column = np.full((n_units, 1), song_tempo)
-    columns = [sizes[:, None], statistics, tempo_column, modulations, covariance]
-    return np.hstack(columns).astype(np.float32)
+    units = np.insert(torch.stack(rows).cpu().numpy(), N_STATISTICS, song_tempo, axis=1)
+    return np.insert(units, 0, sizes, axis=1)
 
 
 def cached_units(
@@ -178,25 +156,9 @@ def cached_units(
 ) -> tuple[Cache, dict[str, str]]:
     """Compute the :func:`song_units` of all songs that the cache lacks.
 
-    On a GPU, workers decode and this process computes.
-
-    Parameters
-    ----------
-    parent : Path
-        See :func:`artist20.results.cache_dir`.
-    files : mapping of str to Path
-        The songs, by the hash of their contents.
-    device : torch.device
-        Where to compute.
-    workers : int
-        Number of processes.
-
-    Returns
-    -------
-    units : Cache
-        Holds (n_units, len(UNIT_NAMES)) of every song that can be read.
-    unreadable : dict of str to str
-        By key what is wrong with the others.
+    ``parent`` is :func:`artist20.results.cache_dir`'s, and ``files`` are songs by the hash of their
+    contents. On a GPU, workers decode and this process computes. Returns the cache, and by key what
+    is wrong with the songs that cannot be read.
     """
 
     def on_device(_keys: list[str], waveforms: list[Waveform]) -> list[np.ndarray]:
@@ -215,10 +177,7 @@ def cached_units(
 
 
 def _units_of_file(file: Path) -> np.ndarray:
-    """Compute on the CPU, in a worker process, so that every core computes.
-
-    A song is decoded as it is computed, so that memory does not hold its waveform.
-    """
+    """Compute in a worker process, while the song is decoded: memory never holds its waveform."""
     return song_units(map(torch.from_numpy, audio.read_blocks(file)))
 
 
@@ -229,46 +188,31 @@ def _pieces(waveform: Waveform, device: torch.device) -> Iterator[Tensor]:
 
 
 def merge_units(units: np.ndarray, n_segments: int) -> np.ndarray:
-    """Merge a song's units into segments; the statistics are those of the segments' frames.
+    """Merge a song's units into segments: (n_segments, len(SEGMENT_NAMES)) float32.
 
-    Parameters
-    ----------
-    units : np.ndarray
-        (n_units, len(UNIT_NAMES)), what :func:`song_units` returned.
-    n_segments : int
-        At most n_units; units are shared out as evenly as they can be. 1 makes the song's own
-        statistics.
-
-    Returns
-    -------
-    np.ndarray
-        (n_segments, len(SEGMENT_NAMES)) float32. Modulations are the means of the units'.
+    There are at most as many segments as units, which are shared out as evenly as they can be; one
+    has the song's own statistics. Statistics are those of the segments' frames, and modulations the
+    means of the units'.
     """
     return np.stack([_merge(segment) for segment in np.array_split(units, n_segments)])
 
 
 def _merge(units: np.ndarray) -> np.ndarray:
     ends = np.cumsum([1, N_STATISTICS, 1, len(MODULATION_NAMES)])
-    n_frames, statistics, tempo_, modulations, covariance = np.split(
-        units.astype(np.float64), ends, axis=1
-    )
+    columns = np.split(units.astype(np.float64), ends, axis=1)
+    n_frames, statistics, tempo_, modulations, covariance = columns
     weight = n_frames / n_frames.sum()
-    mean, std, highest, lowest = np.moveaxis(
-        statistics.reshape(len(units), -1, len(STATISTICS)), 2, 0
-    )
+    statistics = statistics.reshape(len(units), -1, len(STATISTICS))
+    mean, std, highest, lowest = np.moveaxis(statistics, 2, 0)
     merged_mean = (weight * mean).sum(axis=0)
     between = mean - merged_mean
     variance = (weight * (std**2 + between**2)).sum(axis=0)
     between = between[:, PAIRS[0]] * between[:, PAIRS[1]]  # MFCCs are the first columns
     merged = [merged_mean, np.sqrt(variance), highest.max(axis=0), lowest.min(axis=0)]
-    return np.concatenate(
-        [
-            np.stack(merged, axis=1).ravel(),
-            tempo_[0],
-            (weight * modulations).sum(axis=0),
-            (weight * (covariance + between)).sum(axis=0),
-        ]
-    ).astype(np.float32)
+    statistics = np.stack(merged, axis=1).ravel()
+    modulations = (weight * modulations).sum(axis=0)
+    covariance = (weight * (covariance + between)).sum(axis=0)
+    return np.concatenate([statistics, tempo_[0], modulations, covariance]).astype(np.float32)
 
 
 def tempo(onset_strength: Tensor) -> float:
@@ -279,19 +223,17 @@ def tempo(onset_strength: Tensor) -> float:
     octaves around 120 BPM. Where nothing ever begins, as in silence, that alone decides: 117.1875
     BPM, the nearest that frames of 32 ms can express.
     """
-    half = TEMPO_WINDOW // 2
     n_frames = len(onset_strength)
     # As in librosa, the strength falls to zero in a straight line beyond both ends.
-    fade = torch.linspace(0, 1, half + 1, device=onset_strength.device)[:-1]
-    padded = torch.cat(
-        [onset_strength[:1] * fade, onset_strength, onset_strength[-1:] * fade.flip(0)]
-    ).double()
+    fade = torch.linspace(0, 1, TEMPO_WINDOW // 2 + 1, device=onset_strength.device)[:-1]
+    head, tail = onset_strength[:1] * fade, onset_strength[-1:] * fade.flip(0)
+    padded = torch.cat([head, onset_strength, tail]).double()
     window = torch.hann_window(TEMPO_WINDOW, dtype=torch.float64, device=padded.device)
     total = padded.new_zeros(TEMPO_WINDOW)
     windows = padded.unfold(0, TEMPO_WINDOW, 1)[:n_frames]
     for chunk in windows.split(BLOCK_FRAMES[padded.device.type]):
         spectrum = torch.fft.rfft(chunk * window, n=2 * TEMPO_WINDOW)
-        correlation = torch.fft.irfft(_squared(spectrum))[:, :TEMPO_WINDOW]
+        correlation = torch.fft.irfft(modulation.squared(spectrum))[:, :TEMPO_WINDOW]
         largest = correlation.abs().amax(dim=1, keepdim=True)
         smallest = torch.finfo(torch.float32).tiny
         total += torch.where(largest < smallest, correlation, correlation / largest).sum(dim=0)
@@ -303,17 +245,16 @@ def tempo(onset_strength: Tensor) -> float:
 
 
 def _padded_blocks(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Cut a song into blocks of whole frames.
+    """Cut a song, between half frames of silence, into blocks of whole frames.
 
-    Yields
-    ------
-    Tensor
-        (2, (n_frames - 1) * HOP_LENGTH + N_FFT): samples, half a frame of silence before and
-        behind them; and 1 where the sign changes from the sample before.
+    (2, (n_frames - 1) * HOP_LENGTH + N_FFT) each: samples; and 1 where the sign changes from the
+    sample before.
     """
     blocks = iter(blocks)
     first = next(blocks)
     buffer = first.new_zeros(2, N_FFT // 2)
+    n_frames = BLOCK_FRAMES[first.device.type]
+    size = (n_frames - 1) * HOP_LENGTH + N_FFT
     # Smaller values count as zero, and zero as positive. The edge is no crossing.
     negative = first[:1] < -AMIN
     for block in chain([first], blocks):
@@ -321,9 +262,8 @@ def _padded_blocks(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
         negative = sign[-1:]
         crossed = (sign[1:] != sign[:-1]).to(block.dtype)
         buffer = torch.cat([buffer, torch.stack([block, crossed])], dim=1)
-        n_frames = BLOCK_FRAMES[block.device.type]
-        while buffer.shape[1] >= (n_frames - 1) * HOP_LENGTH + N_FFT:
-            yield buffer[:, : (n_frames - 1) * HOP_LENGTH + N_FFT]
+        while buffer.shape[1] >= size:
+            yield buffer[:, :size]
             buffer = buffer[:, n_frames * HOP_LENGTH :]
     buffer = F.pad(buffer, (0, N_FFT // 2))
     # At least one frame: a block leaves three hops behind, and the padding is two.
@@ -338,8 +278,9 @@ def _block_features(block: Tensor) -> Tensor:
     # In double precision: above an MP3's cutoff there is only the transform's own rounding error
     # in single precision, and the contrast of the highest band would measure that. Frames are
     # rows: most of what follows runs along a frame's bins, which then lie side by side.
-    frames = waveform.double().unfold(0, N_FFT, HOP_LENGTH) * _window(device)
-    exact_power = _squared(torch.fft.rfft(frames))
+    window = torch.hann_window(N_FFT, dtype=torch.float64, device=device)
+    frames = waveform.double().unfold(0, N_FFT, HOP_LENGTH) * window
+    exact_power = modulation.squared(torch.fft.rfft(frames))
     exact_magnitude = exact_power.sqrt()
     power, magnitude = exact_power.float(), exact_magnitude.float()
     tiny = torch.finfo(torch.float32).tiny
@@ -355,8 +296,8 @@ def _block_features(block: Tensor) -> Tensor:
     bins = torch.searchsorted(reached, ROLLOFF * reached[:, -1:])[:, 0]
     rolloff = _frequency_powers(device)[:, 1][bins]
 
-    filtered = power @ _filters(device)
-    mel_power, chroma = filtered.split([N_MELS, N_CHROMA], dim=1)
+    filters, _ = _filters(device)
+    mel_power, chroma = (power @ filters).split([N_MELS, N_CHROMA], dim=1)
     loudest = chroma.amax(dim=1, keepdim=True)
     chroma = torch.where(loudest > tiny, chroma / loudest, chroma)
     peaks, valleys = _peaks_and_valleys(magnitude)
@@ -376,48 +317,29 @@ def _block_features(block: Tensor) -> Tensor:
 def _short_levels(waveform: Tensor) -> Tensor:
     """Compute mel power in short windows about the middle of every frame's hop.
 
-    Returns
-    -------
-    Tensor
-        (SHORT_WINDOWS * N_BANDS, n_frames), all bands of a window, then those of the next.
+    (SHORT_WINDOWS * N_BANDS, n_frames): all bands of a window, then those of the next.
     """
     first = (N_FFT - HOP_LENGTH + modulation.HOP_LENGTH - modulation.N_FFT) // 2
     n_frames = 1 + (len(waveform) - N_FFT) // HOP_LENGTH
     windows = waveform[first:].unfold(0, modulation.N_FFT, modulation.HOP_LENGTH)
-    windows = windows[: n_frames * SHORT_WINDOWS]
-    spectrum = torch.fft.rfft(windows * _short_window(waveform.device))
-    power = _squared(spectrum) @ _short_filters(waveform.device)
-    return power.view(n_frames, -1).T
+    window = torch.hann_window(modulation.N_FFT, device=waveform.device)
+    spectrum = torch.fft.rfft(windows[: n_frames * SHORT_WINDOWS] * window)
+    _, filters = _filters(waveform.device)
+    return (modulation.squared(spectrum) @ filters).view(n_frames, -1).T
 
 
 def _finish(
     raw: list[Tensor], loudest: dict[str, Tensor], first: int, last: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute what takes a song's loudest frame, or a frame's neighbours.
+    """Compute, of some frames, what takes a song's loudest frame, or a frame's neighbours.
 
-    Parameters
-    ----------
-    raw : list of Tensor
-        What :func:`_block_features` returned for all of a song's blocks, of which all but the last
-        have the same number of frames.
-    loudest : dict of str to Tensor
-        What :func:`_loudest` found in them.
-    first, last : int
-        Frames to finish.
-
-    Returns
-    -------
-    frames : Tensor
-        (len(FRAME_FEATURES), last - first).
-    levels : Tensor
-        (SHORT_WINDOWS * N_BANDS, last - first) in dB.
-    rise : Tensor
-        (last - first,) mean rise in dB over the mel bins since the frame before.
+    Returns (len(FRAME_FEATURES), last - first); (SHORT_WINDOWS * N_BANDS, last - first) levels in
+    dB; and (last - first,) mean rise in dB over the mel bins since the frame before.
     """
     # Neighbours for the derivatives, whose ends are then cut off unless the song ends there, too.
-    n_frames = _n_frames(raw)
-    low, high = max(0, first - DELTA_WIDTH // 2), min(n_frames, last + DELTA_WIDTH // 2)
-    size = raw[0].shape[1]
+    half = DELTA_WIDTH // 2
+    low, high = max(0, first - half), min(_n_frames(raw), last + half)
+    size = raw[0].shape[1]  # as of all blocks but the last
     begin = low // size
     part = torch.cat(raw[begin : -(-high // size)], dim=1)
     part = part[:, low - begin * size : high - begin * size]
@@ -449,19 +371,13 @@ def _finish(
 
 def _loudest(raw: list[Tensor]) -> dict[str, Tensor]:
     """Find a song's largest value of each kind in :data:`RAW_SIZES`."""
-    parts = [[rows.amax() for rows in block.split(list(RAW_SIZES.values()))] for block in raw]
-    return dict(
-        zip(RAW_SIZES, torch.stack([torch.stack(part) for part in parts]).amax(0), strict=True)
-    )
+    of_blocks = torch.stack([block.amax(dim=1) for block in raw]).amax(dim=0)
+    kinds = zip(RAW_SIZES, of_blocks.split(list(RAW_SIZES.values())), strict=True)
+    return {kind: rows.amax() for kind, rows in kinds}
 
 
 def _n_frames(raw: list[Tensor]) -> int:
     return (len(raw) - 1) * raw[0].shape[1] + raw[-1].shape[1]
-
-
-def _squared(spectrum: Tensor) -> Tensor:
-    """Squared magnitude. abs() would be ten times slower: it takes care not to overflow."""
-    return spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
 
 
 def _frame_sums(x: Tensor) -> Tensor:
@@ -511,11 +427,6 @@ def _onset_strength(rise: Tensor) -> Tensor:
 
 
 @cache
-def _window(device: torch.device) -> Tensor:
-    return torch.hann_window(N_FFT, dtype=torch.float64, device=device)
-
-
-@cache
 def _frequency_powers(device: torch.device) -> Tensor:
     """(n_bins, 3) float64: 1, the frequency in Hz and its square."""
     frequency = torch.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1, dtype=torch.float64)
@@ -523,27 +434,18 @@ def _frequency_powers(device: torch.device) -> Tensor:
 
 
 @cache
-def _filters(device: torch.device) -> Tensor:
-    """(n_bins, N_MELS + N_CHROMA): mel filters of equal area (Slaney 1998), and chroma's."""
+def _filters(device: torch.device) -> list[Tensor]:
+    """Mel filters of equal area (Slaney 1998), of frames and of short windows.
+
+    (n_bins, N_MELS + N_CHROMA), with chroma's beside them, and (n_bins, N_BANDS).
+    """
     import librosa  # takes a second, and a folder for its caches
 
     mel = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT)
     chroma = librosa.filters.chroma(sr=SAMPLE_RATE, n_fft=N_FFT)
-    return torch.from_numpy(np.concatenate([mel, chroma]).T.copy()).to(device)
-
-
-@cache
-def _short_window(device: torch.device) -> Tensor:
-    return torch.hann_window(modulation.N_FFT, device=device)
-
-
-@cache
-def _short_filters(device: torch.device) -> Tensor:
-    """(n_bins of a short window, N_BANDS): mel filters of equal area."""
-    import librosa
-
-    mel = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=modulation.N_FFT, n_mels=modulation.N_BANDS)
-    return torch.from_numpy(mel.T.copy()).to(device)
+    both = np.concatenate([mel, chroma])
+    short = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=modulation.N_FFT, n_mels=modulation.N_BANDS)
+    return [torch.from_numpy(filters.T.copy()).to(device) for filters in (both, short)]
 
 
 @cache
@@ -590,46 +492,23 @@ ARRAYS = ("X", "y", "units", "unit_songs")  # of each split
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Task 1's features of one split.
+    """Task 1's features of one split."""
 
-    Attributes
-    ----------
-    X : np.ndarray
-        (n_songs, n_features) float32.
-    y : np.ndarray
-        (n_songs,) artist names.
-    albums : np.ndarray
-        (n_songs,) ``"artist/album"``: the groups of cross-validation.
-    songs : list of SongRecord
-        The rows of X.
-    names : list of str
-        The features, columns of X.
-    """
-
-    X: np.ndarray
-    y: np.ndarray
-    albums: np.ndarray
-    songs: list[SongRecord]
-    names: list[str]
+    X: np.ndarray  # (n_songs, n_features) float32
+    y: np.ndarray  # (n_songs,) artist names
+    albums: np.ndarray  # (n_songs,) "artist/album": the groups of cross-validation
+    songs: list[SongRecord]  # the rows of X
+    names: list[str]  # the features, columns of X
 
 
 def write_features(
     folder: Path, split: str, songs: Sequence[SongRecord], units: Iterable[np.ndarray]
 ) -> None:
-    """Write a split's features.
+    """Write a split's features to Task 1's folder.
 
-    Parameters
-    ----------
-    folder : Path
-        Task 1's.
-    split : str
-        Part of all names.
-    songs : sequence of SongRecord
-        To ``y_<split>.npy`` and ``songs_<split>.json``.
-    units : iterable of np.ndarray
-        (n_units, len(UNIT_NAMES)) per song, one below another to ``units_<split>.npy``. They are
-        taken one by one: together they may be larger than memory. Merged they are
-        ``X_<split>.npy``.
+    ``songs`` go to ``y_<split>.npy`` and ``songs_<split>.json``; each song's ``units``, (n_units,
+    len(UNIT_NAMES)), one below another to ``units_<split>.npy``, and merged to ``X_<split>.npy``.
+    They are taken one by one: together they may be larger than memory.
     """
     X = np.empty((len(songs), len(FEATURE_NAMES)), np.float32)
     n_units = np.empty(len(songs), int)
@@ -646,7 +525,7 @@ def write_features(
     write_array(folder / f"X_{split}.npy", X)
     write_array(folder / f"y_{split}.npy", np.array([song.artist for song in songs]))
     write_record(folder / f"songs_{split}.json", songs)
-    write_json(folder / "feature_names.json", FEATURE_NAMES)
+    write_record(folder / "feature_names.json", FEATURE_NAMES)
 
 
 def feature_hashes(folder: Path) -> dict[str, str]:
@@ -658,13 +537,7 @@ def feature_hashes(folder: Path) -> dict[str, str]:
 
 
 def read_prepared(folder: Path) -> Preprocessing:
-    """Read ``preprocessing.json``, and check that the arrays beside it are those that it is of.
-
-    Raises
-    ------
-    UserError
-        If something is missing, broken or changed.
-    """
+    """Read ``preprocessing.json``, and check that the arrays beside it are those that it is of."""
     prepared = read_record(folder / "preprocessing.json", Preprocessing, MADE_BY)
     arrays = feature_hashes(folder)
     changed = [name for name in arrays if prepared.arrays.get(name) != arrays[name]]
@@ -677,13 +550,7 @@ def read_prepared(folder: Path) -> Preprocessing:
 
 
 def read_features(folder: Path, split: str) -> FeatureSet:
-    """Read a split's features of songs.
-
-    Raises
-    ------
-    UserError
-        If a file is missing or broken, or they do not belong together.
-    """
+    """Read a split's features of songs, and check that its files belong together."""
     X = read_array(folder / f"X_{split}.npy", MADE_BY)
     y = read_array(folder / f"y_{split}.npy", MADE_BY)
     songs = read_record(folder / f"songs_{split}.json", list[SongRecord], MADE_BY)

@@ -22,27 +22,22 @@ STILL = 1e-3  # dB^2, below which a modulation is not followed
 
 
 def spectrum(level: Tensor) -> Tensor:
-    """Compute the modulation spectrum.
+    """Compute the modulation spectrum: (..., n_windows) -> (..., N_RATES).
 
-    Parameters
-    ----------
-    level : Tensor
-        (..., n_windows) in dB, :data:`LEVEL_RATE` of them a second.
-
-    Returns
-    -------
-    Tensor
-        (..., N_RATES): power per bin of the level's spectrum, in dB, in bands as wide in octaves.
+    Of a level in dB, :data:`LEVEL_RATE` windows a second, the power per bin of its spectrum, in dB,
+    in bands as wide in octaves.
     """
     n_windows = level.shape[-1]
     window = torch.hann_window(n_windows, device=level.device)
     level = (level - level.mean(dim=-1, keepdim=True)) * window
     n_points = max(LEAST_POINTS, n_windows)
-    transform = torch.fft.rfft(level, n=n_points)
-    # abs() would be ten times slower: it takes care not to overflow.
-    power = transform.real.square().addcmul_(transform.imag, transform.imag)
-    power = power / window.square().sum()
+    power = squared(torch.fft.rfft(level, n=n_points)) / window.square().sum()
     return 10 * (power @ _bands(n_points, level.device)).clamp_min(STILL).log10()
+
+
+def squared(transform: Tensor) -> Tensor:
+    """Square a transform's magnitude. abs() would be ten times slower: it minds overflow."""
+    return transform.real.square().addcmul_(transform.imag, transform.imag)
 
 
 @cache
