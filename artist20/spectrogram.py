@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchaudio
 from torch import Tensor
+from torchaudio.transforms import MelSpectrogram
 from tqdm import tqdm
 
 from artist20 import audio, distributed, modulation
@@ -22,6 +22,8 @@ from artist20.results import ResNetRecipe, cache_dir
 HOP_LENGTH = 512  # samples, 32 ms
 F_MAX = 8000.0  # Hz
 AMIN = 1e-10  # power below which levels in dB are not followed
+# Short windows: their length and hop in samples, and the bands of their levels.
+SHORT = (modulation.N_FFT, modulation.HOP_LENGTH, modulation.N_BANDS)
 SHORT_WINDOWS = HOP_LENGTH // modulation.HOP_LENGTH  # of a frame, about its middle
 BLOCK_SAMPLES = 2**22  # in the frames computed at a time, which bounds memory
 # Audio scored at a time, by where the songs lie: 2,400 s are more than a core's cache holds, and
@@ -31,21 +33,12 @@ BATCH_SECONDS = {"cpu": 160.0, "cuda": 2400.0}
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """What log-mels are made with, beside what is the same for all.
+    """What log-mels are made with, beside what is the same for all."""
 
-    Attributes
-    ----------
-    n_fft : int
-        Length of a frame in samples.
-    n_mels : int
-        Number of mel bins, from 0 Hz to F_MAX.
-    levels : bool
-        Whether each frame also has the levels of the short windows about it, see
-        :mod:`artist20.modulation`: all bands of a window, then those of the next.
-    """
-
-    n_fft: int = 1024  # 64 ms
-    n_mels: int = 64
+    n_fft: int = 1024  # samples of a frame, 64 ms
+    n_mels: int = 64  # from 0 Hz to F_MAX
+    # Whether each frame also has the levels of the short windows about it, see
+    # :mod:`artist20.modulation`: all bands of a window, then those of the next.
     levels: bool = False
 
     @classmethod
@@ -60,7 +53,7 @@ class FrontEnd:
 
     def settings(self) -> dict[str, Any]:
         """Return all that log-mels depend on beside the audio."""
-        settings: dict[str, Any] = {
+        settings = {
             "sample_rate": SAMPLE_RATE,
             "n_fft": self.n_fft,
             "hop_length": HOP_LENGTH,
@@ -68,9 +61,7 @@ class FrontEnd:
             "f_max": F_MAX,
             "amin": AMIN,
         }
-        if self.levels:
-            settings["levels"] = [modulation.N_FFT, modulation.HOP_LENGTH, modulation.N_BANDS]
-        return settings
+        return settings | ({"levels": list(SHORT)} if self.levels else {})
 
 
 def to_frames(seconds: float) -> int:
@@ -94,26 +85,16 @@ def mel_hz(n_mels: int) -> np.ndarray:
 def log_mel(waveform: audio.Waveform, front_end: FrontEnd) -> np.ndarray:
     """Compute the log-mel spectrogram, as librosa's melspectrogram in dB re 1.
 
-    Parameters
-    ----------
-    waveform : np.ndarray or LongSong
-        (n_samples,) float32 at 16 kHz.
-    front_end : FrontEnd
-        What to make it with.
-
-    Returns
-    -------
-    np.ndarray
-        (n_frames, n_columns) float16 in dB, n_frames = 1 + n_samples // HOP_LENGTH. Half precision
-        resolves 0.06 dB or better over the whole range of levels.
+    (n_samples,) float32 at 16 kHz -> (n_frames, n_columns) float16, n_frames = 1 + n_samples //
+    HOP_LENGTH. Half precision resolves 0.06 dB or better over the whole range of levels.
     """
     n_frames = 1 + len(waveform) // HOP_LENGTH
     n_mels, n_together = front_end.n_mels, max(1, BLOCK_SAMPLES // front_end.n_fft)
     # Samples before a frame's middle: its own, and those of the first short window.
     own, short = front_end.n_fft // 2, (HOP_LENGTH + modulation.N_FFT) // 2
     reach = max(own, short) if front_end.levels else own
-    shape = (n_frames, front_end.n_columns)
-    result = np.empty(shape, np.float16)  # pieces between blocks would split the heap
+    # One array from the start: pieces between blocks would split the heap.
+    result = np.empty((n_frames, front_end.n_columns), np.float16)
     for start in range(0, n_frames, n_together):
         stop = min(start + n_together, n_frames)
         first = start * HOP_LENGTH - reach
@@ -121,14 +102,10 @@ def log_mel(waveform: audio.Waveform, front_end: FrontEnd) -> np.ndarray:
         around = (max(0, -first), max(0, last - len(waveform)))
         block = torch.from_numpy(np.pad(waveform[max(0, first) : last], around))
         of_frames = block[reach - own : len(block) - reach + own]
-        frames = _levels(of_frames, front_end.n_fft, HOP_LENGTH, n_mels)
-        result[start:stop, :n_mels] = frames
+        result[start:stop, :n_mels] = _levels(of_frames, front_end.n_fft, HOP_LENGTH, n_mels)
         if front_end.levels:
-            of_windows, n_windows = block[reach - short :], (stop - start) * SHORT_WINDOWS
-            windows = _levels(
-                of_windows, modulation.N_FFT, modulation.HOP_LENGTH, modulation.N_BANDS
-            )
-            result[start:stop, n_mels:] = windows[:n_windows].reshape(stop - start, -1)
+            windows = _levels(block[reach - short :], *SHORT)[: (stop - start) * SHORT_WINDOWS]
+            result[start:stop, n_mels:] = windows.reshape(stop - start, -1)
     return result
 
 
@@ -150,10 +127,8 @@ def load_log_mels(file: Path, front_ends: Collection[FrontEnd]) -> dict[FrontEnd
 
 
 @cache
-def _mel_spectrogram(
-    n_fft: int, hop_length: int, n_mels: int
-) -> torchaudio.transforms.MelSpectrogram:
-    return torchaudio.transforms.MelSpectrogram(
+def _mel_spectrogram(n_fft: int, hop_length: int, n_mels: int) -> MelSpectrogram:
+    return MelSpectrogram(
         SAMPLE_RATE,
         n_fft=n_fft,
         hop_length=hop_length,
@@ -166,13 +141,7 @@ def _mel_spectrogram(
 
 
 class LogMels:
-    """The log-mels of a list of songs.
-
-    Parameters
-    ----------
-    songs : sequence of array-like
-        (n_frames, n_columns) float16 each: arrays, tensors on a GPU, or :class:`Stored`.
-    """
+    """Songs, (n_frames, n_columns) float16 each: arrays, tensors on a GPU, or :class:`Stored`."""
 
     def __init__(self, songs: Sequence["np.ndarray | Tensor | Stored"]) -> None:
         self.songs = list(songs)
@@ -180,12 +149,6 @@ class LogMels:
     def __len__(self) -> int:
         """Return the number of songs."""
         return len(self.songs)
-
-    @property
-    def device_type(self) -> str:
-        """Where the songs are: ``"cpu"`` or ``"cuda"``."""
-        first = self.songs[0]
-        return first.device.type if isinstance(first, Tensor) else "cpu"
 
     def crop(self, song: int, start: int, n_frames: int) -> np.ndarray | Tensor:
         """Cut (n_frames, n_columns) out of a song; a shorter song is repeated."""
@@ -209,17 +172,7 @@ class LogMels:
     def spectra(self, n_mels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Compute every song's mean spectrum, and mean and deviation over all frames.
 
-        Parameters
-        ----------
-        n_mels : int
-            How many of the columns are mel bins.
-
-        Returns
-        -------
-        spectra : np.ndarray
-            (n_songs, n_mels) float32.
-        mean, std : np.ndarray
-            (n_mels,) each.
+        (n_songs, n_mels) float32, and twice (n_mels,), of the columns that are mel bins.
         """
         spectra, total, squares, n_frames = [], np.zeros(1), np.zeros(1), 0
         for song in self.songs:
@@ -237,13 +190,6 @@ class Stored:
     """A song's log-mel in the cache, of which frames are read as they are asked for.
 
     It holds no file open: there may be more songs than files that a process may have open.
-
-    Parameters
-    ----------
-    cache : Cache
-        See :func:`open_cache`.
-    key : str
-        The song's content key.
     """
 
     def __init__(self, cache: Cache, key: str) -> None:
@@ -284,14 +230,8 @@ def random_crops(
     """Go through all songs in random order, one random crop each, and that so many ``times``.
 
     With several ``versions``, ``songs`` holds all songs in the first, then all in the second, and
-    so on; a crop is of one of them, drawn at random.
-
-    Yields
-    ------
-    log_mel : Tensor
-        (batch, n_frames, n_columns) float16.
-    labels : Tensor
-        (batch,) class indices.
+    so on; a crop is of one of them, drawn at random. Batches are (batch, n_frames, n_columns)
+    float16 and (batch,) class indices.
     """
     n_songs = len(songs) // versions
     order = np.concatenate([rng.permutation(n_songs) for _ in range(times)])
@@ -320,30 +260,12 @@ def windows_of(songs: LogMels, n_frames: int) -> list[tuple[int, int]]:
 
 
 def score_windows(
-    predict: Callable[[Tensor], np.ndarray],
-    songs: LogMels,
-    n_frames: int,
-    label: str | None = None,
+    predict: Callable[[Tensor], np.ndarray], songs: LogMels, n_frames: int, label: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score windows over the whole of every song.
 
-    Parameters
-    ----------
-    predict : callable
-        (batch, n_frames, n_columns) float16 -> (batch, n_classes).
-    songs : LogMels
-        The songs.
-    n_frames : int
-        Length of a window.
-    label : str, optional
-        Show a progress bar of this name.
-
-    Returns
-    -------
-    scores : np.ndarray
-        (n_windows, n_classes).
-    song_index : np.ndarray
-        (n_windows,) which song each window is of.
+    ``predict`` maps (batch, n_frames, n_columns) float16 to (batch, n_classes); with a label, a
+    progress bar shows. Returns (n_windows, n_classes), and (n_windows,) which song each is of.
     """
     windows = windows_of(songs, n_frames)
     scores = score_crops(predict, songs, windows, n_frames, label)
@@ -357,11 +279,10 @@ def score_crops(
     n_frames: int,
     label: str | None = None,
 ) -> np.ndarray:
-    """Score the ``windows``, song and first frame of each: (n_windows, n_classes).
-
-    The other parameters are those of :func:`score_windows`.
-    """
-    batch_size = max(1, int(BATCH_SECONDS[songs.device_type] / to_seconds(n_frames)))
+    """Score ``windows``, song and first frame of each, as :func:`score_windows` does."""
+    song = songs.songs[0]
+    seconds = BATCH_SECONDS[song.device.type if isinstance(song, Tensor) else "cpu"]
+    batch_size = max(1, int(seconds / to_seconds(n_frames)))
     scores = []
     firsts = range(0, len(windows), batch_size)
     for first in tqdm(firsts, label, disable=distributed.quiet() if label else True, leave=False):
@@ -371,15 +292,12 @@ def score_crops(
 
 
 def per_song(
-    apply: Callable[[Tensor], np.ndarray],
-    songs: LogMels,
-    n_frames: int,
-    label: str | None = None,
+    apply: Callable[[Tensor], np.ndarray], songs: LogMels, n_frames: int, label: str | None = None
 ) -> np.ndarray:
     """Apply a network to windows over each song, and average a song's: (n_songs, n_outputs).
 
-    With several processes each handles some of the songs, and every process gets all results.
-    Parameters are those of :func:`score_windows`.
+    With several processes each handles some of the songs, and every process gets all results. The
+    rest is as in :func:`score_windows`.
     """
 
     def of_share(mine: np.ndarray) -> np.ndarray:
