@@ -19,17 +19,7 @@ def random_start(length: int, window: int, rng: np.random.Generator) -> int:
 
 
 def add_noise(waveform: Tensor, snr_db: float, generator: torch.Generator) -> Tensor:
-    """Add white Gaussian noise.
-
-    Parameters
-    ----------
-    waveform : Tensor
-        (n_samples,).
-    snr_db : float
-        Power of the waveform over that of the noise, in dB.
-    generator : torch.Generator
-        Of the waveform's device.
-    """
+    """Add white Gaussian noise whose power is ``snr_db`` below the waveform's."""
     noise_power = waveform.square().mean() * 10 ** (-snr_db / 10)
     noise = torch.randn(waveform.shape, generator=generator, device=waveform.device)
     return waveform + noise * noise_power.sqrt()
@@ -39,16 +29,8 @@ def add_noise_to_log_mel(log_mel: Tensor, snr_db: Tensor, generator: torch.Gener
     """Add noise to log-mels as if it had been white noise in the waveforms.
 
     With filters of equal area (Slaney's) white noise has the same mean power in every mel bin; a
-    bin of its periodogram follows the exponential distribution.
-
-    Parameters
-    ----------
-    log_mel : Tensor
-        (batch, n_frames, n_mels) in dB.
-    snr_db : Tensor
-        (batch,) mean power of each log-mel over that of the noise, in dB.
-    generator : torch.Generator
-        Of the log-mels' device.
+    bin of its periodogram follows the exponential distribution. Of each log-mel, (batch, n_frames,
+    n_mels) in dB, the mean power is (batch,) ``snr_db`` above that of the noise.
     """
     power = 10 ** (log_mel / 10)
     noise_power = power.mean(dim=(1, 2)) * 10 ** (-snr_db / 10)
@@ -64,14 +46,8 @@ class AlbumDifferences:
     two mean spectra of an artist, added to a crop of anybody's, makes it sound as if it were of
     another album. It is smoothed, so that it does not change which notes are heard.
 
-    Parameters
-    ----------
-    spectra : np.ndarray
-        (n_songs, n_mels) mean of each song's log-mel in dB.
-    labels : np.ndarray
-        (n_songs,) class indices.
-    albums : np.ndarray
-        (n_songs,) names, no two artists' the same.
+    ``spectra``, (n_songs, n_mels), are the means of the songs' log-mels in dB, ``labels`` class
+    indices, and ``albums`` names, of which no two artists have the same.
     """
 
     SMOOTHING = 1 / 8  # of all mel bins; half an octave and more
@@ -103,16 +79,8 @@ class AlbumDifferences:
 def time_stretch(waveform: Tensor, rate: float, n_fft: int = 1024) -> Tensor:
     """Play faster (``rate`` > 1) or slower without changing the pitch, by a phase vocoder.
 
-    Source: Flanagan and Golden 1966.
-
-    Parameters
-    ----------
-    waveform : Tensor
-        (n_samples,), at least ``n_fft`` samples.
-    rate : float
-        Speed; the result has about n_samples / rate samples.
-    n_fft : int
-        Length of the vocoder's frames in samples.
+    Source: Flanagan and Golden 1966. The waveform has at least ``n_fft`` samples, the length of the
+    vocoder's frames, and the result about n_samples / rate.
     """
     hop_length = n_fft // 4
     window = torch.hann_window(n_fft, device=waveform.device)
@@ -133,25 +101,14 @@ def mixup(
 ) -> tuple[Tensor, Tensor]:
     """Mix every example with another of the batch (Zhang et al. 2018).
 
-    Parameters
-    ----------
-    x : Tensor
-        (batch, ...).
-    targets : Tensor
-        (batch, n_classes) probabilities.
-    alpha : float
-        Both parameters of the Beta distribution that the share is drawn from; 0 mixes nothing.
-    rng : numpy.random.Generator
-        Draws the share and the partners.
+    Both parameters of the Beta distribution that the share is drawn from are ``alpha``; 0 mixes
+    nothing. ``x`` is (batch, ...), and ``targets`` (batch, n_classes) probabilities.
     """
     if alpha == 0:
         return x, targets
     share = float(rng.beta(alpha, alpha))
     partner = runtime.to_device(torch.from_numpy(rng.permutation(len(x))), x.device)
-    return (
-        share * x + (1 - share) * x[partner],
-        share * targets + (1 - share) * targets[partner],
-    )
+    return (share * x + (1 - share) * x[partner], share * targets + (1 - share) * targets[partner])
 
 
 def one_hot(labels: Tensor, n_classes: int) -> Tensor:

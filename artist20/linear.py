@@ -19,44 +19,26 @@ LEAST_VARIANCE = 1e-3  # within classes, of an input's over all songs
 def solve(
     solver: Solver, x: np.ndarray, labels: np.ndarray, n_classes: int, **settings: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a linear classifier.
+    """Fit a linear classifier to (n_rows, n_inputs), standardised.
 
-    Parameters
-    ----------
-    solver : {"logistic regression", "shrinkage LDA", "nearest centroid"}
-        LDA is :class:`ShrinkageLDA`. The nearest centroid is that by cosine, and takes vectors of
-        length 1.
-    x : np.ndarray
-        (n_rows, n_inputs), standardised.
-    labels : np.ndarray
-        (n_rows,) class indices.
-    n_classes : int
-        How many there are, including classes without songs: these are never the answer.
-    **settings
-        LDA's.
-
-    Returns
-    -------
-    weight : np.ndarray
-        (n_classes, n_inputs) float32.
-    bias : np.ndarray
-        (n_classes,) float32: logits are ``x @ weight.T + bias``.
+    LDA is :class:`ShrinkageLDA`, with its settings. The nearest centroid is that by cosine, and
+    takes vectors of length 1. Labels are class indices; classes without songs are never the answer.
+    Returns weights, (n_classes, n_inputs), and biases: logits are ``x @ weight.T + bias``.
     """
     present = np.unique(labels)
-    weight = np.zeros((n_classes, x.shape[1]), np.float32)
-    bias = np.full(n_classes, NEVER, np.float32)
     if solver == "nearest centroid":
         centroids = np.stack([x[labels == label].mean(axis=0) for label in present])
-        weight[present], bias[present] = normalize(centroids), 0
-        return weight, bias
-    if solver == "shrinkage LDA":
+        coef, intercept = normalize(centroids), np.zeros(len(present))
+    elif solver == "shrinkage LDA":
         lda = ShrinkageLDA(**settings).fit(x, labels)
-        weight[present], bias[present] = lda.coef_, lda.intercept_
-        return weight, bias
-    model = LogisticRegression(max_iter=10_000).fit(x, labels)
-    coef, intercept = model.coef_, model.intercept_
-    if len(present) == 2:  # scikit-learn then has the second class's logit less the first's
-        coef, intercept = np.stack([0 * coef[0], coef[0]]), np.array([0, intercept[0]])
+        coef, intercept = lda.coef_, lda.intercept_
+    else:
+        model = LogisticRegression(max_iter=10_000).fit(x, labels)
+        coef, intercept = model.coef_, model.intercept_
+        if len(present) == 2:  # scikit-learn then has the second class's logit less the first's
+            coef, intercept = np.stack([0 * coef[0], coef[0]]), np.array([0, intercept[0]])
+    weight = np.zeros((n_classes, x.shape[1]), np.float32)
+    bias = np.full(n_classes, NEVER, np.float32)
     weight[present], bias[present] = coef, intercept
     return weight, bias
 

@@ -20,11 +20,6 @@ class Standardize(nn.Module):
     """Subtract a mean and divide by a standard deviation that training data gave.
 
     Both are buffers, so that a checkpoint carries them and inference needs no training data.
-
-    Parameters
-    ----------
-    size : int
-        Number of features, the last axis of the input.
     """
 
     mean: Tensor
@@ -51,22 +46,9 @@ def _hidden_layer(n_in: int, n_out: int, dropout: float) -> nn.Sequential:
 class EmbeddingMLP(nn.Module):
     """The classifier on frozen embeddings, by default Cnn14's: 2048-1024-512-256-classes.
 
-    Without hidden layers it is linear.
-
-    Parameters
-    ----------
-    n_classes : int
-        Number of artists.
-    dropout : float
-        Probability with which a hidden unit is dropped while training.
-    n_inputs : int
-        Numbers in an embedding.
-    hidden : sequence of int
-        Units of each hidden layer.
-    unit_length : bool
-        Whether standardised embeddings are scaled to length 1, so that products are cosines.
-    temperature : float
-        What logits are divided by, except while training (Guo et al. 2017).
+    Without hidden layers it is linear. With ``unit_length``, standardised embeddings are scaled to
+    length 1, so that products are cosines. Except while training, logits are divided by the
+    temperature (Guo et al. 2017).
     """
 
     def __init__(
@@ -99,15 +81,7 @@ class EmbeddingMLP(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al. 2016, figure 5, left).
-
-    Parameters
-    ----------
-    n_in, n_out : int
-        Channels before and after.
-    stride : int
-        Stride of the first convolution, and of the 1x1 shortcut where one is needed.
-    """
+    """Two 3x3 convolutions and a shortcut (He et al. 2016, figure 5, left)."""
 
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
         super().__init__()
@@ -139,16 +113,7 @@ class TimeStatistics(nn.Module):
     LDA is solved for and not trained: it gives less weight to what varies within an artist, such as
     how albums are mixed, and a trained linear map does not.
 
-    Parameters
-    ----------
-    n_mels : int
-        Mel bins of the input.
-    n_classes : int
-        Number of artists.
-    shrinkage : float
-        Of LDA's covariance.
-    temperature : float
-        What logits are divided by: statistics are not normal, and LDA is too sure of itself.
+    Logits are divided by a temperature: statistics are not normal, and LDA is too sure of itself.
     """
 
     N_CEPSTRA = 20
@@ -168,16 +133,9 @@ class TimeStatistics(nn.Module):
         self.output = nn.Linear(size, n_classes).requires_grad_(False)
 
     def fit(self, statistics: np.ndarray, labels: np.ndarray, rows_per_song: float) -> None:
-        """Solve for the map.
+        """Solve for the map, given (n_rows, n_statistics) float32 of :meth:`of`, and class indices.
 
-        Parameters
-        ----------
-        statistics : np.ndarray
-            (n_rows, n_statistics) float32, what :meth:`of` returned.
-        labels : np.ndarray
-            (n_rows,) class indices.
-        rows_per_song : float
-            See :class:`artist20.linear.ShrinkageLDA`.
+        ``rows_per_song``: see :class:`artist20.linear.ShrinkageLDA`.
         """
         mean = statistics.mean(axis=0, dtype=float).astype(np.float32)
         # Nearly 0 where all rows are alike, as in silence, but for rounding.
@@ -209,15 +167,9 @@ class TimeStatistics(nn.Module):
         covariance = cepstra.transpose(1, 2) @ cepstra / n_frames
         # One window after the other, as they follow each other in time.
         short = short.unflatten(2, (-1, modulation.N_BANDS)).flatten(1, 2).transpose(1, 2)
-        parts = [
-            mean,
-            levels.std(1, correction=0),
-            levels.amax(1),
-            levels.amin(1),
-            covariance[:, *self.pairs],
-            modulation.spectrum(short).flatten(1),
-        ]
-        return torch.cat(parts, dim=1)
+        of_levels = [mean, levels.std(1, correction=0), levels.amax(1), levels.amin(1)]
+        rates = modulation.spectrum(short).flatten(1)
+        return torch.cat([*of_levels, covariance[:, *self.pairs], rates], dim=1)
 
 
 class ArtistResNet(nn.Module):
@@ -228,14 +180,6 @@ class ArtistResNet(nn.Module):
 
     Parameters
     ----------
-    n_classes : int
-        Number of artists.
-    n_mels : int
-        Mel bands of the input.
-    dropout : float
-        Probability with which a unit of the hidden layer is dropped while training.
-    width : int
-        Channels of the first stage.
     keep_frequency : bool
         Pool over time alone, so that the hidden layer knows at which frequency something was.
     bins_per_band : int
