@@ -8,13 +8,7 @@ from msgspec.structs import replace
 
 from artist20 import distributed, evaluation, experiment, results
 from artist20.experiment import Experiment, TrainingRun
-from artist20.results import (
-    ClassifierCandidate,
-    ClassifierChoice,
-    EncoderSettings,
-    Predictions,
-    TransferRecipe,
-)
+from artist20.results import EncoderSettings, Predictions, TransferRecipe
 
 FOLDS = range(1, results.N_FOLDS + 1)
 
@@ -27,23 +21,9 @@ def choose(
 ) -> TransferRecipe:
     """Train all candidates on every fold; take the best top-1, among equals the least log loss.
 
-    Writes ``candidates.json``, and ``cv_predictions.json`` of the one that is taken.
-
-    Parameters
-    ----------
-    study : Experiment
-        Its folder takes a folder for each candidate.
-    encoders : list of EncoderSettings
-        Whose embeddings they are trained on.
-    candidates : mapping of str to TransferRecipe
-        Those to choose from.
-    train : callable
-        Trains and finishes a run.
-
-    Returns
-    -------
-    TransferRecipe
-        The one to train on all songs, with its temperature.
+    The study's folder takes a folder for each candidate, ``candidates.json``, and
+    ``cv_predictions.json`` of the one that is taken. ``train`` trains and finishes a run. Returns
+    the recipe to train on all songs, with its temperature.
     """
     if study.args.overwrite:
         # All before the first is trained anew: --resume must not meet what other settings made.
@@ -60,12 +40,14 @@ def choose(
         assert out_of_fold  # all folds are there
         pooled[name], temperatures[name] = _calibrated(out_of_fold, study.name, candidate)
         quality = evaluation.quality(pooled[name].scores[study.name], pooled[name].labels)
-        found[name] = ClassifierCandidate(cv_top1=quality.top1, cv_log_loss=quality.log_loss)
+        found[name] = results.ClassifierCandidate(
+            cv_top1=quality.top1, cv_log_loss=quality.log_loss
+        )
         print(f"{name}: {quality.top1:.1%} in cross-validation, log loss {quality.log_loss:.3f}")
     best = max(found, key=lambda name: (found[name].cv_top1, -found[name].cv_log_loss))
     print(f"chosen: {best}")
     if distributed.is_main():
-        choice = ClassifierChoice(chosen=best, candidates=found)
+        choice = results.ClassifierChoice(chosen=best, candidates=found)
         results.write_record(study.folder / "candidates.json", choice)
         results.write_record(study.folder / "cv_predictions.json", pooled[best])
     return replace(candidates[best], temperature=temperatures[best])

@@ -5,6 +5,7 @@ few seconds, models learn from rows, and a song's score is the mean over its row
 chosen is chosen by cross-validation on the training songs, scored by song.
 """
 
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -46,51 +47,36 @@ MADE_BY = "the same command with --overwrite"  # for messages of task1_train.py
 TOO_FEW = "too few training songs, albums or artists to cross-validate: preprocess more songs"
 
 # What scikit-learn says of numbers that overflowed.
-OVERFLOWS = (
-    "not finite",
-    "contains NaN",
-    "contains infinity",
-    "infs or NaNs",
-    "getting zero weights",
-)
+OVERFLOWS = "not finite|contains NaN|contains infinity|infs or NaNs|getting zero weights"
 
 Grid = list[dict[str, list[Value]]]
 
 # At the level of songs: the homework's own, and a linear model beside them.
-GRIDS: dict[Level, dict[str, Grid]] = {
-    "song": {
-        "svm": [
-            {
-                "kernel": ["rbf"],
-                "C": [0.1, 1.0, 10.0, 100.0],
-                "gamma": ["scale", 0.001, 0.01, 0.1],
-            },
-            {"kernel": ["linear"], "C": [0.01, 0.1, 1.0, 10.0]},
-            {"kernel": ["poly"], "C": [0.1, 1.0, 10.0], "gamma": ["scale", 0.01], "degree": [2, 3]},
-        ],
-        "random_forest": [
-            {
-                "n_estimators": [100, 200, 300],
-                "max_depth": [None, 10, 20],
-                "min_samples_leaf": [1, 2],
-            }
-        ],
-        "knn": [
-            {
-                "n_neighbors": [3, 5, 7, 9, 11, 13, 15],
-                "weights": ["uniform", "distance"],
-                "metric": ["euclidean", "manhattan"],
-            }
-        ],
-        "logistic_regression": [{"C": [0.003, 0.01, 0.03, 0.1, 0.3]}],
-    },
-    "segment": {
-        "svm": [{"C": [1.0, 10.0, 100.0], "gamma": ["scale", 0.001]}],
-        "random_forest": [{"n_estimators": [100, 300], "min_samples_leaf": [1, 4]}],
-        "knn": [{"n_neighbors": [5, 15, 45], "weights": ["uniform", "distance"]}],
-        "logistic_regression": [{"C": [0.003, 0.01, 0.03, 0.1]}],
-    },
+SONG_GRIDS: dict[str, Grid] = {
+    "svm": [
+        {"kernel": ["rbf"], "C": [0.1, 1.0, 10.0, 100.0], "gamma": ["scale", 0.001, 0.01, 0.1]},
+        {"kernel": ["linear"], "C": [0.01, 0.1, 1.0, 10.0]},
+        {"kernel": ["poly"], "C": [0.1, 1.0, 10.0], "gamma": ["scale", 0.01], "degree": [2, 3]},
+    ],
+    "random_forest": [
+        {"n_estimators": [100, 200, 300], "max_depth": [None, 10, 20], "min_samples_leaf": [1, 2]}
+    ],
+    "knn": [
+        {
+            "n_neighbors": [3, 5, 7, 9, 11, 13, 15],
+            "weights": ["uniform", "distance"],
+            "metric": ["euclidean", "manhattan"],
+        }
+    ],
+    "logistic_regression": [{"C": [0.003, 0.01, 0.03, 0.1, 0.3]}],
 }
+SEGMENT_GRIDS: dict[str, Grid] = {
+    "svm": [{"C": [1.0, 10.0, 100.0], "gamma": ["scale", 0.001]}],
+    "random_forest": [{"n_estimators": [100, 300], "min_samples_leaf": [1, 4]}],
+    "knn": [{"n_neighbors": [5, 15, 45], "weights": ["uniform", "distance"]}],
+    "logistic_regression": [{"C": [0.003, 0.01, 0.03, 0.1]}],
+}
+GRIDS: dict[Level, dict[str, Grid]] = {"song": SONG_GRIDS, "segment": SEGMENT_GRIDS}
 
 # What the wide search tries before every model: how features are scaled, and how many of the
 # highest F values are kept; None: all.
@@ -140,30 +126,14 @@ class OutOfScaleError(UserError):
 
 @dataclass(frozen=True)
 class Rows:
-    """What models are fitted on: one row per song, or one per segment of a song.
+    """What models are fitted on: one row per song, or one per segment of a song."""
 
-    Attributes
-    ----------
-    X : np.ndarray
-        (n_rows, n_features) float32.
-    song : np.ndarray
-        (n_rows,) which song a row is of, in order.
-    y : np.ndarray
-        (n_songs,) artist names.
-    albums : np.ndarray
-        (n_songs,) ``"artist/album"``: the groups of cross-validation.
-    names : list of str
-        The columns of X.
-    level : str
-        What a row is.
-    """
-
-    X: np.ndarray
-    song: np.ndarray
-    y: np.ndarray
-    albums: np.ndarray
-    names: list[str]
-    level: Level = "song"
+    X: np.ndarray  # (n_rows, n_features) float32
+    song: np.ndarray  # (n_rows,) which song a row is of, in order
+    y: np.ndarray  # (n_songs,) artist names
+    albums: np.ndarray  # (n_songs,) "artist/album": the groups of cross-validation
+    names: list[str]  # the columns of X
+    level: Level = "song"  # what a row is
 
     def of_songs(self, songs: np.ndarray) -> "Rows":
         """Keep some songs' rows; songs are numbered anew, in the order given by their number."""
@@ -193,24 +163,12 @@ def read_rows(folder: Path, split: str, segments: Segments | None = None) -> Row
 
 
 def cut_segments(
-    units: np.ndarray,
-    unit_songs: np.ndarray,
-    y: np.ndarray,
-    albums: np.ndarray,
-    segments: Segments,
+    units: np.ndarray, unit_songs: np.ndarray, y: np.ndarray, albums: np.ndarray, segments: Segments
 ) -> Rows:
-    """Merge every song's units of about five seconds into segments.
+    """Merge every song's units of about five seconds into segments, shared out evenly.
 
-    Parameters
-    ----------
-    units : np.ndarray
-        (n_units, len(features.UNIT_NAMES)).
-    unit_songs : np.ndarray
-        (n_units,) which song a unit is of, in order.
-    y, albums : np.ndarray
-        (n_songs,) each.
-    segments : Segments
-        About how long they are, each song being shared out evenly, and which columns they have.
+    The (n_units,) ``unit_songs`` say which song a unit is of, in order; ``y`` and ``albums`` are
+    (n_songs,) each, and ``segments`` says about how long they are, and which columns they have.
     """
     names = features.SEGMENT_NAMES
     if not segments.covariance:  # they come last
@@ -250,8 +208,7 @@ def make_transforms(name: str, fit: Rows, point: Params | None = None) -> Pipeli
         n_components = min(N_COMPONENTS, n_varying, len(fit.X) - 1)
         # The covariance of many columns takes longer than the singular values of few rows.
         solver = "covariance_eigh" if len(fit.X) > n_varying else "full"
-        pca = PCA(n_components, whiten=True, svd_solver=solver)
-        transforms.steps.append(("pca", pca))
+        transforms.steps.append(("pca", PCA(n_components, whiten=True, svd_solver=solver)))
     return transforms
 
 
@@ -272,10 +229,7 @@ def make_classifier(name: str, fit: Rows, seed: int) -> ClassifierMixin:
 def split_folds(rows: Rows, cv: Fold, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Split the training songs, stratified by artist; with ``cv="album"``, albums stay whole.
 
-    Returns
-    -------
-    list of (np.ndarray, np.ndarray)
-        Per fold the numbers of the songs to fit on and of those held out, ascending.
+    Per fold: the numbers of the songs to fit on and of those held out, ascending.
     """
     # Both want an artist with a song for every fold.
     n_folds = min(results.N_FOLDS, int(np.unique(rows.y, return_counts=True)[1].max()))
@@ -322,19 +276,13 @@ def _overflow_told() -> Iterator[None]:
         with np.errstate(over="ignore", invalid="ignore"):
             yield
     except ValueError as error:
-        if not any(sign in str(error) for sign in OVERFLOWS):
+        if not re.search(OVERFLOWS, str(error)):
             raise
         raise OutOfScaleError from None
 
 
 def count_unseen(rows: Rows, cv: Fold, seed: int) -> int:
-    """Count the songs whose artist no training song of their fold is by.
-
-    Raises
-    ------
-    UserError
-        If these are all: cross-validation by album then says nothing.
-    """
+    """Count the songs whose artist no training song of their fold is by; all are an error."""
     folds = split_folds(rows, cv, seed)
     unseen = sum(int((~np.isin(rows.y[held], rows.y[fit])).sum()) for fit, held in folds)
     if unseen == len(rows.y):
@@ -348,12 +296,7 @@ def count_unseen(rows: Rows, cv: Fold, seed: int) -> int:
 def song_scores(model: ClassifierMixin | Pipeline, rows: Rows) -> np.ndarray:
     """Score songs: (n_songs, n_classes), the decision function of SVM and LDA or probabilities.
 
-    A song's score is the mean over its rows.
-
-    Raises
-    ------
-    OutOfScaleError
-        If there are scores that are not finite.
+    A song's score is the mean over its rows. If one is not finite, that is an OutOfScaleError.
     """
     by_decision = isinstance(model[-1] if isinstance(model, Pipeline) else model, BY_DECISION)
     with _overflow_told():
@@ -372,13 +315,7 @@ def logits(name: str, scores: np.ndarray) -> np.ndarray:
 
 
 def probabilities(name: str, model: Pipeline, rows: Rows, temperature: float) -> np.ndarray:
-    """Score songs with a fitted model: (n_songs, n_classes) calibrated probabilities.
-
-    Raises
-    ------
-    OutOfScaleError
-        See :func:`song_scores`.
-    """
+    """Score songs as :func:`song_scores` does: (n_songs, n_classes) calibrated probabilities."""
     return evaluation.calibrated(logits(name, song_scores(model, rows)), temperature)
 
 
@@ -388,35 +325,18 @@ def probabilities(name: str, model: Pipeline, rows: Rows, temperature: float) ->
 def search(
     name: str, train: Rows, grid: Grid, settings: FitSettings, workers: int, label: str | None
 ) -> tuple[list[Candidate], np.ndarray]:
-    """Cross-validate every point of a grid.
+    """Cross-validate every point of a grid, with a progress bar if it has a label.
 
-    Parameters
-    ----------
-    name : str
-        Which model.
-    train : Rows
-        The training songs.
-    grid : list of dict
-        Parameters and the values to try.
-    settings : FitSettings
-        Says what stays whole in a fold, and the seed of folds and forests.
-    workers : int
-        Number of processes.
-    label : str or None
-        What the progress bar says; without one there is none.
+    Of the settings, ``cv`` says what stays whole in a fold, and the seed is of folds and forests.
 
     Returns
     -------
     candidates : list of Candidate
-        Best first. Those whose numbers overflow are left out, and a note names them.
+        Best first. Those whose numbers overflow are left out, and a note names them; if all of them
+        do, that is an OutOfScaleError.
     scores : np.ndarray
         (n_songs, n_classes) of the best one: each song scored by the model of the fold that had not
         seen its album.
-
-    Raises
-    ------
-    OutOfScaleError
-        If the numbers of all overflow.
     """
     classes, labels = np.unique(train.y, return_inverse=True)
     folds = split_folds(train, settings.cv, settings.seed)
@@ -431,10 +351,8 @@ def search(
                 transforms = make_transforms(name, fit_rows, before)
                 with _expected_warnings():
                     transforms.fit(fit_rows.X, fit_rows.y[fit_rows.song])
-                of_fold = [
-                    replace(rows, X=transforms.transform(rows.X))
-                    for rows in (fit_rows, held_out_rows)
-                ]
+                both = (fit_rows, held_out_rows)
+                of_fold = [replace(rows, X=transforms.transform(rows.X)) for rows in both]
                 for points in alike:
                     classifier = make_classifier(name, fit_rows, settings.seed)
                     own = [of_classifier(point) for point in points]
@@ -460,14 +378,12 @@ def search(
                 evaluation.top_k_accuracy(scores[held_out], labels[held_out], 1)
                 for _, held_out in folds
             ]
-            mean, std = float(np.mean(accuracies)), float(np.std(accuracies))
-            top1 = evaluation.top_k_accuracy(scores, labels, 1)
             candidate = Candidate(
                 params=point,
-                mean=mean,
-                std=std,
+                mean=float(np.mean(accuracies)),
+                std=float(np.std(accuracies)),
                 folds=accuracies,
-                top1=top1,
+                top1=evaluation.top_k_accuracy(scores, labels, 1),
                 stopped_early=sum(stopped),
             )
             found.append((candidate, scores))
@@ -494,10 +410,6 @@ def _points(grid: Grid, n_rows: int) -> list[list[Params]]:
 
     Groups that share the steps before the classifier stand together.
     """
-
-    def without_trees(point: Params) -> Params:
-        return {**point, "n_estimators": None}
-
     points: list[Params] = []
     for point in ParameterGrid(grid):
         if "n_neighbors" in point:  # k-NN cannot look at more neighbours than a fold has rows
@@ -505,7 +417,8 @@ def _points(grid: Grid, n_rows: int) -> list[list[Params]]:
         if point not in points:
             points.append(point)
     points.sort(key=lambda point: str(_before(point)))
-    return [list(group) for _, group in groupby(points, without_trees)]
+    groups = groupby(points, lambda point: {k: v for k, v in point.items() if k != "n_estimators"})
+    return [list(group) for _, group in groups]
 
 
 def _before(point: Params) -> Params:
@@ -531,11 +444,8 @@ def fold_scores(
     the same seed, so that only the largest is grown. An artist of whom the training songs have none
     is ranked last.
 
-    Returns
-    -------
-    (list of np.ndarray, bool) or None
-        (n_songs, n_classes) for each point, and whether the fit stopped before it converged; None
-        if numbers overflow: an error would end all workers.
+    Returns (n_songs, n_classes) for each point, and whether the fit stopped before it converged;
+    None if numbers overflow: an error would end all workers.
     """
     largest = max(points, key=lambda point: int(point.get("n_estimators") or 0))
     result = []
@@ -548,8 +458,8 @@ def fold_scores(
             if "n_estimators" in point:
                 fitted.estimators_ = classifier.estimators_[: point["n_estimators"]]
             of_known = song_scores(fitted, held_out)
-            lowest = of_known.min(axis=1, keepdims=True) - UNKNOWN
-            scores = np.repeat(lowest, len(classes), axis=1)
+            last = of_known.min(axis=1, keepdims=True) - UNKNOWN
+            scores = np.repeat(last, len(classes), axis=1)
             scores[:, known] = of_known
             result.append(scores)
     except OutOfScaleError:
@@ -558,13 +468,7 @@ def fold_scores(
 
 
 def fit_model(name: str, train: Rows, params: Params, seed: int) -> Pipeline:
-    """Fit a model on all training songs.
-
-    Raises
-    ------
-    OutOfScaleError
-        If its numbers overflow.
-    """
+    """Fit a model on all training songs; numbers that overflow are an OutOfScaleError."""
     pipeline = make_pipeline(
         *make_transforms(name, train, params),
         make_classifier(name, train, seed).set_params(**of_classifier(params)),
@@ -583,16 +487,8 @@ def fit_model(name: str, train: Rows, params: Params, seed: int) -> Pipeline:
 def choose_segments(prepared: Path, folder: Path, settings: FitSettings, workers: int) -> Segments:
     """Choose the segments' length, and whether covariances help, by cross-validation.
 
-    Parameters
-    ----------
-    prepared : Path
-        Task 1's folder of features.
-    folder : Path
-        That of the models of segments: ``search_segments.json`` keeps what has been tried.
-    settings : FitSettings
-        What it depends on.
-    workers : int
-        Number of processes.
+    Features are those ``prepared``; ``search_segments.json`` in the folder of the models of
+    segments keeps what has been tried.
     """
     file = folder / "search_segments.json"
     wanted = results.SegmentSearchSettings(
@@ -612,11 +508,10 @@ def choose_segments(prepared: Path, folder: Path, settings: FitSettings, workers
         if asdict(segments) in [candidate.params for candidate in candidates]:
             continue
         rows = read_rows(prepared, "train", segments)
-        grid: Grid = [{"C": [CHOOSER_C]}]
+        grid = one_point({"C": CHOOSER_C})
         (found, *_), _ = search(CHOOSER, rows, grid, settings, workers, _described(segments))
         candidates.append(msgspec.structs.replace(found, params=asdict(segments)))
-        record = results.SegmentSearch(settings=wanted, candidates=candidates)
-        results.write_record(file, record)
+        results.write_record(file, results.SegmentSearch(settings=wanted, candidates=candidates))
     tried = [(msgspec.convert(one.params, Segments), one.top1) for one in candidates]
     tried.sort(key=lambda one: -one[1])
     for segments, top1 in tried:
@@ -634,8 +529,7 @@ class Fitted(NamedTuple):
     name: str
     model: Pipeline  # fitted on all training songs
     search: results.Search  # what was found
-    # (n_songs, n_classes) probabilities of the training songs, each scored unseen
-    held_out: np.ndarray
+    held_out: np.ndarray  # (n_songs, n_classes) probabilities of training songs, each scored unseen
 
     @property
     def best(self) -> Candidate:
@@ -648,24 +542,8 @@ def search_and_fit(
 ) -> Fitted:
     """Search and fit one model, or read it if it is there with the same settings.
 
-    Parameters
-    ----------
-    name : str
-        Which model.
-    train : Rows
-        The training songs.
-    folder : Path
-        For ``<name>.skops``, ``held_out_<name>.npy``, and, when both are there,
-        ``search_<name>.json``.
-    settings : FitSettings
-        What an earlier run must agree with.
-    workers : int
-        Number of processes.
-
-    Raises
-    ------
-    OutOfScaleError
-        If the model's numbers overflow.
+    The folder is given ``<name>.skops``, ``held_out_<name>.npy``, and, when both are there,
+    ``search_<name>.json``. A model whose numbers overflow is an OutOfScaleError.
     """
     search_file, held_out_file = folder / f"search_{name}.json", folder / f"held_out_{name}.npy"
     model_file = folder / f"{name}.skops"
@@ -728,21 +606,8 @@ def read_sklearn(
 ) -> Pipeline:
     """Read a fitted pipeline; a type outside :data:`TRUSTED_TYPES` is refused.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    made_by : str
-        The command that makes it anew.
-    classes : list of str, optional
-        The artists that it must know.
-    n_features : int, optional
-        How many features it must take; given with ``classes``.
-
-    Raises
-    ------
-    UserError
-        If it is missing, broken, of another type, or knows others.
+    So is one that knows other artists than ``classes``, or takes another number of features, where
+    these two are given.
     """
     import skops.io
 
