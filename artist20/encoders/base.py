@@ -12,9 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from artist20 import UserError
-from artist20.fetch import WEIGHTS
-from artist20.files import sha256_file
 from artist20.results import EncoderSettings
 
 UNTRAINED = "untrained"  # in place of a weights file: random ones, to try the code
@@ -27,55 +24,27 @@ MIN_PER_PART = 4  # waveforms: of three, one core would have two, and the other 
 
 @dataclass(frozen=True)
 class Definition:
-    """What a file of this package says of its encoder.
+    """What a file of this package says of its encoder."""
 
-    Attributes
-    ----------
-    sample_rate : int
-        Of the waveforms that it takes, in Hz.
-    size : int
-        Numbers in an embedding.
-    window_seconds : float
-        Length of the windows that songs are cut into, as in its training.
-    min_seconds : float
-        Shorter waveforms are padded with silence.
-    make : callable
-        -> the network with random weights: (batch, n_samples) float32 -> (batch, size).
-    read : callable
-        The published file -> the network's state dict; never runs code of the file.
-    front_end : str, optional
-        The part of the network that is computed, not learned, and not in the file.
-    """
-
-    sample_rate: int
-    size: int
-    window_seconds: float
-    min_seconds: float
+    sample_rate: int  # of the waveforms that it takes, in Hz
+    size: int  # numbers in an embedding
+    window_seconds: float  # of the windows that songs are cut into, as in its training
+    min_seconds: float  # shorter waveforms are padded with silence
+    # Makes the network with random weights: (batch, n_samples) float32 -> (batch, size).
     make: Callable[[], nn.Module]
+    # The published file -> the network's state dict; never runs code of the file.
     read: Callable[[Path], dict[str, Any]]
-    front_end: str | None = None
+    front_end: str | None = None  # the part that is computed, not learned, and not in the file
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A frozen network.
-
-    Attributes
-    ----------
-    settings : EncoderSettings
-        Its name, weights and sample rate.
-    definition : Definition
-        What it takes and gives.
-    network : nn.Module
-        (batch, n_samples) -> (batch, size). In eval mode, no parameter requires a gradient.
-    precision : torch.dtype
-        What autocast computes products in.
-    """
+    """A frozen network."""
 
     settings: EncoderSettings
     definition: Definition
-    network: nn.Module
-    precision: torch.dtype
+    network: nn.Module  # in eval mode; no parameter requires a gradient
+    precision: torch.dtype  # what autocast computes products in
 
     @property
     def device(self) -> torch.device:
@@ -83,18 +52,10 @@ class Encoder:
         return next(self.network.parameters()).device
 
     def embed(self, waveforms: Iterable[Tensor]) -> np.ndarray:
-        """Embed waveforms.
+        """Embed waveforms of (n_samples,) float32: (n_waveforms, size) float32.
 
-        Parameters
-        ----------
-        waveforms : iterable of Tensor
-            (n_samples,) float32 each, at the encoder's rate, on its device. Neighbours of equal
-            length are embedded together, and no more are taken at a time.
-
-        Returns
-        -------
-        np.ndarray
-            (number of waveforms, size) float32.
+        They are at the encoder's rate, on its device. Neighbours of equal length are embedded
+        together, and no more are taken at a time.
         """
         rate, device_type = self.definition.sample_rate, self.device.type
         shortest = round(self.definition.min_seconds * rate)
@@ -104,9 +65,8 @@ class Encoder:
         cores = torch.get_num_threads()
         n_parts = min(cores, MAX_PARTS) if device_type == "cpu" else 1
         embeddings: list[Tensor] = []
-        with ThreadPoolExecutor(
-            n_parts, initializer=_use_cores, initargs=(cores // n_parts,)
-        ) as pool:
+        threads = ThreadPoolExecutor(n_parts, initializer=_use_cores, initargs=(cores // n_parts,))
+        with threads as pool:
             for length, equally_long in groupby(padded, len):
                 most = max(1, int(MAX_BATCH_SECONDS[device_type] * rate / length))
                 while batch := list(islice(equally_long, most)):
@@ -126,48 +86,3 @@ def _use_cores(n: int) -> None:
     """Compute with ``n`` cores in this thread, if not all."""
     if n < torch.get_num_threads():
         torch.set_num_threads(n)
-
-
-def load(
-    name: str,
-    definition: Definition,
-    weights: Path | None,
-    seed: int,
-    device: torch.device,
-    precision: torch.dtype,
-) -> Encoder:
-    """Load published weights, or make an untrained encoder; see :func:`artist20.encoders.load`."""
-    if weights is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = definition.make()
-        digest = f"{UNTRAINED}, seed {seed}"
-        print(f"encoder: UNTRAINED {name}: its figures say nothing about the published one")
-    else:
-        published = WEIGHTS[name]
-        digest = published.sha256
-        fetched = f"'bash get_dataset.sh --encoder {name}' fetches it"
-        if not weights.is_file():
-            # Not in checkpoints: they would be hundreds of MB larger.
-            raise UserError(
-                f"{weights}, the published weights of {name}, is missing: {fetched} "
-                f"({published.size / 1e6:.0f} MB); by hand: {published.by_hand(weights)}, or say "
-                f"with --encoder-weights where it is, or '--encoder-weights {UNTRAINED}' to try "
-                "the code without it"
-            )
-        found = sha256_file(weights)
-        if found != digest:
-            raise UserError(
-                f"{weights} is not the published file of {name} (its SHA-256 is {found}): {fetched}"
-            )
-        network = definition.make()
-        computed = {
-            key: value
-            for key, value in network.state_dict().items()
-            if key.partition(".")[0] == definition.front_end
-        }
-        network.load_state_dict(definition.read(weights) | computed)
-        print(f"encoder: {name}, {weights}")
-    network.eval().requires_grad_(False).to(device)
-    settings = EncoderSettings(name=name, weights=digest, sample_rate=definition.sample_rate)
-    return Encoder(settings, definition, network, precision)

@@ -14,10 +14,7 @@ from torch import Tensor, nn
 
 from artist20.encoders.base import Definition
 
-SAMPLE_RATE = 16_000  # Hz
 SIZE = 192
-WINDOW_SECONDS = 3.0  # as in its training
-MIN_SECONDS = 0.5
 
 
 class EcapaTdnn(nn.Module):
@@ -54,16 +51,15 @@ class EcapaTdnn(nn.Module):
 
 
 def _read_state_dict(path: Path) -> dict[str, Any]:
-    """Read the network's state dict."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     return {f"network.{name}": value for name, value in state.items()}
 
 
 DEFINITION = Definition(
-    sample_rate=SAMPLE_RATE,
+    sample_rate=16_000,
     size=SIZE,
-    window_seconds=WINDOW_SECONDS,
-    min_seconds=MIN_SECONDS,
+    window_seconds=3.0,
+    min_seconds=0.5,
     make=EcapaTdnn,
     read=_read_state_dict,
     front_end="filter_bank",

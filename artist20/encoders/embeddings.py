@@ -28,18 +28,10 @@ KeyedFile = tuple[str, Path]  # a song's content key and file
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of songs: several rows for each.
+    """Embeddings of songs: several rows for each."""
 
-    Attributes
-    ----------
-    rows : np.ndarray
-        (n_rows, size) float32, or twice as wide where pooled.
-    song_index : np.ndarray
-        (n_rows,) which song a row is of, ascending.
-    """
-
-    rows: np.ndarray
-    song_index: np.ndarray
+    rows: np.ndarray  # (n_rows, size) float32, or twice as wide where pooled
+    song_index: np.ndarray  # (n_rows,) which song a row is of, ascending
 
     def of_songs(self, songs: np.ndarray) -> "Embeddings":
         """Keep the rows of some songs, given by their numbers, ascending."""
@@ -77,12 +69,7 @@ class Embeddings:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Go through all songs once in random order, one row of each drawn at random.
 
-        Yields
-        ------
-        rows : Tensor
-            (batch, row size).
-        labels : Tensor
-            (batch,) class indices.
+        Batches are rows and their (batch,) class indices.
         """
         n_rows = np.bincount(self.song_index)
         first_row = np.cumsum(n_rows) - n_rows
@@ -100,23 +87,12 @@ def side_by_side(parts: Sequence[Embeddings]) -> Embeddings:
 
 @dataclass(frozen=True)
 class Embedder:
-    """Embeds songs with a frozen encoder, and keeps what it computes.
-
-    Attributes
-    ----------
-    encoder : Encoder
-    results_dir : Path
-        Where the cache is.
-    seconds : float
-        Length of windows and views.
-    workers : int
-        Processes that decode.
-    """
+    """Embeds songs with a frozen encoder, and keeps what it computes."""
 
     encoder: Encoder
-    results_dir: Path
-    seconds: float
-    workers: int
+    results_dir: Path  # where the cache is
+    seconds: float  # length of windows and views
+    workers: int  # that decode
     _read: dict[Path, np.ndarray] = field(default_factory=dict, repr=False)  # by file of the cache
 
     @property
@@ -125,21 +101,12 @@ class Embedder:
         return round(self.seconds * self.encoder.settings.sample_rate)
 
     def windows(self, songs: Sequence[KeyedFile], most: int | None) -> Embeddings:
-        """Embed windows over the whole of every song; each song is read from the cache once.
+        """Embed windows of every song: all over it, or at most so many, evenly spaced."""
 
-        Parameters
-        ----------
-        songs : sequence of (str, Path)
-            Content key and file of each.
-        most : int or None
-            At most this many windows per song, evenly spaced; None covers the song.
-        """
-        device = self.encoder.device
-        return self._cached(
-            self._cache("windows", {"most": most}),
-            songs,
-            lambda _key, waveform: cut_windows(waveform, self.n_samples, most, device),
-        )
+        def cut(_key: str, waveform: Waveform) -> Iterator[Tensor]:
+            return cut_windows(waveform, self.n_samples, most, self.encoder.device)
+
+        return self._cached("windows", {"most": most}, songs, cut)
 
     def views(self, songs: Sequence[KeyedFile], n_views: int, seed: int) -> Embeddings:
         """Embed ``n_views`` augmented views of every song."""
@@ -157,7 +124,7 @@ class Embedder:
             "augment_probability": AUGMENT_PROBABILITY,
             "seed": seed,
         }
-        return self._cached(self._cache("views", augmentation), songs, cut)
+        return self._cached("views", augmentation, songs, cut)
 
     def find_undecodable(self, files: Mapping[str, Path]) -> dict[str, str]:
         """Decode songs, those of earlier runs excepted; return by key what is wrong with some.
@@ -168,18 +135,22 @@ class Embedder:
         decoded = Cache(cache_dir(self.results_dir), "decoded", {})
         return decoded.fill(files, _count_samples, workers=self.workers, label="decoding")
 
-    def _cache(self, kind: str, settings: dict[str, object]) -> Cache:
-        of_encoder = msgspec.to_builtins(self.encoder.settings)
-        precision = str(self.encoder.precision)
-        settings = {**of_encoder, "precision": precision, "seconds": self.seconds, **settings}
-        return Cache(cache_dir(self.results_dir), f"{self.encoder.settings.name}-{kind}", settings)
-
     def _cached(
         self,
-        cache: Cache,
+        kind: str,
+        settings: dict[str, object],
         songs: Sequence[KeyedFile],
         cut: Callable[[str, Waveform], Iterator[Tensor]],
     ) -> Embeddings:
+        encoder = self.encoder.settings
+        settings = {
+            **msgspec.to_builtins(encoder),
+            "precision": str(self.encoder.precision),
+            "seconds": self.seconds,
+            **settings,
+        }
+        cache = Cache(cache_dir(self.results_dir), f"{encoder.name}-{kind}", settings)
+
         def embed_songs(keys: list[str], waveforms: list[Waveform]) -> list[np.ndarray]:
             n_clips = [0] * len(keys)
 
@@ -195,10 +166,10 @@ class Embedder:
         if files:
             unreadable = cache.fill(
                 files,
-                partial(audio.open_song, sample_rate=self.encoder.settings.sample_rate),
+                partial(audio.open_song, sample_rate=encoder.sample_rate),
                 embed_songs,
                 workers=self.workers,
-                label=f"embeddings of {cache.folder.name.rpartition('-')[0]}",
+                label=f"embeddings of {encoder.name}-{kind}",
                 songs_at_a_time=SONGS_AT_A_TIME[self.encoder.device.type],
             )
             for key, reason in unreadable.items():
@@ -216,20 +187,8 @@ def make_embedders(
 ) -> list[Embedder]:
     """Make an embedder of each encoder.
 
-    Parameters
-    ----------
-    encoders : sequence of Encoder
-    results_dir : Path
-        Where the cache is.
-    crop_seconds : float or None
-        Length of windows and views; None takes that of each encoder's own training.
-    workers : int
-        Processes that decode.
-
-    Raises
-    ------
-    UserError
-        If an encoder needs longer windows: they would be padded with silence.
+    Without ``crop_seconds``, windows and views are as long as in the encoder's own training. Fewer
+    than it needs are a UserError: they would be padded with silence.
     """
     embedders = []
     for encoder in encoders:
@@ -266,20 +225,8 @@ def cut_views(
 ) -> Iterator[Tensor]:
     """Cut random crops, half of them stretched in time and half of them with noise added.
 
-    Parameters
-    ----------
-    waveform : np.ndarray or LongSong
-        (length,) float32.
-    n_samples : int
-        Length of a view; those of a shorter song are as long as it is, stretched.
-    n_views : int
-        How many.
-    sample_rate : int
-        In Hz.
-    seed : sequence of int
-        Decides everything random.
-    device : torch.device
-        Where to stretch and to add noise.
+    Those of a song shorter than ``n_samples`` are as long as it is, stretched. The seed decides
+    everything random; it is stretched, and noise added, on the device.
     """
     rng = np.random.default_rng(list(seed))
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**63)))

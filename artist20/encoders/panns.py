@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from artist20.encoders.base import Definition
 
 SIZE = 2048
-WINDOW_SECONDS = 10.0  # as in its training
-MIN_SECONDS = 1.0  # Cnn14 halves its input five times and fails on clips under half a second
 
 # By sample rate in Hz: window and hop in samples, mel bins and their range in Hz.
 FRONT_ENDS = {
@@ -93,8 +91,8 @@ def _define(sample_rate: int) -> Definition:
     return Definition(
         sample_rate=sample_rate,
         size=SIZE,
-        window_seconds=WINDOW_SECONDS,
-        min_seconds=MIN_SECONDS,
+        window_seconds=10.0,
+        min_seconds=1.0,  # Cnn14 halves its input five times and fails on less than half a second
         make=partial(Cnn14Embedding, sample_rate),
         read=_read_state_dict,
     )

@@ -4,37 +4,31 @@ K. Choi et al., "Automatic Tagging Using Deep Convolutional Neural Networks", IS
 M. Won et al., "Evaluation of CNN-based Automatic Music Tagging Models", SMC 2020.
 """
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 
 from artist20.encoders.base import Definition
 
 SAMPLE_RATE = 16_000  # Hz
-WINDOW_SECONDS = 29.1  # as in its training
-MIN_SECONDS = 20.5  # its pooling leaves nothing of less
 AMIN = 1e-10  # power below which levels in dB are not followed
 CHANNELS = (1, 64, 128, 128, 128, 64)
 POOLS = ((2, 4), (2, 4), (2, 4), (3, 5), (4, 4))  # mel bins, frames
 SIZE = 2 * sum(CHANNELS[1:])
 
 
-class Block(nn.Module):
-    """A 3x3 convolution, batch normalisation and maximum pooling."""
-
-    def __init__(self, n_in: int, n_out: int, pool: tuple[int, int]) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(n_in, n_out, 3, padding=1)
-        self.bn = nn.BatchNorm2d(n_out)
-        self.pool = nn.MaxPool2d(pool)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, n_in, mels, frames) to (batch, n_out, mels / pool, frames / pool)."""
-        return self.pool(F.relu(self.bn(self.conv(x))))
+def _block(n_in: int, n_out: int, pool: tuple[int, int]) -> nn.Sequential:
+    layers = [
+        ("conv", nn.Conv2d(n_in, n_out, 3, padding=1)),
+        ("bn", nn.BatchNorm2d(n_out)),
+        ("relu", nn.ReLU()),
+        ("pool", nn.MaxPool2d(pool)),
+    ]
+    return nn.Sequential(OrderedDict(layers))
 
 
 class FullyConvolutional(nn.Module):
@@ -45,7 +39,7 @@ class FullyConvolutional(nn.Module):
         self.spec = MelSpectrogram(SAMPLE_RATE, n_fft=512, hop_length=256, n_mels=96, f_max=8_000.0)
         self.spec_bn = nn.BatchNorm2d(1)
         for i, pool in enumerate(POOLS):
-            setattr(self, f"layer{i + 1}", Block(CHANNELS[i], CHANNELS[i + 1], pool))
+            setattr(self, f"layer{i + 1}", _block(CHANNELS[i], CHANNELS[i + 1], pool))
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Embed (batch, n_samples): (batch, 1024), mean and maximum of every block's output."""
@@ -68,8 +62,8 @@ def _read_state_dict(path: Path) -> dict[str, Any]:
 DEFINITION = Definition(
     sample_rate=SAMPLE_RATE,
     size=SIZE,
-    window_seconds=WINDOW_SECONDS,
-    min_seconds=MIN_SECONDS,
+    window_seconds=29.1,
+    min_seconds=20.5,  # its pooling leaves nothing of less
     make=FullyConvolutional,
     read=_read_state_dict,
 )
