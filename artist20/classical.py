@@ -254,11 +254,9 @@ def split_folds(rows: Rows, cv: Fold, seed: int) -> list[tuple[np.ndarray, np.nd
 def _expected_warnings() -> Iterator[None]:
     """Keep scikit-learn from warning of what is no mistake here."""
     with warnings.catch_warnings():
-        for message in (
-            "The least populated class",  # fewer songs than folds
-            "(divide by zero|invalid value) encountered in divide",  # F of a song per artist
-        ):
-            warnings.filterwarnings("ignore", message=message, module="sklearn")
+        # Fewer songs than folds; the F value where an artist has one song.
+        said = "The least populated class|(divide by zero|invalid value) encountered in divide"
+        warnings.filterwarnings("ignore", said, module="sklearn")
         warnings.simplefilter("ignore", ConvergenceWarning)  # see :func:`_stopped_early`
         yield
 

@@ -392,11 +392,10 @@ def _peaks_and_valleys(magnitude: Tensor) -> tuple[Tensor, Tensor]:
     for band, n_averaged in _contrast_bands():
         bins = magnitude[:, band]
         # On a CPU NumPy sorts all of them faster than torch finds the few.
-        bins = (
-            torch.from_numpy(np.sort(bins.numpy(), axis=1))
-            if bins.device.type == "cpu"
-            else bins.sort(dim=1).values
-        )
+        if bins.device.type == "cpu":
+            bins = torch.from_numpy(np.sort(bins.numpy(), axis=1))
+        else:
+            bins = bins.sort(dim=1).values
         peaks.append(bins[:, -n_averaged:].mean(dim=1))
         valleys.append(bins[:, :n_averaged].mean(dim=1))
     return torch.stack(peaks), torch.stack(valleys)
