@@ -280,7 +280,7 @@ def _overflow_told() -> Iterator[None]:
 
 
 def count_unseen(rows: Rows, cv: Fold, seed: int) -> int:
-    """Count the songs whose artist no training song of their fold is by; all are an error."""
+    """Count the songs whose artist no training song of their fold is by; refuse if all are."""
     folds = split_folds(rows, cv, seed)
     unseen = sum(int((~np.isin(rows.y[held], rows.y[fit])).sum()) for fit, held in folds)
     if unseen == len(rows.y):
@@ -485,7 +485,7 @@ def fit_model(name: str, train: Rows, params: Params, seed: int) -> Pipeline:
 def choose_segments(prepared: Path, folder: Path, settings: FitSettings, workers: int) -> Segments:
     """Choose the segments' length, and whether covariances help, by cross-validation.
 
-    Features are those ``prepared``; ``search_segments.json`` in the folder of the models of
+    ``prepared`` is Task 1's folder of features; ``search_segments.json`` in that of the models of
     segments keeps what has been tried.
     """
     file = folder / "search_segments.json"

@@ -101,7 +101,7 @@ class Embedder:
         return round(self.seconds * self.encoder.settings.sample_rate)
 
     def windows(self, songs: Sequence[KeyedFile], most: int | None) -> Embeddings:
-        """Embed windows of every song: all over it, or at most so many, evenly spaced."""
+        """Embed windows over the whole of every song, or at most so many of each, evenly spaced."""
 
         def cut(_key: str, waveform: Waveform) -> Iterator[Tensor]:
             return cut_windows(waveform, self.n_samples, most, self.encoder.device)
@@ -226,7 +226,7 @@ def cut_views(
     """Cut random crops, half of them stretched in time and half of them with noise added.
 
     Those of a song shorter than ``n_samples`` are as long as it is, stretched. The seed decides
-    everything random; it is stretched, and noise added, on the device.
+    everything random.
     """
     rng = np.random.default_rng(list(seed))
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**63)))
