@@ -7,7 +7,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import torchaudio.functional
-from scipy.ndimage import uniform_filter1d
 from torch import Tensor
 
 from artist20 import runtime
@@ -53,6 +52,8 @@ class AlbumDifferences:
     SMOOTHING = 1 / 8  # of all mel bins; half an octave and more
 
     def __init__(self, spectra: np.ndarray, labels: np.ndarray, albums: np.ndarray) -> None:
+        from scipy.ndimage import uniform_filter1d  # a second to import, and scoring needs none
+
         _, songs, of_song = np.unique(albums, return_index=True, return_inverse=True)
         order = np.argsort(labels[songs], kind="stable")  # an artist's albums one after another
         means = np.stack([spectra[of_song == album].mean(axis=0) for album in order])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import torchaudio.functional
 from torch import Tensor, nn
 
-from artist20 import linear, modulation
+from artist20 import modulation
 from artist20.results import ResNetRecipe, TransferRecipe
 
 LONG = 4  # times a window's length, of the windows that LDA is fitted to beside
@@ -137,6 +137,8 @@ class TimeStatistics(nn.Module):
 
         ``rows_per_song``: see :class:`artist20.linear.ShrinkageLDA`.
         """
+        from artist20 import linear  # scikit-learn takes seconds to import, and scoring needs none
+
         mean = statistics.mean(axis=0, dtype=float).astype(np.float32)
         # Nearly 0 where all rows are alike, as in silence, but for rounding.
         std = statistics.std(axis=0, dtype=float).clip(1e-2).astype(np.float32)
