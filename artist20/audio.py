@@ -48,12 +48,9 @@ SUFFIXES = (
 
 # 64 kbit/s at 16 kHz. At the 32 kbit/s of artist20's own songs there is no room for the header that
 # tells a decoder where the music begins: it would come back 1105 samples late.
-MP3_CODING = {
-    "format": "MP3",
-    "subtype": "MPEG_LAYER_III",
-    "bitrate_mode": "CONSTANT",
-    "compression_level": 0.63,
-}
+MP3_CODING = dict(
+    format="MP3", subtype="MPEG_LAYER_III", bitrate_mode="CONSTANT", compression_level=0.63
+)
 
 
 class AudioError(UserError):
@@ -65,8 +62,7 @@ class AudioError(UserError):
 
     def __str__(self) -> str:
         """Return the file's name and the reason, in one line."""
-        path, reason = self.args
-        return f"{printable(path)} {reason}"
+        return f"{printable(self.args[0])} {self.reason}"
 
 
 class AudioNote(Note):
@@ -87,17 +83,11 @@ def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarr
     Damaged frames are skipped. What is odd about a file is an :class:`AudioNote`, given when it has
     been read to its end: lost parts, silence throughout, channels that cancel each other out.
 
-    Parameters
-    ----------
-    path : Path
-        Any file that FFmpeg reads; of several audio streams the best. Channels are averaged.
-    sample_rate : int
-        Rate of the result in Hz; the file is resampled where its own differs.
-
     Yields
     ------
     np.ndarray
-        (n_samples,) float32, about ten seconds, full scale at 1.
+        (n_samples,) float32 of about ten seconds, full scale at 1: the mean of the channels, of
+        several audio streams the best.
 
     Raises
     ------
@@ -125,14 +115,9 @@ def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarr
 def resample(
     blocks: Iterable[np.ndarray], sample_rate: int, to_rate: int = SAMPLE_RATE
 ) -> Iterator[np.ndarray]:
-    """Resample a waveform block by block.
+    """Resample a waveform, given in blocks of (n_samples,) float32.
 
-    Parameters
-    ----------
-    blocks : iterable of np.ndarray
-        (n_samples,) float32 each; as many come out, and one more, of which short ones may be empty.
-    sample_rate, to_rate : int
-        Their rate and that of the result in Hz.
+    As many come out, and one more; short ones may be empty.
     """
     resampler = soxr.ResampleStream(sample_rate, to_rate, 1, dtype="float32")
     for block in blocks:
@@ -251,8 +236,7 @@ def _batches(frames: Iterable[av.AudioFrame]) -> Iterator[list[av.AudioFrame]]:
         seconds += frame.samples / frame.sample_rate
         return number, frame.sample_rate, frame.layout.nb_channels, frame.format.name
 
-    for _, group in groupby(frames, batch):
-        yield list(group)
+    return (list(group) for _, group in groupby(frames, batch))
 
 
 def _mono(path: Path) -> Iterator[tuple[int, np.ndarray]]:
@@ -285,10 +269,7 @@ def _samples(frames: list[av.AudioFrame]) -> np.ndarray:
     kind = np.dtype(SAMPLE_TYPES[form.name.removesuffix("p")])
     n_planes, n_together = (n_channels, 1) if form.is_planar else (1, n_channels)
     planes = [  # of eight channels PyAV counts a ninth plane, which is not there
-        [
-            np.frombuffer(memoryview(plane), kind, f.samples * n_together)
-            for plane in f.planes[:n_planes]
-        ]
+        [np.frombuffer(memoryview(of), kind, f.samples * n_together) for of in f.planes[:n_planes]]
         for f in frames
     ]
     samples = np.concatenate(planes, axis=1)
@@ -341,17 +322,10 @@ def load(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
 
 
 class LongSong:
-    """A song that is too long to be kept: its waveform is decoded where slices of it are taken.
+    """A song of ``n_samples`` that is too long to be kept: slices of its waveform are decoded.
 
     Slices in the order of their beginnings, as windows over the song are, take one pass through
     the file; a slice that begins before the last one starts another.
-
-    Parameters
-    ----------
-    sample_rate : int
-        Rate of the slices in Hz.
-    n_samples : int
-        The song's length at that rate.
     """
 
     def __init__(self, path: Path, sample_rate: int, n_samples: int) -> None:
@@ -369,12 +343,7 @@ class LongSong:
     def __getitem__(self, part: slice) -> np.ndarray:
         """Decode a slice in steps of 1: (n_samples,) float32.
 
-        Raises
-        ------
-        AudioError
-            As :func:`read_blocks` does, or if the file has become shorter.
-        ValueError
-            For other steps.
+        Raises as :func:`read_blocks` does, and an ``AudioError`` if the file has become shorter.
         """
         start, stop, step = part.indices(self.n_samples)
         if step != 1:
@@ -417,20 +386,15 @@ def write(path: Path, waveform: np.ndarray) -> None:
 
 
 def write_blocks(path: Path, blocks: Iterable[np.ndarray]) -> None:
-    """Write a file in the format that its suffix names, whole or not at all.
+    """Write a file in the format that its suffix names, whole or not at all; make its folder.
 
-    Parameters
-    ----------
-    path : Path
-        The file; its folder is made.
-    blocks : iterable of np.ndarray
-        (n_samples,) float32 at :data:`SAMPLE_RATE`, full scale at 1. MP3 and Ogg keep what lies
-        beyond; FLAC and WAV, of 16 bits, cut it off.
+    ``blocks`` are (n_samples,) float32 at :data:`SAMPLE_RATE`, full scale at 1: MP3 and Ogg keep
+    what lies beyond; FLAC and WAV, of 16 bits, cut it off. What they raise leaves no file, either.
 
     Raises
     ------
     UserError
-        If it cannot be written. What ``blocks`` raises goes through, and leaves no file.
+        If it cannot be written.
     """
     if path.suffix[1:].upper() not in soundfile.available_formats():
         raise UserError(f"{path} cannot be written: there is no writer of {path.suffix} files")

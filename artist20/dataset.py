@@ -2,6 +2,7 @@
 
 A data folder holds ``train.json`` and ``val.json``, JSON lists of
 ``"./train_val/<artist>/<album>/<song>.mp3"``, and the unlabelled test songs ``test/001.mp3`` ...
+What is refused here is a ``UserError``.
 """
 
 import hashlib
@@ -39,22 +40,12 @@ ARTIST20_LISTS = "ac33850d5c776cd58cb5ad0c52ddd5c8419c5632844b5b69729eeeee44210e
 
 @dataclass(frozen=True)
 class Song:
-    """One labelled song.
+    """One labelled song."""
 
-    Attributes
-    ----------
-    path : str
-        As the split list names it, such as ``"./train_val/queen/Jazz/01-Mustapha.mp3"``.
-    artist, album : str
-        The two folders above the file.
-    file : Path
-        Where the file lies.
-    """
-
-    path: str
-    artist: str
+    path: str  # as the split list names it, such as ``"./train_val/queen/Jazz/01-Mustapha.mp3"``
+    artist: str  # the two folders above the file
     album: str
-    file: Path
+    file: Path  # where it lies
 
     @property
     def record(self) -> SongRecord:
@@ -63,14 +54,7 @@ class Song:
 
 
 def parse_song(data_dir: Path, path: str) -> Song:
-    """Make a :class:`Song` of one entry of a split list.
-
-    Raises
-    ------
-    UserError
-        If the entry does not have the form ``./train_val/<artist>/<album>/<song>`` or leaves the
-        data folder.
-    """
+    """Make a :class:`Song` of a list's entry; refuse other forms, and ways out of the folder."""
     parts = PurePosixPath(path).parts
     if ".." in parts or path.startswith("/"):
         raise UserError(f"{path!r} leaves the data folder")
@@ -156,18 +140,9 @@ def read_split(
 ) -> list[Song]:
     """Read the songs of a split, in the list's order.
 
-    Parameters
-    ----------
-    limit : int, optional
-        Keep this many songs only, see :func:`first_songs`.
-    left_out : container of str
-        Paths of songs to leave out of these, see :func:`find_unreadable`.
-
-    Raises
-    ------
-    UserError
-        If the list is missing or malformed, or a song is missing or listed twice. All missing
-        songs are counted, before any work begins.
+    ``limit`` keeps that many of them, see :func:`first_songs`; then songs whose paths are in
+    ``left_out`` are left out, see :func:`find_unreadable`. A list that is missing or malformed, or
+    has a song twice, is refused, and so are missing songs: all are counted, before any work begins.
     """
     list_file, paths = data_dir / f"{split}.json", read_list(data_dir, split)
     try:
@@ -208,14 +183,7 @@ def first_songs(songs: Sequence[Song], limit: int) -> list[Song]:
 def read_train_val(
     data_dir: Path, limit: int | None = None, left_out: Container[str] = ()
 ) -> tuple[list[Song], list[Song]]:
-    """Read both splits and check that they fit each other.
-
-    Raises
-    ------
-    UserError
-        As :func:`read_split`; also if train holds fewer than two artists, or val one that train
-        lacks.
-    """
+    """Read both splits; refuse what has one artist alone, and artists of val that train lacks."""
     train = read_split(data_dir, "train", limit, left_out)
     val = read_split(data_dir, "val", limit, left_out)
     listed = f"with --limit {limit}, {data_dir}" if limit else str(data_dir)
@@ -235,19 +203,8 @@ def album_folds(
 ) -> list[np.ndarray]:
     """Share songs out in folds, each with about as many songs of every artist; albums stay whole.
 
-    Parameters
-    ----------
-    artists, albums : np.ndarray
-        (n_songs,) names; songs of one album have the same.
-    n_folds : int
-        How many. Fewer come back where one would be empty.
-    seed : int
-        Shuffles the albums.
-
-    Returns
-    -------
-    list of np.ndarray
-        Numbers of each fold's songs, ascending.
+    ``artists`` and ``albums`` are (n_songs,) names; ``seed`` shuffles the albums. Returned are the
+    numbers of each fold's songs, ascending; folds that would be empty are not among them.
 
     Raises
     ------
@@ -271,11 +228,7 @@ def read_to_fit(
 
     Without a fold these are both splits; with one, the training songs alone, of which the albums of
     this fold are scored. Folds are the data set's own: the same for every network and every seed.
-
-    Raises
-    ------
-    UserError
-        As :func:`read_train_val`; also if there are too few albums for folds.
+    Too few albums for folds are refused.
     """
     if fold is None:
         train, val = read_train_val(data_dir, limit, left_out)
@@ -297,15 +250,9 @@ def read_to_fit(
 def alternate_versions(
     songs: Sequence[Song], directory: Path, option: str = "--also-train-on"
 ) -> list[Song]:
-    """Find other versions of songs, such as their vocals, in a tree that mirrors the data folder's.
+    """Find other versions of songs, such as their vocals, in a tree of the same form and names.
 
-    ``directory`` holds ``train_val/<artist>/<album>/<song>`` of the same names; ``option`` is the
-    one that named it.
-
-    Raises
-    ------
-    UserError
-        If some have none.
+    ``option`` is the one that named the tree, for the message about songs that it lacks.
     """
     found = [replace(song, file=directory / song.path) for song in songs]
     missing = [song.file for song in found if not song.file.is_file()]
@@ -318,13 +265,7 @@ def alternate_versions(
 
 
 def as_heard(songs: Sequence[Song], audio_root: Path | None) -> list[Song]:
-    """Return songs with the files of --audio-root in place of their own, if it is given.
-
-    Raises
-    ------
-    UserError
-        As :func:`alternate_versions` and :func:`artist20.naming.rendition_name`.
-    """
+    """Return songs with the files of --audio-root in place of their own, if it is given."""
     if audio_root is None:
         return list(songs)
     rendition_name(audio_root)  # refused before any work
@@ -334,19 +275,8 @@ def as_heard(songs: Sequence[Song], audio_root: Path | None) -> list[Song]:
 def check_made_of(audio_root: Path, songs: Sequence[Song], keys: Sequence[str]) -> None:
     """Refuse separated vocals of other files than the data folder's songs are now.
 
-    Parameters
-    ----------
-    audio_root : Path
-        A tree; ``vocals.json``, if it holds one, has the SHA-256 of the files it was made of.
-    songs : sequence of Song
-        The data folder's own.
-    keys : sequence of str
-        Their :func:`content_keys`.
-
-    Raises
-    ------
-    UserError
-        If some songs have changed since, or ``vocals.json`` is damaged.
+    ``songs`` and ``keys``, their :func:`content_keys`, are the data folder's own. A tree without
+    ``vocals.json`` was made by other means, and passes.
     """
     file = audio_root / "vocals.json"
     if not file.is_file():
@@ -355,9 +285,8 @@ def check_made_of(audio_root: Path, songs: Sequence[Song], keys: Sequence[str]) 
         made_of = parse_json(file.read_bytes(), _MadeOf).songs
     except ValueError as error:
         raise UserError(f"{file} is damaged ({error}): separate the songs again") from None
-    changed = [
-        s.path for s, key in zip(songs, keys, strict=True) if made_of.get(s.path, key) != key
-    ]
+    now = {song.path: key for song, key in zip(songs, keys, strict=True)}
+    changed = [path for path, key in now.items() if made_of.get(path, key) != key]
     if changed:
         raise UserError(
             f"{audio_root} was made of other files of {len(changed)} songs, the first is "
@@ -366,9 +295,7 @@ def check_made_of(audio_root: Path, songs: Sequence[Song], keys: Sequence[str]) 
 
 
 class _MadeOf(Record):
-    """What ``vocals.json`` says of its songs, see :class:`artist20.vocals.Vocals`."""
-
-    songs: dict[str, str]
+    songs: dict[str, str]  # see :class:`artist20.vocals.Vocals`
 
 
 def describe_rendition(
@@ -412,12 +339,8 @@ def _entries(folder: Path) -> list[Path]:
 def read_test(data_dir: Path) -> dict[str, Path]:
     """Find the test songs: ``{"001": .../test/001.mp3, ...}`` in the order of their names.
 
-    Without a folder ``test`` they are the songs that lie in the data folder itself.
-
-    Raises
-    ------
-    UserError
-        If there are none, two have one name, or a name is no UTF-8.
+    Without a folder ``test`` they are the songs that lie in the data folder itself. None at all,
+    two of one name, and names that are no UTF-8 are refused.
     """
     folder = data_dir / "test"
     if not folder.is_dir():
@@ -431,31 +354,23 @@ def read_test(data_dir: Path) -> dict[str, Path]:
     files = songs_among(_entries(folder), folder)
     if not files:
         raise UserError(f"{folder} holds no audio files")
-    songs: dict[str, Path] = {}
     by_number: dict[str | int, Path] = {}  # 1.mp3 and 001.mp3 have one answer
     for file in files:
         number = int(file.stem) if file.stem.isascii() and file.stem.isdigit() else file.stem
-        if number in by_number:
-            raise UserError(
-                f"{folder} holds {printable(by_number[number].name)} and {printable(file.name)}: "
-                "keep one"
-            )
-        by_number[number] = file
+        other = by_number.setdefault(number, file)
+        if other != file:
+            names = f"{printable(other.name)} and {printable(file.name)}"
+            raise UserError(f"{folder} holds {names}: keep one")
         if not is_utf8(file.name):
             raise UserError(f"{printable(file)}: its name is no UTF-8: rename it")
-        songs[file.stem] = file
-    return songs
+    return {file.stem: file for file in files}
 
 
 def heard_test_songs(songs: Mapping[str, Path], audio_root: Path | None) -> dict[str, Path]:
     """Return test songs with the files of --audio-root in place of their own, if it is given.
 
-    These are known by their names without the suffix, see :func:`read_test`.
-
-    Raises
-    ------
-    UserError
-        If some are missing.
+    These are known by their names without the suffix, see :func:`read_test`; missing ones are
+    refused.
     """
     if audio_root is None:
         return dict(songs)
@@ -479,8 +394,8 @@ class Marker(Record):
 def describe(data_dir: Path) -> Marker:
     """Read which data set this is.
 
-    A file ``dataset.json`` in the folder says so itself; artist20 is known by its split lists;
-    anything else goes by its folder's name.
+    ``dataset.json`` in the folder says so itself; artist20 is known by its split lists; anything
+    else goes by its folder's name.
     """
     file = data_dir / "dataset.json"
     if file.is_file():
@@ -522,19 +437,8 @@ def find_unreadable(
 ) -> dict[str, str]:
     """Return by path what is wrong with the songs that cannot be decoded, once all have been tried.
 
-    Parameters
-    ----------
-    keys : sequence of str
-        The songs' :func:`content_keys`.
-    reasons : mapping of str to str
-        By key what is wrong with them, as decoding found it.
-    skip : bool
-        Whether they may be left out.
-
-    Raises
-    ------
-    UserError
-        If there are any that may not be left out: it names them all.
+    ``keys`` are the songs' :func:`content_keys`, ``reasons`` by key what decoding found wrong.
+    Unless ``skip`` allows to leave such songs out, they are refused, all by name.
     """
     bad = {song: reasons[key] for song, key in zip(songs, keys, strict=True) if key in reasons}
     lines = [f"{printable(song.file)} {reason}" for song, reason in bad.items()]
@@ -568,8 +472,7 @@ def summary(
     """Describe the songs used: name, fingerprint, sizes, what was left out.
 
     ``keys`` are the :func:`content_keys` of the training songs, then of the validation songs, which
-    are held-out training songs if there is a ``fold``; ``left_out`` is what :func:`find_unreadable`
-    returned.
+    with a ``fold`` are held-out training songs; ``left_out`` is what :func:`find_unreadable` gave.
     """
     marker = describe(data_dir)
     songs = [*train, *val]
