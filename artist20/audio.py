@@ -80,20 +80,13 @@ class AudioNote(Note):
 def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
     """Decode a file block by block, following changes of rate and channels within it.
 
-    Damaged frames are skipped. What is odd about a file is an :class:`AudioNote`, given when it has
-    been read to its end: lost parts, silence throughout, channels that cancel each other out.
+    Yields (n_samples,) float32 of about ten seconds, full scale at 1: the mean of the channels, of
+    several audio streams the best. Damaged frames are skipped. What is odd about a file is an
+    :class:`AudioNote`, given when it has been read to its end: lost parts, silence throughout,
+    channels that cancel each other out.
 
-    Yields
-    ------
-    np.ndarray
-        (n_samples,) float32 of about ten seconds, full scale at 1: the mean of the channels, of
-        several audio streams the best.
-
-    Raises
-    ------
-    AudioError
-        If the file cannot be decoded, holds no sample, NaN or samples beyond :data:`MAX_LEVEL`, or
-        has a sample rate outside :data:`RATES`.
+    Raises :class:`AudioError` if the file cannot be decoded, holds no sample, NaN or samples beyond
+    :data:`MAX_LEVEL`, or has a sample rate outside :data:`RATES`.
     """
     n_samples = 0
     try:
@@ -157,8 +150,8 @@ def _opened(path: Path) -> Iterator[tuple[_Source, InputContainer]]:
         yield source, container
 
 
-def _frames(path: Path) -> Iterator[av.AudioFrame]:
-    """Yield what can be decoded; at the end, note what could not.
+def _frames(path: Path) -> Iterator[tuple[float, av.AudioFrame]]:
+    """Yield what can be decoded, with the second that it begins at; at the end, note what was not.
 
     Lost are packets that fail between others that do not, time between frames that say when they
     are due, an end that FFmpeg does not get to, and long stretches of bytes without a frame, in
@@ -197,7 +190,7 @@ def _frames(path: Path) -> Iterator[av.AudioFrame]:
                 n_bad, end = 0, max(end, position + packet.size)
                 source.since_frame = 0
                 for frame in frames:
-                    yield frame
+                    yield seconds, frame
                     seconds += frame.samples / frame.sample_rate
         except av.FFmpegError as error:
             if not seconds:
@@ -226,25 +219,19 @@ def _is_tag(path: Path, start: int, stop: int) -> bool:
     return any(tag in found for tag in TAGS)
 
 
-def _batches(frames: Iterable[av.AudioFrame]) -> Iterator[list[av.AudioFrame]]:
-    """Gather frames of one rate and form that last about ten seconds."""
-    seconds = 0.0
-
-    def batch(frame: av.AudioFrame) -> tuple[object, ...]:
-        nonlocal seconds
-        number = seconds // BLOCK_SECONDS
-        seconds += frame.samples / frame.sample_rate
-        return number, frame.sample_rate, frame.layout.nb_channels, frame.format.name
-
-    return (list(group) for _, group in groupby(frames, batch))
+def _block_and_form(of: tuple[float, av.AudioFrame]) -> tuple[object, ...]:
+    """Return what frames share that are put together: about ten seconds of one rate and form."""
+    start, frame = of
+    return start // BLOCK_SECONDS, frame.sample_rate, frame.layout.nb_channels, frame.format.name
 
 
 def _mono(path: Path) -> Iterator[tuple[int, np.ndarray]]:
     """Yield rate and mean over channels, (n_samples,) float32; at the end, note silence."""
     peak = -1.0  # highest sample, if there are any
     of_mean = of_channels = 0.0  # energy of the mean, mean of the channels' energies
-    for batch in _batches(_frames(path)):
-        rate, block = batch[0].sample_rate, _samples(batch)
+    for _, group in groupby(_frames(path), _block_and_form):
+        frames = [frame for _, frame in group]
+        rate, block = frames[0].sample_rate, _samples(frames)
         if not RATES[0] <= rate <= RATES[1]:
             raise AudioError(path, f"has a sample rate of {rate} Hz")
         waveform = block[0] if len(block) == 1 else block.mean(axis=0)
@@ -389,12 +376,8 @@ def write_blocks(path: Path, blocks: Iterable[np.ndarray]) -> None:
     """Write a file in the format that its suffix names, whole or not at all; make its folder.
 
     ``blocks`` are (n_samples,) float32 at :data:`SAMPLE_RATE`, full scale at 1: MP3 and Ogg keep
-    what lies beyond; FLAC and WAV, of 16 bits, cut it off. What they raise leaves no file, either.
-
-    Raises
-    ------
-    UserError
-        If it cannot be written.
+    what lies beyond; FLAC and WAV, of 16 bits, cut it off. What they raise leaves no file, either;
+    what cannot be written is a ``UserError``.
     """
     if path.suffix[1:].upper() not in soundfile.available_formats():
         raise UserError(f"{path} cannot be written: there is no writer of {path.suffix} files")
@@ -415,15 +398,12 @@ def write_blocks(path: Path, blocks: Iterable[np.ndarray]) -> None:
 
 
 def to_mp3(waveform: Waveform) -> bytes:
-    """Encode a song as MP3 of 48 kbit/s, without tags; every browser plays that.
-
-    ``waveform`` is (n_samples,) float32 at :data:`SAMPLE_RATE`.
-    """
-    buffer, n_together = io.BytesIO(), int(BLOCK_SECONDS * SAMPLE_RATE)
+    """Encode (n_samples,) float32 as MP3 of 48 kbit/s, without tags; every browser plays that."""
+    buffer, step = io.BytesIO(), int(BLOCK_SECONDS * SAMPLE_RATE)
     coding = MP3_CODING | {"compression_level": 0.74}
     with soundfile.SoundFile(buffer, "w", SAMPLE_RATE, 1, **coding) as file:
-        for start in range(0, len(waveform), n_together):
-            file.write(waveform[start : start + n_together])
+        for start in range(0, len(waveform), step):
+            file.write(waveform[start : start + step])
     return buffer.getvalue()
 
 

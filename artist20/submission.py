@@ -32,21 +32,10 @@ from pathlib import Path
 
 import numpy as np
 
-from artist20 import UserError, cli, evaluation, inference, runtime
+from artist20 import UserError, cli, evaluation, inference, results, runtime
 from artist20.files import atomic_path, read_bytes, read_text, sha256_file
 from artist20.report import compare, deck
-from artist20.results import (
-    RESULTS_DIR,
-    Comparison,
-    NetworkMetrics,
-    Task1Metrics,
-    TestScores,
-    read_record,
-    results_dir_option,
-    results_file,
-    stages,
-    task1_dir,
-)
+from artist20.results import Comparison, NetworkMetrics, Task1Metrics, TestScores, read_record
 
 N_CHECKED = 3  # test songs
 PREDICTIONS = "test_predictions.json"
@@ -76,10 +65,7 @@ Contents = dict[str, Path | str]  # of an archive: by name a file, or text
 def choose_model(comparison: Comparison, results_dir: Path, wanted: str | None) -> str:
     """Return the name of the model that is handed in, and print which it is.
 
-    Raises
-    ------
-    UserError
-        If there is no such model; the ensemble is none, because it has no checkpoint of its own.
+    The ensemble is none, because it has no checkpoint of its own.
     """
     models = {name: of for name, of in comparison.models.items() if name != "ensemble"}
     ranked = deck.ranked(models)
@@ -95,14 +81,9 @@ def choose_model(comparison: Comparison, results_dir: Path, wanted: str | None) 
 
 
 def read_predictions(file: Path, name: str, checkpoints: list[Path], again: str) -> TestScores:
-    """Read all scores of the test songs, if predictions and checkpoints are theirs.
+    """Read all scores of the test songs; refuse what is not of these checkpoints.
 
     ``name`` is what the files call the model, ``again`` the command that writes them.
-
-    Raises
-    ------
-    UserError
-        If anything is missing, or not of this model.
     """
     predictions = read_record(file, dict[str, list[str]], again)
     test = read_record(inference.scores_file(file), TestScores, again)
@@ -118,7 +99,7 @@ def inputs(results_dir: Path, folder: Path, metrics: Task1Metrics | NetworkMetri
     """List the files of a model's folder that inference reads, and its metrics."""
     if isinstance(metrics, NetworkMetrics):
         return [folder / name for name in ("metrics.json", "history.csv", "best.pt")]
-    made = task1_dir(results_dir, rendition=metrics.heard)  # by task1_preprocessing.py
+    made = results.task1_dir(results_dir, rendition=metrics.heard)  # by task1_preprocessing.py
     names = ("metrics.json", "val_predictions.json", *(f"{name}.skops" for name in metrics.models))
     return [
         *(folder / name for name in names),
@@ -127,13 +108,7 @@ def inputs(results_dir: Path, folder: Path, metrics: Task1Metrics | NetworkMetri
 
 
 def collect_slides(report: Path, assets_dir: Path) -> Contents:
-    """Collect figures, and slides that show these; print what is to be made if it is to be there.
-
-    Raises
-    ------
-    UserError
-        If there are no slides.
-    """
+    """Collect figures, and slides that show these; print what is to be made to be there, too."""
     html = report.with_suffix(".html")
     slides = read_bytes(report, "python -m artist20.slides").decode()
     page = deck.embed_images(read_text(html), html.parent) if html.is_file() else ""
@@ -141,7 +116,7 @@ def collect_slides(report: Path, assets_dir: Path) -> Contents:
         slides = slides.replace(f"]({url})", f"](assets/{url.rpartition('/')[2]})")
     contents: Contents = {f"assets/{file.name}": file for file in _files_in(assets_dir)}
     contents["report.md"] = slides
-    if report.stat().st_mtime < results_file(assets_dir).stat().st_mtime:
+    if report.stat().st_mtime < results.results_file(assets_dir).stat().st_mtime:
         print(f"note: {report} is older than results.json: are its numbers the same?")
     if page and html.stat().st_mtime >= report.stat().st_mtime:
         contents["report.html"] = page
@@ -179,12 +154,8 @@ def _commands(comparison: Comparison) -> str:
 def check(archive: Path, command: str, data_dir: Path, handed_in: TestScores, name: str) -> str:
     """Unpack an archive into an empty folder, run inference there, and say how it compares.
 
-    ``command`` is README.txt's, ``name`` what the files call the model.
-
-    Raises
-    ------
-    UserError
-        If inference fails, or names a song otherwise.
+    ``command`` is README.txt's, ``name`` what the files call the model. If inference fails, or
+    names a song otherwise, that is a ``UserError``.
     """
     with tempfile.TemporaryDirectory() as unpacked:
         folder = Path(unpacked)
@@ -214,9 +185,7 @@ def check(archive: Path, command: str, data_dir: Path, handed_in: TestScores, na
     keys = list(handed_in.songs)
     before = handed_in.scores[name][[keys.index(key) for key in found.songs]]
     now = found.scores[name]
-    if not np.array_equal(
-        evaluation.top_k(before, inference.TOP), evaluation.top_k(now, inference.TOP)
-    ):
+    if not np.array_equal(*(evaluation.top_k(scores, inference.TOP) for scores in (before, now))):
         raise UserError("unpacked, inference does not name the artists that the predictions do")
     return (
         f"checked: unpacked into an empty folder, inference names {len(now)} test songs as the "
@@ -229,7 +198,7 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     for option, default, what in (
         ("--data-dir", cli.DATA_DIR, "folder with test/"),
-        ("--results-dir", RESULTS_DIR, "what the stages hand each other"),
+        ("--results-dir", results.RESULTS_DIR, "what the stages hand each other"),
         ("--assets-dir", cli.ASSETS_DIR, "folder with results.json and the figures"),
         ("--report", Path("report.md"), "the slides; with them goes the .html beside them"),
     ):
@@ -255,15 +224,15 @@ def main() -> None:
     args = parse_args()
     if args.output.exists() and not args.overwrite:
         raise UserError(f"{args.output} is there already: --overwrite replaces it")
-    file = results_file(args.assets_dir)
+    file = results.results_file(args.assets_dir)
     comparison = read_record(file, Comparison, compare.COMMAND)
     compare.check_up_to_date(comparison, args.results_dir, file)
     name = choose_model(comparison, args.results_dir, args.model)
     folder = args.results_dir / comparison.models[name].folder
-    stage = next(stage for stage in stages(args.results_dir) if stage.folder == folder)
+    stage = next(stage for stage in results.stages(args.results_dir) if stage.folder == folder)
     metrics = read_record(folder / "metrics.json", stage.metrics, stage.train)
     own_name, predictions = metrics.names[name], folder / PREDICTIONS
-    command = stage.score_test.removesuffix(results_dir_option(args.results_dir))
+    command = stage.score_test.removesuffix(results.results_dir_option(args.results_dir))
     if isinstance(metrics, Task1Metrics) and own_name != metrics.best_in_cv:
         command += f" --model {own_name}"
     again = cli.command(command.removeprefix("python "), args, "data_dir", "results_dir")

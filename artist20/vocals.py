@@ -90,23 +90,11 @@ class Separator:
 
 
 def load_separator(weights: str, device: torch.device) -> Separator:
-    """Load Hybrid Demucs with trained weights, or make an untrained one.
+    """Load Hybrid Demucs with a file's weights, or make it ``"untrained"``; put it on a device.
 
     The architecture is that of torchaudio's ``HDEMUCS_HIGH_MUSDB_PLUS`` (Défossez 2021, "Hybrid
-    Spectrogram and Waveform Source Separation"). The bundle's own ``get_model`` would fetch the
-    weights into the home folder and compare no checksum.
-
-    Parameters
-    ----------
-    weights : str
-        Path of a file of weights, or ``"untrained"``.
-    device : torch.device
-        Where to put it.
-
-    Raises
-    ------
-    UserError
-        If the file is missing, or does not hold this network's weights.
+    Spectrogram and Waveform Source Separation"), whose own ``get_model`` would fetch the weights
+    into the home folder and compare no checksum. A file without them is a ``UserError``.
     """
     if weights == UNTRAINED:
         with torch.random.fork_rng(devices=[]):
@@ -139,13 +127,9 @@ def load_separator(weights: str, device: torch.device) -> Separator:
 def place_chunks(n_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lay chunks over a song, about evenly spaced, each overlapping the next.
 
-    Returns
-    -------
-    starts, stops : np.ndarray
-        (n_chunks,) first sample of each, a multiple of :data:`STRIDE`, and the one after its last.
-    seams : np.ndarray
-        (n_chunks + 1,) positions between which each chunk is the nearest: the middles of the
-        overlaps, after minus and before plus infinity.
+    Returned are (n_chunks,) first samples, multiples of :data:`STRIDE`, (n_chunks,) ones after the
+    last, and (n_chunks + 1,) positions between which each chunk is the nearest: the middles of the
+    overlaps, after minus and before plus infinity.
     """
     length = min(round(CHUNK_SECONDS * SEPARATOR_RATE), n_samples)
     step = length - round(OVERLAP_SECONDS * SEPARATOR_RATE) - STRIDE
@@ -161,27 +145,13 @@ def place_chunks(n_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def separate(separator: Separator, waveform: audio.Waveform) -> Iterator[np.ndarray]:
     """Separate a song's vocals, chunk by chunk.
 
+    ``waveform`` is (n_samples,) float32 at :data:`SEPARATOR_RATE`; the network hears it on both its
+    channels. Parts that make up (n_samples,) float32 come out, the mean of both channels.
+
     Neighbouring chunks are cross-faded with linear weights that sum to one. A network that hears no
     more than ``(OVERLAP_SECONDS - FADE_SECONDS) / 2`` around a sample gives what it would give of
     the whole song at once. Hybrid Demucs is normalised over all that it is given, so that it comes
     near that and no more: with random weights, on 30 s of three songs, to 10, 28 and 31 dB.
-
-    Parameters
-    ----------
-    separator : Separator
-        The network, on its device.
-    waveform : np.ndarray or LongSong
-        (n_samples,) float32 at :data:`SEPARATOR_RATE`. The network hears it on both its channels.
-
-    Yields
-    ------
-    np.ndarray
-        float32, the mean of both channels: parts that make up (n_samples,).
-
-    Raises
-    ------
-    AudioError
-        If a LongSong's file has changed.
     """
     fade = FADE_SECONDS * SEPARATOR_RATE
     starts, stops, seams = place_chunks(len(waveform))
@@ -233,10 +203,7 @@ def computed_ahead(parts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 def read_finished(output: Path, settings: Settings) -> dict[str, str]:
     """Read which songs a folder holds the vocals of: :attr:`Vocals.songs`.
 
-    Raises
-    ------
-    UserError
-        If the folder holds something else, or what other settings or weights made.
+    A folder of something else, or of what other settings or weights made, is a ``UserError``.
     """
     if output.exists() and not output.is_dir():
         raise UserError(f"{output} is a file: name a folder")
@@ -260,27 +227,10 @@ def read_finished(output: Path, settings: Settings) -> dict[str, str]:
 
 
 def separate_songs(data_dir: Path, output: Path, separator: Separator) -> list[str]:
-    """Separate all songs of a data folder whose vocals are not there yet.
+    """Separate all songs of a data folder whose vocals are not there yet; return failures, and why.
 
-    Parameters
-    ----------
-    data_dir : Path
-        The data folder.
-    output : Path
-        Where to; missing, empty, or made by this function with the same weights.
-    separator : Separator
-        The network, on its device.
-
-    Returns
-    -------
-    list of str
-        The songs that failed, and why.
-
-    Raises
-    ------
-    UserError
-        If the lists name songs that are not there, or ``output`` holds anything else or cannot be
-        written.
+    ``output`` is missing, empty, or was made by this function with the same weights; anything else
+    in it is a ``UserError``, and so are songs that are not there.
     """
     songs = [song for split in dataset.SPLITS for song in dataset.read_split(data_dir, split)]
     if (data_dir / "test").is_dir():
