@@ -66,10 +66,7 @@ class AudioError(UserError):
 
 
 class AudioNote(Note):
-    """What is odd about a song that was decoded all the same.
-
-    ``kind`` is ``"damaged"`` if a part of the song is lost, ``"silent"`` if nothing is heard of it.
-    """
+    """What is odd about a song: ``"damaged"``, a part of it is lost, or ``"silent"``, all of it."""
 
     def __init__(self, path: Path, reason: str, kind: Literal["damaged", "silent"]) -> None:
         super().__init__(f"{printable(path)} {reason}")
@@ -108,10 +105,7 @@ def read_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarr
 def resample(
     blocks: Iterable[np.ndarray], sample_rate: int, to_rate: int = SAMPLE_RATE
 ) -> Iterator[np.ndarray]:
-    """Resample a waveform, given in blocks of (n_samples,) float32.
-
-    As many come out, and one more; short ones may be empty.
-    """
+    """Resample blocks of (n_samples,) float32: one more comes out, and short ones may be empty."""
     resampler = soxr.ResampleStream(sample_rate, to_rate, 1, dtype="float32")
     for block in blocks:
         yield resampler.resample_chunk(block)
@@ -328,10 +322,7 @@ class LongSong:
         return self.n_samples
 
     def __getitem__(self, part: slice) -> np.ndarray:
-        """Decode a slice in steps of 1: (n_samples,) float32.
-
-        Raises as :func:`read_blocks` does, and an ``AudioError`` if the file has become shorter.
-        """
+        """Decode a slice in steps of 1, (n_samples,) float32; raises as :func:`read_blocks`."""
         start, stop, step = part.indices(self.n_samples)
         if step != 1:
             raise ValueError("a song is read in steps of 1")
@@ -342,8 +333,7 @@ class LongSong:
         parts, end = [self._held[start - self._first :]], self._first + len(self._held)
         with warnings.catch_warnings(action="ignore", category=AudioNote):  # open_song has said it
             while end < stop:
-                block = next(self._blocks, None)
-                if block is None:
+                if (block := next(self._blocks, None)) is None:
                     raise AudioError(self.path, "has changed while it was read")
                 end += len(block)
                 if end > start:
@@ -356,10 +346,9 @@ Waveform = np.ndarray | LongSong
 
 
 def open_song(path: Path, sample_rate: int = SAMPLE_RATE) -> Waveform:
-    """Decode a whole file, and keep it unless it is long.
+    """Decode a whole file, and keep it unless it is long. Raises as :func:`read_blocks` does.
 
-    Returns (n_samples,) float32, or of songs beyond about ten minutes what has the same length and
-    the same slices. Raises as :func:`read_blocks` does.
+    Of songs beyond about ten minutes, what has the length and slices of (n_samples,) float32.
     """
     blocks = read_blocks(path, sample_rate)
     beginning = np.concatenate([np.empty(0, np.float32), *islice(blocks, WHOLE_BLOCKS)])

@@ -38,8 +38,7 @@ class Cache:
     """
 
     def __init__(self, parent: Path, kind: str, settings: dict[str, Any]) -> None:
-        described = json.dumps(settings, sort_keys=True)
-        digest = hashlib.sha256(described.encode()).hexdigest()[:12]
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
         self.folder = parent / f"{kind}-{digest}"
         self._settings = settings
 
@@ -77,22 +76,15 @@ class Cache:
     ) -> dict[str, str]:
         """Compute the arrays of all songs that lack one; with several processes each its share.
 
-        Parameters
-        ----------
-        files : mapping of str to Path
-            Audio files by content key.
-        in_worker : callable
-            File -> the array, or what ``in_main`` makes it from, done in the worker processes.
-            Without ``in_main`` they also write it: disks that are slow to write one file write
-            several.
-        in_main : callable, optional
-            Keys and those of several songs -> arrays, done in this process: the place for a GPU.
-        songs_at_a_time : int
-            How many songs ``in_main`` is given: always the same ones together, whatever is there
-            already, because what a network makes of a song depends, in its last digits, on the
-            others in the batch.
+        ``in_worker``, in the worker processes, makes of a file the array, or what ``in_main`` makes
+        it from. Without ``in_main`` they also write it: disks that are slow to write one file write
+        several.
 
-        Returns by key what is wrong with every song that cannot be decoded.
+        ``in_main``, in this process, is the place for a GPU. It makes arrays of several songs' keys
+        and of what workers made of them, always the same ``songs_at_a_time``, whatever is there
+        already: what a network makes of a song depends, in its last digits, on the whole batch.
+
+        Returned is by key what is wrong with every song that cannot be decoded.
         """
         keys = list(files)
         known = {key for key in keys if key in self}
@@ -142,8 +134,6 @@ def _compute_and_write(
 
 
 class _Songs(Dataset[Any]):
-    """Songs as worker processes treat them."""
-
     def __init__(self, songs: Sequence[S], treat: Callable[[S], Any]) -> None:
         self.songs = songs
         self.treat = treat
@@ -174,20 +164,15 @@ def _as_it_is(value: Any) -> Any:
 
 def _start_worker(worker: int) -> None:
     runtime.start_worker(worker)
-    if not hasattr(os, "memfd_create"):  # not Linux
-        return
-    # An error: no socket can be made, by which an array would be handed over.
-    with suppress(OSError), os.fdopen(os.memfd_create("probe"), "wb") as probe:
+    # An error: this is not Linux, or no socket can be made, by which an array would be handed over.
+    with suppress(AttributeError, OSError), os.fdopen(os.memfd_create("probe"), "wb") as probe:
         DupFd(probe.fileno())
         ForkingPickler.register(np.ndarray, _reduce)
 
 
 def _reduce(array: np.ndarray) -> Any:
-    """Say how the other process makes an array: a large one it maps, and copies nothing.
-
-    It takes less than half of that process's time (benchmarks/handing_over.py). torch's
-    shared memory would do, too, but lies in /dev/shm: containers have 64 MB there.
-    """
+    """Have the other process map a large array, in half the time (benchmarks/handing_over.py)."""
+    # torch's shared memory would do, too, but lies in /dev/shm: containers have 64 MB there.
     if array.nbytes >= MAPPED_BYTES and array.dtype.kind in "fiu":
         # Without memory or descriptors: through the pipe.
         with suppress(OSError), os.fdopen(os.memfd_create("song"), "wb") as memory:

@@ -85,8 +85,7 @@ def examine(file: Path) -> Examined:
 
 
 def _examine_all(files: list[Path]) -> Iterable[Examined | audio.AudioError]:
-    workers = len(os.sched_getaffinity(0))
-    return map_songs(files, examine, workers=workers, label="decoding")
+    return map_songs(files, examine, workers=len(os.sched_getaffinity(0)), label="decoding")
 
 
 # --- check -------------------------------------------------------------------------------------
@@ -96,17 +95,15 @@ def check(data_dir: Path) -> list[str]:
     """Check a data folder, print a table of what it holds, and return every problem by name.
 
     Every file is decoded from beginning to end. What is odd, but need not be wrong, is printed as a
-    note: a length other than its header's, silence, editions of one album in both splits. A split
-    list that is missing or malformed is a ``UserError``.
+    note: a length other than its header's, silence, editions of one album in both splits.
     """
     problems: list[str] = []
     train, val = (_listed(data_dir, split, problems) for split in SPLITS)
     in_train, in_val = ({(song.artist, song.album) for song in songs} for songs in (train, val))
     strangers = {artist for artist, _ in in_val} - {artist for artist, _ in in_train}
     problems += [f"val.json: train has no song of {artist}" for artist in sorted(strangers)]
-    problems += [
-        f"{artist}/{album} is in both splits" for artist, album in sorted(in_train & in_val)
-    ]
+    in_both = sorted(in_train & in_val)
+    problems += [f"{artist}/{album} is in both splits" for artist, album in in_both]
     notes = _compare_names(in_train, in_val, problems)
     parts = {"train": [song.file for song in train], "val": [song.file for song in val]}
     try:
@@ -220,16 +217,13 @@ class _Found:
 
 
 def split(music_dir: Path, output: Path, seed: int, with_test: bool) -> None:
-    """Split an ``artist/album/song`` tree by album, about 4:1:1, into a data folder.
+    """Split an ``artist/album/song`` tree by album, about 4:1:1, into a new data folder.
 
     The songs are hard-linked into ``output`` where the file system allows it, else copied, so that
     the data folder stands by itself and the music is never touched. Discs and editions become one
     album. Of an ``artist/song`` tree every song is an album. Artists with fewer than two albums are
     left out by name. ``with_test`` sets an album aside from artists with three or more, in
     ``test/`` and ``answers.json``.
-
-    Refused are an ``output`` that exists or that another run is making, one artist's folder, and
-    music of which fewer than two artists remain.
     """
     if output.exists():
         raise UserError(f"{output} exists: name a new folder with --output")

@@ -105,10 +105,7 @@ def find_files(folder: Path) -> list[Path]:
 
 
 def is_service(name: str) -> bool:
-    """Return whether a file or folder is another program's own: ``._001.mp3``, a recycle bin.
-
-    ``...And Justice for All`` and ``.38 Special`` are not.
-    """
+    """Return whether a name is another program's own: ``._001.mp3`` is, ``.38 Special`` is not."""
     return name in SERVICE_FOLDERS or re.match(r"\.[A-Za-z_]", name) is not None
 
 
@@ -155,14 +152,16 @@ def read_split(
         raise UserError(f"{list_file} lists {twice[-1]!r} more than once")
     if limit is not None:
         songs = first_songs(songs, limit)
-    missing = [song for song in songs if not song.file.is_file()]
-    if missing:
-        raise UserError(
-            f"{list_file}: {len(missing)} of {len(songs)} songs are missing, the first "
-            f"is {printable(missing[0].file)}; 'python -m artist20.collection check {data_dir}' "
-            "names them all"
-        )
+    missing = [song.file for song in songs if not song.file.is_file()]
+    more = f"; 'python -m artist20.collection check {data_dir}' names them all"
+    _refuse_missing(missing, f"{len(songs)} songs", str(list_file), more)
     return [song for song in songs if song.path not in left_out]
+
+
+def _refuse_missing(missing: Sequence[object], songs: str, where: str, more: str = "") -> None:
+    if missing:
+        first = f"the first is {printable(str(missing[0]))}{more}"
+        raise UserError(f"{where}: {len(missing)} of {songs} are missing, {first}")
 
 
 def first_songs(songs: Sequence[Song], limit: int) -> list[Song]:
@@ -228,7 +227,6 @@ def read_to_fit(
 
     Without a fold these are both splits; with one, the training songs alone, of which the albums of
     this fold are scored. Folds are the data set's own: the same for every network and every seed.
-    Too few albums for folds are refused.
     """
     if fold is None:
         train, val = read_train_val(data_dir, limit, left_out)
@@ -250,17 +248,10 @@ def read_to_fit(
 def alternate_versions(
     songs: Sequence[Song], directory: Path, option: str = "--also-train-on"
 ) -> list[Song]:
-    """Find other versions of songs, such as their vocals, in a tree of the same form and names.
-
-    ``option`` is the one that named the tree, for the message about songs that it lacks.
-    """
+    """Find other versions of songs in a tree of the same names, which ``option`` has named."""
     found = [replace(song, file=directory / song.path) for song in songs]
     missing = [song.file for song in found if not song.file.is_file()]
-    if missing:
-        raise UserError(
-            f"{option} {directory}: {len(missing)} of {len(songs)} songs are missing, the first "
-            f"is {printable(missing[0])}"
-        )
+    _refuse_missing(missing, f"{len(songs)} songs", f"{option} {directory}")
     return found
 
 
@@ -273,10 +264,9 @@ def as_heard(songs: Sequence[Song], audio_root: Path | None) -> list[Song]:
 
 
 def check_made_of(audio_root: Path, songs: Sequence[Song], keys: Sequence[str]) -> None:
-    """Refuse separated vocals of other files than the data folder's songs are now.
+    """Refuse separated vocals of other files than the songs' own, which have these keys.
 
-    ``songs`` and ``keys``, their :func:`content_keys`, are the data folder's own. A tree without
-    ``vocals.json`` was made by other means, and passes.
+    A tree without ``vocals.json`` was made by other means, and passes.
     """
     file = audio_root / "vocals.json"
     if not file.is_file():
@@ -285,8 +275,8 @@ def check_made_of(audio_root: Path, songs: Sequence[Song], keys: Sequence[str]) 
         made_of = parse_json(file.read_bytes(), _MadeOf).songs
     except ValueError as error:
         raise UserError(f"{file} is damaged ({error}): separate the songs again") from None
-    now = {song.path: key for song, key in zip(songs, keys, strict=True)}
-    changed = [path for path, key in now.items() if made_of.get(path, key) != key]
+    now = zip((song.path for song in songs), keys, strict=True)
+    changed = [path for path, key in now if made_of.get(path, key) != key]
     if changed:
         raise UserError(
             f"{audio_root} was made of other files of {len(changed)} songs, the first is "
@@ -320,8 +310,7 @@ def class_indices(songs: Sequence[Song], classes: Sequence[str]) -> np.ndarray:
 def songs_among(found: Sequence[Path], where: Path | str) -> list[Path]:
     """Keep the songs among files and folders found ``where``, and print what else there is."""
     songs = [path for path in found if audio.is_song(path)]
-    others = sorted(set(found).difference(songs))
-    if others:
+    if others := sorted(set(found).difference(songs)):
         kinds = Counter(
             "folder" if path.is_dir() else path.suffix.lower() or "without suffix"
             for path in others
@@ -339,8 +328,7 @@ def _entries(folder: Path) -> list[Path]:
 def read_test(data_dir: Path) -> dict[str, Path]:
     """Find the test songs: ``{"001": .../test/001.mp3, ...}`` in the order of their names.
 
-    Without a folder ``test`` they are the songs that lie in the data folder itself. None at all,
-    two of one name, and names that are no UTF-8 are refused.
+    Without a folder ``test`` they are the songs that lie in the data folder itself.
     """
     folder = data_dir / "test"
     if not folder.is_dir():
@@ -367,20 +355,12 @@ def read_test(data_dir: Path) -> dict[str, Path]:
 
 
 def heard_test_songs(songs: Mapping[str, Path], audio_root: Path | None) -> dict[str, Path]:
-    """Return test songs with the files of --audio-root in place of their own, if it is given.
-
-    These are known by their names without the suffix, see :func:`read_test`; missing ones are
-    refused.
-    """
+    """Do with test songs as :func:`as_heard`; in the tree their suffixes may be others."""
     if audio_root is None:
         return dict(songs)
     found = read_test(audio_root)
     missing = [key for key in songs if key not in found]
-    if missing:
-        raise UserError(
-            f"--audio-root {audio_root}: {len(missing)} of {len(songs)} test songs are missing, "
-            f"the first is {printable(missing[0])}"
-        )
+    _refuse_missing(missing, f"{len(songs)} test songs", f"--audio-root {audio_root}")
     return {key: found[key] for key in songs}
 
 
@@ -392,11 +372,7 @@ class Marker(Record):
 
 
 def describe(data_dir: Path) -> Marker:
-    """Read which data set this is.
-
-    ``dataset.json`` in the folder says so itself; artist20 is known by its split lists; anything
-    else goes by its folder's name.
-    """
+    """Read which data set this is: by ``dataset.json``, artist20's lists, or the folder's name."""
     file = data_dir / "dataset.json"
     if file.is_file():
         try:

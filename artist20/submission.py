@@ -59,14 +59,9 @@ results/, checkpoints/    the model, and what it reached on the validation songs
 artist20/, task*.py       the code
 """
 
-Contents = dict[str, Path | str]  # of an archive: by name a file, or text
-
 
 def choose_model(comparison: Comparison, results_dir: Path, wanted: str | None) -> str:
-    """Return the name of the model that is handed in, and print which it is.
-
-    The ensemble is none, because it has no checkpoint of its own.
-    """
+    """Return the name of the model that is handed in, and print which; the ensemble can't be."""
     models = {name: of for name, of in comparison.models.items() if name != "ensemble"}
     ranked = deck.ranked(models)
     ready = [name for name in ranked if (results_dir / models[name].folder / PREDICTIONS).is_file()]
@@ -81,10 +76,7 @@ def choose_model(comparison: Comparison, results_dir: Path, wanted: str | None) 
 
 
 def read_predictions(file: Path, name: str, checkpoints: list[Path], again: str) -> TestScores:
-    """Read all scores of the test songs; refuse what is not of these checkpoints.
-
-    ``name`` is what the files call the model, ``again`` the command that writes them.
-    """
+    """Read all scores of the test songs, if they are of ``name`` and ``checkpoints``."""
     predictions = read_record(file, dict[str, list[str]], again)
     test = read_record(inference.scores_file(file), TestScores, again)
     of_model = [sha256_file(path) for path in checkpoints] == test.checkpoints.get(name)
@@ -101,20 +93,18 @@ def inputs(results_dir: Path, folder: Path, metrics: Task1Metrics | NetworkMetri
         return [folder / name for name in ("metrics.json", "history.csv", "best.pt")]
     made = results.task1_dir(results_dir, rendition=metrics.heard)  # by task1_preprocessing.py
     names = ("metrics.json", "val_predictions.json", *(f"{name}.skops" for name in metrics.models))
-    return [
-        *(folder / name for name in names),
-        *(made / name for name in ("preprocessing.json", "songs_train.json")),
-    ]
+    of_models = [folder / name for name in names]
+    return [*of_models, made / "preprocessing.json", made / "songs_train.json"]
 
 
-def collect_slides(report: Path, assets_dir: Path) -> Contents:
-    """Collect figures, and slides that show these; print what is to be made to be there, too."""
+def collect_slides(report: Path, assets_dir: Path) -> dict[str, Path | str]:
+    """Collect figures, and slides that show these: files or text, by their names in the archive."""
     html = report.with_suffix(".html")
     slides = read_bytes(report, "python -m artist20.slides").decode()
     page = deck.embed_images(read_text(html), html.parent) if html.is_file() else ""
     for url in deck.find_figures(assets_dir, report.parent).values():
         slides = slides.replace(f"]({url})", f"](assets/{url.rpartition('/')[2]})")
-    contents: Contents = {f"assets/{file.name}": file for file in _files_in(assets_dir)}
+    contents: dict[str, Path | str] = {f"assets/{of.name}": of for of in _files_in(assets_dir)}
     contents["report.md"] = slides
     if report.stat().st_mtime < results.results_file(assets_dir).stat().st_mtime:
         print(f"note: {report} is older than results.json: are its numbers the same?")
@@ -128,8 +118,7 @@ def collect_slides(report: Path, assets_dir: Path) -> Contents:
 
 def _files_in(folder: Path) -> list[Path]:
     """List the files in a folder and below, without what Python compiled."""
-    found = (path for path in folder.rglob("*") if "__pycache__" not in path.parts)
-    return sorted(path for path in found if path.is_file())
+    return sorted(of for of in folder.rglob("*") if of.is_file() and "__pycache__" not in of.parts)
 
 
 def _readme(title: str, command: str, metrics: Task1Metrics | NetworkMetrics) -> str:
@@ -142,21 +131,8 @@ def _readme(title: str, command: str, metrics: Task1Metrics | NetworkMetrics) ->
     return README.format(title=title, fetch=fetch, command=command, heard=heard)
 
 
-def _commands(comparison: Comparison) -> str:
-    """Write down the commands behind all results, and the versions of the libraries."""
-    runs = [
-        f"{folder}: seed {run.seed}, {run.seconds:.0f} s, {run.device}\n    {run.command}\n"
-        for folder, run in comparison.runs.items()
-    ]
-    return "\n".join([*runs, *deck.versions(comparison), ""])
-
-
 def check(archive: Path, command: str, data_dir: Path, handed_in: TestScores, name: str) -> str:
-    """Unpack an archive into an empty folder, run inference there, and say how it compares.
-
-    ``command`` is README.txt's, ``name`` what the files call the model. If inference fails, or
-    names a song otherwise, that is a ``UserError``.
-    """
+    """Unpack an archive, run inference there by README.txt's command, and say how it compares."""
     with tempfile.TemporaryDirectory() as unpacked:
         folder = Path(unpacked)
         with zipfile.ZipFile(archive) as file:
@@ -185,7 +161,8 @@ def check(archive: Path, command: str, data_dir: Path, handed_in: TestScores, na
     keys = list(handed_in.songs)
     before = handed_in.scores[name][[keys.index(key) for key in found.songs]]
     now = found.scores[name]
-    if not np.array_equal(*(evaluation.top_k(scores, inference.TOP) for scores in (before, now))):
+    named_before, named = (evaluation.top_k(of, inference.TOP) for of in (before, now))
+    if not np.array_equal(named_before, named):
         raise UserError("unpacked, inference does not name the artists that the predictions do")
     return (
         f"checked: unpacked into an empty folder, inference names {len(now)} test songs as the "
@@ -250,7 +227,11 @@ def main() -> None:
     code += [ROOT / each for each in ("requirements.txt", "get_dataset.sh", "LICENSE")]
     contents |= {path.relative_to(ROOT).as_posix(): path for path in code}
     contents |= {path.name: path for path in (predictions, inference.scores_file(predictions))}
-    contents["commands.txt"] = _commands(comparison)
+    commands = [
+        f"{of}: seed {run.seed}, {run.seconds:.0f} s, {run.device}\n    {run.command}\n"
+        for of, run in comparison.runs.items()
+    ]
+    contents["commands.txt"] = "\n".join([*commands, *deck.versions(comparison), ""])
     contents["README.txt"] = _readme(comparison.models[name].title, command, metrics)
     with atomic_path(args.output) as temporary:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -46,7 +46,6 @@ from artist20.results import Record, differences, write_record
 UNTRAINED = "untrained"
 
 SOURCES = ["drums", "bass", "other", "vocals"]  # in the order of the bundle's model
-VOCALS = SOURCES.index("vocals")
 SEPARATOR_RATE = HDEMUCS_HIGH_MUSDB_PLUS.sample_rate  # Hz
 
 CHUNK_SECONDS = 10.0
@@ -181,15 +180,12 @@ def _separate_chunks(
             padded = F.pad(mono.to(device), (0, max(0, shortest - length)))
             with torch.inference_mode():
                 sources = network(padded[:, None].expand(-1, 2, -1))
-                parts = sources[:, VOCALS, :, :length].mean(dim=1).cpu().numpy()
+                parts = sources[:, SOURCES.index("vocals"), :, :length].mean(dim=1).cpu().numpy()
             yield from parts
 
 
 def computed_ahead(parts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield the same, the next one being computed meanwhile, in a thread.
-
-    Encoding an MP3 takes longer than a GPU needs to separate it.
-    """
+    """Yield the same, the next one computed meanwhile: to encode a part takes longer than a GPU."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, parts, None)
         try:
@@ -201,10 +197,7 @@ def computed_ahead(parts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def read_finished(output: Path, settings: Settings) -> dict[str, str]:
-    """Read which songs a folder holds the vocals of: :attr:`Vocals.songs`.
-
-    A folder of something else, or of what other settings or weights made, is a ``UserError``.
-    """
+    """Read of which songs a folder holds the vocals; refuse one of other things, or settings."""
     if output.exists() and not output.is_dir():
         raise UserError(f"{output} is a file: name a folder")
     # A lock alone is what a run leaves that was stopped at its very beginning.
@@ -217,8 +210,7 @@ def read_finished(output: Path, settings: Settings) -> dict[str, str]:
             f"{output} holds something else than separated vocals, or its vocals.json is damaged: "
             "name another folder, or delete this one"
         ) from None
-    other = differences(made.settings, settings)
-    if other:
+    if other := differences(made.settings, settings):
         raise UserError(
             f"{output} holds vocals of other settings ({'; '.join(other)}): delete it, or name "
             "another folder"
@@ -234,10 +226,8 @@ def separate_songs(data_dir: Path, output: Path, separator: Separator) -> list[s
     """
     songs = [song for split in dataset.SPLITS for song in dataset.read_split(data_dir, split)]
     if (data_dir / "test").is_dir():
-        songs += [
-            dataset.Song(f"./test/{file.name}", "", "", file)
-            for file in dataset.read_test(data_dir).values()
-        ]
+        test_files = dataset.read_test(data_dir).values()
+        songs += [dataset.Song(f"./test/{file.name}", "", "", file) for file in test_files]
     settings = Settings(weights=separator.weights)
     read_finished(output, settings)  # before anything is put into a folder of another's
     with only_writer(output):
@@ -263,8 +253,7 @@ def separate_songs(data_dir: Path, output: Path, separator: Separator) -> list[s
         failures = []
         decode = partial(audio.open_song, sample_rate=SEPARATOR_RATE)
         # One process decodes, a few songs ahead.
-        files = [song.file for song in missing]
-        waveforms = map_songs(files, decode, workers=1, label="vocals")
+        waveforms = map_songs([song.file for song in missing], decode, workers=1, label="vocals")
         for song, waveform in zip(missing, waveforms, strict=True):
             try:
                 vocals = computed_ahead(_vocals(song.file, waveform, separator))
