@@ -37,7 +37,6 @@ from artist20.encoders import UNTRAINED
 from artist20.encoders.embeddings import Embeddings
 from artist20.results import groups_of
 from artist20.spectrogram import FrontEnd, LogMels, Stored
-from artist20.trained import TrainedResNet
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, times: int) -> float:
@@ -155,11 +154,15 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, results_dir: 
         "ResNet's data, decoded each epoch", straight, f"{straight / data:.1f} x the row above"
     )
 
-    predict = partial(training.predict, model, precision=precision)
-    network = TrainedResNet(classes, n_frames, "", front_end, device, predict)
+    score = partial(training.predict_songs, model, n_frames=n_frames, precision=precision)
     load = partial(spectrogram.load_log_mel, front_end=front_end)
     read = partial(map_songs, files, load, workers=args.workers, label="inference")
-    seconds = seconds_of(lambda: [network.score_song(log_mel) for log_mel in read()], device, 1)
+
+    def infer() -> None:
+        for log_mel in read():
+            score(LogMels([log_mel]).to_device(device))
+
+    seconds = seconds_of(infer, device, 1)
     print_row("ResNet, inference", seconds, f"{len(songs) / seconds:.1f} songs per second")
     if args.operations:
         print_operations(lambda: train(islice(epochs(1), n_steps), precision), device)
