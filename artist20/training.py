@@ -6,7 +6,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -34,13 +35,14 @@ from artist20 import (
 from artist20.checkpoints import EpochProgress, EpochRow, TrainedModel, TrainingState
 from artist20.experiment import AGAIN, BEST, LAST, TrainingRun
 from artist20.models import LONG, ArtistResNet
-from artist20.results import Accuracy, NetworkMetrics, Predictions
+from artist20.results import NetworkMetrics, Predictions
 from artist20.spectrogram import LogMels, to_seconds
 
 SAVE_SECONDS = 10.0  # between checkpoints, where epochs are shorter
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
+@dataclass(eq=False)
 class Trainer:
     """Train a network, or go on from ``last.pt``.
 
@@ -54,49 +56,25 @@ class Trainer:
     With several processes, each trains on its share of every batch, and gradients are averaged;
     the main process writes.
 
-    Parameters
-    ----------
-    run : TrainingRun
-        Settings, folder, songs.
-    model : nn.Module
-        The network, on its device.
-    optimizer, schedule
-        A plateau scheduler is stepped with the validation loss, others once per epoch.
-    score : callable
-        -> (n_songs, n_classes) probabilities of the validation songs.
-    steps_per_epoch : int
-        For the progress bar.
-    precision : torch.dtype
-        What products are computed in.
-    label_smoothing : float
-        Share of every target that goes to all classes alike (Szegedy et al. 2016).
-    window_frames : int, optional
-        Length of a ResNet's windows, which its checkpoints carry.
     """
 
-    def __init__(
-        self,
-        run: TrainingRun,
-        model: nn.Module,
-        optimizer: Optimizer,
-        schedule: LRScheduler | ReduceLROnPlateau,
-        score: Callable[[], np.ndarray],
-        *,
-        steps_per_epoch: int,
-        precision: torch.dtype = torch.float32,
-        label_smoothing: float = 0.0,
-        window_frames: int | None = None,
-    ) -> None:
-        self.run = run
-        self.model = model
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.score = score
-        self.precision = precision
-        self.steps_per_epoch = steps_per_epoch
-        self.label_smoothing = label_smoothing
-        self.described = run.describe(window_frames)
-        self.recipe = run.settings.recipe
+    run: TrainingRun
+    model: nn.Module  # on its device
+    optimizer: Optimizer
+    # One of plateaus is stepped with the validation loss, others once per epoch.
+    schedule: LRScheduler | ReduceLROnPlateau
+    score: Callable[[], np.ndarray]  # -> (n_songs, n_classes) probabilities of validation songs
+    _: KW_ONLY
+    steps_per_epoch: int  # for the progress bar
+    precision: torch.dtype = torch.float32  # what products are computed in
+    # Share of every target that goes to all classes alike (Szegedy et al. 2016).
+    label_smoothing: float = 0.0
+    window_frames: int | None = None  # of a ResNet's windows, which its checkpoints carry
+
+    def __post_init__(self) -> None:
+        """Begin before the first epoch."""
+        self.recipe = self.run.settings.recipe
+        self.described = self.run.describe(self.window_frames)
         self.history: list[EpochRow] = []
         self.progress = EpochProgress()
         self._best: TrainedModel | None = None  # not written yet
@@ -120,40 +98,31 @@ class Trainer:
         KeyboardInterrupt
             After Ctrl-C or SIGTERM, when ``last.pt`` is written.
         """
-        args, folder = self.run.experiment.args, self.run.folder
-        epochs = self.recipe.epochs
-        if (folder / LAST).is_file():
-            self._resume()
+        epochs, patience = self.recipe.epochs, self.run.experiment.args.patience
+        self._resume()
         network = distributed.distribute(self.model)
-        with ExitStack() as stack:
-            self._stopped = stack.enter_context(_stop_request())
-            events = None
-            if distributed.is_main():
-                stack.enter_context(files.only_writer(folder))
-                if args.tensorboard:
-                    events = stack.enter_context(_event_writer(folder, len(self.history)))
-            bar = stack.enter_context(
-                tqdm(
-                    desc="train",
-                    total=epochs * self.steps_per_epoch,
-                    initial=len(self.history) * self.steps_per_epoch + self.progress.step,
-                    disable=distributed.quiet(),
-                    unit="step",
-                )
-            )
+        with (
+            _stop_request() as self._stopped,
+            self._only_writer(),
+            self._event_writer() as events,
+            tqdm(
+                desc="train",
+                total=epochs * self.steps_per_epoch,
+                initial=len(self.history) * self.steps_per_epoch + self.progress.step,
+                disable=distributed.quiet(),
+                unit="step",
+            ) as bar,
+        ):
             for epoch in range(len(self.history) + 1, epochs + 1):
                 best_epoch = max(self.history, key=_rank).epoch if self.history else 0
-                if args.patience and epoch - 1 - best_epoch >= args.patience:
-                    print(
-                        f"stopped early: none of {args.patience} epochs was better than "
-                        f"{best_epoch}"
-                    )
+                if patience and epoch - 1 - best_epoch >= patience:
+                    print(f"stopped early: none of {patience} epochs was better than {best_epoch}")
                     break
                 lr = self.optimizer.param_groups[0]["lr"]
                 with _one_line_if_a_step_fails(self.recipe.batch_size):
-                    self._train_epoch(network, batches(epoch), epoch, bar)
+                    self._train_epoch(network, batches(epoch), bar)
                 self._save_and_stop_if_asked()
-                row = self._validate(epoch, lr)
+                row = self._validate(lr)
                 if events:
                     for name, value in msgspec.structs.asdict(row).items():
                         events.add_scalar(name, value, epoch)
@@ -174,25 +143,19 @@ class Trainer:
     def fit_at_once(self, solve: Callable[[], float]) -> None:
         """Set the weights in one go, which is the run's only epoch.
 
-        Parameters
-        ----------
-        solve : callable
-            Sets the network's weights -> the training songs' mean loss.
+        ``solve`` sets them, and returns the training songs' mean loss.
         """
-        folder = self.run.folder
-        if (folder / LAST).is_file():
-            self._resume()
+        self._resume()
         if self.history:
             return
-        with ExitStack() as stack:
-            if distributed.is_main():
-                stack.enter_context(files.only_writer(folder))
+        with self._only_writer():
             started, n = time.monotonic(), len(self.run.train)
-            loss = _number(solve(), 1, folder)
+            loss = solve()
+            self._check_finite(loss)
             self.optimizer.step()  # changes nothing, but schedules want it before theirs
             seconds = time.monotonic() - started
             self.progress = EpochProgress(step=1, examples=n, loss_sum=loss * n, seconds=seconds)
-            self._validate(1, lr=0.0)
+            self._validate(lr=0.0)
             self._save()
 
     def finish(
@@ -201,8 +164,7 @@ class Trainer:
         """Score the validation songs with the last and the best epoch; write all that is left.
 
         Where the best epoch was chosen on these very songs, as the homework did it, that flatters
-        it; so the last epoch's figures stand beside it. ``metrics.json`` is written last, so that
-        whoever reads it finds all other files.
+        it; so the last epoch's figures stand beside it.
 
         Parameters
         ----------
@@ -210,68 +172,75 @@ class Trainer:
             -> (n_songs, d) embeddings of the training songs, and those of the validation songs, by
             the best epoch, for their map. Folds are not mapped, and have none.
         """
-        with ExitStack() as stack:
-            if distributed.is_main():
-                stack.enter_context(files.only_writer(self.run.folder))
-            return self._finish(embed)
+        path = self.run.folder / BEST
+        with self._only_writer():
+            of_last = self.score()
+            best = checkpoints.load_model(path, TrainedModel, AGAIN)
+            if best.settings != self.run.settings:
+                raise UserError(f"{path} is of another run meanwhile: run {AGAIN}")
+            load_weights(self.model, best, path, AGAIN)
+            of_best = self.score() if self.recipe.select else of_last
+            embeddings = embed() if embed else None
+            return distributed.on_main(lambda: self._write(best, of_best, of_last, embeddings))
 
-    def _finish(self, embed: Callable[[], tuple[np.ndarray, np.ndarray]] | None) -> NetworkMetrics:
-        run, experiment = self.run, self.run.experiment
-        of_last = self.score()
-        best = checkpoints.load_model(run.folder / BEST, TrainedModel, AGAIN)
-        if best.settings != run.settings:
-            raise UserError(f"{run.folder / BEST} is of another run meanwhile: run {AGAIN}")
-        load_weights(self.model, best, run.folder / BEST, AGAIN)
-        name = experiment.name
-        scores = {name: of_last}
-        if self.recipe.select:
-            scores = {name: self.score(), f"{name}_last": of_last}
-        embeddings = embed() if embed else None
-        reached = evaluation.accuracy(scores[name], run.val_labels)
-        last = evaluation.accuracy(of_last, run.val_labels)
+    def _write(
+        self,
+        best: TrainedModel,
+        of_best: np.ndarray,
+        of_last: np.ndarray,
+        embeddings: tuple[np.ndarray, np.ndarray] | None,
+    ) -> NetworkMetrics:
+        """Write a finished run; ``metrics.json`` last: whoever reads it finds all other files."""
+        run, experiment, folder = self.run, self.run.experiment, self.run.folder
+        train_songs, val_songs = ([song.record for song in of] for of in (run.train, run.val))
         train_loss = self.history[-1].train_loss
-        learning = evaluation.learning(train_loss, scores[name], run.val_labels, run.classes)
+        learning = evaluation.learning(train_loss, of_best, run.val_labels, run.classes)
+        checkpoints.save_model(folder / BEST, msgspec.structs.replace(best, learning=learning))
+        scores = {experiment.name: of_best}
+        if self.recipe.select:
+            scores[f"{experiment.name}_last"] = of_last
+        predictions = Predictions(classes=run.classes, songs=val_songs, scores=scores)
+        results.write_record(folder / "val_predictions.json", predictions)
+        hashes = None
+        if embeddings:
+            hashes = checkpoints.write_embeddings(folder, *embeddings, train_songs)
+        reached = evaluation.accuracy(of_best, run.val_labels)
+        metrics = NetworkMetrics(
+            model=experiment.name,
+            top1=reached.top1,
+            top3=reached.top3,
+            epoch=best.epoch,
+            last=evaluation.accuracy(of_last, run.val_labels),
+            learning=learning,
+            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+            window_seconds=self.window_frames and round(to_seconds(self.window_frames), 3),
+            epochs_seconds=round(sum(row.seconds for row in self.history), 1),
+            settings=run.settings,
+            dataset=run.dataset,
+            audio_root=experiment.args.audio_root and str(experiment.args.audio_root),
+            embeddings=hashes,
+            provenance=runtime.provenance(
+                experiment.args, runtime.device_name(experiment.device), experiment.started
+            ),
+        )
+        results.write_record(folder / "metrics.json", metrics)
+        return metrics
 
-        def write() -> NetworkMetrics:
-            finished = msgspec.structs.replace(best, learning=learning)
-            checkpoints.save_model(run.folder / BEST, finished)
-            results.write_record(
-                run.folder / "val_predictions.json",
-                Predictions(
-                    classes=run.classes, songs=[song.record for song in run.val], scores=scores
-                ),
-            )
-            hashes = None
-            if embeddings:
-                train_songs = [song.record for song in run.train]
-                hashes = checkpoints.write_embeddings(run.folder, *embeddings, train_songs)
-            frames = self.described.window_frames
-            metrics = NetworkMetrics(
-                model=name,
-                top1=reached.top1,
-                top3=reached.top3,
-                epoch=best.epoch,
-                last=Accuracy(top1=last.top1, top3=last.top3),
-                learning=learning,
-                parameters=sum(parameter.numel() for parameter in self.model.parameters()),
-                window_seconds=round(to_seconds(frames), 3) if frames else None,
-                epochs_seconds=round(sum(row.seconds for row in self.history), 1),
-                settings=run.settings,
-                dataset=run.dataset,
-                audio_root=experiment.args.audio_root and str(experiment.args.audio_root),
-                embeddings=hashes,
-                provenance=runtime.provenance(
-                    experiment.args, runtime.device_name(experiment.device), experiment.started
-                ),
-            )
-            results.write_record(run.folder / "metrics.json", metrics)
-            return metrics
+    def _only_writer(self) -> AbstractContextManager[None]:
+        return files.only_writer(self.run.folder) if distributed.is_main() else nullcontext()
 
-        return distributed.on_main(write)
+    def _event_writer(self) -> AbstractContextManager[Any]:
+        if not (self.run.experiment.args.tensorboard and distributed.is_main()):
+            return nullcontext()
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(self.run.folder / "tensorboard", purge_step=len(self.history) + 1)
 
     def _resume(self) -> None:
-        """Take weights, optimizer, schedule and history from ``last.pt``."""
+        """Take weights, optimizer, schedule and history from ``last.pt``, if it is there."""
         path = self.run.folder / LAST
+        if not path.is_file():
+            return
         last = checkpoints.load_model(path, TrainingState, AGAIN)
         load_weights(self.model, last, path, AGAIN)
         try:
@@ -287,13 +256,11 @@ class Trainer:
         if self.history and distributed.is_main():  # it may have been stopped before it was written
             checkpoints.write_history(self.run.folder / "history.csv", self.history)
 
-    def _train_epoch(
-        self, network: nn.Module, batches: Batches, epoch: int, bar: "tqdm[Any]"
-    ) -> None:
-        """Train on an epoch's batches, until there are no more or a signal came."""
+    def _train_epoch(self, network: nn.Module, batches: Batches, bar: "tqdm[Any]") -> None:
+        """Train on the next epoch's batches, until there are no more or a signal came."""
         started = time.monotonic()
-        settings, before = self.run.settings, self.progress
-        device = self.run.experiment.device
+        device, before = self.run.experiment.device, self.progress
+        seed, epoch, rank = self.run.settings.seed, len(self.history) + 1, distributed.rank()
         network.train()
         step, examples = before.step, before.examples
         # Summed where it arises: to ask a GPU for a number in every step would make it wait. In
@@ -302,7 +269,7 @@ class Trainer:
         loss_sum = torch.tensor(done, dtype=torch.float64, device=device)
         # What an interrupted epoch has had is made once more, and passed over.
         for x, targets in islice(batches, step, None):
-            runtime.seed_device(device, step_seed(settings.seed, epoch, step, distributed.rank()))
+            runtime.seed_device(device, epoch_seed(seed, epoch, step, rank))
             n_examples = len(x)
             if distributed.world_size() > 1:
                 mine = runtime.to_device(distributed.share(n_examples), device)
@@ -322,12 +289,10 @@ class Trainer:
             bar.update()
             if distributed.any_of(bool(self._stopped)):
                 break
-        self.progress = EpochProgress(
-            step=step,
-            examples=examples,
-            loss_sum=_number(distributed.total(loss_sum), epoch, self.run.folder),
-            seconds=before.seconds + time.monotonic() - started,
-        )
+        total = distributed.total(loss_sum).item()
+        self._check_finite(total)
+        seconds = before.seconds + time.monotonic() - started
+        self.progress = EpochProgress(step=step, examples=examples, loss_sum=total, seconds=seconds)
 
     def _save_and_stop_if_asked(self) -> None:
         """After a signal, save where training is and stop.
@@ -335,26 +300,32 @@ class Trainer:
         Also between an epoch's last step and its validation, which may take longer than a job
         scheduler waits before it kills the process.
         """
-        if not distributed.any_of(bool(self._stopped)):
-            return
-        if not all(value.isfinite().all() for value in self.model.state_dict().values()):
-            raise UserError(_not_finite(len(self.history) + 1, self.run.folder))
-        self._save()
-        distributed.gather(None)  # no process leaves before it is written
-        raise KeyboardInterrupt(*self._stopped)
+        if distributed.any_of(bool(self._stopped)):
+            self._check_finite(*self.model.state_dict().values())
+            self._save()
+            distributed.gather(None)  # no process leaves before it is written
+            raise KeyboardInterrupt(*self._stopped)
 
-    def _validate(self, epoch: int, lr: float) -> EpochRow:
+    def _check_finite(self, *values: Tensor | float) -> None:
+        """End the training where a loss or weights are not finite: ``last.pt`` stays as it was."""
+        if not all(torch.as_tensor(value).isfinite().all() for value in values):
+            raise UserError(
+                f"the loss became nan or infinite in epoch {len(self.history) + 1}; "
+                f"{self.run.folder / LAST} is of before, if it is there: try a lower --lr with "
+                "--overwrite"
+            )
+
+    def _validate(self, lr: float) -> EpochRow:
         """Score the validation songs, step the schedule, write ``history.csv``."""
         started = time.monotonic()
-        folder, labels = self.run.folder, self.run.val_labels
-        scores = self.score()
-        # The last step's harm shows in the validation loss alone.
+        scores, labels = self.score(), self.run.val_labels
         val_loss = evaluation.log_loss(scores, labels)
+        self._check_finite(val_loss)  # the last step's harm shows here alone
         row = EpochRow(
-            epoch=epoch,
+            epoch=len(self.history) + 1,
             lr=lr,
             train_loss=self.progress.loss_sum / self.progress.examples,
-            val_loss=_number(val_loss, epoch, folder),
+            val_loss=val_loss,
             val_top1=evaluation.top_k_accuracy(scores, labels, 1),
             val_top3=evaluation.top_k_accuracy(scores, labels, 3),
             seconds=self.progress.seconds + time.monotonic() - started,
@@ -370,9 +341,9 @@ class Trainer:
             if keep:
                 weights = {name: value.clone() for name, value in _on_cpu(self.model).items()}
                 self._best = msgspec.structs.replace(
-                    self.described, epoch=epoch, val_top1=row.val_top1, weights=weights
+                    self.described, epoch=row.epoch, val_top1=row.val_top1, weights=weights
                 )
-            checkpoints.write_history(folder / "history.csv", self.history)
+            checkpoints.write_history(self.run.folder / "history.csv", self.history)
         return row
 
     def _save(self) -> None:
@@ -413,14 +384,9 @@ def warmup_cosine(optimizer: Optimizer, warmup: int, epochs: int) -> LambdaLR:
     return LambdaLR(optimizer, factor)
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Mix a seed and an epoch's number into one seed."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-
-
-def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
-    """Mix a seed, where training is and the process's number into one seed."""
-    return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1)[0])
+def epoch_seed(seed: int, epoch: int, *within: int) -> int:
+    """Mix a seed, an epoch's number and what lies within it into one seed."""
+    return int(np.random.SeedSequence([seed, epoch, *within]).generate_state(1)[0])
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
@@ -525,31 +491,9 @@ def _one_line_if_a_step_fails(batch_size: int) -> Iterator[None]:
         raise UserError(f"--compile failed ({reason}): leave it out") from None
 
 
-@contextmanager
-def _event_writer(folder: Path, epochs_done: int) -> Iterator[Any]:
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(folder / "tensorboard", purge_step=epochs_done + 1) as writer:
-        yield writer
-
-
 def _rank(row: EpochRow) -> tuple[float, ...]:
     return row.val_top1, row.val_top3, -row.val_loss
 
 
 def _on_cpu(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.cpu() for name, value in model.state_dict().items()}
-
-
-def _number(value: Tensor | float, epoch: int, folder: Path) -> float:
-    """Return a loss as a number; one that is not finite ends the training."""
-    if not math.isfinite(float(value)):
-        raise UserError(_not_finite(epoch, folder))
-    return float(value)
-
-
-def _not_finite(epoch: int, folder: Path) -> str:
-    return (
-        f"the loss became nan or infinite in epoch {epoch}; {folder / LAST} is of before, if it "
-        "is there: try a lower --lr with --overwrite"
-    )
