@@ -255,7 +255,7 @@ def main() -> None:
     settings = [encoder.settings for encoder in loaded]
     if args.recipe == "strong":
         for embedder in embedders:  # all songs before the first fold
-            embedder.windows(study.keyed(study.as_heard(study.decodable)), recipe.windows)
+            embedder.windows(study.keyed(study.heard), recipe.windows)
         choices = {
             name: msgspec.structs.replace(recipe, **of)
             for name, of in CANDIDATES.items()

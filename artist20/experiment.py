@@ -47,51 +47,25 @@ RUN_FILES = (
 )
 SAME = "the same command with"  # for messages of the training scripts
 AGAIN = f"{SAME} --overwrite"
-Fill = Callable[[Mapping[str, Path]], dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What all trainings of one command share.
-
-    Attributes
-    ----------
-    args : argparse.Namespace
-        The command line.
-    model : str
-        See :func:`artist20.naming.network_name`.
-    device : torch.device
-        Where to train.
-    precision : torch.dtype
-        What products are computed in.
-    songs : list of Song
-        All that are read, trained on or scored, with the data folder's own files.
-    keys : dict of Path to str
-        Content keys by file: of the songs' own, those of --audio-root, and alternate versions.
-    left_out : dict of str to str
-        By path what is wrong with each song that cannot be decoded.
-    started : float
-        ``time.monotonic()`` at the start.
-    """
+    """What all trainings of one command share."""
 
     args: argparse.Namespace
-    model: str
+    model: str  # see :func:`artist20.naming.network_name`
     device: torch.device
-    precision: torch.dtype
-    songs: list[Song]
-    keys: dict[Path, str]
-    left_out: dict[str, str]
-    started: float
+    precision: torch.dtype  # what products are computed in
+    songs: list[Song]  # all that are read, trained on or scored: the data folder's own files
+    keys: dict[Path, str]  # content keys of these files, those of --audio-root, and other versions
+    left_out: dict[str, str]  # by path what is wrong with each song that cannot be decoded
+    started: float  # ``time.monotonic()`` at the start
 
     @property
     def name(self) -> str:
         """The model's name in files and tables, see :func:`artist20.naming.network_name`."""
-        return naming.network_name(self.model, self.args.recipe, self.rendition)
-
-    @property
-    def rendition(self) -> str | None:
-        """The name of --audio-root's tree."""
-        return naming.rendition_name(self.args.audio_root)
+        return self.folder.name
 
     @property
     def options(self) -> str:
@@ -101,21 +75,23 @@ class Experiment:
     @property
     def folder(self) -> Path:
         """Where the model trained on all training songs goes; folds go within."""
+        rendition = naming.rendition_name(self.args.audio_root)
         return results.network_dir(
-            self.args.results_dir, self.model, self.args.recipe, rendition=self.rendition
+            self.args.results_dir, self.model, self.args.recipe, rendition=rendition
         )
 
     @property
-    def decodable(self) -> list[Song]:
-        """The songs without those that are left out."""
-        return [song for song in self.songs if song.path not in self.left_out]
+    def heard(self) -> list[Song]:
+        """The songs that can be decoded, with the files that are heard."""
+        songs = [song for song in self.songs if song.path not in self.left_out]
+        return dataset.as_heard(songs, self.args.audio_root)
 
     @property
     def train_songs(self) -> list[Song]:
         """All training songs that can be decoded, those of all folds."""
         return dataset.read_split(self.args.data_dir, "train", self.args.limit, self.left_out)
 
-    def decoded(self, fill: Fill) -> "Experiment":
+    def decoded(self, fill: Callable[[Mapping[str, Path]], dict[str, str]]) -> "Experiment":
         """Decode all songs once, before any training; name all at once that cannot be.
 
         Parameters
@@ -129,19 +105,18 @@ class Experiment:
             If there are such and --skip-unreadable does not leave them out, or if an alternate
             version of --also-train-on is missing or cannot be decoded.
         """
-        heard = self.as_heard(self.songs)
+        heard, skip = self.heard, self.args.skip_unreadable
         reasons = fill(dict(self.keyed(heard)))
-        skip = self.args.skip_unreadable
         left_out = dataset.find_unreadable(heard, self.keys_of(heard), reasons, skip)
         experiment = replace(self, left_out=left_out)
         if not self.args.also_train_on:
             return experiment
         others = dataset.alternate_versions(experiment.train_songs, self.args.also_train_on)
         keys = distributed.on_main(lambda: dataset.content_keys(others))
-        reasons = fill({key: song.file for key, song in zip(keys, others, strict=True)})
-        dataset.find_unreadable(others, keys, reasons, skip=False)
         by_file = {song.file: key for song, key in zip(others, keys, strict=True)}
-        return replace(experiment, keys={**self.keys, **by_file})
+        reasons = fill({key: file for file, key in by_file.items()})
+        dataset.find_unreadable(others, keys, reasons, skip=False)
+        return replace(experiment, keys=self.keys | by_file)
 
     def open(
         self,
@@ -152,15 +127,8 @@ class Experiment:
     ) -> "TrainingRun":
         """Open a training, and look at what its folder holds.
 
-        Parameters
-        ----------
-        recipe : TransferRecipe or ResNetRecipe
-        encoders : sequence of EncoderSettings
-            Of a classifier on embeddings.
-        fold : int, optional
-            Hold this fold of the training songs out, and score it in place of the validation songs.
-        folder : Path, optional
-            Where folds go within, by default the model's own.
+        ``fold`` holds out a fold of the training songs, which is scored in place of the validation
+        songs; it goes within ``folder``, by default the model's own.
 
         Raises
         ------
@@ -175,7 +143,7 @@ class Experiment:
         data = dataset.summary(
             args.data_dir, train, val, self.keys_of([*train, *val]), args.limit, self.left_out, fold
         )
-        heard = self.as_heard([*train, *val])
+        heard = dataset.as_heard([*train, *val], args.audio_root)
         rendition = dataset.describe_rendition(heard, self.keys_of(heard), args.audio_root)
         settings = Settings(
             recipe_name=args.recipe,
@@ -195,10 +163,6 @@ class Experiment:
             print(f"{folder} holds this run already; --overwrite trains anew")
         train, val = heard[: len(train)], heard[len(train) :]
         return TrainingRun(self, folder, train, val, others, classes, data, settings, finished)
-
-    def as_heard(self, songs: Sequence[Song]) -> list[Song]:
-        """Return songs with the files that are heard: their own, or those of --audio-root."""
-        return dataset.as_heard(songs, self.args.audio_root)
 
     def keys_of(self, songs: Sequence[Song]) -> list[str]:
         """Return songs' content keys."""
@@ -227,36 +191,17 @@ class Experiment:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One training: what it learns from, what is scored, everything that its result depends on.
-
-    Attributes
-    ----------
-    experiment : Experiment
-    folder : Path
-        Where checkpoints, history, metrics and predictions go.
-    train, val : list of Song
-        The songs to learn from and to score, with the files that are heard.
-    others : list of Song
-        Alternate versions of the training songs, in their order, or none.
-    classes : list of str
-        The artists, in the order of the scores.
-    dataset : Dataset
-        What metrics say of the songs.
-    settings : Settings
-        Everything that the result depends on.
-    finished : NetworkMetrics or None
-        If the folder holds this very run, finished.
-    """
+    """One training: what it learns from, what is scored, everything that its result depends on."""
 
     experiment: Experiment
-    folder: Path
-    train: list[Song]
-    val: list[Song]
-    others: list[Song]
-    classes: list[str]
-    dataset: results.Dataset
-    settings: Settings
-    finished: NetworkMetrics | None
+    folder: Path  # where checkpoints, history, metrics and predictions go
+    train: list[Song]  # the songs to learn from, with the files that are heard
+    val: list[Song]  # those to score
+    others: list[Song]  # alternate versions of the training songs, in their order, or none
+    classes: list[str]  # the artists, in the order of the scores
+    dataset: results.Dataset  # what metrics say of the songs
+    settings: Settings  # everything that the result depends on
+    finished: NetworkMetrics | None  # if the folder holds this very run, finished
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -291,13 +236,10 @@ class TrainingRun:
                 f"warning: this network has learnt nothing: {metrics.learning.failure}; try "
                 "another --lr, or more --epochs, with --overwrite"
             )
-        line = f"top-1 {metrics.top1:.1%}, top-3 {metrics.top3:.1%} in epoch {metrics.epoch}"
+        which, last = ", the last", metrics.last
         if metrics.selected:
-            last = metrics.last
-            line += f", chosen on these songs; last epoch: {last.top1:.1%}, {last.top3:.1%}"
-        else:
-            line += ", the last"
-        print(line)
+            which = f", chosen on these songs; last epoch: {last.top1:.1%}, {last.top3:.1%}"
+        print(f"top-1 {metrics.top1:.1%}, top-3 {metrics.top3:.1%} in epoch {metrics.epoch}{which}")
 
 
 def begin(args: argparse.Namespace, model: str) -> Experiment:
@@ -347,7 +289,12 @@ def _look_at_folder(
     elif (folder / "metrics.json").is_file():
         metrics = results.read_record(folder / "metrics.json", NetworkMetrics, AGAIN)
         results.check_same_settings(metrics.settings, settings, folder / "metrics.json")
-        _check_whole(folder, metrics)
+        # All that later stages read: they would say to run this one.
+        read_best(folder, metrics, AGAIN)
+        results.read_record(folder / "val_predictions.json", Predictions, AGAIN)
+        checkpoints.read_history(folder / "history.csv", AGAIN)
+        if metrics.embeddings:
+            checkpoints.check_embeddings(folder, metrics, SAME)
         return metrics
     elif (folder / LAST).is_file():
         with files.only_writer(folder):  # or it is no unfinished run, but one that goes on
@@ -362,15 +309,6 @@ def _look_at_folder(
     return None
 
 
-def _check_whole(folder: Path, metrics: NetworkMetrics) -> None:
-    """Refuse a finished run of which later stages would find a file missing or damaged."""
-    read_best(folder, metrics, AGAIN)
-    results.read_record(folder / "val_predictions.json", Predictions, AGAIN)
-    checkpoints.read_history(folder / "history.csv", AGAIN)
-    if metrics.embeddings:
-        checkpoints.check_embeddings(folder, metrics, SAME)
-
-
 def read_best(folder: Path, metrics: NetworkMetrics, made_by: str) -> TrainedModel:
     """Read ``best.pt``; one of another run than ``metrics.json`` beside it is refused."""
     best = checkpoints.load_model(folder / BEST, TrainedModel, made_by)
@@ -380,8 +318,9 @@ def read_best(folder: Path, metrics: NetworkMetrics, made_by: str) -> TrainedMod
 
 
 def _pool_folds(folder: Path, name: str, songs: list[Song]) -> Predictions | None:
-    parts: list[Predictions] = []
     first: Settings | None = None
+    classes: list[list[str]] = []
+    rows: dict[str, np.ndarray] = {}  # by song, its scores
     for fold in range(1, results.N_FOLDS + 1):
         metrics_file = folder / f"fold-{fold}" / "metrics.json"
         of_fold = f"{SAME} --fold {fold}"
@@ -404,20 +343,16 @@ def _pool_folds(folder: Path, name: str, songs: list[Song]) -> Predictions | Non
         of_last = part.scores.get(f"{name}_last", part.scores.get(name))
         if of_last is None:
             raise UserError(f"{file} has no scores of {name}: run {of_fold} --overwrite")
-        parts.append(Predictions(classes=part.classes, songs=part.songs, scores={name: of_last}))
-    rows = {
-        song.path: row
-        for part in parts
-        for song, row in zip(part.songs, part.scores[name], strict=True)
-    }
-    same = all(part.classes == parts[0].classes for part in parts)
+        classes.append(part.classes)
+        rows |= {song.path: row for song, row in zip(part.songs, of_last, strict=True)}
+    same = all(each == classes[0] for each in classes)
     if not same or rows.keys() != {song.path for song in songs}:
         raise UserError(
             f"the folds in {folder} are of other songs than the training songs are now: run the "
             "same command with --overwrite for each --fold"
         )
     pooled = Predictions(
-        classes=parts[0].classes,
+        classes=classes[0],
         songs=[song.record for song in songs],
         scores={name: np.array([rows[song.path] for song in songs])},
     )
@@ -431,18 +366,9 @@ def _pool_folds(folder: Path, name: str, songs: list[Song]) -> Predictions | Non
 
 
 def fold_differences(folder: Path, metrics: NetworkMetrics, made_by: str) -> str | None:
-    """Return how folds differ from the run on all training songs, if they do.
+    """Return how folds differ from the run on all training songs, while their folders are there.
 
-    That can be known while the folds' own folders are there.
-
-    Parameters
-    ----------
-    folder : Path
-        The run's, with ``cv_predictions.json``.
-    metrics : NetworkMetrics
-        Its metrics.
-    made_by : str
-        The training script, for messages.
+    ``folder`` is the run's; ``made_by`` is the training script, for messages.
     """
 
     def alike(of: NetworkMetrics) -> Settings:
@@ -469,15 +395,11 @@ def comparable(settings: Settings, songs: str) -> Settings:
 
     ``songs`` takes the place of the data set, of which every fold has its own part.
     """
-    # A hash over the songs learnt from, of which every fold has its own, too.
-    also_train_on = "yes" if settings.also_train_on else None
     recipe = settings.recipe
     if isinstance(recipe, TransferRecipe):  # its temperature is fitted on the folds' scores
         recipe = msgspec.structs.replace(recipe, temperature=1.0)
+    # A hash over the songs learnt from, of which every fold has its own, too.
+    also_train_on = "yes" if settings.also_train_on else None
     return msgspec.structs.replace(
-        settings,
-        recipe=recipe,
-        fold=None,
-        dataset=songs,
-        also_train_on=also_train_on,
+        settings, recipe=recipe, fold=None, dataset=songs, also_train_on=also_train_on
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from artist20 import UserError, audio, distributed, encoders, models, runtime, spectrogram, training
@@ -23,12 +23,6 @@ from artist20.spectrogram import FrontEnd, LogMels
 CURVE_PARTS = 6  # a window is at most this part of the song
 CURVE_HOP_PARTS = 4  # a window begins a quarter of its length after the one before
 CURVE_MIN_SECONDS = 1.0
-
-
-def _warn_if_not_learnt(path: Path, trained: TrainedModel) -> None:
-    """Print a warning where a network's answers mean nothing."""
-    if trained.learning and trained.learning.failure:
-        print(f"warning: {path} has learnt nothing: {trained.learning.failure}")
 
 
 @dataclass(frozen=True)
@@ -50,17 +44,10 @@ class Heard:
 
 @dataclass(frozen=True)
 class TrainedClassifier:
-    """A classifier that scores a song's embeddings.
+    """A classifier that scores a song's embeddings."""
 
-    Attributes
-    ----------
-    recipe : TransferRecipe
-        How windows are cut and pooled.
-    predict : callable
-        (n_rows, n_inputs) -> (n_rows, n_classes) probabilities.
-    """
-
-    recipe: TransferRecipe
+    recipe: TransferRecipe  # how windows are cut and pooled
+    # (n_rows, n_inputs) -> (n_rows, n_classes) probabilities
     predict: Callable[[Tensor], np.ndarray]
 
     def score_song(self, windows: Sequence[np.ndarray]) -> np.ndarray:
@@ -76,16 +63,7 @@ def load_classifier(
 ) -> TrainedClassifier:
     """Rebuild the classifier of a checkpoint of task2_train.py.
 
-    Parameters
-    ----------
-    path : Path
-        Where it lies, for messages.
-    trained : TrainedModel
-        What it holds.
-    size : int
-        Numbers in an embedding, of all encoders together.
-    device : torch.device
-        Where to compute.
+    ``size`` is of an embedding, of all encoders together; the path is for messages.
 
     Raises
     ------
@@ -96,10 +74,18 @@ def load_classifier(
     if not isinstance(recipe, TransferRecipe):
         raise UserError(f"{path} is no checkpoint of task2_train.py")
     model = models.make_mlp(len(trained.classes), recipe, size)
-    training.load_weights(model, trained, path, "task2_train.py --overwrite")
-    model.to(device)
-    _warn_if_not_learnt(path, trained)
+    _fill(model, path, trained, "task2_train.py", device)
     return TrainedClassifier(recipe, partial(training.predict, model, precision=torch.float32))
+
+
+def _fill(
+    model: nn.Module, path: Path, trained: TrainedModel, script: str, device: torch.device
+) -> None:
+    """Give a network its weights; print a warning where its answers mean nothing."""
+    training.load_weights(model, trained, path, f"{script} --overwrite")
+    model.to(device)
+    if trained.learning and trained.learning.failure:
+        print(f"warning: {path} has learnt nothing: {trained.learning.failure}")
 
 
 def load_encoders(
@@ -116,12 +102,9 @@ def load_encoders(
     UserError
         If their weights are missing, or others than those.
     """
-    if not wanted[0].pretrained:
-        if weights is not None:
-            raise UserError(
-                "the checkpoint is of an untrained encoder: leave --encoder-weights out"
-            )
-        weights = UNTRAINED
+    if not wanted[0].pretrained and weights is not None:
+        raise UserError("the checkpoint is of an untrained encoder: leave --encoder-weights out")
+    weights = weights if wanted[0].pretrained else UNTRAINED
     loaded = encoders.load([each.name for each in wanted], weights, seed, device, precision)
     for encoder, settings in zip(loaded, wanted, strict=True):
         if encoder.settings != settings:
@@ -187,8 +170,8 @@ class TrainedTransfer:
         its length after the one before. Windows are as long as in the training, but no longer than
         a sixth of the song, unless an encoder needs more.
 
-        Parameters and results are those of :meth:`TrainedResNet.curve`, but for the waveform,
-        (n_samples,), in place of its log-mel; ``window_seconds`` is the length of a stretch.
+        The waveform is (n_samples,), results are those of :meth:`TrainedResNet.curve`, where
+        ``window_seconds`` is the length of a stretch.
         """
         definitions = [encoder.definition for encoder in self.encoders]
         rate, crop_seconds = definitions[0].sample_rate, self.classifier.recipe.crop_seconds
@@ -214,32 +197,16 @@ class TrainedTransfer:
 
 @dataclass(frozen=True)
 class TrainedResNet:
-    """A residual CNN that scores songs.
+    """A residual CNN that scores songs."""
 
-    Attributes
-    ----------
-    classes : list of str
-        The artists, in the order of the scores.
-    window_frames : int
-        Length of the windows that it was trained on.
-    trained_on : str
-        Which songs, for people.
-    front_end : FrontEnd
-        What its log-mels are made with.
-    device : torch.device
-        Where it is.
-    predict : callable
-        (batch, n_frames, n_columns) log-mels of windows -> (batch, n_classes) probabilities.
-    predict_songs : callable
-        The same of whole songs, by windows over all of each: (n_songs, n_classes).
-    """
-
-    classes: list[str]
-    window_frames: int
-    trained_on: str
-    front_end: FrontEnd
+    classes: list[str]  # the artists, in the order of the scores
+    window_frames: int  # length of the windows that it was trained on
+    trained_on: str  # which songs, for people
+    front_end: FrontEnd  # what its log-mels are made with
     device: torch.device
+    # (batch, n_frames, n_columns) log-mels of windows -> (batch, n_classes) probabilities
     predict: Callable[[Tensor], np.ndarray]
+    # the same of whole songs, by windows over all of each: (n_songs, n_classes)
     predict_songs: Callable[[LogMels], np.ndarray]
 
     def hear(self, file: Path) -> Heard:
@@ -251,8 +218,7 @@ class TrainedResNet:
 
     def score_song(self, log_mel: np.ndarray) -> np.ndarray:
         """Score a song, (n_frames, n_columns), by windows over all of it: (n_classes,)."""
-        songs = LogMels([log_mel]).to_device(self.device)
-        return self.predict_songs(songs)[0]
+        return self.predict_songs(LogMels([log_mel]).to_device(self.device))[0]
 
     def curve(self, log_mel: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """Score many overlapping windows of a song, to see where in it an artist is heard.
@@ -262,19 +228,13 @@ class TrainedResNet:
         So a song of 30 s has 22 windows also where training was on 150 s, whose network then hears
         less at a time than it has learnt from.
 
-        Parameters
-        ----------
-        log_mel : np.ndarray
-            (n_frames, n_columns).
+        The log-mel is (n_frames, n_columns).
 
         Returns
         -------
-        seconds : np.ndarray
-            (n_windows,) the middle of each.
-        probabilities : np.ndarray
-            (n_windows, n_classes).
+        seconds, probabilities : np.ndarray
+            (n_windows,) the middle of each window, and (n_windows, n_classes).
         window_seconds : float
-            Length of a window.
         """
         shortest = spectrogram.to_frames(CURVE_MIN_SECONDS)
         longest = max(shortest, len(log_mel) // CURVE_PARTS)
@@ -282,15 +242,10 @@ class TrainedResNet:
         last = len(log_mel) - n_frames
         n_windows = 1 + -(-last // max(1, n_frames // CURVE_HOP_PARTS))
         starts = np.linspace(0, last, n_windows).round().astype(int)
-        probabilities = spectrogram.score_crops(
-            self.predict,
-            LogMels([log_mel]).to_device(self.device),
-            [(0, start) for start in starts],
-            n_frames,
-            "windows",
-        )
+        song, windows = LogMels([log_mel]).to_device(self.device), [(0, start) for start in starts]
+        curve = spectrogram.score_crops(self.predict, song, windows, n_frames, "windows")
         seconds = spectrogram.to_seconds(1) * (starts + n_frames / 2)
-        return seconds, probabilities, spectrogram.to_seconds(n_frames)
+        return seconds, curve, spectrogram.to_seconds(n_frames)
 
 
 def load_resnet(
@@ -298,16 +253,7 @@ def load_resnet(
 ) -> TrainedResNet:
     """Rebuild the network of a checkpoint of task2_train_wo_pretrain.py.
 
-    Parameters
-    ----------
-    path : Path
-        Where it lies, for messages.
-    trained : TrainedModel
-        What it holds.
-    device : torch.device
-        Where to compute.
-    precision_option : str
-        See :func:`artist20.runtime.choose_precision`.
+    The path is for messages; for the option, see :func:`artist20.runtime.choose_precision`.
 
     Raises
     ------
@@ -319,9 +265,7 @@ def load_resnet(
         raise UserError(f"{path} is no checkpoint of task2_train_wo_pretrain.py")
     precision = runtime.choose_precision(precision_option, device, trained.settings.precision)
     model = models.make_resnet(len(trained.classes), recipe)
-    training.load_weights(model, trained, path, "task2_train_wo_pretrain.py --overwrite")
-    model.to(device)
-    _warn_if_not_learnt(path, trained)
+    _fill(model, path, trained, "task2_train_wo_pretrain.py", device)
     return TrainedResNet(
         trained.classes,
         trained.window_frames,
