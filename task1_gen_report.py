@@ -10,10 +10,9 @@ Writes  ASSETS_DIR/task1_model_comparison.png       top-1 and top-3
 
 With --level segment or --search wide, the same from RESULTS_DIR/task1/segment, task1/wide or
 task1/wide/segment, to task1_segment_*.png and so on; the confusion matrix is that of the model that
-was best in cross-validation, and there is no map. With --audio-root, the same from
-RESULTS_DIR/task1@<tree>, to task1_*@<tree>.png.
-Beside each picture a .txt has its caption. What there are no results for is named, and the exit
-status is 1.
+was best in cross-validation, and there is no map. With --audio-root, from RESULTS_DIR/task1@<tree>,
+to task1_*@<tree>.png. Beside each picture a .txt has its caption. What there are no results for is
+named, and the exit status is 1.
 
     python task1_gen_report.py
 """
@@ -25,19 +24,12 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from artist20 import UserError, cli, evaluation, runtime
+from artist20 import UserError, cli, evaluation, results, runtime
 from artist20.features import read_features
 from artist20.naming import TITLES, rendition_name, task1_options
 from artist20.report import compare, maps, plots
 from artist20.report.style import Drawing, save_all
-from artist20.results import (
-    Ablation,
-    Predictions,
-    Task1Metrics,
-    check_features,
-    read_record,
-    task1_dir,
-)
+from artist20.results import Ablation, Predictions, Task1Metrics, read_record, task1_dir
 
 
 def figure_name(stage: str, metrics: Task1Metrics, what: str) -> str:
@@ -55,52 +47,39 @@ def models(stage: str, metrics: Task1Metrics, predictions: Predictions) -> Itera
     scores = {TITLES[name]: predictions.scores[name] for name, _ in ranked}
     made = f"Made from {stage}/metrics.json and val_predictions.json."
 
-    reached = {
-        name: evaluation.figures(of_model, labels, predictions.albums)
-        for name, of_model in scores.items()
-    }
+    albums = predictions.albums
+    reached = {name: evaluation.figures(of, labels, albums) for name, of in scores.items()}
+    title = f"{what}: hand-made features on {songs}"
     yield Drawing(
         figure_name(stage, metrics, "model_comparison"),
-        plots.model_comparison(
-            reached,
-            n_songs=len(labels),
-            n_classes=len(classes),
-            title=f"{what}: hand-made features on {songs}",
-        ),
+        plots.model_comparison(reached, n_songs=len(labels), n_classes=len(classes), title=title),
         "Top-1 and top-3 accuracy of Task 1's models on the validation songs, with 95 % intervals "
         f"by bootstrap over albums. {made}",
     )
     name = "svm" if metrics.of_homework else metrics.best_in_cv
     if name in metrics.models:  # main() prints why, if not
         model = metrics.title(name)
+        title = f"{model} on {songs}: top-1 {metrics.models[name].top1:.1%}"
         yield Drawing(
             figure_name(stage, metrics, "confusion_matrix" + "_svm" * metrics.of_homework),
-            plots.confusion_matrix(
-                predictions.scores[name],
-                labels,
-                classes,
-                title=f"{model} on {songs}: top-1 {metrics.models[name].top1:.1%}",
-            ),
+            plots.confusion_matrix(predictions.scores[name], labels, classes, title=title),
             f"Who is taken for whom by the {model}: songs by true artist (rows) and best guess "
             f"(columns). {made}",
         )
     if len(labels) >= plots.FEWEST_FOR_RELIABILITY:
+        title = f"{what}: reliability of the models' probabilities, {songs}"
         yield Drawing(
             figure_name(stage, metrics, "reliability"),
-            plots.reliability(
-                scores, labels, title=f"{what}: reliability of the models' probabilities, {songs}"
-            ),
+            plots.reliability(scores, labels, title=title),
             "How often each model's best guess is right, against the probability it gives; on the "
             "dashed line they agree, a dot's area is its share of the songs, and the error is the "
             f"expected calibration error. {made}",
         )
+    title = f"{what}: what an album gives away, {data.train} training songs of {data.label}"
+    by_title = {TITLES[name]: model for name, model in metrics.models.items()}
     yield Drawing(
         figure_name(stage, metrics, "album_effect"),
-        plots.album_effect(
-            {TITLES[name]: model for name, model in metrics.models.items()},
-            n_songs=data.train,
-            title=f"{what}: what an album gives away, {data.train} training songs of {data.label}",
-        ),
+        plots.album_effect(by_title, n_songs=data.train, title=title),
         "Top-1 in cross-validation where albums are kept whole and where they are split between "
         f"folds. Made from {stage}/metrics.json.",
     )
@@ -115,14 +94,11 @@ def ablation(folder: Path, stage: str, metrics: Task1Metrics, made_by: str) -> I
         raise UserError(f"{path} is not finished: run {made_by} again")
     if found.settings.model != best:
         raise UserError(f"{path} is of another model than {best}: run {made_by} again")
+    title = f"Task 1{metrics.described}: what features are worth to {TITLES[best]}, {data.train} "
+    title += f"training and {data.val} validation songs of {data.label}"
     yield Drawing(
         figure_name(stage, metrics, "ablation"),
-        plots.ablation(
-            found,
-            metrics.models[best].cv_top1,
-            title=f"Task 1{metrics.described}: what features are worth to {TITLES[best]}, "
-            f"{data.train} training and {data.val} validation songs of {data.label}",
-        ),
+        plots.ablation(found, metrics.models[best].cv_top1, title=title),
         f"Top-1 of {TITLES[best]} with one family of features alone (left), and what it loses when "
         "the family is left out (middle) or shuffled (right, with its standard deviation). Made "
         f"from {stage}/ablation.json and metrics.json.",
@@ -134,18 +110,15 @@ def song_map(folder: Path, stage: str, metrics: Task1Metrics) -> Iterator[Drawin
     vectors = maps.scaled_features(*(read_features(folder, split) for split in ("train", "val")))
     found, data = maps.make_map(vectors), metrics.dataset
     print(found.caption)
+    title = f"{data.train} training and {data.val} validation songs of {data.label}, by "
+    title += f"{found.n_dimensions} hand-made features"
+    title += f", on {metrics.heard}" if metrics.heard else ""
     yield Drawing(
         figure_name(stage, metrics, "map"),
-        plots.song_map(
-            found,
-            title=f"{data.train} training and {data.val} validation songs of {data.label}, by "
-            f"{found.n_dimensions} hand-made features"
-            + (f", on {metrics.heard}" if metrics.heard else ""),
-        ),
+        plots.song_map(found, title=title),
         f"{found.caption} Features are scaled by their medians and quartiles over the training "
         f"songs, and cut off at {maps.MAX_SCALED:g} interquartile ranges. Made from "
-        f"{stage}/metrics.json, X_train.npy, X_val.npy, songs_train.json, "
-        "songs_val.json.",
+        f"{stage}/metrics.json, X_train.npy, X_val.npy, songs_train.json, songs_val.json.",
     )
 
 
@@ -168,7 +141,7 @@ def main() -> int:
     made_by = "task1_train.py" + task1_options(args.level, args.audio_root, args.search)
     metrics = read_record(folder / "metrics.json", Task1Metrics, made_by)
     predictions = read_record(folder / "val_predictions.json", Predictions, made_by)
-    check_features(metrics, args.results_dir, made_by)
+    results.check_features(metrics, args.results_dir, made_by)
     for name, model in metrics.models.items():
         compare.check_reached(folder, name, model, predictions, made_by)
     parts = [

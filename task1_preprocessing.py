@@ -26,7 +26,7 @@ from artist20.files import only_writer
 from artist20.results import Dataset, Preprocessing, Record, Rendition
 
 
-class Made(Record, frozen=True, kw_only=True):
+class Made(Record, frozen=True):
     """What the features in a folder depend on."""
 
     dataset: str  # :attr:`artist20.results.Dataset.identity`
@@ -39,11 +39,7 @@ def choose_songs(
 ) -> tuple[dict[str, list[Song]], Dataset, Rendition | None]:
     """Return the songs of both splits that are not left out, as heard, and what is said of them.
 
-    Raises
-    ------
-    UserError
-        If the features that ``made`` is of are of other songs, and --overwrite does not say to
-        replace them.
+    Refuses if ``made`` is of other songs, and --overwrite does not say to replace their features.
     """
     train, val = dataset.read_train_val(args.data_dir, args.limit, left_out)
     used = [keys[song] for song in (*train, *val)]
@@ -52,15 +48,8 @@ def choose_songs(
     rendition = dataset.describe_rendition(heard, [keys[song] for song in heard], args.audio_root)
     if made.is_file() and not args.overwrite:
         before = results.read_record(made, Preprocessing, "task1_preprocessing.py --overwrite")
-        results.check_same_settings(
-            Made(
-                dataset=before.dataset.identity,
-                feature_version=before.feature_version,
-                rendition=before.rendition,
-            ),
-            Made(dataset=data.identity, feature_version=features.VERSION, rendition=rendition),
-            made,
-        )
+        was = Made(before.dataset.identity, before.feature_version, before.rendition)
+        results.check_same_settings(was, Made(data.identity, features.VERSION, rendition), made)
     return {"train": heard[: len(train)], "val": heard[len(train) :]}, data, rendition
 
 
@@ -71,9 +60,8 @@ def parse_args() -> argparse.Namespace:
     cli.add_audio_root_option(parser)
     cli.add_compute_options(parser)
     cli.add_skip_option(parser)
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the features of other songs, if any"
-    )
+    what = "replace the features of other songs, if any"
+    parser.add_argument("--overwrite", action="store_true", help=what)
     return parser.parse_args()
 
 
@@ -82,16 +70,17 @@ def main() -> None:
     args = parse_args()
     started = time.monotonic()
     device = distributed.start(runtime.choose_device(args.device))
-    rendition_name = naming.rendition_name(args.audio_root)
-    folder = results.task1_dir(args.results_dir, rendition=rendition_name)
+    tree = naming.rendition_name(args.audio_root)
+    folder = results.task1_dir(args.results_dir, rendition=tree)
     made = folder / "preprocessing.json"
     train, val = dataset.read_train_val(args.data_dir, args.limit)
-    heard = dataset.as_heard([*train, *val], args.audio_root)
-    everything = list(dict.fromkeys([*train, *val, *heard]))
+    own = train + val
+    heard = dataset.as_heard(own, args.audio_root)
+    everything = list(dict.fromkeys(own + heard))
     hashes = distributed.on_main(lambda: dataset.content_keys(everything))
     keys = dict(zip(everything, hashes, strict=True))
     if args.audio_root:
-        dataset.check_made_of(args.audio_root, train + val, [keys[song] for song in train + val])
+        dataset.check_made_of(args.audio_root, own, [keys[song] for song in own])
     if not args.skip_unreadable:
         choose_songs(args, made, keys, {})  # refuses, if it does, before any work
     # The one pass that decodes computes, too: to look for bad songs first would take a second one.
@@ -107,10 +96,8 @@ def main() -> None:
     with only_writer(folder):
         made.unlink(missing_ok=True)  # it is there again when all arrays are
         for split, songs in splits.items():
-            records = [song.record for song in songs]
-            features.write_features(
-                folder, split, records, (units.load(keys[song]) for song in songs)
-            )
+            of_songs = (units.load(keys[song]) for song in songs)
+            features.write_features(folder, split, [song.record for song in songs], of_songs)
             print(f"{split}: {len(songs)} songs x {len(features.FEATURE_NAMES)} features")
         record = Preprocessing(
             dataset=data,

@@ -9,16 +9,16 @@ Writes  RESULTS_DIR/task1/{svm,random_forest,knn,logistic_regression}.skops    f
 
 Each model's settings are found by grid search (GRIDS in artist20/classical.py) with 5-fold
 cross-validation on the training songs; scaling and feature selection are fitted within each fold.
-With --search wide, how features are scaled and how many are kept is searched, too, shrinkage LDA
-is one of the models, and all is written to RESULTS_DIR/task1/wide, beside the homework's.
 A model that is there already is not searched again. One whose numbers overflow is left out, which
-is said and recorded in metrics.json. With --level segment, models learn from segments of some
-seconds (how many is chosen in cross-validation too), a song's score is the mean over its segments,
-and all is written to the folder segment, in RESULTS_DIR/task1 or in its wide.
+is said and recorded in metrics.json.
+
+With --search wide, into RESULTS_DIR/task1/wide, scaler and number of features are searched, too,
+and shrinkage LDA is one of the models. With --level segment, into the folder segment of either,
+models learn from segments of some seconds (how many is chosen in cross-validation, too), and a
+song's score is the mean over its segments.
 
     python task1_train.py
-    python task1_train.py --level segment
-    python task1_train.py --search wide
+    python task1_train.py --level segment --search wide
     python task1_train.py --audio-root data/artist20_vocals
 """
 
@@ -28,37 +28,15 @@ import argparse
 import time
 from pathlib import Path
 
-import msgspec
 import numpy as np
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
-from artist20 import (
-    UserError,
-    ablation,
-    classical,
-    cli,
-    evaluation,
-    features,
-    naming,
-    results,
-    runtime,
-)
+from artist20 import UserError, ablation, classical, cli, evaluation, naming, results, runtime
 from artist20.classical import Fitted, OutOfScaleError, Rows
 from artist20.dataset import SPLITS
+from artist20.features import MADE_BY, read_features, read_prepared
 from artist20.files import check_is_file, only_writer
 from artist20.results import FitSettings, Predictions, Task1Model
-
-
-def make_settings(args: argparse.Namespace, prepared: results.Preprocessing) -> FitSettings:
-    """Collect what all fits depend on; at the level of segments, these are still to be chosen."""
-    array = "X_train.npy" if args.level == "song" else "units_train.npy"
-    return FitSettings(
-        dataset=prepared.dataset.identity,
-        features=prepared.arrays[array],
-        cv=args.cv,
-        seed=args.seed,
-        search=args.search,
-    )
 
 
 def count_unseen(songs: Rows, settings: FitSettings) -> int:
@@ -86,14 +64,8 @@ def fit_models(
 ) -> tuple[dict[str, Fitted], dict[str, np.ndarray], dict[str, str]]:
     """Search and fit all models, score the validation songs, and print the table.
 
-    Returns
-    -------
-    fitted : dict of str to Fitted
-        By name.
-    scores : dict of str to np.ndarray
-        (n_songs, n_classes) probabilities of the validation songs.
-    left_out : dict of str to str
-        Why other models could not be fitted.
+    Returns those fitted, their (n_songs, n_classes) probabilities of the validation songs, and why
+    others are left out, all by name.
     """
     train, val = rows["train"], rows["val"]
     labels = np.searchsorted(np.unique(train.y), val.y)
@@ -155,22 +127,24 @@ def main() -> None:
     made = results.task1_dir(args.results_dir, rendition=rendition)  # by task1_preprocessing.py
     folder = results.task1_dir(args.results_dir, args.level, rendition, args.search)
     options = naming.task1_options(audio_root=args.audio_root)
-    check_is_file(made / "preprocessing.json", f"{features.MADE_BY}{options}")
+    check_is_file(made / "preprocessing.json", f"{MADE_BY}{options}")
     with only_writer(made):  # nor may the features be replaced meanwhile
-        prepared = features.read_prepared(made)
-        songs = {split: features.read_features(made, split).songs for split in SPLITS}
+        prepared = read_prepared(made)
+        songs = {split: read_features(made, split).songs for split in SPLITS}
         classes = sorted({song.artist for song in songs["train"]})
-        print(
-            f"{len(songs['train'])} training songs, {len(songs['val'])} validation songs, "
-            f"{len(classes)} artists"
+        n_train, n_val = len(songs["train"]), len(songs["val"])
+        print(f"{n_train} training songs, {n_val} validation songs, {len(classes)} artists")
+        data = prepared.dataset
+        array = prepared.arrays["X_train.npy" if args.level == "song" else "units_train.npy"]
+        settings = FitSettings(
+            dataset=data.identity, features=array, cv=args.cv, seed=args.seed, search=args.search
         )
-        settings = make_settings(args, prepared)
         unseen = count_unseen(classical.read_rows(made, "train"), settings)
         if args.overwrite:
             remove_results(folder)
         if args.level == "segment":
             segments = classical.choose_segments(made, folder, settings, args.workers)
-            settings = msgspec.structs.replace(settings, segments=segments)
+            settings = replace(settings, segments=segments)
         rows = {split: classical.read_rows(made, split, settings.segments) for split in SPLITS}
         fitted, scores, left_out = fit_models(rows, folder, settings, args.workers)
         val = Predictions(classes=classes, songs=songs["val"], scores=scores)
@@ -191,7 +165,7 @@ def main() -> None:
                 segments=settings.segments,
                 search=settings.search,
             ),
-            dataset=prepared.dataset,
+            dataset=data,
             rendition=prepared.rendition,
             audio_root=args.audio_root and str(args.audio_root),
             provenance=runtime.provenance(args, f"CPU, {args.workers} processes", started),

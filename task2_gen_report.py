@@ -10,10 +10,8 @@ Writes  ASSETS_DIR/task2_architecture_diagram.png     layers, shapes, parameters
 With --recipe strong, the same from RESULTS_DIR/task2/panns_strong, to
 task2_architecture_diagram_panns_strong.png and so on; with --encoder, from and to that encoder's
 name; with --audio-root, from and to @<tree>. Beside each picture a .txt has its caption. What there
-are no results for is named, and the exit status is 1.
-
-With --song, --html and --confused, in place of all these the same pictures and pages of single
-songs as of task2_gen_report_wo_pretrain.py; the encoder's weights are needed for them.
+are no results for is named, and the exit status is 1. --song, --html and --confused make pictures
+and pages of single songs instead, as task2_gen_report_wo_pretrain.py does.
 
     python task2_gen_report.py
     python task2_gen_report.py --song song.mp3 --html
@@ -33,6 +31,7 @@ from artist20.encoders import ENCODERS, panns
 from artist20.naming import ENCODER_TITLES, network_options, rendition_name
 from artist20.report import architecture, listening, network_plots
 from artist20.report.architecture import Layer
+from artist20.report.network_plots import confusion_matrix, song_map, training
 from artist20.report.style import Drawing, save_all
 from artist20.results import TransferRecipe, network_dir
 
@@ -47,23 +46,16 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     of_panns = len(names) == 1 and names[0].startswith("panns")
     rows = cnn14(names[0], recipe) if of_panns else as_one(names, title, size)
     classifier = models.make_mlp(len(model.classes), recipe, size)
-    rows += architecture.describe(
-        classifier,
-        (size * (2 if recipe.pooled else 1),),
-        "windows' mean and deviation" if recipe.pooled else "embedding",
-    )
-    data = metrics.dataset
-    figure = network_plots.architecture(
-        rows,
-        title=f"{metrics.title(metrics.model)}: frozen encoder and the classifier trained on "
-        f"{data.train} songs of {data.label}",
-    )
+    n, given = (2 * size, "windows' mean and deviation") if recipe.pooled else (size, "embedding")
+    rows += architecture.describe(classifier, (n,), given)
+    of_figure = f"{metrics.title(metrics.model)}: frozen encoder and the classifier trained on "
+    of_figure += f"{metrics.dataset.train} songs of {metrics.dataset.label}"
+    suffix = "" if metrics.model == "panns" else f"_{metrics.model}"
     yield Drawing(
-        f"task2_architecture_diagram{'' if metrics.model == 'panns' else f'_{metrics.model}'}",
-        figure,
+        f"task2_architecture_diagram{suffix}",
+        network_plots.architecture(rows, title=of_figure),
         f"The frozen encoder, {title}, and the classifier trained on its embedding, layer by layer,"
-        " with shapes and parameters. Made by running the network of "
-        f"task2/{folder.name}/best.pt.",
+        f" with shapes and parameters. Made by running the network of task2/{folder.name}/best.pt.",
     )
 
 
@@ -73,12 +65,9 @@ def cnn14(name: str, recipe: TransferRecipe) -> list[Layer]:
     network = panns.make_cnn14(rate)
     network.fc_audioset = nn.Identity()  # AudioSet's classes: the embedding before them is used
     seconds = recipe.crop_seconds or ENCODERS[name].window_seconds
-    return architecture.describe(
-        network,
-        (round(seconds * rate),),
-        f"waveform, {seconds:g} s at {rate / 1000:g} kHz",
-        architecture.CNN14_FUNCTIONS,
-    )
+    given = f"waveform, {seconds:g} s at {rate / 1000:g} kHz"
+    n_samples = round(seconds * rate)
+    return architecture.describe(network, (n_samples,), given, architecture.CNN14_FUNCTIONS)
 
 
 def as_one(names: list[str], title: str, size: int) -> list[Layer]:
@@ -112,12 +101,7 @@ def main() -> int:
     if args.song or args.confused or args.html:
         parts = listening.parts(args, folder, made_by)
     else:
-        figures = (
-            diagram,
-            network_plots.confusion_matrix,
-            network_plots.training,
-            network_plots.song_map,
-        )
+        figures = (diagram, confusion_matrix, training, song_map)
         parts = [partial(figure, folder, made_by) for figure in figures]
     status = save_all(parts, args.assets_dir, args.format)
     print(cli.next_stage("-m artist20.comparison", args, "results_dir", "assets_dir"))

@@ -19,25 +19,22 @@ task2_architecture_diagram_resnet_strong.png and so on; with --audio-root, from 
 Beside each picture a .txt has its caption. What there are no results for is named, and the exit
 status is 1.
 
+With --song, in place of all these ASSETS_DIR/task2_song_<name>.png, which shows where in any audio
+file which artist is heard: its spectrogram, and below it the probability of the true artist, known
+from the folders artist/album/ above the file, and of the three likeliest others; best.pt is all
+that it needs. With --html, in place of the picture a page to listen on, task2_song_<name>.html, one
+file that can be sent by mail. With --confused, task2_confused_songs_resnet.html: the same of the
+validation songs with the highest probability of a wrong artist, each beside that artist's most
+similar training song.
+
     python task2_gen_report_wo_pretrain.py
-
-With --song, in place of all these ASSETS_DIR/task2_song_<name>.png, which shows where in a song
-which artist is heard: its spectrogram, and below it the probability of the true artist, known from
-the folders artist/album/ above the file, and of the three likeliest others. Any audio file will do;
-best.pt is all that is needed beside it. With --html, in place of the picture a page to listen on,
-task2_song_<name>.html, one file that plays the song, follows it and can be sent by mail. With
---confused, task2_confused_songs_resnet.html: the same of the validation songs with the highest
-probability of a wrong artist, each beside that artist's most similar training song. These are the
-only parts of a report script that run a model.
-
     python task2_gen_report_wo_pretrain.py --song song.mp3 queen/Jazz/01-Mustapha.mp3
     python task2_gen_report_wo_pretrain.py --recipe strong --song song.mp3 --html
     python task2_gen_report_wo_pretrain.py --confused --data-dir data/artist20
 
 Windows are as long as those of the training, but a sixth of the song at most, and each begins a
-quarter of its length after the one before: a song of 30 s has 22 of 5 s also where training was
-on 150 s. The probabilities of the song as a whole are task2_inference_wo_pretrain.py's. Of files of
-one name, the later ones' pictures are numbered.
+quarter of its length after the one before. Of files of one name, the later ones' pictures are
+numbered.
 """
 
 import artist20.packages  # says which are missing
@@ -50,6 +47,7 @@ from pathlib import Path
 from artist20 import cli, evaluation, models, runtime, spectrogram
 from artist20.naming import network_options, rendition_name
 from artist20.report import architecture, compare, listening, network_plots, plots
+from artist20.report.network_plots import confusion_matrix, song_map, training
 from artist20.report.style import Drawing, save_all
 from artist20.results import NetworkMetrics, ResNetRecipe, network_dir
 from artist20.spectrogram import FrontEnd
@@ -68,18 +66,14 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
         f"log-mel, {spectrogram.to_seconds(n_frames):.1f} s",
         {"pooling": f"{pooled}, concatenated"},
     )
-    data = metrics.dataset
     of_convolutions = (1 - recipe.lda_share) * (1 - recipe.long_lda_share)
     share = f"Of its answer {1 - of_convolutions:.0%} is LDA's of the statistics, the rest the "
     of_lda = f"{share}convolutions'. " if of_convolutions < 1 else ""
-    figure = network_plots.architecture(
-        rows,
-        title=f"{metrics.title(metrics.model)}: the residual CNN, trained from scratch on "
-        f"{data.train} songs of {data.label}",
-    )
+    title = f"{metrics.title(metrics.model)}: the residual CNN, trained from scratch on "
+    title += f"{metrics.dataset.train} songs of {metrics.dataset.label}"
     yield Drawing(
         f"task2_architecture_diagram_{metrics.model}",
-        figure,
+        network_plots.architecture(rows, title=title),
         "The residual CNN, layer by layer, with shapes and parameters. "
         f"{of_lda}Made by running the network of task2/{folder.name}/best.pt.",
     )
@@ -98,9 +92,8 @@ def all_models(results_dir: Path) -> Iterator[Drawing]:
         last = {model.title: evaluation.accuracy(model.unchosen, labels) for model in selected}
         reached = ", ".join(f"{name} {at.top1:.1%} / {at.top3:.1%}" for name, at in last.items())
         note = f"Some networks' epochs are chosen on these songs. At the last epoch: {reached}."
-        flattered = (
-            f" Epochs of {' and '.join(last)} are chosen on these songs, which flatters them."
-        )
+        names = " and ".join(last)
+        flattered = f" Epochs of {names} are chosen on these songs, which flatters them."
 
     yield Drawing(
         "task2_all_models_comparison",
@@ -121,33 +114,28 @@ def all_models(results_dir: Path) -> Iterator[Drawing]:
         "Share of the validation songs whose artist is among a model's k best guesses, for each k."
         f"{flattered} {made}",
     )
+    title = f"F1 of each artist, all models on {songs}"
     yield Drawing(
         "task2_per_artist_f1",
-        plots.f1_by_artist(
-            scores, labels, classes, title=f"F1 of each artist, all models on {songs}"
-        ),
+        plots.f1_by_artist(scores, labels, classes, title=title),
         "F1, the harmonic mean of precision and recall, of each artist (rows; songs in brackets) "
         f"by each model (columns), the best known artists at the top.{flattered} {made}",
     )
     networks = {m.title: m.scores for m in models if isinstance(m.metrics, NetworkMetrics)}
     if networks and len(labels) >= plots.FEWEST_FOR_RELIABILITY:
+        title = f"Reliability of the networks' probabilities, {songs}"
         yield Drawing(
             "task2_reliability",
-            plots.reliability(
-                networks, labels, title=f"Reliability of the networks' probabilities, {songs}"
-            ),
+            plots.reliability(networks, labels, title=title),
             "How often each network's best guess is right, against the probability it gives; on "
             "the dashed line they agree, a dot's area is its share of the songs, and the error is "
             f"the expected calibration error.{flattered} {made}",
         )
+    title = f"Who is taken for whom most often: best guesses of {len(models)} "
+    title += f"{'models' if len(models) > 1 else 'model'}, one for each of {songs}"
     yield Drawing(
         "task2_confused_pairs",
-        plots.confused_pairs(
-            scores,
-            predictions,
-            title=f"Who is taken for whom most often: best guesses of {len(models)} "
-            f"{'models' if len(models) > 1 else 'model'}, one for each of {songs}",
-        ),
+        plots.confused_pairs(scores, predictions, title=title),
         f"The most frequent confusions among the best guesses of {', '.join(scores)}, with the "
         f"songs that are confused.{flattered} {made}",
     )
@@ -173,12 +161,7 @@ def main() -> int:
     if args.song or args.confused or args.html:
         parts = listening.parts(args, folder, made_by)
     else:
-        figures = (
-            diagram,
-            network_plots.confusion_matrix,
-            network_plots.training,
-            network_plots.song_map,
-        )
+        figures = (diagram, confusion_matrix, training, song_map)
         parts = [partial(figure, folder, made_by) for figure in figures]
         # All models come last, because they fail where they were not run on the same songs.
         parts.append(partial(all_models, args.results_dir))

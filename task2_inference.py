@@ -6,10 +6,9 @@ Writes  RESULTS_DIR/task2/panns/test_predictions.json    {"001": [best, second, 
 
 Windows over the whole song are averaged, and so are several classifiers. A file that cannot be read
 is named, the artists with the most training songs are its prediction, and the exit status is 1.
-With --limit N all goes to test_predictions_first_N.json. --encoder and --recipe name the model as
-in task2_train.py; with --audio-root, all is in RESULTS_DIR/task2/panns@<tree>.
+With --limit N all goes to test_predictions_first_N.json. --encoder, --recipe and --audio-root name
+the model, and with it the folder, as for task2_train.py.
 
-    python task2_inference.py
     python task2_inference.py --encoder ecapa
     python task2_inference.py --audio song.mp3 ALBUM_FOLDER --output artists.csv
 """
@@ -45,24 +44,19 @@ def main() -> int:
     checkpoints = inference.read_checkpoints(args, folder, TransferRecipe)
     inference.check_alike(checkpoints, "encoders", "precision")
     inference.check_alike(checkpoints, "recipe.crop_seconds", "recipe.windows")
-    first = next(iter(checkpoints.values())).settings
+    path, checkpoint = next(iter(checkpoints.items()))
+    first = checkpoint.settings
     names = [encoder.name for encoder in first.encoders]
     if names != args.encoder:  # or its answers would be filed under another name
-        raise UserError(
-            f"{next(iter(checkpoints))} was trained with --encoder {','.join(names)}: say so, too"
-        )
-    precision = runtime.choose_precision(args.precision, device, first.precision)
-    loaded = trained.load_encoders(
-        first.encoders, first.seed, args.encoder_weights, device, precision
-    )
-    size = sum(encoder.definition.size for encoder in loaded)
+        raise UserError(f"{path} was trained with --encoder {','.join(names)}: say so, too")
+    loaded = trained.load_encoders(first, args.encoder_weights, device, args.precision)
+    recipe, size = first.recipe, sum(encoder.definition.size for encoder in loaded)
     classifiers = [
         trained.load_classifier(path, checkpoint, size, device)
         for path, checkpoint in checkpoints.items()
     ]
 
     def score_song(waveform: audio.Waveform) -> np.ndarray:
-        recipe = first.recipe
         rows = trained.embed_windows(loaded, waveform, recipe.crop_seconds, recipe.windows)
         return np.stack([classifier.score_song(rows) for classifier in classifiers])
 

@@ -5,38 +5,24 @@ Writes  RESULTS_DIR/task2/panns/best.pt, last.pt, history.csv, metrics.json, val
                                 train_embeddings.npy, val_embeddings.npy, songs_train.json
 
 Augmented views of the songs are embedded once, into RESULTS_DIR/cache; an epoch trains the
-classifier alone. A run that was stopped goes on with --resume. The defaults are the homework's. A
-quick try on two CPU cores, of an encoder of 17 MB:
-
-    bash get_dataset.sh --encoder ge2e
-    python task2_train.py --data-dir data/demo --encoder ge2e --epochs 10
+classifier alone. A run that was stopped goes on with --resume. The defaults are the homework's.
+Files of embeddings are for the map of the songs: the classifier's penultimate layer, (n_songs, d)
+float32, the mean over a song's windows, or over a training song's augmented views.
 
 With --recipe strong, into RESULTS_DIR/task2/panns_strong: windows over the whole song, as long as
 in the encoder's own training, in place of long crops; and of several classifiers the one that is
 best in cross-validation on the training songs, folds by album. That also writes candidates.json and
 cv_predictions.json, the out-of-fold scores of every training song by the best of them: which
-flatters it a little.
+flatters it a little. For the homework's recipe, --fold K scores the albums of a fold of the
+training songs, into the subfolder fold-K; all five give cv_predictions.json.
 
-The encoder is PANNs' Cnn14, or what --encoder names: ecapa and ge2e tell voices apart, tagger knows
-tags of music. They go with --recipe strong, into RESULTS_DIR/task2/ecapa_strong. Several stand side
-by side, in RESULTS_DIR/task2/ecapa+tagger_strong:
+--encoder names others than PANNs' Cnn14, for --recipe strong: ecapa and ge2e tell voices apart,
+tagger knows tags of music; several stand side by side, in RESULTS_DIR/task2/ecapa+tagger_strong.
+With --audio-root, songs are heard as that tree has them, and all goes to task2/panns@<tree>.
 
-    bash get_dataset.sh --encoder ecapa,tagger
-    python task2_train.py --encoder ecapa,tagger
-
-With --audio-root, songs are heard as that tree has them, and all goes to
-RESULTS_DIR/task2/panns@<tree>.
-
-For the homework's recipe, --fold K uses the training songs alone: the fold's albums are held out
-and scored, into the subfolder fold-K; all five give RESULTS_DIR/task2/panns/cv_predictions.json.
-
-The embeddings in train_embeddings.npy and val_embeddings.npy, (n_songs, d) float32, are the
-classifier's penultimate layer, the mean over a song's windows, or over a training song's augmented
-views: for the map of the songs, which folds do not need and do not write.
-
-On a machine with several GPUs:
-
-    torchrun --nproc-per-node=8 task2_train.py
+    python task2_train.py
+    python task2_train.py --encoder ge2e --data-dir data/demo --epochs 10    # a quick try
+    torchrun --nproc-per-node=8 task2_train.py --encoder ecapa,tagger        # on several GPUs
 """
 
 import artist20.packages  # says which are missing
@@ -54,24 +40,14 @@ from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from artist20 import (
-    UserError,
-    augment,
-    candidates,
-    cli,
-    distributed,
-    encoders,
-    experiment,
-    linear,
-    models,
-    runtime,
-    training,
-)
+from artist20 import UserError, candidates, cli, encoders, experiment, linear, runtime, training
+from artist20.augment import one_hot
 from artist20.dataset import Song
+from artist20.distributed import on_main
 from artist20.encoders import ENCODERS
 from artist20.encoders.embeddings import Embedder, Embeddings, make_embedders, side_by_side
 from artist20.experiment import TrainingRun
-from artist20.models import EmbeddingMLP
+from artist20.models import EmbeddingMLP, make_mlp
 from artist20.results import NetworkMetrics, TransferRecipe
 
 MLP = (1024, 512, 256)
@@ -125,7 +101,7 @@ CANDIDATES = {
 def make_model(n_classes: int, embeddings: Embeddings, recipe: TransferRecipe) -> EmbeddingMLP:
     """Make the classifier, with the training embeddings' mean and deviation in it."""
     size = embeddings.rows.shape[1] // (2 if recipe.pooled else 1)
-    model = models.make_mlp(n_classes, recipe, size)
+    model = make_mlp(n_classes, recipe, size)
     std = embeddings.rows.std(axis=0)
     model.standardize.mean.copy_(torch.from_numpy(embeddings.rows.mean(axis=0)))
     # A unit of the encoder that no training song excites is passed on as it is.
@@ -140,9 +116,8 @@ def make_optimizer(
     make = {"Adam": Adam, "AdamW": AdamW}[recipe.optimizer]
     optimizer = make(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     if recipe.schedule == "reduce on plateau":
-        return optimizer, ReduceLROnPlateau(
-            optimizer, factor=recipe.plateau_factor, patience=recipe.plateau_patience
-        )
+        factor, patience = recipe.plateau_factor, recipe.plateau_patience
+        return optimizer, ReduceLROnPlateau(optimizer, factor=factor, patience=patience)
     return optimizer, training.warmup_cosine(optimizer, recipe.warmup_epochs, recipe.epochs)
 
 
@@ -153,7 +128,7 @@ def batches(
     device = run.experiment.device
     rng = np.random.default_rng(training.epoch_seed(run.settings.seed, epoch))
     for rows, labels in embeddings.random_rows(run.labels, run.settings.recipe.batch_size, rng):
-        targets = augment.one_hot(runtime.to_device(labels, device), len(run.classes))
+        targets = one_hot(runtime.to_device(labels, device), len(run.classes))
         yield runtime.to_device(rows, device), targets
 
 
@@ -164,7 +139,7 @@ def solve(model: EmbeddingMLP, embeddings: Embeddings, run: TrainingRun) -> floa
     labels = run.labels[embeddings.song_index]
     solver, n_classes = run.settings.recipe.solver, len(run.classes)
     # By one process, so that all have the same.
-    found = distributed.on_main(lambda: linear.solve(solver, x.numpy(), labels, n_classes))
+    found = on_main(lambda: linear.solve(solver, x.numpy(), labels, n_classes))
     weight, bias = map(torch.from_numpy, found)
     model.output.load_state_dict({"weight": weight, "bias": bias})
     logits = (x @ weight.T + bias) / model.temperature
@@ -191,10 +166,8 @@ def train(run: TrainingRun, embedders: list[Embedder]) -> NetworkMetrics:
     if run.experiment.args.compile:
         model.compile()
     # In float32, like its training: on an H100 no slower than bfloat16 for so few songs.
-    predict, penultimate = (
-        partial(apply, model, precision=torch.float32)
-        for apply in (training.predict, training.embed)
-    )
+    predict = partial(training.predict, model, precision=torch.float32)
+    penultimate = partial(training.embed, model, precision=torch.float32)
     trainer = training.Trainer(
         run,
         model,
@@ -206,8 +179,6 @@ def train(run: TrainingRun, embedders: list[Embedder]) -> NetworkMetrics:
         trainer.fit(partial(batches, rows, run))
     else:
         trainer.fit_at_once(partial(solve, model, rows, run))
-    if run.settings.fold:
-        return trainer.finish()
     return trainer.finish(
         lambda: (
             train_rows.per_song(penultimate, len(run.train)),
@@ -246,10 +217,9 @@ def main() -> None:
     if args.recipe == "strong" and (args.fold or args.views):
         option = "fold" if args.fold else "views"
         raise UserError(f"--recipe strong cross-validates by itself: leave --{option} out")
-    study = experiment.begin(args, "+".join(args.encoder))
-    loaded = encoders.load(
-        args.encoder, args.encoder_weights, args.seed, study.device, study.precision
-    )
+    names, weights = args.encoder, args.encoder_weights
+    study = experiment.begin(args, "+".join(names))
+    loaded = encoders.load(names, weights, args.seed, study.device, study.precision)
     embedders = make_embedders(loaded, args.results_dir, recipe.crop_seconds, args.workers)
     study = study.decoded(embedders[0].find_undecodable)
     settings = [encoder.settings for encoder in loaded]
@@ -261,18 +231,12 @@ def main() -> None:
             for name, of in CANDIDATES.items()
             if of["pooled"] or len(loaded) == 1  # encoders' windows differ, songs do not
         }
-        train_fold = partial(train, embedders=embedders)
-        recipe = candidates.choose(study, settings, choices, train_fold)
+        recipe = candidates.choose(study, settings, choices, partial(train, embedders=embedders))
     run = study.open(recipe, settings, args.fold)
     run.report(run.finished or train(run, embedders))
-    if args.fold:
-        study.pool_folds()
-    else:
-        inference = f"task2_inference.py{study.options}"
-        if args.encoder_weights not in (None, encoders.UNTRAINED):
-            inference += f" --encoder-weights {shlex.quote(args.encoder_weights)}"
-        next_stage = cli.next_stage(inference, args, "data_dir", "results_dir")
-        print(f"results are in {run.folder}; {next_stage}")
+    given = weights not in (None, encoders.UNTRAINED)
+    option = f" --encoder-weights {shlex.quote(weights)}" if given else ""
+    study.conclude(run, "task2_inference.py", option)
 
 
 if __name__ == "__main__":

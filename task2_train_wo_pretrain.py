@@ -5,9 +5,8 @@ Writes  RESULTS_DIR/task2/resnet/best.pt, last.pt, history.csv, metrics.json, va
                                  train_embeddings.npy, val_embeddings.npy, songs_train.json
 
 Songs are decoded once, into RESULTS_DIR/cache. A run that was stopped goes on with --resume. The
-defaults are the homework's. A quick try on two CPU cores, of the other recipe:
-
-    python task2_train_wo_pretrain.py --data-dir data/demo --recipe strong --epochs 12
+defaults are the homework's. Files of embeddings are for the map of the songs: the convolutions'
+penultimate layer in best.pt, (n_songs, d) float32, the mean over each song's windows.
 
 --recipe strong, into RESULTS_DIR/task2/resnet_strong, is what cross-validation found better: short
 crops, many of them, that are made to sound as if they were of other albums; 256 mel bins, which the
@@ -16,22 +15,14 @@ how fast levels rise and fall, in windows of 5 s and of 20 s, gives two thirds o
 nothing chosen on the validation songs (benchmarks/RESULTS.md). Its cache takes 24 KB per second of
 music, about 6.8 GB for artist20, where the homework's takes 4 KB.
 
-With --audio-root, songs are heard as that tree has them, and all goes to
-RESULTS_DIR/task2/resnet@<tree>:
+With --audio-root, songs are heard as that tree has them, and all goes to task2/resnet@<tree>. With
+--fold K the albums of a fold of the training songs are held out and scored, into the subfolder
+fold-K; all five give cv_predictions.json: every training song, scored by a network that was not
+trained on its album.
 
-    bash get_dataset.sh --vocals
+    python task2_train_wo_pretrain.py --data-dir data/demo --recipe strong --epochs 12
     python task2_train_wo_pretrain.py --recipe strong --audio-root data/artist20_vocals
-
-With --fold K the training songs alone are used: the fold's albums are held out and scored, into the
-subfolder fold-K. When all five exist, RESULTS_DIR/task2/resnet/cv_predictions.json has every
-training song, scored by a network that was not trained on its album.
-
-The embeddings are the convolutions' penultimate layer in best.pt, (n_songs, d) float32, the mean
-over each song's windows: for the map of the songs, which folds do not need and do not write.
-
-On a machine with several GPUs:
-
-    torchrun --nproc-per-node=8 task2_train_wo_pretrain.py
+    torchrun --nproc-per-node=8 task2_train_wo_pretrain.py    # on a machine with several GPUs
 """
 
 import artist20.packages  # says which are missing
@@ -122,9 +113,8 @@ def batches(
             log_mel += runtime.to_device(difference, device)[:, None]
         snr_db = rng.uniform(*recipe.noise_snr_db, len(crops))
         snr_db[rng.random(len(crops)) >= recipe.noise_probability] = np.inf
-        log_mel = augment.add_noise_to_log_mel(
-            log_mel, runtime.to_device(torch.from_numpy(snr_db).float(), device), generator
-        )
+        snr = runtime.to_device(torch.from_numpy(snr_db).float(), device)
+        log_mel = augment.add_noise_to_log_mel(log_mel, snr, generator)
         targets = augment.one_hot(runtime.to_device(crop_labels, device), len(run.classes))
         yield augment.mixup(log_mel, targets, recipe.mixup_alpha, rng)
 
@@ -133,11 +123,10 @@ def make_model(
     songs: LogMels, mean: np.ndarray, std: np.ndarray, n_frames: int, run: TrainingRun
 ) -> ArtistResNet:
     """Make the network, with what is computed of the training songs before it is trained."""
-    device = run.experiment.device
     model = models.make_resnet(len(run.classes), run.settings.recipe)
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
-    model.to(device, memory_format=torch.channels_last)
+    model.to(run.experiment.device, memory_format=torch.channels_last)
     if not (run.folder / LAST).is_file():  # which has LDA
         fit_lda(model.statistics, songs, n_frames, run)
         fit_lda(model.long_statistics, songs, LONG * n_frames, run)
@@ -161,9 +150,8 @@ def fit_lda(lda: TimeStatistics | None, songs: LogMels, n_frames: int, run: Trai
 
 def make_optimizer(model: nn.Module, recipe: ResNetRecipe) -> tuple[Optimizer, LRScheduler]:
     """Make the optimizer and the learning rate's course over the epochs."""
-    optimizer = AdamW(
-        model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
-    )
+    decay = recipe.weight_decay
+    optimizer = AdamW(model.parameters(), lr=recipe.lr, weight_decay=decay, fused=True)
     if recipe.warmup_epochs:
         return optimizer, training.warmup_cosine(optimizer, recipe.warmup_epochs, recipe.epochs)
     return optimizer, CosineAnnealingLR(optimizer, recipe.epochs)
@@ -179,18 +167,16 @@ def train(run: TrainingRun, cache: Cache) -> NetworkMetrics:
     n_frames = spectrogram.crop_frames(songs, recipe.crop_seconds)
     runtime.seed_everything(run.settings.seed)
     spectra, mean, std = songs.spectra(recipe.n_mels)
-    differences = AlbumDifferences(
-        spectra, run.labels, groups_of(song.record for song in run.train)
-    )
+    albums = groups_of(song.record for song in run.train)
+    differences = AlbumDifferences(spectra, run.labels, albums)
     model = make_model(songs, mean, std, n_frames, run)
     if run.experiment.args.compile:
         # LDA, which is no part of training, would take as long to compile as all the rest.
         model.embed = torch.compile(model.embed)  # type: ignore[method-assign]
     # The training songs, and behind them their alternate versions in the same order.
     versions = LogMels([*songs.songs, *others.songs]).to_device(run.experiment.device)
-    as_trained_on = LogMels(versions.songs[: len(songs)])
+    train_songs = LogMels(versions.songs[: len(songs)])
     val_songs = val_songs.to_device(run.experiment.device)  # every epoch scores them
-    per_song = partial(spectrogram.per_song, n_frames=n_frames)
     trainer = training.Trainer(
         run,
         model,
@@ -202,15 +188,12 @@ def train(run: TrainingRun, cache: Cache) -> NetworkMetrics:
         window_frames=n_frames,
     )
     trainer.fit(partial(batches, versions, differences, n_frames, run))
-    embed = partial(training.embed, model, precision=precision)
-    if run.settings.fold:
-        return trainer.finish()
-    return trainer.finish(
-        lambda: (
-            per_song(embed, as_trained_on, label="embedding training songs"),
-            per_song(embed, val_songs, label="embedding validation songs"),
-        )
-    )
+
+    def embed(of: LogMels, label: str) -> np.ndarray:
+        penultimate = partial(training.embed, model, precision=precision)
+        return spectrogram.per_song(penultimate, of, n_frames, f"embedding {label} songs")
+
+    return trainer.finish(lambda: (embed(train_songs, "training"), embed(val_songs, "validation")))
 
 
 def parse_args() -> argparse.Namespace:
@@ -233,12 +216,7 @@ def main() -> None:
     study = study.decoded(partial(spectrogram.fill_cache, cache, front_end, args.workers))
     run = study.open(recipe, fold=args.fold)
     run.report(run.finished or train(run, cache))
-    if args.fold:
-        study.pool_folds()
-    else:
-        inference = f"task2_inference_wo_pretrain.py{study.options}"
-        next_stage = cli.next_stage(inference, args, "data_dir", "results_dir")
-        print(f"results are in {run.folder}; {next_stage}")
+    study.conclude(run, "task2_inference_wo_pretrain.py")
 
 
 if __name__ == "__main__":

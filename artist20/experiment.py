@@ -16,27 +16,12 @@ import msgspec
 import numpy as np
 import torch
 
-from artist20 import (
-    UserError,
-    checkpoints,
-    dataset,
-    distributed,
-    evaluation,
-    files,
-    naming,
-    results,
-    runtime,
-)
+from artist20 import UserError, checkpoints, dataset, distributed, files, naming, results, runtime
 from artist20.checkpoints import TrainedModel, TrainingState
+from artist20.cli import next_stage
 from artist20.dataset import Song
-from artist20.results import (
-    EncoderSettings,
-    NetworkMetrics,
-    Predictions,
-    ResNetRecipe,
-    Settings,
-    TransferRecipe,
-)
+from artist20.evaluation import accuracy
+from artist20.results import NetworkMetrics, Predictions, ResNetRecipe, Settings, TransferRecipe
 
 BEST, LAST = "best.pt", "last.pt"
 # What a run writes, and --overwrite removes.
@@ -65,20 +50,14 @@ class Experiment:
     @property
     def name(self) -> str:
         """The model's name in files and tables, see :func:`artist20.naming.network_name`."""
-        return self.folder.name
-
-    @property
-    def options(self) -> str:
-        """The options by which later stages know the model."""
-        return naming.network_options(self.name, self.args.audio_root)
+        tree = naming.rendition_name(self.args.audio_root)
+        return naming.network_name(self.model, self.args.recipe, tree)
 
     @property
     def folder(self) -> Path:
         """Where the model trained on all training songs goes; folds go within."""
-        rendition = naming.rendition_name(self.args.audio_root)
-        return results.network_dir(
-            self.args.results_dir, self.model, self.args.recipe, rendition=rendition
-        )
+        args, tree = self.args, naming.rendition_name(self.args.audio_root)
+        return results.network_dir(args.results_dir, self.model, args.recipe, rendition=tree)
 
     @property
     def heard(self) -> list[Song]:
@@ -94,10 +73,7 @@ class Experiment:
     def decoded(self, fill: Callable[[Mapping[str, Path]], dict[str, str]]) -> "Experiment":
         """Decode all songs once, before any training; name all at once that cannot be.
 
-        Parameters
-        ----------
-        fill : callable
-            Files by content key -> by key what is wrong with those that cannot be decoded.
+        ``fill`` takes files by content key; gives by key what is wrong with those it cannot decode.
 
         Raises
         ------
@@ -121,7 +97,7 @@ class Experiment:
     def open(
         self,
         recipe: TransferRecipe | ResNetRecipe,
-        encoders: Sequence[EncoderSettings] = (),
+        encoders: Sequence[results.EncoderSettings] = (),
         fold: int | None = None,
         folder: Path | None = None,
     ) -> "TrainingRun":
@@ -171,6 +147,18 @@ class Experiment:
     def keyed(self, songs: Sequence[Song]) -> list[tuple[str, Path]]:
         """Return songs' content keys and files."""
         return [(self.keys[song.file], song.file) for song in songs]
+
+    def conclude(self, run: "TrainingRun", inference: str, option: str = "") -> None:
+        """Print where results are and what comes next; after a fold, pool all, once they are there.
+
+        ``inference`` is the next stage's script, to which its ``option`` goes behind the model's.
+        """
+        if self.args.fold:
+            self.pool_folds()
+            return
+        program = inference + naming.network_options(self.name, self.args.audio_root) + option
+        following = next_stage(program, self.args, "data_dir", "results_dir")
+        print(f"results are in {run.folder}; {following}")
 
     def pool_folds(self, folder: Path | None = None) -> Predictions | None:
         """Put the folds of a cross-validation together, once all are there.
@@ -228,7 +216,7 @@ class TrainingRun:
         )
 
     def report(self, metrics: NetworkMetrics) -> None:
-        """Print what a run reached, whether that means anything, and what comes next."""
+        """Print what a run reached, and whether that means anything."""
         if metrics.untrained:
             print("untrained encoder: these figures say nothing about the published one")
         if metrics.learning.failure:
@@ -357,7 +345,7 @@ def _pool_folds(folder: Path, name: str, songs: list[Song]) -> Predictions | Non
         scores={name: np.array([rows[song.path] for song in songs])},
     )
     results.write_record(folder / "cv_predictions.json", pooled)
-    reached = evaluation.accuracy(pooled.scores[name], pooled.labels)
+    reached = accuracy(pooled.scores[name], pooled.labels)
     print(
         f"all {results.N_FOLDS} folds, {len(songs)} songs: top-1 {reached.top1:.1%}, top-3 "
         f"{reached.top3:.1%}"

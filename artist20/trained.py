@@ -16,7 +16,7 @@ from artist20.checkpoints import TrainedModel
 from artist20.encoders.base import UNTRAINED, Encoder
 from artist20.encoders.embeddings import Embeddings, side_by_side
 from artist20.evaluation import window_starts
-from artist20.results import EncoderSettings, ResNetRecipe, TransferRecipe
+from artist20.results import ResNetRecipe, Settings, TransferRecipe
 from artist20.spectrogram import FrontEnd, LogMels
 
 # Windows of a curve over a song, which long ones would flatten.
@@ -61,14 +61,9 @@ class TrainedClassifier:
 def load_classifier(
     path: Path, trained: TrainedModel, size: int, device: torch.device
 ) -> TrainedClassifier:
-    """Rebuild the classifier of a checkpoint of task2_train.py.
+    """Rebuild the classifier of a checkpoint of task2_train.py; UserError if it is none, or broken.
 
     ``size`` is of an embedding, of all encoders together; the path is for messages.
-
-    Raises
-    ------
-    UserError
-        If it is of another kind, or its weights do not fit it.
     """
     recipe = trained.settings.recipe
     if not isinstance(recipe, TransferRecipe):
@@ -89,28 +84,21 @@ def _fill(
 
 
 def load_encoders(
-    wanted: list[EncoderSettings],
-    seed: int,
-    weights: str | None,
-    device: torch.device,
-    precision: torch.dtype,
+    settings: Settings, weights: str | None, device: torch.device, precision_option: str
 ) -> list[Encoder]:
-    """Load the encoders that a checkpoint's classifier was trained on.
-
-    Raises
-    ------
-    UserError
-        If their weights are missing, or others than those.
-    """
+    """Load the encoders of a checkpoint's classifier; UserError if their weights are others."""
+    wanted = settings.encoders
     if not wanted[0].pretrained and weights is not None:
         raise UserError("the checkpoint is of an untrained encoder: leave --encoder-weights out")
     weights = weights if wanted[0].pretrained else UNTRAINED
-    loaded = encoders.load([each.name for each in wanted], weights, seed, device, precision)
-    for encoder, settings in zip(loaded, wanted, strict=True):
-        if encoder.settings != settings:
+    precision = runtime.choose_precision(precision_option, device, settings.precision)
+    names = [of.name for of in wanted]
+    loaded = encoders.load(names, weights, settings.seed, device, precision)
+    for encoder, of in zip(loaded, wanted, strict=True):
+        if encoder.settings != of:
             raise UserError(
-                f"the checkpoint was trained on other weights of {settings.name} "
-                f"({settings.weights}): train it again, or name those with --encoder-weights"
+                f"the checkpoint was trained on other weights of {of.name} ({of.weights}): train "
+                "it again, or name those with --encoder-weights"
             )
     return loaded
 
@@ -251,14 +239,9 @@ class TrainedResNet:
 def load_resnet(
     path: Path, trained: TrainedModel, device: torch.device, precision_option: str
 ) -> TrainedResNet:
-    """Rebuild the network of a checkpoint of task2_train_wo_pretrain.py.
+    """Rebuild the network of a checkpoint of task2_train_wo_pretrain.py; UserError if it is none.
 
     The path is for messages; for the option, see :func:`artist20.runtime.choose_precision`.
-
-    Raises
-    ------
-    UserError
-        If it is of another kind, or its weights do not fit it.
     """
     recipe = trained.settings.recipe
     if not isinstance(recipe, ResNetRecipe) or trained.window_frames is None:
@@ -285,18 +268,11 @@ def load_network(
 ) -> TrainedNetwork:
     """Rebuild what names songs by themselves from a checkpoint of either kind.
 
-    Parameters are those of :func:`load_resnet` and :func:`artist20.encoders.load`.
-
-    Raises
-    ------
-    UserError
-        If the weights do not fit, or those of an encoder are missing.
+    Parameters and errors are those of :func:`load_resnet` and :func:`artist20.encoders.load`.
     """
-    settings = trained.settings
-    if isinstance(settings.recipe, ResNetRecipe):
+    if isinstance(trained.settings.recipe, ResNetRecipe):
         return load_resnet(path, trained, device, "auto")
-    precision = runtime.choose_precision("auto", device, settings.precision)
-    loaded = load_encoders(settings.encoders, settings.seed, encoder_weights, device, precision)
+    loaded = load_encoders(trained.settings, encoder_weights, device, "auto")
     size = sum(encoder.definition.size for encoder in loaded)
     classifier = load_classifier(path, trained, size, device)
     return TrainedTransfer(trained.classes, loaded, classifier)

@@ -22,21 +22,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
-from artist20 import (
-    UserError,
-    checkpoints,
-    distributed,
-    evaluation,
-    files,
-    results,
-    runtime,
-    spectrogram,
-)
+from artist20 import UserError, checkpoints, distributed, evaluation, files, results, runtime
 from artist20.checkpoints import EpochProgress, EpochRow, TrainedModel, TrainingState
 from artist20.experiment import AGAIN, BEST, LAST, TrainingRun
 from artist20.models import LONG, ArtistResNet
 from artist20.results import NetworkMetrics, Predictions
-from artist20.spectrogram import LogMels, to_seconds
+from artist20.spectrogram import LogMels, per_song, to_seconds
 
 SAVE_SECONDS = 10.0  # between checkpoints, where epochs are shorter
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -84,11 +75,8 @@ class Trainer:
     def fit(self, batches: Callable[[int], Batches]) -> None:
         """Train all epochs that are left.
 
-        Parameters
-        ----------
-        batches : callable
-            Epoch number from 1 -> batches of inputs and target probabilities, on the device; the
-            same in every process.
+        ``batches`` takes an epoch's number, from 1, and gives inputs and target probabilities, on
+        the device; the same in every process.
 
         Raises
         ------
@@ -164,13 +152,8 @@ class Trainer:
         """Score the validation songs with the last and the best epoch; write all that is left.
 
         Where the best epoch was chosen on these very songs, as the homework did it, that flatters
-        it; so the last epoch's figures stand beside it.
-
-        Parameters
-        ----------
-        embed : callable, optional
-            -> (n_songs, d) embeddings of the training songs, and those of the validation songs, by
-            the best epoch, for their map. Folds are not mapped, and have none.
+        it; so the last epoch's figures stand beside it. ``embed`` gives (n_songs, d) embeddings of
+        the training songs, and of the validation songs, for their map: folds have none.
         """
         path = self.run.folder / BEST
         with self._only_writer():
@@ -180,7 +163,7 @@ class Trainer:
                 raise UserError(f"{path} is of another run meanwhile: run {AGAIN}")
             load_weights(self.model, best, path, AGAIN)
             of_best = self.score() if self.recipe.select else of_last
-            embeddings = embed() if embed else None
+            embeddings = embed() if embed and not self.run.settings.fold else None
             return distributed.on_main(lambda: self._write(best, of_best, of_last, embeddings))
 
     def _write(
@@ -201,14 +184,10 @@ class Trainer:
             scores[f"{experiment.name}_last"] = of_last
         predictions = Predictions(classes=run.classes, songs=val_songs, scores=scores)
         results.write_record(folder / "val_predictions.json", predictions)
-        hashes = None
-        if embeddings:
-            hashes = checkpoints.write_embeddings(folder, *embeddings, train_songs)
-        reached = evaluation.accuracy(of_best, run.val_labels)
+        hashes = embeddings and checkpoints.write_embeddings(folder, *embeddings, train_songs)
         metrics = NetworkMetrics(
+            **msgspec.structs.asdict(evaluation.accuracy(of_best, run.val_labels)),
             model=experiment.name,
-            top1=reached.top1,
-            top3=reached.top3,
             epoch=best.epoch,
             last=evaluation.accuracy(of_last, run.val_labels),
             learning=learning,
@@ -318,16 +297,15 @@ class Trainer:
     def _validate(self, lr: float) -> EpochRow:
         """Score the validation songs, step the schedule, write ``history.csv``."""
         started = time.monotonic()
-        scores, labels = self.score(), self.run.val_labels
-        val_loss = evaluation.log_loss(scores, labels)
-        self._check_finite(val_loss)  # the last step's harm shows here alone
+        reached = evaluation.quality(self.score(), self.run.val_labels)
+        self._check_finite(reached.log_loss)  # the last step's harm shows here alone
         row = EpochRow(
             epoch=len(self.history) + 1,
             lr=lr,
             train_loss=self.progress.loss_sum / self.progress.examples,
-            val_loss=val_loss,
-            val_top1=evaluation.top_k_accuracy(scores, labels, 1),
-            val_top3=evaluation.top_k_accuracy(scores, labels, 3),
+            val_loss=reached.log_loss,
+            val_top1=reached.top1,
+            val_top3=reached.top3,
             seconds=self.progress.seconds + time.monotonic() - started,
         )
         if isinstance(self.schedule, ReduceLROnPlateau):
@@ -339,10 +317,9 @@ class Trainer:
         self.progress = EpochProgress()
         if distributed.is_main():
             if keep:
-                weights = {name: value.clone() for name, value in _on_cpu(self.model).items()}
-                self._best = msgspec.structs.replace(
-                    self.described, epoch=row.epoch, val_top1=row.val_top1, weights=weights
-                )
+                of_epoch = {"epoch": row.epoch, "val_top1": row.val_top1}
+                weights = _copied_to_cpu(self.model)
+                self._best = msgspec.structs.replace(self.described, **of_epoch, weights=weights)
             checkpoints.write_history(self.run.folder / "history.csv", self.history)
         return row
 
@@ -358,7 +335,7 @@ class Trainer:
             **msgspec.structs.asdict(self.described),
             "epoch": len(self.history),
             "val_top1": None if self.progress.step else self.history[-1].val_top1,
-            "weights": _on_cpu(self.model),
+            "weights": _copied_to_cpu(self.model),
         }
         checkpoints.save_model(
             folder / LAST,
@@ -403,11 +380,11 @@ def predict_songs(
     model: ArtistResNet, songs: LogMels, n_frames: int, precision: torch.dtype
 ) -> np.ndarray:
     """Return class probabilities of songs, from windows over all of each: (n_songs, n_classes)."""
-    answers = spectrogram.per_song(partial(predict, model, precision=precision), songs, n_frames)
+    answers = per_song(partial(predict, model, precision=precision), songs, n_frames)
     if model.long_statistics is None:
         return answers
     of_long = partial(predict, model.long_statistics, precision=precision)
-    long_answers = spectrogram.per_song(of_long, songs, LONG * n_frames)
+    long_answers = per_song(of_long, songs, LONG * n_frames)
     return answers + model.long_lda_share * (long_answers - answers)
 
 
@@ -428,13 +405,7 @@ def _apply(
 
 
 def load_weights(model: nn.Module, trained: TrainedModel, path: Path, made_by: str) -> None:
-    """Load a checkpoint's weights into the network that it is of.
-
-    Raises
-    ------
-    UserError
-        If they do not fit it, or are not all finite.
-    """
+    """Load a checkpoint's weights into its network; UserError if they do not fit, or are NaN."""
     try:
         finite = all(bool(weight.isfinite().all()) for weight in trained.weights.values())
         model.load_state_dict(trained.weights)
@@ -477,9 +448,8 @@ def _one_line_if_a_step_fails(batch_size: int) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        smaller = (
-            f"--batch-size {batch_size // 2}" if batch_size > 1 else "a smaller --crop-seconds"
-        )
+        half = batch_size // 2
+        smaller = f"--batch-size {half}" if half else "a smaller --crop-seconds"
         raise UserError(
             f"{runtime.out_of_cuda_memory(error)} in batches of {batch_size}: try {smaller}, with "
             "--overwrite if there are epochs already"
@@ -487,13 +457,12 @@ def _one_line_if_a_step_fails(batch_size: int) -> Iterator[None]:
     except RuntimeError as error:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
-        reason = files.first_line(error)
-        raise UserError(f"--compile failed ({reason}): leave it out") from None
+        raise UserError(f"--compile failed ({files.first_line(error)}): leave it out") from None
 
 
 def _rank(row: EpochRow) -> tuple[float, ...]:
     return row.val_top1, row.val_top3, -row.val_loss
 
 
-def _on_cpu(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.cpu() for name, value in model.state_dict().items()}
+def _copied_to_cpu(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
