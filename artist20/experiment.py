@@ -75,11 +75,8 @@ class Experiment:
 
         ``fill`` takes files by content key; gives by key what is wrong with those it cannot decode.
 
-        Raises
-        ------
-        UserError
-            If there are such and --skip-unreadable does not leave them out, or if an alternate
-            version of --also-train-on is missing or cannot be decoded.
+        UserError if there are such and --skip-unreadable does not leave them out, or if an
+        alternate version of --also-train-on is missing or cannot be decoded.
         """
         heard, skip = self.heard, self.args.skip_unreadable
         reasons = fill(dict(self.keyed(heard)))
@@ -106,12 +103,9 @@ class Experiment:
         ``fold`` holds out a fold of the training songs, which is scored in place of the validation
         songs; it goes within ``folder``, by default the model's own.
 
-        Raises
-        ------
-        UserError
-            If the folder holds a run of other settings, or an unfinished one, and neither --resume
-            nor --overwrite says what to do with it; if another process is writing to it, or if a
-            finished run lacks a file that was written before its metrics.
+        UserError if the folder holds a run of other settings, or an unfinished one, and neither
+        --resume nor --overwrite says what to do with it; if another process is writing to it, or if
+        a finished run lacks a file that was written before its metrics.
         """
         args = self.args
         train, val, classes = dataset.read_to_fit(args.data_dir, fold, args.limit, self.left_out)
@@ -168,10 +162,7 @@ class Experiment:
         scores are taken: it was not chosen. (The homework's transfer recipe still lowers its
         learning rate by their loss, as it does by the validation songs'.)
 
-        Raises
-        ------
-        UserError
-            If a fold's files are broken, or of other songs than the training songs are now.
+        UserError if a fold's files are broken, or of other songs than the training songs are now.
         """
         folder = folder or self.folder
         return distributed.on_main(lambda: _pool_folds(folder, self.name, self.train_songs))
@@ -233,12 +224,9 @@ class TrainingRun:
 def begin(args: argparse.Namespace, model: str) -> Experiment:
     """Join the other processes, if any, choose device and precision, read and hash the songs.
 
-    Raises
-    ------
-    UserError
-        If the split lists, the songs or --audio-root are not what they should be, or --patience is
-        given with --fold or --recipe strong: there the scored songs must not decide when training
-        stops.
+    UserError if the split lists, the songs or --audio-root are not what they should be, or if
+    --patience is given with --fold or --recipe strong: there the scored songs must not decide when
+    training stops.
     """
     started = time.monotonic()
     if args.patience and (args.fold or args.recipe != "homework"):

@@ -158,8 +158,8 @@ class TrainedTransfer:
         its length after the one before. Windows are as long as in the training, but no longer than
         a sixth of the song, unless an encoder needs more.
 
-        The waveform is (n_samples,), results are those of :meth:`TrainedResNet.curve`, where
-        ``window_seconds`` is the length of a stretch.
+        The waveform is (n_samples,), results are those of :meth:`TrainedResNet.curve`, the last one
+        is the length of a stretch.
         """
         definitions = [encoder.definition for encoder in self.encoders]
         rate, crop_seconds = definitions[0].sample_rate, self.classifier.recipe.crop_seconds
@@ -216,13 +216,8 @@ class TrainedResNet:
         So a song of 30 s has 22 windows also where training was on 150 s, whose network then hears
         less at a time than it has learnt from.
 
-        The log-mel is (n_frames, n_columns).
-
-        Returns
-        -------
-        seconds, probabilities : np.ndarray
-            (n_windows,) the middle of each window, and (n_windows, n_classes).
-        window_seconds : float
+        The log-mel is (n_frames, n_columns). Returns the middle of each window in seconds,
+        (n_windows,), its probabilities, (n_windows, n_classes), and how long a window is.
         """
         shortest = spectrogram.to_frames(CURVE_MIN_SECONDS)
         longest = max(shortest, len(log_mel) // CURVE_PARTS)
