@@ -1,6 +1,8 @@
 """Windows -> song scores -> top-k accuracy, calibration, intervals, paired tests.
 
-Pure NumPy and SciPy.
+Pure NumPy and SciPy. Throughout, ``scores``, ``probabilities`` and ``logits`` are (n_songs,
+n_classes), ``labels`` (n_songs,) indices of the true classes, ``albums`` (n_songs,) their names,
+and what a model has right is (n_songs,) bool, its :func:`hits`.
 """
 
 from collections.abc import Callable
@@ -11,20 +13,12 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
-from artist20.results import (
-    Accuracy,
-    Figures,
-    Interval,
-    Intervals,
-    Learning,
-    Pair,
-    Paired,
-    Quality,
-    Verdict,
-)
+from artist20 import results
+from artist20.results import Interval
 
 # scipy.stats takes a second to import, and no training needs it: it is imported where used.
 
+N_BINS = 10  # of equal width, by the probability of the best guess
 N_RESAMPLES = 10_000  # of a bootstrap: its ends vary by half a point between seeds, of 76 songs
 SIGNIFICANCE = 0.05
 CONFIDENCE = 0.95  # of intervals
@@ -33,17 +27,8 @@ CONFIDENCE = 0.95  # of intervals
 def window_starts(length: int, window: int, most: int | None = None) -> np.ndarray:
     """Place windows over a whole song, evenly spaced, overlapping no more than they must.
 
-    Parameters
-    ----------
-    length, window : int
-        Of the song and of a window, in the same unit (samples or frames).
-    most : int, optional
-        Place at most this many.
-
-    Returns
-    -------
-    np.ndarray
-        First position of each window; one window at 0 if the song is no longer than it.
+    Returns the first position of each, ``most`` at most, in the unit of ``length`` and ``window``
+    (samples or frames); one window at 0 if the song is no longer than it.
     """
     if length <= window:
         return np.array([0])
@@ -55,21 +40,10 @@ def window_starts(length: int, window: int, most: int | None = None) -> np.ndarr
 
 
 def mean_per_song(window_scores: np.ndarray, song_index: np.ndarray, n_songs: int) -> np.ndarray:
-    """Average the scores of each song's windows.
+    """Average the scores of each song's windows: (n_songs, n_classes).
 
-    Parameters
-    ----------
-    window_scores : np.ndarray
-        (n_windows, n_classes).
-    song_index : np.ndarray
-        (n_windows,) which song a window is of.
-    n_songs : int
-        Number of songs; each must have a window.
-
-    Returns
-    -------
-    np.ndarray
-        (n_songs, n_classes).
+    ``window_scores`` are (n_windows, n_classes), ``song_index`` (n_windows,) says which song a
+    window is of; each must have one.
     """
     n_windows = np.bincount(song_index, minlength=n_songs)
     if n_windows.min() == 0:
@@ -88,17 +62,7 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def hits(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-    """Return whether each song's artist is among the ``k`` best: (n_songs,) bool.
-
-    Parameters
-    ----------
-    scores : np.ndarray
-        (n_songs, n_classes).
-    labels : np.ndarray
-        (n_songs,) index of the true class.
-    k : int
-        How many guesses count.
-    """
+    """Return whether each song's artist is among the ``k`` best: (n_songs,) bool."""
     return (top_k(scores, k) == labels[:, None]).any(axis=1)
 
 
@@ -116,19 +80,8 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Fit the temperature that makes a softmax's probabilities likeliest (Guo et al. 2017).
 
-    The order of classes stays as it is, unlike with one sigmoid per class.
-
-    Parameters
-    ----------
-    logits : np.ndarray
-        (n_songs, n_classes) of songs that the model was not fitted on.
-    labels : np.ndarray
-        (n_songs,) index of the true class.
-
-    Returns
-    -------
-    float
-        Between exp(-7) and exp(7); probabilities are ``softmax(logits / temperature)``.
+    The order of classes stays as it is, unlike with one sigmoid per class. ``logits`` are of songs
+    that the model was not fitted on. The result is between exp(-7) and exp(7).
     """
     found = minimize_scalar(
         lambda log_t: log_loss(softmax(logits / np.exp(log_t), axis=1), labels),
@@ -144,33 +97,24 @@ def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def reliability(
-    probabilities: np.ndarray, labels: np.ndarray, n_bins: int = 10
+    probabilities: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compare how sure the best guess is with how often it is right.
-
-    Parameters
-    ----------
-    probabilities : np.ndarray
-        (n_songs, n_classes).
-    labels : np.ndarray
-        (n_songs,) index of the true class.
-    n_bins : int
-        Bins of equal width, by the probability of the best guess.
 
     Returns
     -------
     confidence, accuracy : np.ndarray
-        (n_bins,) mean probability, and share of right guesses; NaN in a bin without songs.
+        (N_BINS,) mean probability, and share of right guesses; NaN in a bin without songs.
     n_songs : np.ndarray
-        (n_bins,) how many songs a bin has.
+        (N_BINS,) how many songs a bin has.
     """
     guess = probabilities.argmax(axis=1)
     sure = probabilities[np.arange(len(labels)), guess]
-    bins = np.minimum((sure * n_bins).astype(int), n_bins - 1)
-    n_songs = np.bincount(bins, minlength=n_bins)
+    bins = np.minimum((sure * N_BINS).astype(int), N_BINS - 1)
+    n_songs = np.bincount(bins, minlength=N_BINS)
     with np.errstate(invalid="ignore"):
-        confidence = np.bincount(bins, sure, n_bins) / n_songs
-        accuracy = np.bincount(bins, guess == labels, n_bins) / n_songs
+        confidence = np.bincount(bins, sure, N_BINS) / n_songs
+        accuracy = np.bincount(bins, guess == labels, N_BINS) / n_songs
     return confidence, accuracy, n_songs
 
 
@@ -198,13 +142,9 @@ def bootstrap_interval(
     Parameters
     ----------
     values : np.ndarray
-        (n_songs,) numbers: :func:`hits`, or the difference of two models' hits.
+        (n_songs,) numbers: hits, or the difference of two models' hits.
     groups : np.ndarray, optional
         (n_songs,) which album a song is of. By default every song is drawn by itself.
-    confidence : float
-        The interval's.
-    seed : int
-        Of what is drawn.
 
     Returns
     -------
@@ -222,27 +162,21 @@ def bootstrap_interval(
     rng = np.random.default_rng(seed)
     times = rng.multinomial(len(sizes), counts / len(sizes), N_RESAMPLES)
     n_songs, total = kinds.T
-    means = (times @ total) / (times @ n_songs)
+    return _percentiles((times @ total) / (times @ n_songs), confidence)
+
+
+def _percentiles(resampled: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
     tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(resampled, [tail, 1 - tail])
     return float(low), float(high)
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     """Test whether two models are equally often right on the same songs (McNemar 1947).
 
-    Exact: of the songs that one model alone has right, either has as many, up to chance. The test
-    takes songs as independent.
-
-    Parameters
-    ----------
-    first, second : np.ndarray
-        (n_songs,) bool, each model's :func:`hits`.
-
-    Returns
-    -------
-    float
-        Two-sided p; 1 where the models are right on the same songs.
+    Exact and two-sided: of the songs that one model alone has right, either has as many, up to
+    chance; p is 1 where the models are right on the same songs. The test takes songs as
+    independent.
     """
     from scipy.stats import binomtest
 
@@ -253,21 +187,11 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Correct p values of several tests (Holm 1979).
+    """Correct (n_tests,) p values (Holm 1979).
 
     With the i-th smallest of m, counted from 0, multiplied by m - i, the chance that any true
     hypothesis falls below a threshold is that threshold at most, however the tests depend on each
-    other.
-
-    Parameters
-    ----------
-    p_values : np.ndarray
-        (n_tests,).
-
-    Returns
-    -------
-    np.ndarray
-        (n_tests,) in the same order, each at most 1 and none smaller than a smaller one's.
+    other. Each is at most 1, and none smaller than a smaller one's.
     """
     order = np.argsort(p_values, kind="stable")
     factors = len(p_values) - np.arange(len(p_values))
@@ -276,18 +200,10 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return np.minimum(corrected, 1)
 
 
-def compare(first: np.ndarray, second: np.ndarray, albums: np.ndarray) -> Paired:
-    """Compare two models on the same songs.
-
-    Parameters
-    ----------
-    first, second : np.ndarray
-        (n_songs,) bool, each model's :func:`hits`.
-    albums : np.ndarray
-        (n_songs,) which album a song is of.
-    """
+def compare(first: np.ndarray, second: np.ndarray, albums: np.ndarray) -> results.Paired:
+    """Compare what two models have right of the same songs."""
     difference = first.astype(float) - second
-    return Paired(
+    return results.Paired(
         difference=float(difference.mean()),
         interval=bootstrap_interval(difference, albums),
         only_first=int((first & ~second).sum()),
@@ -296,20 +212,14 @@ def compare(first: np.ndarray, second: np.ndarray, albums: np.ndarray) -> Paired
     )
 
 
-def compare_runs(first: np.ndarray, second: np.ndarray, albums: np.ndarray) -> Paired:
+def compare_runs(first: np.ndarray, second: np.ndarray, albums: np.ndarray) -> results.Paired:
     """Compare two models of one run or several each, on the same songs.
 
     The bootstrap draws albums and, of either model, its runs: both are a sample (Owen and Eckles
     2012). The test, for these runs, flips the signs of the songs' differences, which are as likely
     either way if the models are equally good (Fisher 1935): of one run each, that is
-    :func:`mcnemar`. ``only_first`` counts the songs that the first one has right more often.
-
-    Parameters
-    ----------
-    first, second : np.ndarray
-        (n_runs, n_songs) bool, :func:`hits` of each run.
-    albums : np.ndarray
-        (n_songs,) which album a song is of.
+    :func:`mcnemar`. ``first`` and ``second`` are (n_runs, n_songs) hits, and ``only_first`` counts
+    the songs that the first one has right more often.
     """
     names, index = np.unique(albums, return_inverse=True)
     per_album = np.eye(len(names))[index]  # (n_songs, n_albums)
@@ -321,21 +231,19 @@ def compare_runs(first: np.ndarray, second: np.ndarray, albums: np.ndarray) -> P
         runs = rng.multinomial(len(hits), np.full(len(hits), 1 / len(hits)), N_RESAMPLES)
         n_right = times @ (hits @ per_album).T  # (n_resamples, n_runs)
         means.append((runs * n_right).sum(axis=1) / (len(hits) * n_songs))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means[0] - means[1], [tail, 1 - tail])
     difference = first.mean(axis=0) - second.mean(axis=0)
     flips = rng.choice([-1.0, 1.0], (N_RESAMPLES, len(difference)))
     as_far = abs(flips @ difference) >= abs(difference.sum()) - 1e-9
-    return Paired(
+    return results.Paired(
         difference=float(difference.mean()),
-        interval=(float(low), float(high)),
+        interval=_percentiles(means[0] - means[1]),
         only_first=int((difference > 0).sum()),
         only_second=int((difference < 0).sum()),
         p=float((1 + as_far.sum()) / (1 + N_RESAMPLES)),
     )
 
 
-def verdict(p: float, interval: Interval) -> Verdict:
+def verdict(p: float, interval: Interval) -> results.Verdict:
     """Decide whether the first model is better or worse, or there is no significant difference.
 
     Both p below :data:`SIGNIFICANCE` and an interval without 0 are required: the test treats songs
@@ -350,29 +258,17 @@ def verdict(p: float, interval: Interval) -> Verdict:
 def compare_all(
     hits: dict[str, np.ndarray],
     albums: np.ndarray,
-    test: Callable[[np.ndarray, np.ndarray, np.ndarray], Paired] = compare,
-) -> list[Pair]:
-    """Compare every two models on the same songs.
+    test: Callable[[np.ndarray, np.ndarray, np.ndarray], results.Paired] = compare,
+) -> list[results.Pair]:
+    """Compare every two models by ``test``, in their order; ``hits``, by model, are what it takes.
 
-    Parameters
-    ----------
-    hits : dict of str to np.ndarray
-        By model, (n_songs,) bool; or what else ``test`` takes.
-    albums : np.ndarray
-        (n_songs,) which album a song is of.
-    test : callable
-        :func:`compare`, or :func:`compare_runs`.
-
-    Returns
-    -------
-    list of Pair
-        In the models' order.
+    p values are corrected over all pairs.
     """
     names = list(combinations(hits, 2))
     pairs = [test(hits[first], hits[second], albums) for first, second in names]
     corrected = holm(np.array([pair.p for pair in pairs]))
     return [
-        Pair(
+        results.Pair(
             **msgspec.structs.asdict(pair),
             first=first,
             second=second,
@@ -392,17 +288,10 @@ def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def f1_scores(matrix: np.ndarray) -> np.ndarray:
-    """Return each artist's F1, the harmonic mean of precision and recall.
+    """Return each artist's F1 by the :func:`confusion_matrix`: (n_classes,).
 
-    Parameters
-    ----------
-    matrix : np.ndarray
-        (n_classes, n_classes) of :func:`confusion_matrix`.
-
-    Returns
-    -------
-    np.ndarray
-        (n_classes,); 0 where no song is right, NaN for an artist without songs.
+    That is the harmonic mean of precision and recall; 0 where no song is right, NaN for an artist
+    without songs.
     """
     songs, guessed = matrix.sum(axis=1), matrix.sum(axis=0)
     with np.errstate(invalid="ignore"):
@@ -430,25 +319,15 @@ def most_confused(matrix: np.ndarray, most: int) -> np.ndarray:
     return np.sort(np.array(list(ranked)[:most]))
 
 
-def figures(scores: np.ndarray, labels: np.ndarray, albums: np.ndarray) -> Figures:
-    """Compute what a table says of a model.
-
-    Parameters
-    ----------
-    scores : np.ndarray
-        (n_songs, n_classes).
-    labels : np.ndarray
-        (n_songs,) index of the true class.
-    albums : np.ndarray
-        (n_songs,) which album a song is of.
-    """
+def figures(scores: np.ndarray, labels: np.ndarray, albums: np.ndarray) -> results.Figures:
+    """Compute what a table says of a model."""
     right = {f"top{k}": hits(scores, labels, k) for k in (1, 3)}
     top1, top3 = (float(of_songs.mean()) for of_songs in right.values())
     over_albums, over_songs = (
-        Intervals(**{name: bootstrap_interval(of, groups) for name, of in right.items()})
+        results.Intervals(**{name: bootstrap_interval(of, groups) for name, of in right.items()})
         for groups in (albums, None)
     )
-    return Figures(
+    return results.Figures(
         top1=top1,
         top3=top3,
         over_albums=over_albums,
@@ -458,38 +337,30 @@ def figures(scores: np.ndarray, labels: np.ndarray, albums: np.ndarray) -> Figur
     )
 
 
-def accuracy(scores: np.ndarray, labels: np.ndarray) -> Accuracy:
-    """Compute top-1 and top-3 of (n_songs, n_classes) scores."""
+def accuracy(scores: np.ndarray, labels: np.ndarray) -> results.Accuracy:
+    """Compute top-1 and top-3 of scores."""
     top1, top3 = (top_k_accuracy(scores, labels, k) for k in (1, 3))
-    return Accuracy(top1=top1, top3=top3)
+    return results.Accuracy(top1=top1, top3=top3)
 
 
-def quality(scores: np.ndarray, labels: np.ndarray) -> Quality:
-    """Compute top-1, top-3 and log loss of (n_songs, n_classes) probabilities."""
+def quality(scores: np.ndarray, labels: np.ndarray) -> results.Quality:
+    """Compute top-1, top-3 and log loss of probabilities."""
     of = accuracy(scores, labels)
-    return Quality(top1=of.top1, top3=of.top3, log_loss=log_loss(scores, labels))
+    return results.Quality(top1=of.top1, top3=of.top3, log_loss=log_loss(scores, labels))
 
 
 def learning(
     train_loss: float, scores: np.ndarray, labels: np.ndarray, classes: list[str]
-) -> Learning:
+) -> results.Learning:
     """Collect what shows whether a network has learnt anything.
 
-    Parameters
-    ----------
-    train_loss : float
-        Of the last epoch, in nats. Smoothed and mixed targets cost equal probabilities as much.
-    scores : np.ndarray
-        (n_songs, n_classes) of the validation songs.
-    labels : np.ndarray
-        (n_songs,) index of the true class.
-    classes : list of str
-        The artists.
+    ``train_loss`` is of the last epoch, in nats: smoothed and mixed targets cost equal
+    probabilities as much. Scores and labels are of the validation songs.
     """
     guesses = top_k(scores, 1)[:, 0]
     n_guessed = np.bincount(guesses, minlength=len(classes))
     most = int(n_guessed.argmax())
-    return Learning(
+    return results.Learning(
         train_loss=train_loss,
         chance_loss=float(np.log(len(classes))),
         most_guessed=classes[most],
@@ -501,15 +372,7 @@ def learning(
 
 
 def right_per_group(right: np.ndarray, groups: np.ndarray) -> dict[str, tuple[int, int]]:
-    """Count each group's songs that are right, and all of them.
-
-    Parameters
-    ----------
-    right : np.ndarray
-        (n_songs,) bool, a model's :func:`hits`.
-    groups : np.ndarray
-        (n_songs,) which album, or artist, a song is of.
-    """
+    """Count each group's songs that are right, and all of them; ``groups`` are (n_songs,) names."""
     names, index = np.unique(groups, return_inverse=True)
     n_right, n_songs = np.bincount(index, right), np.bincount(index)
     return {
