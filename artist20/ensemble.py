@@ -32,16 +32,7 @@ from scipy.special import logsumexp, softmax
 
 from artist20 import UserError, cli, dataset, evaluation, files, inference, results, runtime
 from artist20.experiment import fold_differences
-from artist20.results import (
-    EnsembleMetrics,
-    EnsembleSettings,
-    FinishedStage,
-    NetworkMetrics,
-    Predictions,
-    TestScores,
-    read_record,
-    write_record,
-)
+from artist20.results import NetworkMetrics, Predictions, TestScores, read_record, write_record
 
 FLOOR = 1e-6  # probabilities are at least this: a member's sure mistake is not the ensemble's
 RIDGE = 1e-3  # nats per squared distance from equal weights; makes weights of equal members equal
@@ -51,23 +42,13 @@ Split = Literal["cv", "val"]
 
 @dataclass(frozen=True)
 class Member:
-    """One model, as its files have it.
+    """One model, as its files have it."""
 
-    Attributes
-    ----------
-    name, own_name : str
-        What tables call it, and what its own files call it.
-    run : FinishedStage
-        The stage that made it, and the folder's ``metrics.json``.
-    held_out, val : Predictions
-        Of the training songs, each scored unseen, and of the validation songs.
-    """
-
-    name: str
-    own_name: str
-    run: FinishedStage
-    held_out: Predictions
-    val: Predictions
+    name: str  # what tables call it
+    own_name: str  # what its own files call it
+    run: results.FinishedStage  # the stage that made it, and the folder's ``metrics.json``
+    held_out: Predictions  # of the training songs, each scored unseen
+    val: Predictions  # of the validation songs
 
     @property
     def folder(self) -> Path:
@@ -109,7 +90,7 @@ def pool(log_p: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def fit_weights(log_p: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Find the weights that make the true artists likeliest.
+    """Find the weights that make the true artists likeliest: (n_members,).
 
     The mean of -log p(true artist) is convex in the weights; with :data:`RIDGE` / 2 times their
     squared distance from equal weights that sum to 1 it is strictly so, and has one minimum over
@@ -121,11 +102,6 @@ def fit_weights(log_p: np.ndarray, labels: np.ndarray) -> np.ndarray:
         (n_members, n_songs, n_classes), of songs that the members did not learn from.
     labels : np.ndarray
         (n_songs,) index of the true class.
-
-    Returns
-    -------
-    np.ndarray
-        (n_members,).
     """
     n_members, n_songs, _ = log_p.shape
     equal = np.full(n_members, 1 / n_members)
@@ -161,14 +137,7 @@ def cross_validate(
 
 
 def read_members(results_dir: Path, wanted: list[str] | None) -> list[Member]:
-    """Read the models that can take part, and print which cannot.
-
-    Parameters
-    ----------
-    results_dir : Path
-        The folder that all stages write to.
-    wanted : list of str or None
-        Their names; by default all that can.
+    """Read the models that can take part, or those ``wanted``, and print which cannot.
 
     Raises
     ------
@@ -194,8 +163,7 @@ def read_members(results_dir: Path, wanted: list[str] | None) -> list[Member]:
                 read_record(run.stage.folder / file, Predictions, run.stage.train)
                 for file in ("cv_predictions.json", "val_predictions.json")
             )
-            names = run.metrics.names
-            members += [Member(name, names[name], run, held_out, val) for name in taken]
+            members += [Member(name, run.metrics.names[name], run, held_out, val) for name in taken]
     if left_out:
         print(f"{len(members)} models take part, {left_out} are left out")
     if len(members) < 2:
@@ -208,14 +176,14 @@ def read_members(results_dir: Path, wanted: list[str] | None) -> list[Member]:
     return members
 
 
-def _why_not(run: FinishedStage) -> str | None:
+def _why_not(run: results.FinishedStage) -> str | None:
     """Return why a run's models cannot take part, if they cannot."""
     folder, train = run.stage.folder, run.stage.train
     if not run.metrics.folds_by_album:
         return f"its cross-validation split albums: run {train} --cv album"
     if not (folder / "cv_predictions.json").is_file():
-        of_network = isinstance(run.metrics, NetworkMetrics)
-        by_fold = of_network and not (folder / "candidates.json").is_file()
+        is_network = isinstance(run.metrics, NetworkMetrics)
+        by_fold = is_network and not (folder / "candidates.json").is_file()
         folds = " --fold 1, and 2 to 5" if by_fold else ""
         return f"no {folder.name}/cv_predictions.json: run {train}{folds}"
     if not (folder / "val_predictions.json").is_file():
@@ -245,11 +213,10 @@ def _check_files(member: Member) -> None:
 
 def _check_folds(member: Member) -> None:
     """Refuse held-out scores of networks that were trained otherwise than the member itself."""
-    if not isinstance(member.run.metrics, NetworkMetrics):
+    metrics, train = member.run.metrics, member.run.stage.train
+    if not isinstance(metrics, NetworkMetrics):
         return
-    train = member.run.stage.train
-    found = fold_differences(member.folder, member.run.metrics, train)
-    if found:
+    if found := fold_differences(member.folder, metrics, train):
         raise UserError(
             f"{found}: run {train} --overwrite with the same options, with and without --fold"
         )
@@ -257,12 +224,12 @@ def _check_folds(member: Member) -> None:
 
 def _check_alike(first: Member, other: Member) -> None:
     """Refuse members of different songs or artists."""
-    data = [member.run.metrics.dataset for member in (first, other)]
-    if data[0].fingerprint != data[1].fingerprint:
-        identities = "; ".join(of.identity for of in data)
+    data, of_other = first.run.metrics.dataset, other.run.metrics.dataset
+    if data.fingerprint != of_other.fingerprint:
         raise UserError(
-            f"{first.name} and {other.name} are of different songs ({identities}): train them on "
-            "the same --data-dir and --limit, or name others with --members"
+            f"{first.name} and {other.name} are of different songs ({data.identity}; "
+            f"{of_other.identity}): train them on the same --data-dir and --limit, or name others "
+            "with --members"
         )
     same_songs = first.held_out.songs == other.held_out.songs and first.val.songs == other.val.songs
     if not same_songs or first.val.classes != other.val.classes:
@@ -329,7 +296,7 @@ def _test_files(member: Member) -> tuple[Path, Path, str]:
 
 def combine(
     args: argparse.Namespace, members: list[Member]
-) -> tuple[EnsembleMetrics, TestScores | str]:
+) -> tuple[results.EnsembleMetrics, TestScores | str]:
     """Fit the weights, score all songs, and write everything; see :func:`score_test`."""
     started = time.monotonic()
     splits: dict[Split, Predictions] = {"cv": members[0].held_out, "val": members[0].val}
@@ -353,11 +320,8 @@ def combine(
         for member, weight in zip(members, weights, strict=True)
     }
     best = max(members, key=lambda member: _rank(reached[member.name].cv))
-    quality = evaluation.quality(pooled["val"], labels["val"])
-    metrics = EnsembleMetrics(
-        top1=quality.top1,
-        top3=quality.top3,
-        log_loss=quality.log_loss,
+    metrics = results.EnsembleMetrics(
+        **msgspec.structs.asdict(evaluation.quality(pooled["val"], labels["val"])),
         calibration_error=evaluation.calibration_error(pooled["val"], labels["val"]),
         cv=evaluation.quality(pooled["cv"], labels["cv"]),
         members=reached,
@@ -378,7 +342,9 @@ def combine(
             for member in members
             for file in (member.folder / f"{split}_predictions.json" for split in splits)
         },
-        settings=EnsembleSettings(floor=FLOOR, ridge=RIDGE, folds=len(folds), seed=args.seed),
+        settings=results.EnsembleSettings(
+            floor=FLOOR, ridge=RIDGE, folds=len(folds), seed=args.seed
+        ),
         dataset=members[0].run.metrics.dataset,
         provenance=runtime.provenance(args, "CPU", started),
     )
@@ -412,7 +378,7 @@ def _rank(quality: results.Quality) -> tuple[float, float, float]:
     return quality.top1, quality.top3, -quality.log_loss
 
 
-def print_metrics(metrics: EnsembleMetrics) -> None:
+def print_metrics(metrics: results.EnsembleMetrics) -> None:
     """Print weights and figures of members and ensemble, and how it compares with the best."""
     members = metrics.members
     rows = [(of.title, f"{of.weight:.3f}", of.cv, of.val) for of in members.values()]

@@ -8,47 +8,18 @@ import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
 import numpy as np
+from msgspec.structs import replace
 
-from artist20 import UserError, evaluation, inference, printable
+from artist20 import UserError, evaluation, inference, printable, results
 from artist20.experiment import fold_differences
 from artist20.files import sha256_file
 from artist20.naming import audio_root_option
-from artist20.results import (
-    Ablation,
-    AblationResult,
-    Accuracy,
-    AlbumResult,
-    ArtistResult,
-    Comparison,
-    Confusion,
-    EnsembleMetrics,
-    Figures,
-    Graded,
-    Intervals,
-    ModelResult,
-    NetworkMetrics,
-    OfEnsemble,
-    OfNetwork,
-    OfTask1,
-    Pair,
-    Predictions,
-    Preprocessing,
-    Provenance,
-    Search,
-    Task1Metrics,
-    TestScores,
-    Verdict,
-    ensemble_dir,
-    find_runs,
-    read_record,
-    stages,
-    task1_dir,
-)
+from artist20.results import EnsembleMetrics, NetworkMetrics, Predictions, Task1Metrics, read_record
 
 AnyMetrics = Task1Metrics | NetworkMetrics | EnsembleMetrics
 
@@ -61,70 +32,69 @@ N_CONFUSIONS = 5  # that are kept of each model
 
 @dataclass(frozen=True)
 class Model:
-    """A model that was run, and what its files hold.
+    """A model that was run, and what its files hold."""
 
-    Attributes
-    ----------
-    name, own_name : str
-        What tables and options call it, and what its own files call it.
-    title : str
-        Its name for people.
-    folder : Path
-        Where its files are.
-    metrics : Task1Metrics, NetworkMetrics or EnsembleMetrics
-        The folder's ``metrics.json``.
-    predictions : Predictions
-        The folder's file of the validation songs.
-    scores, unchosen : np.ndarray
-        (n_songs, n_classes) probabilities; the second of the last epoch, where another was chosen
-        on these very songs.
-    figures : Figures
-        Of ``scores``.
-    held_out : Predictions or None
-        All training songs, each scored by a model that did not learn from its album.
-    train, score_test : str
-        The commands that train it, and that score the test songs.
-    seconds : float
-        Of training.
-    """
-
-    name: str
-    own_name: str
-    title: str
-    folder: Path
-    metrics: AnyMetrics
-    predictions: Predictions
-    scores: np.ndarray
-    unchosen: np.ndarray
-    figures: Figures
+    name: str  # what tables and options call it
+    own_name: str  # what its own files call it
+    folder: Path  # where these are
+    metrics: AnyMetrics  # the folder's ``metrics.json``
+    predictions: Predictions  # the folder's file of the validation songs
+    # all training songs, each scored by a model that did not learn from its album
     held_out: Predictions | None
-    train: str
+    train: str  # the commands that train it, and that score the test songs
     score_test: str
-    seconds: float
 
     @property
-    def cv(self) -> Accuracy | None:
+    def title(self) -> str:
+        """Its name for people."""
+        return self.metrics.title(self.own_name)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(n_songs, n_classes) probabilities."""
+        return self.predictions.scores[self.own_name]
+
+    @property
+    def unchosen(self) -> np.ndarray:
+        """``scores`` of the last epoch, where another was chosen on these very songs."""
+        return self.predictions.scores.get(f"{self.own_name}_last", self.scores)
+
+    @cached_property
+    def figures(self) -> results.Figures:
+        """Of ``scores``."""
+        return evaluation.figures(self.scores, self.predictions.labels, self.predictions.albums)
+
+    @property
+    def cv(self) -> results.Accuracy | None:
         """Top-1 and top-3 of ``held_out``."""
-        held_out = self.held_out
-        if held_out is None:
-            return None
-        return evaluation.accuracy(held_out.scores[self.own_name], held_out.labels)
+        of = self.held_out
+        return evaluation.accuracy(of.scores[self.own_name], of.labels) if of else None
 
     @property
     def selected(self) -> bool:
         """Whether the epoch was chosen on the validation songs, which flatters it."""
         return isinstance(self.metrics, NetworkMetrics) and self.metrics.selected
 
+    @property
+    def seconds(self) -> float:
+        """Of training."""
+        if isinstance(self.metrics, Task1Metrics):
+            return self.metrics.models[self.own_name].seconds
+        if isinstance(self.metrics, NetworkMetrics):
+            return self.metrics.epochs_seconds
+        return self.metrics.provenance.seconds
 
-M = TypeVar("M", Model, ModelResult)
+
+M = TypeVar("M", Model, results.ModelResult)
+T = TypeVar("T")
 
 
-def kind_of(model: Model | ModelResult) -> str:
+def kind_of(model: Model | results.ModelResult) -> str:
     """Return which of :data:`KINDS` a model is."""
     of = model.metrics if isinstance(model, Model) else model.details
-    if isinstance(of, Task1Metrics | OfTask1):
+    if isinstance(of, Task1Metrics | results.OfTask1):
         return KINDS[0]
-    if isinstance(of, NetworkMetrics | OfNetwork):
+    if isinstance(of, NetworkMetrics | results.OfNetwork):
         return KINDS[1 if of.settings.encoders else 2]
     return KINDS[3]
 
@@ -145,16 +115,15 @@ def collect(results_dir: Path, say_missing: bool = True) -> dict[str, Model]:
         stand side by side.
     """
     models: list[Model] = []
-    for run in find_runs(results_dir, say_missing):
+    for run in results.find_runs(results_dir, say_missing):
         metrics, names = run.metrics, run.metrics.names
         if isinstance(metrics, Task1Metrics) and metrics.level == "segment":
             names = {name: own for name, own in names.items() if own == metrics.best_in_cv}
         commands = run.stage.train, run.stage.score_test
         models += _read_models(run.stage.folder, metrics, names, *commands)
-    ensemble = _read_ensemble(results_dir, say_missing)
-    if ensemble:
-        names = {"ensemble": "ensemble"}
-        models += _read_models(ensemble_dir(results_dir), ensemble, names, ENSEMBLE, ENSEMBLE)
+    if ensemble := _read_ensemble(results_dir, say_missing):
+        folder, names = results.ensemble_dir(results_dir), {"ensemble": "ensemble"}
+        models += _read_models(folder, ensemble, names, ENSEMBLE, ENSEMBLE)
     if not models:
         raise UserError(f"{results_dir} holds no metrics: run a training script first")
     models.sort(key=lambda model: (model.figures.top1, model.figures.top3), reverse=True)
@@ -164,13 +133,7 @@ def collect(results_dir: Path, say_missing: bool = True) -> dict[str, Model]:
 
 
 def check_same_songs(models: Mapping[str, Model], what: str) -> None:
-    """Refuse models of different songs; ``what`` is said of all, their names of each.
-
-    Raises
-    ------
-    UserError
-        If they are of different songs.
-    """
+    """Refuse models of different songs; ``what`` is said of all, their names of each."""
     if len({model.metrics.dataset.fingerprint for model in models.values()}) > 1:
         of = "; ".join(
             f"{name}: {model.metrics.dataset.identity}" for name, model in models.items()
@@ -179,10 +142,9 @@ def check_same_songs(models: Mapping[str, Model], what: str) -> None:
             f"{what} are of different songs ({of}): train them on the same --data-dir and --limit"
         )
     first, *others = models.values()
-    songs = first.predictions
+    known = first.predictions.songs, first.predictions.classes
     for model in others:
-        of_model = model.predictions
-        if of_model.songs != songs.songs or of_model.classes != songs.classes:
+        if (model.predictions.songs, model.predictions.classes) != known:
             raise UserError(
                 f"{model.folder} and {first.folder} have other validation songs or artists: train "
                 "again"
@@ -201,7 +163,7 @@ def _read_models(
     predictions = read_record(folder / "val_predictions.json", Predictions, train)
     file = folder / "cv_predictions.json"
     by_album = not isinstance(metrics, Task1Metrics) or metrics.folds_by_album
-    held_out = read_record(file, Predictions, train) if by_album and file.is_file() else None
+    held_out = _read_if_there(file, Predictions, train) if by_album else None
     if held_out and isinstance(metrics, NetworkMetrics):
         others = fold_differences(folder, metrics, train)
         if others:
@@ -211,35 +173,19 @@ def _read_models(
             )
             held_out = None
     for name, own_name in names.items():
-        reached: Accuracy
-        if isinstance(metrics, Task1Metrics):
-            reached, seconds = metrics.models[own_name], metrics.models[own_name].seconds
-        elif isinstance(metrics, NetworkMetrics):
-            reached, seconds = metrics, metrics.epochs_seconds
-        else:
-            reached, seconds = metrics, metrics.provenance.seconds
-        check_reached(folder, own_name, reached, predictions, train)
-        scores = predictions.scores[own_name]
-        yield Model(
-            name=name,
-            own_name=own_name,
-            title=metrics.title(own_name),
-            folder=folder,
-            metrics=metrics,
-            predictions=predictions,
-            scores=scores,
-            unchosen=predictions.scores.get(f"{own_name}_last", scores),
-            figures=evaluation.figures(scores, predictions.labels, predictions.albums),
-            held_out=held_out if held_out and own_name in held_out.scores else None,
-            train=train,
-            score_test=score_test,
-            seconds=seconds,
-        )
+        of_model = metrics.models[own_name] if isinstance(metrics, Task1Metrics) else metrics
+        check_reached(folder, own_name, of_model, predictions, train)
+        unseen = held_out if held_out and own_name in held_out.scores else None
+        yield Model(name, own_name, folder, metrics, predictions, unseen, train, score_test)
+
+
+def _read_if_there(file: Path, kind: type[T], made_by: str) -> T | None:
+    return read_record(file, kind, made_by) if file.is_file() else None
 
 
 def _read_ensemble(results_dir: Path, say_missing: bool) -> EnsembleMetrics | None:
     """Read the ensemble's metrics, unless its members have been run again since."""
-    file = ensemble_dir(results_dir) / "metrics.json"
+    file = results.ensemble_dir(results_dir) / "metrics.json"
     if not file.is_file():
         if say_missing:
             print(f"left out: ensemble ({ENSEMBLE} has not been run)")
@@ -254,34 +200,23 @@ def _read_ensemble(results_dir: Path, say_missing: bool) -> EnsembleMetrics | No
 
 def _changed_files(results_dir: Path, files: Mapping[str, str]) -> list[Path]:
     """List which of the files that something was computed from are others now, or gone."""
-    found = {results_dir / name: digest for name, digest in files.items()}
     return [
-        file for file, digest in found.items() if not file.is_file() or sha256_file(file) != digest
+        file
+        for name, digest in files.items()
+        if not (file := results_dir / name).is_file() or sha256_file(file) != digest
     ]
 
 
 def check_reached(
-    folder: Path, own_name: str, reached: Accuracy, predictions: Predictions, made_by: str
+    folder: Path,
+    own_name: str,
+    reached: results.Accuracy,
+    predictions: Predictions,
+    made_by: str,
 ) -> None:
-    """Refuse ``metrics.json`` and ``val_predictions.json`` that are not of one run.
+    """Refuse ``metrics.json`` and ``val_predictions.json`` in a folder that are not of one run.
 
-    Parameters
-    ----------
-    folder : Path
-        Where both are.
-    own_name : str
-        A model, as they call it.
-    reached : Accuracy
-        What it reached by the metrics.
-    predictions : Predictions
-        What the other file holds.
-    made_by : str
-        The command that makes both.
-
-    Raises
-    ------
-    UserError
-        If there are no scores of the model, or if they give other figures.
+    By the former a model ``reached`` what the latter's ``predictions`` are to give.
     """
     if own_name not in predictions.scores:
         file = folder / "val_predictions.json"
@@ -300,19 +235,11 @@ def check_reached(
 
 def gather(
     results_dir: Path, command: str, answers: Path | None = None, pooled: bool = False
-) -> Comparison:
-    """Compute all that is said anywhere of the models of a results folder.
+) -> results.Comparison:
+    """Compute all that is said anywhere of the models of a results folder, as ``command`` asks.
 
-    Parameters
-    ----------
-    results_dir : Path
-        The folder that all stages write to.
-    command : str
-        The command line that asks for it.
-    answers : Path, optional
-        The test songs' artists, see :func:`artist20.inference.read_answers`.
-    pooled : bool
-        Whether to compute :attr:`~artist20.results.ModelResult.pooled`, too.
+    ``answers`` are the test songs' artists, see :func:`artist20.inference.read_answers`; with
+    ``pooled``, :attr:`~artist20.results.ModelResult.pooled` is computed, too.
 
     Raises
     ------
@@ -322,17 +249,20 @@ def gather(
     models = collect(results_dir)
     first = next(iter(models.values()))
     songs = first.predictions
-    runs = {model.folder: model.metrics for model in models.values()}
-    commands = {model.folder: model.train for model in models.values()}
-    of_task1 = [metrics for metrics in runs.values() if isinstance(metrics, Task1Metrics)]
+    runs = {model.folder: model for model in models.values()}  # one of each folder
+    of_task1 = [of.metrics for of in runs.values() if isinstance(of.metrics, Task1Metrics)]
     files = [file for folder in runs for file in _files(folder)]
-    provenance = {folder: metrics.provenance for folder, metrics in runs.items()}
+    provenance = {folder: model.metrics.provenance for folder, model in runs.items()}
     for heard, audio_root in {metrics.heard: metrics.audio_root for metrics in of_task1}.items():
-        made = task1_dir(results_dir, rendition=heard) / "preprocessing.json"
+        made = results.task1_dir(results_dir, rendition=heard) / "preprocessing.json"
         files.append(made)
         stage = f"task1_preprocessing.py{audio_root_option(audio_root)}"
-        prepared = read_record(made, Preprocessing, stage)
+        prepared = read_record(made, results.Preprocessing, stage)
         provenance = {made: prepared.provenance, **provenance}
+    ablations = {
+        folder: _read_if_there(folder / "ablation.json", results.Ablation, model.train)
+        for folder, model in runs.items()
+    }
     graded = _grade(models, answers) if answers else {}
     files += [models[name].folder / "test_scores.json" for name in graded]
     hits = {name: evaluation.hits(row.unchosen, songs.labels, 1) for name, row in models.items()}
@@ -340,7 +270,7 @@ def gather(
     def relative(path: Path) -> str:
         return path.relative_to(results_dir).as_posix()
 
-    return Comparison(
+    return results.Comparison(
         command=without_folders(command),
         dataset=first.metrics.dataset,
         val_albums=len(np.unique(songs.albums)),
@@ -358,18 +288,19 @@ def gather(
         },
         pairs=evaluation.compare_all(hits, songs.albums),
         ablation={
-            relative(folder): AblationResult(
-                model=ablation.settings.model, families=ablation.families
-            )
-            for folder in runs
-            if (ablation := _ablation(folder, commands[folder]))
+            relative(folder): results.AblationResult(model=of.settings.model, families=of.families)
+            for folder, of in ablations.items()
+            if of and of.complete
         },
-        runs={relative(path): _anywhere(of_run) for path, of_run in provenance.items()},
+        runs={
+            relative(path): replace(of_run, command=without_folders(of_run.command))
+            for path, of_run in provenance.items()
+        },
         files={relative(file): sha256_file(file) for file in sorted({*files})},
     )
 
 
-def _pool(model: Model) -> Figures | None:
+def _pool(model: Model) -> results.Figures | None:
     """Compute the figures of training and validation songs together, none seen or chosen on."""
     held_out, val = model.held_out, model.predictions
     if held_out is None:
@@ -381,18 +312,12 @@ def _pool(model: Model) -> Figures | None:
     )
 
 
-def _grade(models: Mapping[str, Model], path: Path) -> dict[str, Graded]:
-    """Compute what models reached on the test songs, and print of which that is not known.
-
-    Raises
-    ------
-    UserError
-        If it is known of none, or the answers are not those of the test songs.
-    """
+def _grade(models: Mapping[str, Model], path: Path) -> dict[str, results.Graded]:
+    """Compute what models reached on the test songs, and print of which that is not known."""
     scores = {}
     for name, model in models.items():
         file = model.folder / "test_scores.json"
-        test = read_record(file, TestScores, model.score_test) if file.is_file() else None
+        test = _read_if_there(file, results.TestScores, model.score_test)
         if test is None or not _is_of(model, test):
             state = "missing" if test is None else "of another model than the one that is there"
             print(f"no test figures of {model.title}: {file} is {state}, run {model.score_test}")
@@ -417,22 +342,22 @@ def _grade(models: Mapping[str, Model], path: Path) -> dict[str, Graded]:
     for name, test in scores.items():
         asked = [int(key) - 1 for key in test.songs]
         labels = np.array([number.get(answers[i], -1) for i in asked])  # -1: of nobody known
-        top1, top3 = np.zeros((2, len(answers)), dtype=bool)
-        for right, k in ((top1, 1), (top3, 3)):
-            right[asked] = evaluation.hits(test.scores[models[name].own_name], labels, k)
-        graded[name] = Graded(
-            top1=float(top1.mean()),
-            top3=float(top3.mean()),
+        right = np.zeros((2, len(answers)), dtype=bool)  # at first, and among three
+        rows = test.scores[models[name].own_name]
+        right[:, asked] = [evaluation.hits(rows, labels, k) for k in (1, 3)]
+        top1, top3 = right.mean(axis=1).tolist()
+        low_high1, low_high3 = map(evaluation.bootstrap_interval, right)
+        graded[name] = results.Graded(
+            top1=top1,
+            top3=top3,
             songs=len(answers),
-            over_songs=Intervals(
-                top1=evaluation.bootstrap_interval(top1), top3=evaluation.bootstrap_interval(top3)
-            ),
-            course_score=evaluation.course_score(float(top1.mean()), float(top3.mean())),
+            over_songs=results.Intervals(top1=low_high1, top3=low_high3),
+            course_score=evaluation.course_score(top1, top3),
         )
     return graded
 
 
-def _is_of(model: Model, test: TestScores) -> bool:
+def _is_of(model: Model, test: results.TestScores) -> bool:
     """Return whether test scores are of the model that lies beside them."""
     if isinstance(model.metrics, EnsembleMetrics):
         return True  # it writes both at once
@@ -448,18 +373,6 @@ def _files(folder: Path) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
-def _ablation(folder: Path, made_by: str) -> Ablation | None:
-    """Read a folder's ablation, if it is finished."""
-    file = folder / "ablation.json"
-    ablation = read_record(file, Ablation, made_by) if file.is_file() else None
-    return ablation if ablation and ablation.complete else None
-
-
-def _anywhere(provenance: Provenance) -> Provenance:
-    """Take the machine's folders out of a command."""
-    return msgspec.structs.replace(provenance, command=without_folders(provenance.command))
-
-
 def without_folders(command: str) -> str:
     """Cut the absolute paths in a command line to their last names, which are the same anywhere."""
     arguments = []
@@ -470,17 +383,19 @@ def without_folders(command: str) -> str:
     return shlex.join(arguments)
 
 
-def _result(model: Model, folder: str, pooled: bool, test: Graded | None) -> ModelResult:
+def _result(
+    model: Model, folder: str, pooled: bool, test: results.Graded | None
+) -> results.ModelResult:
     predictions, labels = model.predictions, model.predictions.labels
     classes, albums = predictions.classes, predictions.albums
     matrix = evaluation.confusion_matrix(model.scores, labels)
     right = evaluation.hits(model.scores, labels, 1)
     of_albums = {
-        album: AlbumResult(songs=n_songs, right=n_right)
+        album: results.AlbumResult(songs=n_songs, right=n_right)
         for album, (n_right, n_songs) in evaluation.right_per_group(right, albums).items()
     }
     f1 = evaluation.f1_scores(matrix)
-    return ModelResult(
+    return results.ModelResult(
         title=model.title,
         folder=folder,
         untrained=model.metrics.untrained,
@@ -492,7 +407,7 @@ def _result(model: Model, folder: str, pooled: bool, test: Graded | None) -> Mod
         test=test,
         seconds=model.seconds,
         artists={
-            artist: ArtistResult(
+            artist: results.ArtistResult(
                 songs=int(matrix[i].sum()),
                 right=int(matrix[i, i]),
                 guessed=int(matrix[:, i].sum()),
@@ -503,7 +418,7 @@ def _result(model: Model, folder: str, pooled: bool, test: Graded | None) -> Mod
         albums=of_albums,
         worst_albums=worst_albums(of_albums),
         confusions=[
-            Confusion(artist=classes[true], guess=classes[guess], songs=n_songs)
+            results.Confusion(artist=classes[true], guess=classes[guess], songs=n_songs)
             for true, guess, n_songs in evaluation.confusions(matrix)[:N_CONFUSIONS]
         ],
         details=_details(model),
@@ -515,24 +430,24 @@ def not_learnt(metrics: AnyMetrics) -> str | None:
     return metrics.learning.failure if isinstance(metrics, NetworkMetrics) else None
 
 
-def _details(model: Model) -> OfTask1 | OfNetwork | OfEnsemble:
+def _details(model: Model) -> results.OfTask1 | results.OfNetwork | results.OfEnsemble:
     metrics = model.metrics
     if isinstance(metrics, NetworkMetrics):
-        return OfNetwork(
+        return results.OfNetwork(
             epoch=metrics.epoch,
             parameters=metrics.parameters,
             window_seconds=metrics.window_seconds,
             settings=metrics.settings,
         )
     if isinstance(metrics, EnsembleMetrics):
-        return OfEnsemble(
+        return results.OfEnsemble(
             members=metrics.members,
             best_member_in_cv=metrics.best_member_in_cv,
             against_best_member=metrics.against_best_member,
         )
     file = model.folder / f"search_{model.own_name}.json"
-    search = read_record(file, Search, model.train)
-    return OfTask1(
+    search = read_record(file, results.Search, model.train)
+    return results.OfTask1(
         level=metrics.level,
         settings=metrics.settings,
         model=metrics.models[model.own_name],
@@ -541,45 +456,39 @@ def _details(model: Model) -> OfTask1 | OfNetwork | OfEnsemble:
     )
 
 
-def worst_albums(albums: Mapping[str, AlbumResult]) -> list[str]:
+def worst_albums(albums: Mapping[str, results.AlbumResult]) -> list[str]:
     """Name the albums with the smallest share of right songs; among equals, the larger ones."""
     by_share = sorted(albums, key=lambda name: (share(albums[name]), -albums[name].songs))
     return by_share[:N_WORST]
 
 
-def share(result: AlbumResult | ArtistResult) -> float:
+def share(result: results.AlbumResult | results.ArtistResult) -> float:
     """Return the share of an album's or artist's songs that are right."""
     return result.right / result.songs
 
 
-def albums_of_all(models: Iterable[ModelResult]) -> dict[str, AlbumResult]:
+def albums_of_all(models: Iterable[results.ModelResult]) -> dict[str, results.AlbumResult]:
     """Count each album's songs, and those that are right, over all models."""
-    results = list(models)
+    of_models = list(models)
     return {
-        album: AlbumResult(
-            songs=sum(result.albums[album].songs for result in results),
-            right=sum(result.albums[album].right for result in results),
+        album: results.AlbumResult(
+            songs=sum(of.albums[album].songs for of in of_models),
+            right=sum(of.albums[album].right for of in of_models),
         )
-        for album in results[0].albums
+        for album in of_models[0].albums
     }
 
 
-def check_up_to_date(comparison: Comparison, results_dir: Path, made_from: Path) -> None:
-    """Refuse a ``results.json`` that is of other files than those that are there.
-
-    Raises
-    ------
-    UserError
-        If a file is missing or another, or a model has been run since.
-    """
+def check_up_to_date(comparison: results.Comparison, results_dir: Path, made_from: Path) -> None:
+    """Refuse a ``results.json`` that is of other files than those that are there, or of fewer."""
     again = f"run {COMMAND} --results-dir {results_dir} --assets-dir {made_from.parent}"
     for file in _changed_files(results_dir, comparison.files):
         raise UserError(f"{made_from} was made of another {file}: {again}")
-    for stage in stages(results_dir):
+    for stage in results.stages(results_dir):
         file = stage.folder / "metrics.json"
         if file.is_file() and file.relative_to(results_dir).as_posix() not in comparison.files:
             raise UserError(f"{made_from} lacks {file}: {again}")
-    file = ensemble_dir(results_dir) / "metrics.json"
+    file = results.ensemble_dir(results_dir) / "metrics.json"
     if "ensemble" not in comparison.models and file.is_file():
         metrics = read_record(file, EnsembleMetrics, ENSEMBLE)
         if not _changed_files(results_dir, metrics.files):
@@ -588,10 +497,10 @@ def check_up_to_date(comparison: Comparison, results_dir: Path, made_from: Path)
 
 # --- pairs -------------------------------------------------------------------------------------
 
-OPPOSITE: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
+OPPOSITE: dict[results.Verdict, results.Verdict] = {"better": "worse", "worse": "better"}
 
 
-def against(comparison: Comparison, name: str) -> dict[str, Pair]:
+def against(comparison: results.Comparison, name: str) -> dict[str, results.Pair]:
     """Return how a model compares with each other one, by the other's name; it is the first."""
     pairs = {}
     for pair in comparison.pairs:
@@ -599,21 +508,20 @@ def against(comparison: Comparison, name: str) -> dict[str, Pair]:
             pairs[pair.second] = pair
         elif pair.second == name:
             low, high = pair.interval
-            pairs[pair.first] = Pair(
+            pairs[pair.first] = replace(
+                pair,
                 first=name,
                 second=pair.first,
                 difference=-pair.difference,
                 interval=(-high, -low),
                 only_first=pair.only_second,
                 only_second=pair.only_first,
-                p=pair.p,
-                p_holm=pair.p_holm,
                 verdict=OPPOSITE.get(pair.verdict, pair.verdict),
             )
     return pairs
 
 
-def reference(models: Mapping[str, ModelResult]) -> str | None:
+def reference(models: Mapping[str, results.ModelResult]) -> str | None:
     """Return the model that others are compared with: the ensemble, or else the best in CV."""
     in_cv = {name: (row.cv.top1, row.cv.top3) for name, row in models.items() if row.cv}
     if len(models) < 2 or not in_cv:
