@@ -25,35 +25,25 @@ TOP = 3  # artists per song in the course's form
 ANOTHER_CHECKPOINT = ", or name another with --checkpoint"
 TABLES = (".csv", ".json")  # what --audio can write
 
+# By the keys of files their (n_classes,) probabilities, and what is wrong with the others.
+Scored = tuple[dict[str, np.ndarray], dict[str, str]]
+
 # How the names of a network's scripts end, by the kind of its recipe.
 ENDINGS = {TransferRecipe: "", ResNetRecipe: "_wo_pretrain"}
 
 
 @dataclass(frozen=True)
 class TestSongs:
-    """The test songs of a run, and where their predictions go.
-
-    Attributes
-    ----------
-    own : dict of str to Path
-        Those to be named, by their keys: the data folder's own files.
-    files : dict of str to Path
-        What is heard of them: these, or those of --audio-root.
-    n_all : int
-        How many there are: more with --limit.
-    answers : list of str or None
-        The artists of all test songs.
-    output : Path
-        Predictions file; that of all scores is :func:`scores_file`.
-    """
+    """The test songs of a run, and where their predictions go."""
 
     __test__ = False  # for pytest, which collects by name
 
-    own: dict[str, Path]
-    files: dict[str, Path]
-    n_all: int
-    answers: list[str] | None
-    output: Path
+    classes: list[str]  # the model's artists
+    own: dict[str, Path]  # those to be named, by their keys: the data folder's own files
+    files: dict[str, Path]  # what is heard of them: these, or those of --audio-root
+    n_all: int  # how many there are: more with --limit
+    answers: list[str] | None  # the artists of all test songs
+    output: Path  # predictions file; that of all scores is :func:`scores_file`
 
     @property
     def are_all(self) -> bool:
@@ -130,22 +120,13 @@ def add_options(parser: argparse.ArgumentParser, folder: str) -> None:
 def read_checkpoints(
     args: argparse.Namespace, folder: Path, kind: type[TransferRecipe] | type[ResNetRecipe]
 ) -> dict[Path, TrainedModel]:
-    """Read the checkpoints of --checkpoint, or ``best.pt``.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        With the options of :func:`add_options`.
-    folder : Path
-        The network's results folder.
-    kind : type
-        What their recipes are to be.
+    """Read the checkpoints of --checkpoint, or ``best.pt`` of the network's results folder.
 
     Raises
     ------
     UserError
-        If one is missing, broken, of another kind or version, or knows other artists; if it was
-        trained on another rendition than the test songs to be heard are of.
+        If one is missing, broken, of another kind of recipe or version, or knows other artists; if
+        it was trained on another rendition than the test songs to be heard are of.
     """
     options = naming.network_options(folder.name, args.audio_root)
     script = f"task2_train{ENDINGS[kind]}.py{options}"
@@ -215,67 +196,37 @@ def run(
 ) -> int:
     """Name the artists of the test songs, or of the files given with --audio.
 
-    Parameters
-    ----------
-    args : argparse.Namespace
-        With the options of :func:`add_options`.
-    folder : Path
-        The network's results folder, which has its name.
-    checkpoints : mapping of Path to TrainedModel
-        What ``score_song`` was made of, see :func:`read_checkpoints`.
-    score_song : callable
-        Takes what ``read_song`` returned; gives the song's (n_checkpoints, n_classes)
-        probabilities.
-    read_song : callable
-        File -> what ``score_song`` takes, in worker processes.
-
-    Returns
-    -------
-    int
-        Exit status: 1 if a file could not be read (all others are done), else 0.
+    ``folder`` is the network's results folder, which has its name; ``score_song`` was made of the
+    ``checkpoints``: it takes what ``read_song`` returned of a file, in a worker process, and gives
+    the song's (n_checkpoints, n_classes) probabilities. The exit status is 1 if a file could not be
+    read (all others are done), else 0.
     """
     started = time.monotonic()
     classes = next(iter(checkpoints.values())).classes
     for path, trained in checkpoints.items():
         print(f"{path}: {describe(trained)}")
 
-    def score(files: Mapping[str, Path]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-        return _score(files, args.workers, score_song, read_song)
+    def score(files: Mapping[str, Path]) -> Scored:
+        probabilities, reasons = {}, {}
+        songs = map_songs(list(files.values()), read_song, workers=args.workers, label="songs")
+        for key, song in zip(files, songs, strict=True):
+            try:
+                if isinstance(song, audio.AudioError):
+                    raise song
+                probabilities[key] = score_song(song).mean(axis=0)
+            except audio.AudioError as error:  # a long song is read again as it is scored
+                reasons[key] = error.reason
+        return probabilities, reasons
 
     if args.audio:
         return _name_files(args, classes, score)
     songs = read_test(args, folder, classes)
     probabilities, reasons = score(songs.files)
     check_some_are_read(songs, reasons)
-    test = TestScores(
-        classes=classes,
-        songs=songs.content_keys(probabilities),
-        checkpoints={folder.name: [sha256_file(path) for path in checkpoints]},
-        guessed={},
-        scores={folder.name: np.array(list(probabilities.values()))},
-    )
+    scores = {folder.name: np.array(list(probabilities.values()))}
+    hashes = {folder.name: [sha256_file(path) for path in checkpoints]}
     n_train = np.sum([trained.train_songs for trained in checkpoints.values()], axis=0)
-    return finish(args, songs, test, folder.name, reasons, n_train, started)
-
-
-def _score(
-    files: Mapping[str, Path],
-    workers: int,
-    score_song: Callable[[Any], np.ndarray],
-    read_song: Callable[[Path], Any],
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Score files; return (n_classes,) probabilities by key, and what is wrong with the others."""
-    probabilities, reasons = {}, {}
-    songs = map_songs(list(files.values()), read_song, workers=workers, label="songs")
-    for key, song in zip(files, songs, strict=True):
-        try:
-            if isinstance(song, audio.AudioError):
-                raise song
-            of_checkpoints = score_song(song)
-            probabilities[key] = of_checkpoints.mean(axis=0)
-        except audio.AudioError as error:  # a long song is read again as it is scored
-            reasons[key] = error.reason
-    return probabilities, reasons
+    return finish(args, songs, scores, hashes, folder.name, reasons, n_train, started)
 
 
 # --- test songs --------------------------------------------------------------------------------
@@ -284,14 +235,7 @@ def _score(
 def read_test(args: argparse.Namespace, folder: Path, classes: list[str]) -> TestSongs:
     """Find the test songs, and read their answers, if there are any, before any work begins.
 
-    Parameters
-    ----------
-    args : argparse.Namespace
-        With the options of :func:`add_test_options`.
-    folder : Path
-        Where predictions go without --output.
-    classes : list of str
-        The model's artists, which answers are matched with.
+    Predictions go to ``folder`` without --output; answers are matched with the model's ``classes``.
 
     Raises
     ------
@@ -308,7 +252,7 @@ def read_test(args: argparse.Namespace, folder: Path, classes: list[str]) -> Tes
         _check_none_is_lost(path, files)
     if answers is not None:
         answers = match_answers(answers, classes)
-    return TestSongs(own, files, len(found), answers, output)
+    return TestSongs(classes, own, files, len(found), answers, output)
 
 
 def _check_none_is_lost(path: Path, files: Mapping[str, Path]) -> None:
@@ -332,13 +276,7 @@ def _check_none_is_lost(path: Path, files: Mapping[str, Path]) -> None:
 
 
 def check_some_are_read(songs: TestSongs, reasons: Mapping[str, str]) -> None:
-    """Refuse to guess all songs.
-
-    Raises
-    ------
-    UserError
-        If none could be read; ``reasons`` says of each why, by key.
-    """
+    """Refuse to guess all songs; ``reasons`` say why some cannot be read, by key."""
     if len(reasons) == len(songs.files):
         key, reason = next(iter(reasons.items()))
         raise UserError(
@@ -350,7 +288,8 @@ def check_some_are_read(songs: TestSongs, reasons: Mapping[str, str]) -> None:
 def finish(
     args: argparse.Namespace,
     songs: TestSongs,
-    test: TestScores,
+    scores: dict[str, np.ndarray],
+    checkpoints: dict[str, list[str]],
     name: str,
     reasons: dict[str, str],
     n_train: np.ndarray,
@@ -358,31 +297,30 @@ def finish(
 ) -> int:
     """Write predictions and, beside them, all scores; grade them where there are answers.
 
-    Parameters
-    ----------
-    args : argparse.Namespace
-        With the options of :func:`add_test_options`.
-    songs : TestSongs
-        The test songs.
-    test : TestScores
-        What was found of those that could be read.
-    name : str
-        The model of ``test`` whose predictions are written.
-    reasons : dict of str to str
-        By key what is wrong with the others.
-    n_train : np.ndarray
-        (n_classes,) how many songs of each artist the model was trained on.
-    started : float
-        ``time.monotonic()`` at the start.
-
-    Returns
-    -------
-    int
-        Exit status: 1 if a file could not be read, else 0.
+    ``scores`` are (n_read, n_classes) by model, of which ``name`` is the one whose predictions are
+    written; ``checkpoints`` are those of :class:`~artist20.results.TestScores`. Songs that could
+    not be read, by key for ``reasons``, have the artists' shares of the ``n_train`` training songs,
+    (n_classes,), as scores. ``started`` is ``time.monotonic()`` at the start; the exit status is 1
+    if a song could not be read, else 0.
     """
-    if not args.leave_out_unreadable:
-        test = _with_guesses(test, songs, reasons, n_train / n_train.sum())
-    predictions = rank(test.classes, list(test.songs), test.scores[name])
+    keys, guessed = list(songs.files), reasons
+    if args.leave_out_unreadable:
+        keys, guessed = [key for key in keys if key not in reasons], {}
+    read = [key not in reasons for key in keys]
+
+    def with_guesses(of_read: np.ndarray) -> np.ndarray:
+        rows = np.tile(n_train / n_train.sum(), (len(keys), 1))
+        rows[read] = of_read
+        return rows
+
+    test = TestScores(
+        classes=songs.classes,
+        songs=songs.content_keys(keys),
+        checkpoints=checkpoints,
+        guessed=guessed,
+        scores={model: with_guesses(of_read) for model, of_read in scores.items()},
+    )
+    predictions = rank(songs.classes, keys, test.scores[name])
     results.write_record(scores_file(songs.output), test)
     results.write_test_predictions(songs.output, predictions)
     print(
@@ -391,10 +329,9 @@ def finish(
     )
     if songs.answers is not None:
         _print_grade(songs, songs.answers, predictions)
-    done = "left out" if args.leave_out_unreadable else "guessed"
-    _name_unreadable(songs.files, reasons, done)
-    if test.guessed:
-        print(guesses_line(len(test.guessed), len(test.songs)))
+    _name_unreadable(songs.files, reasons, "left out" if args.leave_out_unreadable else "guessed")
+    if guessed:
+        print(guesses_line(len(guessed), len(keys)))
     return 1 if reasons else 0
 
 
@@ -406,25 +343,6 @@ def guesses_line(n_guessed: int, n_songs: int) -> str:
     )
 
 
-def _with_guesses(
-    test: TestScores, songs: TestSongs, reasons: dict[str, str], shares: np.ndarray
-) -> TestScores:
-    """Give songs that could not be read the artists' shares of the training songs as scores."""
-    rows = {key: i for i, key in enumerate(test.songs)}
-    unread = songs.content_keys(key for key in songs.files if key not in rows)
-    scores = {
-        model: np.array([of_model[rows[key]] if key in rows else shares for key in songs.files])
-        for model, of_model in test.scores.items()
-    }
-    return TestScores(
-        classes=test.classes,
-        songs={key: test.songs.get(key) or unread[key] for key in songs.files},
-        checkpoints=test.checkpoints,
-        guessed=reasons,
-        scores=scores,
-    )
-
-
 def scores_file(output: Path) -> Path:
     """Name the file of all scores: ``test_scores.json`` beside ``test_predictions.json``."""
     before, found, after = output.stem.rpartition("_predictions")
@@ -433,8 +351,6 @@ def scores_file(output: Path) -> Path:
 
 def rank(classes: list[str], keys: Sequence[str], scores: np.ndarray) -> dict[str, list[str]]:
     """Name every song's best artists, best first: (n_songs, n_classes) -> the course's form."""
-    if not keys:
-        return {}
     best = evaluation.top_k(scores, TOP)
     return {key: [classes[i] for i in ranked] for key, ranked in zip(keys, best, strict=True)}
 
@@ -450,12 +366,7 @@ def _name_unreadable(files: Mapping[str, Path], reasons: Mapping[str, str], done
 def read_answers(path: Path, keys: Iterable[str]) -> list[str]:
     """Read the test songs' artists, and check that every song has one.
 
-    Parameters
-    ----------
-    path : Path
-        JSON list of names: the artist of song ``key`` is number ``int(key)``, counted from 1.
-    keys : iterable of str
-        The songs.
+    The file is a JSON list of names: the artist of song ``key`` is number ``int(key)``, from 1.
 
     Raises
     ------
@@ -509,8 +420,9 @@ def _print_grade(songs: TestSongs, answers: list[str], predictions: dict[str, li
     n_answers = len(answers) if songs.are_all else len(songs.files)
     if len(predictions) < n_answers:
         print(f"{n_answers - len(predictions)} songs without a prediction count as wrong")
-    whole = evaluation.grade(predictions, answers)
-    top1, top3 = (share * len(answers) / n_answers for share in whole)
+    top1, top3 = (
+        share * len(answers) / n_answers for share in evaluation.grade(predictions, answers)
+    )
     print(
         f"{n_answers} answers{'' if songs.are_all else f', of {songs.described}'}: "
         f"top-1 {top1:.2%}, top-3 {top3:.2%}, course score (top-1 + 0.5 x top-3) "
@@ -522,9 +434,7 @@ def _print_grade(songs: TestSongs, answers: list[str], predictions: dict[str, li
 
 
 def _name_files(
-    args: argparse.Namespace,
-    classes: list[str],
-    score: Callable[[Mapping[str, Path]], tuple[dict[str, np.ndarray], dict[str, str]]],
+    args: argparse.Namespace, classes: list[str], score: Callable[[Mapping[str, Path]], Scored]
 ) -> int:
     """Print, and write to --output, the artists of --audio's files; return the exit status."""
     for option in ("answers", "limit", "leave_out_unreadable"):

@@ -36,7 +36,7 @@ from artist20 import (
 )
 from artist20.classical import Rows
 from artist20.files import sha256_file
-from artist20.results import Predictions, Segments, SongRecord, Task1Metrics, TestScores
+from artist20.results import Predictions, Segments, SongRecord, Task1Metrics
 
 
 def make_rows(units: list[np.ndarray], segments: Segments | None) -> Rows:
@@ -53,19 +53,7 @@ def make_rows(units: list[np.ndarray], segments: Segments | None) -> Rows:
 def read_metrics(results_dir: Path, folder: Path, train: str, preprocess: str) -> Task1Metrics:
     """Read the models' metrics, and check that features mean now what they meant to the models.
 
-    Parameters
-    ----------
-    results_dir : Path
-        Where all stages write.
-    folder : Path
-        The models' within.
-    train, preprocess : str
-        The commands that make the models and the features.
-
-    Raises
-    ------
-    UserError
-        If they do not, or there are no models.
+    ``folder`` is the models', ``train`` and ``preprocess`` make the models and the features.
     """
     metrics = results.read_record(folder / "metrics.json", Task1Metrics, train)
     results.check_features(metrics, results_dir, train)
@@ -80,13 +68,7 @@ def read_metrics(results_dir: Path, folder: Path, train: str, preprocess: str) -
 
 
 def count_train_songs(made: Path, classes: list[str], preprocess: str) -> np.ndarray:
-    """Count the songs of every artist that the models were trained on: (n_classes,).
-
-    Raises
-    ------
-    UserError
-        If the list of these songs is missing, or of other artists.
-    """
+    """Count the songs of every artist that the models were trained on: (n_classes,)."""
     file = made / "songs_train.json"
     songs = results.read_record(file, list[SongRecord], preprocess)
     known, n_songs = np.unique([song.artist for song in songs], return_counts=True)
@@ -132,8 +114,8 @@ def main() -> int:
     units, unreadable = features.cached_units(cache, by_hash, device, args.workers)
     reasons = {key: unreadable[of] for key, of in hashes.items() if of in unreadable}
     inference.check_some_are_read(songs, reasons)
-    read = {key: of for key, of in hashes.items() if of not in unreadable}
-    rows = make_rows([units.load(of) for of in read.values()], metrics.settings.segments)
+    read = [units.load(of) for of in hashes.values() if of not in unreadable]
+    rows = make_rows(read, metrics.settings.segments)
     checkpoints, scores = {}, {}
     for name, reached in metrics.models.items():
         file = folder / f"{name}.skops"
@@ -144,14 +126,7 @@ def main() -> int:
         f"predictions are those of the {naming.TITLES[chosen]}, "
         f"{metrics.models[chosen].cv_top1:.1%} in cross-validation"
     )
-    test = TestScores(
-        classes=classes,
-        songs=songs.content_keys(read),
-        checkpoints=checkpoints,
-        guessed={},
-        scores=scores,
-    )
-    return inference.finish(args, songs, test, chosen, reasons, n_train, started)
+    return inference.finish(args, songs, scores, checkpoints, chosen, reasons, n_train, started)
 
 
 if __name__ == "__main__":
