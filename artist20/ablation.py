@@ -18,16 +18,8 @@ def explain(
 ) -> None:
     """Write ``ablation.json``: what each family of features is worth to a model.
 
-    It is written anew after each family, so that a stopped run goes on with the next.
-
-    Parameters
-    ----------
-    fitted : Fitted
-        The model.
-    rows : dict of str to Rows
-        The songs of both splits.
-    folder, settings, workers
-        See :func:`artist20.classical.search_and_fit`.
+    It is written anew after each family, so that a stopped run goes on with the next. ``rows`` are
+    the songs of both splits; for the others see :func:`artist20.classical.search_and_fit`.
     """
     file = folder / "ablation.json"
     name, params = fitted.name, fitted.best.params
@@ -58,12 +50,7 @@ def explain(
 
 
 def _cv_top1(
-    name: str,
-    train: Rows,
-    columns: np.ndarray,
-    params: Params,
-    settings: FitSettings,
-    workers: int,
+    name: str, train: Rows, columns: np.ndarray, params: Params, settings: FitSettings, workers: int
 ) -> float | None:
     """Cross-validate a model on some columns; None where they are too few or too large to fit."""
     train = replace(train, X=train.X[:, columns], names=np.array(train.names)[columns].tolist())
@@ -86,12 +73,8 @@ def permutation_importance(
     """Measure how much top-1 is lost when a family of features is shuffled over rows.
 
     Whole families, because the statistics of one are correlated: shuffled alone, hardly any of
-    901 columns would be missed (Breiman 2001, for single columns).
-
-    Returns
-    -------
-    dict of str to (float, float)
-        By family the mean and standard deviation over the repeats, as fractions of songs.
+    901 columns would be missed (Breiman 2001, for single columns). By family the mean and standard
+    deviation over the repeats, as fractions of songs.
     """
     rng = np.random.default_rng(seed)
     labels = np.searchsorted(classes, rows.y)

@@ -83,13 +83,7 @@ def parse_args() -> argparse.Namespace:
 def start(
     host: str, port: int, network: TrainedNetwork, checkpoint: TrainedModel
 ) -> "gradio.Blocks":
-    """Start to serve the app, in threads of its own; uploads lie in ``GRADIO_TEMP_DIR``.
-
-    Raises
-    ------
-    UserError
-        If the port is taken, or the address another machine's.
-    """
+    """Start to serve the app, in threads of its own; uploads lie in ``GRADIO_TEMP_DIR``."""
     import gradio
 
     # Uploads of the same song are one file, named by its content. It is deleted when the first of

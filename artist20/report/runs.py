@@ -12,23 +12,17 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from msgspec.structs import asdict, replace
 
-from artist20 import evaluation
+from artist20 import evaluation, results
 from artist20.files import write_text
 from artist20.naming import NOT_LEARNT_MARK
 from artist20.report import compare, tables
 from artist20.report.compare import AnyMetrics, Model
-from artist20.results import (
-    Count,
-    NetworkMetrics,
-    Pair,
-    Record,
-    Task1Metrics,
-    TransferRecipe,
-    differences,
-)
+from artist20.results import NetworkMetrics, Pair, Record, Task1Metrics
 
 Runs = list[Model]  # of one model, with different seeds
+COLUMNS = ("top1", "top3", "last_top1", "macro_f1", "cv_top1")  # of a row, each with its deviation
 MOST_ROWS = 5  # of which every two are printed; of more, the best one and each other
 NOTE = (
     "±: standard deviation over runs that differ in their seed alone. Points: top-1 at the last "
@@ -44,7 +38,7 @@ class Row(Record, kw_only=True):
     """What a model's runs reached: means, and standard deviations (sd) where there are several."""
 
     model: str  # its name for people; with a folder where others have the same name
-    runs: Count
+    runs: results.Count
     seeds: str  # with spaces between them, as between the folders
     folders: str
     top1: float
@@ -62,12 +56,8 @@ class Row(Record, kw_only=True):
 def read_rows(folders: Sequence[Path]) -> dict[str, Runs]:
     """Read all runs of results folders, by the names of their rows.
 
-    Print in which settings rows of one model differ, and which runs are there twice.
-
-    Raises
-    ------
-    UserError
-        If a folder holds no models, or they are of other songs than those of the first one.
+    Print in which settings rows of one model differ, and which runs are there twice. Refuse folders
+    without models, or of other songs than the first one's.
     """
     of_folders = {str(folder): compare.collect(folder, say_missing=False) for folder in folders}
     first = {folder: next(iter(models.values())) for folder, models in of_folders.items()}
@@ -89,7 +79,7 @@ def read_rows(folders: Sequence[Path]) -> dict[str, Runs]:
         first_of_name = next(of[0] for of in rows if of[0].name == row[0].name)
         if row[0] is not first_of_name:
             settings = (_settings(model.metrics) for model in (first_of_name, row[0]))
-            found = "; ".join(differences(*settings)) or "other members"
+            found = "; ".join(results.differences(*settings)) or "other members"
             print(f"{title}, from {first_of_name.folder} to {folder}: {found}")
         unique = sum(of[0].name == row[0].name for of in rows) == 1
         named[title if unique else f"{title} ({folder})"] = row
@@ -104,19 +94,19 @@ def _kind(model: Model) -> tuple[str, Record, list[str]]:
 def _settings(metrics: AnyMetrics) -> Record:
     """Return a model's settings without its seed, and without what follows from that."""
     if isinstance(metrics, Task1Metrics):
-        return msgspec.structs.replace(metrics.settings, unseen_in_cv=0)
-    settings = msgspec.structs.replace(metrics.settings, seed=0)
+        return replace(metrics.settings, unseen_in_cv=0)
+    settings = replace(metrics.settings, seed=0)
     if not isinstance(metrics, NetworkMetrics):
         return settings
     recipe = metrics.settings.recipe
-    if isinstance(recipe, TransferRecipe) and metrics.settings.recipe_name == "strong":
+    if isinstance(recipe, results.TransferRecipe) and metrics.settings.recipe_name == "strong":
         chosen = {"solver": "epochs", "hidden": (), "pooled": False, "temperature": 1.0}
-        recipe = msgspec.structs.replace(recipe, **chosen)  # by cross-validation
+        recipe = replace(recipe, **chosen)  # by cross-validation
     encoders = [
-        each if each.pretrained else msgspec.structs.replace(each, weights="untrained")
+        each if each.pretrained else replace(each, weights="untrained")
         for each in metrics.settings.encoders
     ]
-    return msgspec.structs.replace(settings, recipe=recipe, encoders=encoders)
+    return replace(settings, recipe=recipe, encoders=encoders)
 
 
 def _is_again(one: Model, other: Model) -> bool:
@@ -132,14 +122,15 @@ def summarise(rows: Mapping[str, Runs]) -> list[Row]:
 def _row(name: str, runs: Runs) -> Row:
     figures = [run.figures for run in runs]
     in_cv = [run.cv.top1 for run in runs if run.cv]
+    reached = (
+        [of.top1 for of in figures],
+        [of.top3 for of in figures],
+        _hits(runs).mean(axis=1),
+        [of.macro_f1 for of in figures],
+        in_cv if len(in_cv) == len(runs) else [],
+    )
     spread: dict[str, float | None] = {}
-    for column, values in (
-        ("top1", [of.top1 for of in figures]),
-        ("top3", [of.top3 for of in figures]),
-        ("last_top1", _hits(runs).mean(axis=1)),
-        ("macro_f1", [of.macro_f1 for of in figures]),
-        ("cv_top1", in_cv if len(in_cv) == len(runs) else []),
-    ):
+    for column, values in zip(COLUMNS, reached, strict=True):
         spread[column] = float(np.mean(values)) if len(values) else None
         spread[f"{column}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
     seeds = " ".join(str(run.metrics.provenance.seed) for run in runs)
@@ -166,29 +157,26 @@ def print_rows(rows: Mapping[str, Runs], table: Sequence[Row], pairs: Sequence[P
     print(f"{len(songs.predictions.songs)} validation songs of {songs.metrics.dataset.label}")
     cells = [["   model", "runs", "top-1", "top-3", "last epoch", "F1", "CV"]]
     for number, row in enumerate(table, start=1):
-        shares = [(row.top1, row.top1_sd), (row.top3, row.top3_sd)]
-        shares += [(row.last_top1, row.last_top1_sd), (row.macro_f1, row.macro_f1_sd)]
-        of_cv = _percent(row.cv_top1, row.cv_top1_sd) if row.cv_top1 is not None else "-"
-        printed = [f"{number:2} {row.model}", str(row.runs), *(_percent(*of) for of in shares)]
-        cells.append([*printed, of_cv])
+        shares = (_percent(getattr(row, name), getattr(row, f"{name}_sd")) for name in COLUMNS)
+        cells.append([f"{number:2} {row.model}", str(row.runs), *shares])
     print(tables.aligned(cells))
     numbers = {row.model: str(number) for number, row in enumerate(table, start=1)}
     best = max(table, key=lambda row: row.last_top1).model
     cells = [["  pair", "points", "95 %", "p", "the first is"]]
     for pair in pairs:
         if len(rows) <= MOST_ROWS or best in (pair.first, pair.second):
-            figures = [tables.points(pair.difference), tables.points_between(pair.interval)]
-            figures.append(tables.p_text(pair.p_holm))
-            cells.append(
-                [f"{numbers[pair.first]:>2} - {numbers[pair.second]}", *figures, pair.verdict]
-            )
+            numbered = f"{numbers[pair.first]:>2} - {numbers[pair.second]}"
+            points = tables.points(pair.difference), tables.points_between(pair.interval)
+            cells.append([numbered, *points, tables.p_text(pair.p_holm), pair.verdict])
     if pairs:
         print(f"\n{tables.aligned(cells)}")
     print(textwrap.fill(NOTE.format(n_pairs=len(pairs), significance=evaluation.SIGNIFICANCE), 100))
 
 
-def _percent(mean: float, sd: float | None) -> str:
+def _percent(mean: float | None, sd: float | None) -> str:
     """Write ``48.7 ± 1.2``."""
+    if mean is None:
+        return "-"
     return f"{100 * mean:.1f}" + ("" if sd is None else f" ± {100 * sd:.1f}")
 
 
@@ -196,7 +184,7 @@ def write_csv(path: Path, records: Sequence[Record]) -> None:
     """Write a table with a column for every field, and two for an interval."""
     rows = []
     for record in records:
-        row = msgspec.structs.asdict(record)
+        row = asdict(record)
         if "interval" in row:
             row["low"], row["high"] = row.pop("interval")
         rows.append(row)
