@@ -92,16 +92,10 @@ def pool(log_p: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def fit_weights(log_p: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Find the weights that make the true artists likeliest: (n_members,).
 
-    The mean of -log p(true artist) is convex in the weights; with :data:`RIDGE` / 2 times their
-    squared distance from equal weights that sum to 1 it is strictly so, and has one minimum over
-    weights of at least 0.
-
-    Parameters
-    ----------
-    log_p : np.ndarray
-        (n_members, n_songs, n_classes), of songs that the members did not learn from.
-    labels : np.ndarray
-        (n_songs,) index of the true class.
+    ``log_p`` are (n_members, n_songs, n_classes), of songs that the members did not learn from. The
+    mean of -log p(true artist) is convex in the weights; with :data:`RIDGE` / 2 times their squared
+    distance from equal weights that sum to 1 it is strictly so, and has one minimum over weights of
+    at least 0.
     """
     n_members, n_songs, _ = log_p.shape
     equal = np.full(n_members, 1 / n_members)

@@ -99,14 +99,10 @@ def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
 def reliability(
     probabilities: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compare how sure the best guess is with how often it is right.
+    """Compare how sure the best guess is with how often it is right, in :data:`N_BINS` bins.
 
-    Returns
-    -------
-    confidence, accuracy : np.ndarray
-        (N_BINS,) mean probability, and share of right guesses; NaN in a bin without songs.
-    n_songs : np.ndarray
-        (N_BINS,) how many songs a bin has.
+    Returns of each the mean probability and the share of right guesses, both NaN in a bin without
+    songs, and how many songs it has.
     """
     guess = probabilities.argmax(axis=1)
     sure = probabilities[np.arange(len(labels)), guess]
@@ -134,23 +130,14 @@ def bootstrap_interval(
 ) -> Interval:
     """Compute the interval of a mean by the bootstrap (Efron 1979), from its percentiles.
 
-    Songs of an album share its sound, so that a model often has all of them right or all wrong:
-    they are fewer than they seem. With ``groups``, whole groups are drawn, with replacement, as
-    many as there are (Davison and Hinkley 1997, section 3.8), and the mean is over the songs of
-    those drawn.
+    ``values`` are (n_songs,) numbers: hits, or the difference of two models' hits. By default every
+    song is drawn by itself. But songs of an album share its sound, so that a model often has all of
+    them right or all wrong: they are fewer than they seem. With ``groups``, (n_songs,) names of
+    albums, whole groups are drawn, with replacement, as many as there are (Davison and Hinkley
+    1997, section 3.8), and the mean is over the songs of those drawn.
 
-    Parameters
-    ----------
-    values : np.ndarray
-        (n_songs,) numbers: hits, or the difference of two models' hits.
-    groups : np.ndarray, optional
-        (n_songs,) which album a song is of. By default every song is drawn by itself.
-
-    Returns
-    -------
-    low, high : float
-        Both are the mean itself where all values, or all groups, are alike: the bootstrap knows
-        nothing of what it has not seen.
+    Both ends are the mean itself where all values, or all groups, are alike: the bootstrap knows
+    nothing of what it has not seen.
     """
     if groups is None:
         groups = np.arange(len(values))
@@ -303,9 +290,8 @@ def confusions(matrix: np.ndarray) -> list[tuple[int, int, int]]:
     wrong = matrix - np.diag(matrix.diagonal())
     true, guessed = np.nonzero(wrong)
     order = np.argsort(-wrong[true, guessed], kind="stable")
-    return [
-        (int(i), int(j), int(wrong[i, j])) for i, j in zip(true[order], guessed[order], strict=True)
-    ]
+    pairs = zip(true[order], guessed[order], strict=True)
+    return [(int(i), int(j), int(wrong[i, j])) for i, j in pairs]
 
 
 def most_confused(matrix: np.ndarray, most: int) -> np.ndarray:
@@ -387,19 +373,11 @@ def course_score(top1: float, top3: float) -> float:
 
 
 def grade(predictions: dict[str, list[str]], answers: list[str]) -> tuple[float, float]:
-    """Score test predictions as the course's grader does.
+    """Score test predictions as the course's grader does: top-1 and top-3.
 
-    Parameters
-    ----------
-    predictions : dict
-        ``{"001": [best, second, third], ...}``.
-    answers : list of str
-        The artist of song ``key`` is ``answers[int(key) - 1]``.
-
-    Returns
-    -------
-    top1, top3 : float
-        Shares of the number of answers: a song without a prediction counts as wrong.
+    Predictions are ``{"001": [best, second, third], ...}``; the artist of song ``key`` is
+    ``answers[int(key) - 1]``. Shares are of the number of answers: a song without a prediction
+    counts as wrong.
     """
     top1 = sum(answers[int(key) - 1] == guesses[0] for key, guesses in predictions.items())
     top3 = sum(answers[int(key) - 1] in guesses[:3] for key, guesses in predictions.items())

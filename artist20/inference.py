@@ -526,10 +526,7 @@ def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     if path.suffix.lower() == ".json":
         write_json(path, rows)
         return
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -208,11 +208,7 @@ def _changed_files(results_dir: Path, files: Mapping[str, str]) -> list[Path]:
 
 
 def check_reached(
-    folder: Path,
-    own_name: str,
-    reached: results.Accuracy,
-    predictions: Predictions,
-    made_by: str,
+    folder: Path, own_name: str, reached: results.Accuracy, predictions: Predictions, made_by: str
 ) -> None:
     """Refuse ``metrics.json`` and ``val_predictions.json`` in a folder that are not of one run.
 
