@@ -165,7 +165,6 @@ def read_members(results_dir: Path, wanted: list[str] | None) -> list[Member]:
         raise UserError(f"an ensemble takes two members at least; {results_dir} gives {found}")
     for member in members:
         _check_files(member)
-        _check_folds(member)
         _check_alike(members[0], member)
     return members
 
@@ -186,8 +185,9 @@ def _why_not(run: results.FinishedStage) -> str | None:
 
 
 def _check_files(member: Member) -> None:
-    """Refuse files that are not of the run that the folder's metrics are of."""
-    data, again = member.run.metrics.dataset, f"run {member.run.stage.train} --overwrite"
+    """Refuse files, and folds, that are not of the run that the folder's metrics are of."""
+    metrics, train = member.run.metrics, member.run.stage.train
+    data, again = metrics.dataset, f"run {train} --overwrite"
     for file, n_songs, predictions, name in (
         ("cv_predictions.json", data.train, member.held_out, member.own_name),
         ("val_predictions.json", data.val, member.val, member.val_name),
@@ -203,17 +203,10 @@ def _check_files(member: Member) -> None:
             f"cv_predictions.json and val_predictions.json in {member.folder} know different "
             f"artists: {again}"
         )
-
-
-def _check_folds(member: Member) -> None:
-    """Refuse held-out scores of networks that were trained otherwise than the member itself."""
-    metrics, train = member.run.metrics, member.run.stage.train
-    if not isinstance(metrics, NetworkMetrics):
-        return
-    if found := fold_differences(member.folder, metrics, train):
-        raise UserError(
-            f"{found}: run {train} --overwrite with the same options, with and without --fold"
-        )
+    if isinstance(metrics, NetworkMetrics):
+        found = fold_differences(member.folder, metrics, train)
+        if found:
+            raise UserError(f"{found}: {again} with the same options, with and without --fold")
 
 
 def _check_alike(first: Member, other: Member) -> None:

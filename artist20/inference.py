@@ -22,7 +22,6 @@ from artist20.files import atomic_path, parse_json, read_text, sha256_file, writ
 from artist20.results import ResNetRecipe, TestScores, TransferRecipe
 
 TOP = 3  # artists per song in the course's form
-ANOTHER_CHECKPOINT = ", or name another with --checkpoint"
 TABLES = (".csv", ".json")  # what --audio can write
 
 # By the keys of files their (n_classes,) probabilities, and what is wrong with the others.
@@ -133,7 +132,7 @@ def read_checkpoints(
     heard = naming.rendition_name(args.audio_root)
     checkpoints: dict[Path, TrainedModel] = {}
     for path in args.checkpoint or [folder / "best.pt"]:
-        trained = load_model(path, TrainedModel, script, ANOTHER_CHECKPOINT)
+        trained = load_model(path, TrainedModel, script, ", or name another with --checkpoint")
         other = ENDINGS[type(trained.settings.recipe)]
         if other != ENDINGS[kind]:
             raise UserError(
@@ -243,15 +242,13 @@ def read_test(args: argparse.Namespace, folder: Path, classes: list[str]) -> Tes
         If there are no songs, a song has no answer, or predictions of other songs would be lost.
     """
     found = dataset.read_test(args.data_dir)
-    answers = read_answers(args.answers, found) if args.answers else None
     own = dict(list(found.items())[: args.limit])
     files = dataset.heard_test_songs(own, args.audio_root)
     ending = f"_first_{len(files)}" if len(files) < len(found) else ""
     output = args.output or folder / f"test_predictions{ending}.json"
     for path in (output, scores_file(output)):
         _check_none_is_lost(path, files)
-    if answers is not None:
-        answers = match_answers(answers, classes)
+    answers = match_answers(read_answers(args.answers, found), classes) if args.answers else None
     return TestSongs(classes, own, files, len(found), answers, output)
 
 

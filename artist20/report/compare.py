@@ -134,10 +134,9 @@ def collect(results_dir: Path, say_missing: bool = True) -> dict[str, Model]:
 
 def check_same_songs(models: Mapping[str, Model], what: str) -> None:
     """Refuse models of different songs; ``what`` is said of all, their names of each."""
-    if len({model.metrics.dataset.fingerprint for model in models.values()}) > 1:
-        of = "; ".join(
-            f"{name}: {model.metrics.dataset.identity}" for name, model in models.items()
-        )
+    data = {name: model.metrics.dataset for name, model in models.items()}
+    if len({songs.fingerprint for songs in data.values()}) > 1:
+        of = "; ".join(f"{name}: {songs.identity}" for name, songs in data.items())
         raise UserError(
             f"{what} are of different songs ({of}): train them on the same --data-dir and --limit"
         )
@@ -314,23 +313,21 @@ def _grade(models: Mapping[str, Model], path: Path) -> dict[str, results.Graded]
     for name, model in models.items():
         file = model.folder / "test_scores.json"
         test = _read_if_there(file, results.TestScores, model.score_test)
-        if test is None or not _is_of(model, test):
-            state = "missing" if test is None else "of another model than the one that is there"
+        if test and _is_of(model, test):
+            scores[name] = test
+        else:
+            state = "of another model than the one that is there" if test else "missing"
             print(f"no test figures of {model.title}: {file} is {state}, run {model.score_test}")
-            continue
-        scores[name] = test
     if not scores:
         raise UserError("--answers: no model has scored the test songs")
     keys: dict[str, str] = {}
     for name, test in scores.items():
-        other = [
-            key for key, digest in test.songs.items() if keys.setdefault(key, digest) != digest
-        ]
-        if other:
-            raise UserError(
-                f"--answers: {models[name].folder / 'test_scores.json'} is of other test songs "
-                f"than others, {printable(other[0])} among them: score all test songs anew"
-            )
+        for key, digest in test.songs.items():
+            if keys.setdefault(key, digest) != digest:
+                raise UserError(
+                    f"--answers: {models[name].folder / 'test_scores.json'} is of other test songs "
+                    f"than others, {printable(key)} among them: score all test songs anew"
+                )
     classes = next(iter(models.values())).predictions.classes
     answers = inference.match_answers(inference.read_answers(path, keys), classes)
     number = {artist: i for i, artist in enumerate(classes)}
