@@ -505,17 +505,7 @@ def _check_table(path: Path) -> None:
     """Refuse what is no table's name, or that of predictions."""
     if path.suffix.lower() not in TABLES:
         raise UserError(f"--output {path}: --audio writes {' or '.join(TABLES)}")
-    if not path.is_file():
-        return
-    if path.suffix.lower() == ".json":
-        try:
-            ours = all("file" in row for row in parse_json(path.read_bytes(), list[dict[str, Any]]))
-        except ValueError:
-            ours = False
-    else:
-        with path.open("rb") as file:
-            ours = file.readline().startswith(b"file,artist_1,")
-    if not ours:
+    if path.is_file() and not re.match(rb'file,artist_1,|\[\s*\{\s*"file": ', path.read_bytes()):
         raise UserError(f"{path} is there, and no table of --audio: name another with --output")
 
 

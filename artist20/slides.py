@@ -62,8 +62,7 @@ def main() -> None:
     args = parse_args()
     if args.embed:
         check_is_file(args.embed, "npx @marp-team/marp-cli")
-        page = read_text(args.embed)
-        write_text(args.embed, deck.embed_images(page, args.embed.parent))
+        write_text(args.embed, deck.embed_images(read_text(args.embed), args.embed.parent))
         print(f"{args.embed} holds its pictures now")
         return
     file = results_file(args.assets_dir)
