@@ -17,26 +17,23 @@ import artist20.packages  # says which are missing
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from artist20 import cli, runtime
 from artist20.demo.folder import MAX_ALBUMS, MAX_ARTISTS, Settings, build
 
+N = TypeVar("N", int, float)
 
-def _int_between(low: int, high: int) -> Callable[[str], int]:
-    """Return a parser of integers from ``low`` to ``high``."""
 
-    def parse(text: str) -> int:
-        if not low <= int(text) <= high:
+def _between(number: Callable[[str], N], low: int, high: int) -> Callable[[str], N]:
+    """Return a parser of numbers from ``low`` to ``high``."""
+
+    def parse(text: str) -> N:
+        if not low <= number(text) <= high:
             raise argparse.ArgumentTypeError(f"must be from {low} to {high}")
-        return int(text)
+        return number(text)
 
     return parse
-
-
-def _seconds(text: str) -> float:
-    if not 1 <= float(text) <= 3600:
-        raise argparse.ArgumentTypeError("must be from 1 to 3600")
-    return float(text)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -44,10 +41,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     parser.add_argument("directory", type=Path, metavar="DIR", help="folder to make")
     for option, kind, default, what in (
-        ("--artists", _int_between(2, MAX_ARTISTS), 10, "number of artists"),
-        ("--albums", _int_between(3, MAX_ALBUMS), 6, "albums by each artist, at least 3"),
+        ("--artists", _between(int, 2, MAX_ARTISTS), 10, "number of artists"),
+        ("--albums", _between(int, 3, MAX_ALBUMS), 6, "albums by each artist, at least 3"),
         ("--songs", cli.positive_int, 4, "songs on each album"),
-        ("--seconds", _seconds, 30.0, "length of a song"),
+        ("--seconds", _between(float, 1, 3600), 30.0, "length of a song"),
     ):
         parser.add_argument(option, type=kind, default=default, help=what)
     cli.add_seed_option(parser)

@@ -20,6 +20,8 @@ from artist20.demo.synthesis import Instrument, Kit, Note, Production, Voice, Wa
 T = TypeVar("T")
 Steps = tuple[int, ...]  # sixteenth notes of a bar, 0 to 15
 Beat = tuple[Steps, Steps, Steps]  # kick, snare, hat
+# A bar of melody: when each syllable begins and ends, and its degree above the chord's root.
+Motif = tuple[tuple[int, int, int], ...]
 
 # How many instruments there are in the world. Few, so that artists share them: when each had its
 # own, an SVM on song statistics made no error on the validation songs.
@@ -145,14 +147,6 @@ class Album:
 
 
 @dataclass(frozen=True)
-class Motif:
-    """A bar of melody: when its syllables begin, and their degrees above the chord's root."""
-
-    onsets: Steps
-    degrees: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Bar:
     """One bar of a song."""
 
@@ -166,8 +160,8 @@ class Bar:
 class Song:
     """What one song takes from its artist and album."""
 
+    artist: Artist
     step: float  # seconds
-    swing: float
     tonic: int  # MIDI pitch class
     scale: tuple[int, ...]
     progressions: dict[str, tuple[int, ...]]  # of verse and chorus
@@ -189,7 +183,7 @@ class Song:
 
     def moment(self, bar: Bar, step: int, rng: np.random.Generator) -> float:
         """Draw the seconds from the start at which people play a step."""
-        late = self.swing * (step % 2) + rng.normal(0, 0.03)
+        late = self.artist.swing * (step % 2) + rng.normal(0, 0.03)
         return max(0.0, (bar.number * STEPS + step + late) * self.step)
 
 
@@ -307,7 +301,7 @@ def draw_album(seed: int, artist: int, album: int) -> Album:
     # Neighbouring bands move together, as they do under a mixing desk's hands.
     bands = np.arange(len(synthesis.EQ_CENTRES))
     curve = rng.normal(0, EQ_SLOPE) * bands + np.cumsum(rng.normal(0, EQ_WALK, len(bands)))
-    levels = {"voice": 0, "players": -4, "bass": -5, "kick": -5, "snare": -8, "hat": -14}
+    levels = {"voice": 0, "player": -4, "bass": -5, "kick": -5, "snare": -8, "hat": -14}
     return Album(
         players=tuple(draw_player(seed, number) for number in _choose(rng, habits.players, 3)),
         bass=draw_bass(seed, int(rng.choice(habits.basses))),
@@ -325,15 +319,20 @@ def draw_album(seed: int, artist: int, album: int) -> Album:
     )
 
 
+def _spans(onsets: Steps) -> Iterator[tuple[int, int]]:
+    """Pair each onset with the next one, the last with the bar's end."""
+    return zip(onsets, (*onsets[1:], STEPS), strict=True)
+
+
 def _draw_motif(artist: Artist, onsets: Steps, rng: np.random.Generator) -> Motif:
     """Draw a bar of melody: a random walk that meets the chord on strong beats."""
     walk = np.cumsum(rng.normal(0, artist.leap, len(onsets)))
-    # Root, third and fifth are the even degrees.
-    snapped = [
-        2 * round(degree / 2) if onset % 8 == 0 else round(degree)
-        for onset, degree in zip(onsets, walk, strict=True)
-    ]
-    return Motif(onsets, tuple(min(max(degree, -3), 5) for degree in snapped))
+    motif = []
+    for (onset, end), step in zip(_spans(onsets), walk, strict=True):
+        # Root, third and fifth are the even degrees.
+        degree = 2 * round(step / 2) if onset % 8 == 0 else round(step)
+        motif.append((onset, end, min(max(degree, -3), 5)))
+    return tuple(motif)
 
 
 def _draw_song(artist: Artist, album: Album, rng: np.random.Generator) -> Song:
@@ -341,8 +340,8 @@ def _draw_song(artist: Artist, album: Album, rng: np.random.Generator) -> Song:
     beats_a_minute = artist.tempo * album.tempo * np.exp(rng.normal(0, 0.08))
     kinds = ("verse", "chorus")
     return Song(
+        artist=artist,
         step=60 / beats_a_minute / 4,
-        swing=artist.swing,
         tonic=int(rng.integers(12)),
         scale=_choose(rng, artist.scales, 1)[0],
         progressions=dict(zip(kinds, _choose(rng, artist.progressions, 2), strict=True)),
@@ -360,35 +359,26 @@ def _draw_song(artist: Artist, album: Album, rng: np.random.Generator) -> Song:
 # --- writing notes -------------------------------------------------------------------------------
 
 
-def _spans(onsets: Steps) -> Iterator[tuple[int, int]]:
-    """Pair each onset with the next one, the last with the bar's end."""
-    return zip(onsets, (*onsets[1:], STEPS), strict=True)
-
-
-def _write_melody(artist: Artist, song: Song, bar: Bar, rng: np.random.Generator) -> Iterator[Note]:
+def _write_melody(song: Song, bar: Bar, rng: np.random.Generator) -> Iterator[Note]:
     """Write a bar for the singer, or for the instrument that takes the singer's place."""
-    for (onset, end), degree in zip(_spans(bar.motif.onsets), bar.motif.degrees, strict=True):
+    for onset, end, degree in bar.motif:
         # A motif comes back often, and never quite the same.
         aside = int(rng.choice((-1, 1))) if rng.random() < 0.15 else 0
         climb = song.pitch(bar.root + degree + bar.section.lift + aside) - song.pitch(bar.root)
         yield Note(
             start=song.moment(bar, onset, rng),
             duration=0.95 * song.step * min(end - onset, STEPS // 2),
-            pitch=song.pitch_near(artist.centre, bar.root) + climb,
+            pitch=song.pitch_near(song.artist.centre, bar.root) + climb,
             velocity=bar.section.level * rng.uniform(0.8, 1.0),
-            vowel=str(rng.choice(artist.vowels)),
+            vowel=str(rng.choice(song.artist.vowels)),
         )
 
 
-def _write_chords(
-    artist: Artist, song: Song, number: int, bar: Bar, rng: np.random.Generator
-) -> Iterator[Note]:
+def _write_chords(song: Song, number: int, bar: Bar, rng: np.random.Generator) -> Iterator[Note]:
     """Write a bar of accompaniment for player ``number``."""
     player = song.players[number]
-    chord = [
-        song.pitch_near(player.register + 4 * voice, bar.root + degree)
-        for voice, degree in enumerate((0, 4, 2, 6)[: artist.chord_size])
-    ]
+    degrees = enumerate((0, 4, 2, 6)[: song.artist.chord_size])
+    chord = [song.pitch_near(player.register + 4 * i, bar.root + degree) for i, degree in degrees]
     if player.style == "arpeggio":
         struck = [(step, 2, [chord[step // 2 % len(chord)]]) for step in range(0, STEPS, 2)]
     elif player.style == "hold":
@@ -417,14 +407,11 @@ def _write_bass(song: Song, bar: Bar, rng: np.random.Generator) -> Iterator[Note
 def _write_drum(song: Song, bar: Bar, onsets: Steps, rng: np.random.Generator) -> Iterator[Note]:
     """Write a bar for one drum, with the beats accented."""
     for step in onsets:
-        start = song.moment(bar, step, rng)
-        level = bar.section.level * (1.0 if step % 4 == 0 else 0.7)
+        start, level = song.moment(bar, step, rng), bar.section.level * (0.7 if step % 4 else 1.0)
         yield Note(start, duration=0.5, pitch=0, velocity=level * rng.uniform(0.8, 1.0))
 
 
-def _compose(
-    artist: Artist, song: Song, seconds: float, rng: np.random.Generator
-) -> dict[str, list[Note]]:
+def _compose(song: Song, seconds: float, rng: np.random.Generator) -> dict[str, list[Note]]:
     """Write out a song: parts voice, player0, player1, bass, kick, snare and hat."""
     names = ("voice", "player0", "player1", "bass", "kick", "snare", "hat")
     parts: dict[str, list[Note]] = {name: [] for name in names}
@@ -436,9 +423,9 @@ def _compose(
         section = SECTIONS[name]
         kind = "chorus" if name == "chorus" else "verse"
         bar = Bar(i, section, song.motifs[kind][i % 2], song.progressions[kind][i % 4])
-        parts["voice" if section.sung else "player1"] += _write_melody(artist, song, bar, rng)
+        parts["voice" if section.sung else "player1"] += _write_melody(song, bar, rng)
         for number in range(2 if section.full else 1):
-            parts[f"player{number}"] += _write_chords(artist, song, number, bar, rng)
+            parts[f"player{number}"] += _write_chords(song, number, bar, rng)
         if section.drums or section.full:
             parts["bass"] += _write_bass(song, bar, rng)
         if section.drums:
@@ -453,39 +440,23 @@ def _compose(
 def render_song(
     seed: int, artist_number: int, album_number: int, song_number: int, seconds: float
 ) -> Waveform:
-    """Compose, play and produce one song.
-
-    Parameters
-    ----------
-    seed : int
-        Of the data set.
-    artist_number, album_number, song_number : int
-        Which song; albums are numbered by artist, songs by album.
-    seconds : float
-        Length.
-
-    Returns
-    -------
-    np.ndarray
-        (round(16000 * seconds),) float32, between -0.9 and 0.9.
-    """
+    """Compose, play and produce one song: (round(16000 * seconds),) float32, within 0.9."""
     artist, album = draw_artist(seed, artist_number), draw_album(seed, artist_number, album_number)
     rng = generator(seed, "song", artist_number, album_number, song_number)
     song = _draw_song(artist, album, rng)
     n_samples = round(seconds * synthesis.SAMPLE_RATE)
     mix = np.zeros(n_samples, np.float32)
-    for name, notes in _compose(artist, song, seconds, rng).items():
-        group = name
+    for name, notes in _compose(song, seconds, rng).items():
         if name == "voice":
             sound = synthesis.render_voice(artist.voice, notes, n_samples, rng)
         elif name == "bass":
             sound = synthesis.render_instrument(album.bass, notes, n_samples)
         elif name.startswith("player"):
-            group, player = "players", song.players[int(name[-1])]
-            sound = synthesis.render_instrument(player.instrument, notes, n_samples)
+            instrument = song.players[int(name[-1])].instrument
+            sound = synthesis.render_instrument(instrument, notes, n_samples)
         else:
             sound = synthesis.render_drum(album.kit, name, notes, n_samples)
-        level = album.mix[group] + rng.normal(0, 1.5)
+        level = album.mix[name.rstrip("01")] + rng.normal(0, 1.5)
         mix += np.float32(synthesis.decibels(level)) * synthesis.unit_rms(sound)
     waveform = synthesis.master(mix, album.production, rng)
     synthesis.fade(waveform, attack=0.01, release=min(2.0, seconds / 20))

@@ -4,8 +4,9 @@ import multiprocessing
 import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import soundfile
@@ -17,7 +18,8 @@ from artist20.demo.synthesis import SAMPLE_RATE
 from artist20.files import atomic_path, only_writer, parse_json, write_json
 from artist20.results import Record, differences, write_record
 
-COMPRESSION_LEVEL = 0.85  # libsndfile's scale from 0 to 1: 32 kbit/s at 16 kHz
+MP3 = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT"}
+COMPRESSION = 0.85  # libsndfile's scale from 0 to 1: 32 kbit/s at 16 kHz
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -96,49 +98,31 @@ def _title(seed: int, *key: int) -> str:
 
 
 def plan(settings: Settings) -> dict[str, list[Track]]:
-    """Lay out a data set, split by album about 4:1:1.
-
-    Returns
-    -------
-    dict of str to list of Track
-        ``train`` and ``val``, sorted by path, and ``test`` in an order that the seed shuffles.
-    """
+    """Lay out a data set, split by album about 4:1:1; ``test`` is shuffled, the others sorted."""
     seed, albums = settings.seed, settings.albums
     n_held_out = max(1, round(albums / 6))
     tracks: dict[str, list[Track]] = {"train": [], "val": [], "test": []}
-    for artist in range(settings.artists):
-        for album in range(albums):
-            folder = f"train_val/{artist_name(seed, artist)}/{_title(seed, artist, album)}"
-            split = ("test", "val", "train")[min(2, (albums - 1 - album) // n_held_out)]
-            for song in range(settings.songs):
-                path = f"{folder}/{song + 1:02d}-{_title(seed, artist, album, song)}.mp3"
-                tracks[split].append(Track(path, artist, album, song))
-    shuffled = [
-        tracks["test"][i] for i in generator(seed, "test order").permutation(len(tracks["test"]))
+    for artist, album in product(range(settings.artists), range(albums)):
+        folder = f"train_val/{artist_name(seed, artist)}/{_title(seed, artist, album)}"
+        split = ("test", "val", "train")[min(2, (albums - 1 - album) // n_held_out)]
+        for song in range(settings.songs):
+            path = f"{folder}/{song + 1:02d}-{_title(seed, artist, album, song)}.mp3"
+            tracks[split].append(Track(path, artist, album, song))
+    for split in ("train", "val"):
+        tracks[split].sort(key=lambda track: track.path)
+    order = generator(seed, "test order").permutation(len(tracks["test"]))
+    tracks["test"] = [
+        replace(tracks["test"][i], path=f"test/{number:03d}.mp3")
+        for number, i in enumerate(order, start=1)
     ]
-    return {
-        "train": sorted(tracks["train"], key=lambda track: track.path),
-        "val": sorted(tracks["val"], key=lambda track: track.path),
-        "test": [
-            Track(f"test/{number:03d}.mp3", track.artist, track.album, track.song)
-            for number, track in enumerate(shuffled, start=1)
-        ],
-    }
+    return tracks
 
 
 def write_song(directory: Path, settings: Settings, track: Track) -> None:
     """Make one file of the data set."""
     waveform = render_song(settings.seed, track.artist, track.album, track.song, settings.seconds)
     with atomic_path(directory / track.path) as temporary:
-        soundfile.write(
-            temporary,
-            waveform,
-            SAMPLE_RATE,
-            format="MP3",
-            subtype="MPEG_LAYER_III",
-            bitrate_mode="CONSTANT",
-            compression_level=COMPRESSION_LEVEL,
-        )
+        soundfile.write(temporary, waveform, SAMPLE_RATE, compression_level=COMPRESSION, **MP3)
 
 
 def _write_songs(directory: Path, settings: Settings, tracks: list[Track], workers: int) -> None:
@@ -178,30 +162,16 @@ def _check_folder(directory: Path, settings: Settings) -> bool:
         marker = None
     if marker is None or marker.name != "demo":
         raise UserError(f"{directory} holds something else than a demo data set: {advice}")
-    other = differences(marker.settings, settings)
-    if other:
-        raise UserError(
-            f"{directory} holds a demo data set of other settings ({', '.join(other)}): {advice}"
-        )
+    if other := ", ".join(differences(marker.settings, settings)):
+        raise UserError(f"{directory} holds a demo data set of other settings ({other}): {advice}")
     return marker.complete
 
 
 def build(directory: Path, settings: Settings, workers: int) -> None:
     """Make a data set, or the rest of one that was begun, and print what was made.
 
-    Parameters
-    ----------
-    directory : Path
-        Where to; missing, empty, or a data set of the same settings.
-    settings : Settings
-        What to make.
-    workers : int
-        Processes. The files do not depend on it.
-
-    Raises
-    ------
-    UserError
-        If the folder holds anything else, or if another run is writing to it.
+    The folder may be missing, empty, or a data set of the same settings: anything else in it, or
+    another run that writes to it, is a UserError. The files do not depend on the number of workers.
     """
     started = time.monotonic()
     splits = plan(settings)

@@ -4,7 +4,7 @@ Pure functions of their arguments and, where there is noise, of an explicit gene
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -54,10 +54,8 @@ class Note:
 class Voice:
     """A singer: a vocal tract, a glottal source and habits."""
 
-    # formant frequencies relative to Peterson and Barney's men; women about 1.17, children 1.3
-    tract: float
-    # Hz, before scaling; near 2900 it makes the singer's formant (Sundberg 1974)
-    fourth_formant: float
+    tract: float  # formants relative to Peterson and Barney's men; women about 1.17, children 1.3
+    fourth_formant: float  # Hz, unscaled; near 2900 it makes the singer's formant (Sundberg 1974)
     bandwidth: float  # factor on the formants' bandwidths: below 1 rings, above 1 is muffled
     source_cutoff: float  # Hz, of the source's low-pass: soft below 500, pressed above 1500
     breath: float  # aspiration noise relative to the source
@@ -243,11 +241,11 @@ def fade(sound: Waveform, *, attack: float, release: float) -> None:
     sound[len(sound) - fall :] *= _ramp(fall)[::-1]
 
 
-def _overlay(sounds: Iterable[tuple[float, Waveform]], n_samples: int) -> Waveform:
-    """Add up sounds from given seconds on, shape (n_samples,); what juts out is cut off."""
+def _play(notes: list[Note], n_samples: int, play: Callable[[Note], Waveform]) -> Waveform:
+    """Add up what notes sound like, shape (n_samples,); what juts out is cut off."""
     part = np.zeros(n_samples, np.float32)
-    for start, sound in sounds:
-        first = round(start * SAMPLE_RATE)
+    for note in notes:
+        sound, first = play(note), round(note.start * SAMPLE_RATE)
         room = part[first : first + len(sound)]
         room += sound[: len(room)]
     return part
@@ -257,7 +255,7 @@ def render_voice(
     voice: Voice, notes: list[Note], n_samples: int, rng: np.random.Generator
 ) -> Waveform:
     """Sing a part, shape (n_samples,)."""
-    return _overlay(((note.start, _sing(voice, note, rng)) for note in notes), n_samples)
+    return _play(notes, n_samples, lambda note: _sing(voice, note, rng))
 
 
 def render_instrument(instrument: Instrument, notes: list[Note], n_samples: int) -> Waveform:
@@ -269,7 +267,7 @@ def render_instrument(instrument: Instrument, notes: list[Note], n_samples: int)
         fade(sound, attack=0.0, release=0.04)
         return sound
 
-    part = _overlay(((note.start, play(note)) for note in notes), n_samples)
+    part = _play(notes, n_samples, play)
     if instrument.drive:
         part = np.tanh(np.float32(instrument.drive) * unit_rms(part))
     return part
@@ -278,26 +276,11 @@ def render_instrument(instrument: Instrument, notes: list[Note], n_samples: int)
 def render_drum(kit: Kit, name: str, notes: list[Note], n_samples: int) -> Waveform:
     """Play one drum's part, shape (n_samples,)."""
     struck = _drum(kit, name)
-    return _overlay(((note.start, np.float32(note.velocity) * struck) for note in notes), n_samples)
+    return _play(notes, n_samples, lambda note: np.float32(note.velocity) * struck)
 
 
 def master(mix: Waveform, production: Production, rng: np.random.Generator) -> Waveform:
-    """Equalise, reverberate, compress, add the noise floor and bring to the album's loudness.
-
-    Parameters
-    ----------
-    mix : ndarray, shape (n_samples,)
-        The sum of all parts.
-    production : Production
-        The album's.
-    rng : numpy.random.Generator
-        For the hall and the noise floor.
-
-    Returns
-    -------
-    ndarray, shape (n_samples,)
-        Between -0.9 and 0.9.
-    """
+    """Equalise, reverberate, compress, add noise, bring to the album's loudness: within 0.9."""
     n_samples = len(mix)
     tail = round(production.reverb_seconds * SAMPLE_RATE)
     n_fft = fft.next_fast_len(n_samples + tail, real=True)
