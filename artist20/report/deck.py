@@ -6,12 +6,15 @@
 """
 
 import base64
+import math
 import mimetypes
 import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -99,9 +102,7 @@ class Markdown(Markup):
         if isinstance(value, Markup):
             return cls(value)
         text = re.sub(r"\s+", " ", str(value))
-        return cls(
-            "".join(f"\\{letter}" if letter in "\\`*_[]<>|~$#&" else letter for letter in text)
-        )
+        return cls(re.sub(r"[\\`*_\[\]<>|~$#&]", r"\\\g<0>", text))
 
 
 def code(text: str) -> Markdown:
@@ -127,21 +128,6 @@ def enumerated(names: Iterable[Any]) -> Markdown:
     return Markdown(" and ").join([Markdown(", ").join(others), last] if others else [last])
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """Write a share: ``48.7%``."""
-    return f"{share:.{digits}%}"
-
-
-def points_over(share: float, other: float) -> str:
-    """Write by how many points one share is above another: ``+3.9``."""
-    return tables.points(share - other)
-
-
-def thousands(number: int) -> str:
-    """Write a large number: ``2,910,410``."""
-    return f"{number:,}"
-
-
 def value(setting: Any) -> str:
     """Write a setting for people; of a hash, its beginning."""
     if setting is None:
@@ -162,11 +148,11 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "interval": partial(tables.percents, dash="–"),
     "marked": marked,
     "p_value": tables.p_text,
-    "percent": percent,
+    "percent": lambda share, digits=1: f"{share:.{digits}%}",  # 48.7%
     "points": tables.points,
     "points_between": tables.points_between,
-    "points_over": points_over,
-    "thousands": thousands,
+    "points_over": lambda share, other: tables.points(share - other),
+    "thousands": "{:,}".format,  # 2,910,410
     "unmarked": unmarked,
     "value": value,
 }
@@ -177,30 +163,20 @@ FILTERS: dict[str, Callable[..., Any]] = {
 
 def ranked(models: Mapping[str, ModelResult]) -> list[str]:
     """Return the models' names by top-1, among equals by top-3, the best first."""
-    return sorted(
-        models, key=lambda name: (models[name].val.top1, models[name].val.top3), reverse=True
-    )
+    reached = {name: (model.val.top1, model.val.top3) for name, model in models.items()}
+    return sorted(models, key=lambda name: reached[name], reverse=True)
 
 
-def best_of(models: Mapping[str, ModelResult]) -> str:
-    """Return the best model's name."""
-    return ranked(models)[0]
-
-
-def flattery(model: ModelResult) -> float:
-    """Return by how much choosing the epoch on the validation songs raised a model's top-1."""
-    return model.val.top1 - model.last.top1 if model.last else 0.0
-
-
-def most_flattered(models: Iterable[ModelResult]) -> ModelResult:
-    """Return the model with the largest :func:`flattery`."""
-    return max(models, key=flattery)
+def most_flattered(models: Iterable[ModelResult]) -> tuple[float, str]:
+    """Return by how much choosing its epoch raised a model's top-1 at most, and whose that was."""
+    gained = [(model.val.top1 - model.last.top1, model.title) for model in models if model.last]
+    return max(gained, key=itemgetter(0))
 
 
 def best_in_cv(models: Mapping[str, ModelResult]) -> str | None:
     """Return the name of the model with the highest top-1 in cross-validation, if any has one."""
     in_cv = {name: model.cv.top1 for name, model in models.items() if model.cv}
-    return max(in_cv, key=lambda name: in_cv[name]) if in_cv else None
+    return max(in_cv, key=lambda name: in_cv[name], default=None)
 
 
 def significant(pairs: Iterable[Pair]) -> list[Pair]:
@@ -211,28 +187,25 @@ def significant(pairs: Iterable[Pair]) -> list[Pair]:
 def improvements(comparison: Comparison) -> list[Pair]:
     """Return what the homework's steps brought: the model that is to be better is the first."""
     models = comparison.models
-    steps = list(STEPS)
-    steps += [(name, name.partition("@")[0]) for name in models if "@" in name]  # renditions
-    steps = [step for step in steps if models.keys() >= set(step)]
-    single = {name: model for name, model in models.items() if name != "ensemble"}
+    renditions = [(name, name.partition("@")[0]) for name in models if "@" in name]
+    steps = [step for step in (*STEPS, *renditions) if models.keys() >= set(step)]
+    by_rank = ranked(models)
     if "ensemble" in models:
-        steps.append(("ensemble", best_of(single)))
-    tasks = [
-        {name: model for name, model in models.items() if model.folder.startswith(task)}
-        for task in ("task2", "task1")
-    ]
-    if all(tasks):
-        steps.append((best_of(tasks[0]), best_of(tasks[1])))
+        steps.append(("ensemble", next(name for name in by_rank if name != "ensemble")))
+    of_task1, of_task2 = (
+        [name for name in by_rank if models[name].folder.startswith(task)]
+        for task in ("task1", "task2")
+    )
+    if of_task1 and of_task2:
+        steps.append((of_task2[0], of_task1[0]))
     return [compare.against(comparison, first)[second] for first, second in dict.fromkeys(steps)]
 
 
-def extreme_artists(
-    model: ModelResult, most: int = 3
-) -> tuple[list[tuple[str, ArtistResult]], list[tuple[str, ArtistResult]]]:
-    """Return a model's easiest and its hardest artists, each with their counts."""
+def extreme_artists(model: ModelResult) -> Sequence[list[tuple[str, ArtistResult]]]:
+    """Return a model's three easiest and three hardest artists, each with their counts."""
     artists = [(name, result) for name, result in model.artists.items() if result.songs]
     by_share = sorted(artists, key=lambda artist: compare.share(artist[1]))
-    n = max(1, min(most, len(artists) // 2))
+    n = max(1, min(3, len(artists) // 2))
     return by_share[::-1][:n], by_share[:n]
 
 
@@ -250,10 +223,7 @@ def listed_artists(models: Mapping[str, ModelResult]) -> list[str]:
 
 
 def album_effect(models: Mapping[str, ModelResult]) -> Interval | None:
-    """Return the least and the most that folds which split albums promise over such that do not.
-
-    In top-1 of Task 1's models; None if cross-validation had one kind of folds only.
-    """
+    """Return the least and the most top-1 that Task 1 gains if folds split albums, where known."""
     details = [model.details for model in models.values()]
     by_fold = [of.model.cv_top1_by for of in details if isinstance(of, OfTask1)]
     both = [(of.get("song"), of.get("album")) for of in by_fold]
@@ -274,12 +244,11 @@ def ablation_extremes(
     model = comparison.models[ablation.model]
     assert isinstance(model.details, OfTask1)
     whole, families = model.details.model.cv_top1, ablation.families.items()
-    without = {name: of.without - whole for name, of in families if of.without is not None}
-    alone = {name: of.alone - whole for name, of in families if of.alone is not None}
+    without = [(name, of.without - whole) for name, of in families if of.without is not None]
+    alone = [(name, of.alone - whole) for name, of in families if of.alone is not None]
     if not without or not alone:
         return None
-    missed, best = min(without, key=lambda n: without[n]), max(alone, key=lambda n: alone[n])
-    return model, (missed, without[missed]), (best, alone[best])
+    return model, min(without, key=itemgetter(1)), max(alone, key=itemgetter(1))
 
 
 def settings_rows(network: OfNetwork) -> list[tuple[str, str, str, str]]:
@@ -291,9 +260,7 @@ def settings_rows(network: OfNetwork) -> list[tuple[str, str, str, str]]:
         "epoch that is kept": network.epoch,
         **asdict(recipe),
         **{
-            f"encoder {field}": " and ".join(
-                str(getattr(each, field)) for each in settings.encoders
-            )
+            f"encoder {field}": " and ".join(str(getattr(of, field)) for of in settings.encoders)
             for field in (EncoderSettings.__struct_fields__ if settings.encoders else ())
         },
         "precision": settings.precision,
@@ -303,9 +270,9 @@ def settings_rows(network: OfNetwork) -> list[tuple[str, str, str, str]]:
         "seed": settings.seed,
     }
     cells = [(name.replace("_", " "), value(setting)) for name, setting in flat.items()]
-    half = -(-len(cells) // 2)
-    right = [*cells[half:], ("", "")]
-    return [(*cells[i], *right[i]) for i in range(half)]
+    half = math.ceil(len(cells) / 2)
+    pairs = zip_longest(cells[:half], cells[half:], fillvalue=("", ""))
+    return [(*left, *right) for left, right in pairs]
 
 
 def changes(name: str, recipe: TransferRecipe | ResNetRecipe) -> list[str]:
@@ -333,27 +300,6 @@ def versions(comparison: Comparison) -> list[str]:
     return [f"{name} {' or '.join(of)}" for name, of in found.items()]
 
 
-GLOBALS: tuple[Callable[..., Any], ...] = (
-    ablation_extremes,
-    album_effect,
-    best_in_cv,
-    best_of,
-    changes,
-    compare.albums_of_all,
-    compare.worst_albums,
-    extreme_artists,
-    flattery,
-    homework_of,
-    improvements,
-    listed_artists,
-    most_flattered,
-    ranked,
-    settings_rows,
-    significant,
-    versions,
-)
-
-
 # --- rendering ---------------------------------------------------------------------------------
 
 
@@ -367,23 +313,10 @@ def render(
     own_slides: str = "",
     full: bool = False,
 ) -> str:
-    """Write Markdown.
+    """Write Markdown by a template: ``"deck"``, ``"model_card"`` or ``"readme_table"``.
 
-    Parameters
-    ----------
-    template : str
-        ``"deck"``, ``"model_card"`` or ``"readme_table"``.
-    comparison : Comparison
-        What is said.
-    figures : mapping of str to Markdown
-        Those that can be shown: by name, such as ``"task1_map"``, where they lie as seen from the
-        file; see :func:`find_figures`.
-    author, student_id : str
-        Of the first slide.
-    own_slides : str
-        Markdown that is put after the slides.
-    full : bool
-        Whether the appendix comes last.
+    ``figures`` are as :func:`find_figures` has them. One's own slides, Markdown too, stand after
+    the others; in ``full``, the appendix comes last.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -394,31 +327,33 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= FILTERS
+    environment.globals |= globals()  # templates call what is above
     models = comparison.models
-    strong = {
-        name: model
-        for name, model in models.items()
-        if isinstance(model.details, OfNetwork) and model.details.settings.recipe_name == "strong"
-    }
+
+    def only(chosen: Callable[[str, ModelResult], bool]) -> dict[str, ModelResult]:
+        return {name: model for name, model in models.items() if chosen(name, model)}
+
+    strong = only(
+        lambda _, model: (
+            isinstance(model.details, OfNetwork) and model.details.settings.recipe_name == "strong"
+        )
+    )
+    maps = [f"task2_map_{name}" for name in ranked(models)]  # the best network's first
     both_recipes = {*strong, *map(homework_of, strong)}
     text = environment.get_template(f"{template}.md.j2").render(
         comparison=comparison,
         data=comparison.dataset,
         models=models,
-        task1={name: model for name, model in models.items() if model.folder == "task1"},
-        segments={n: model for n, model in models.items() if model.folder == "task1/segment"},
-        wide={n: model for n, model in models.items() if "/wide" in model.folder},
+        task1=only(lambda _, model: model.folder == "task1"),
+        segments=only(lambda _, model: model.folder == "task1/segment"),
+        wide=only(lambda _, model: "/wide" in model.folder),
         strong=strong,
-        both_recipes={name: model for name, model in models.items() if name in both_recipes},
-        of_homework={n: model for n, model in models.items() if n in HOMEWORK},
-        beyond={
-            name: model
-            for name, model in models.items()
-            if model.folder != "task1" and name not in PUBLISHED
-        },
+        both_recipes=only(lambda name, _: name in both_recipes),
+        of_homework=only(lambda name, _: name in HOMEWORK),
+        beyond=only(lambda name, model: model.folder != "task1" and name not in PUBLISHED),
         figures=figures,
         song_figure=next((name for name in figures if name.startswith("task2_song_")), ""),
-        map_figure=next((name for name in map_names(models) if name in figures), ""),
+        map_figure=next((name for name in maps if name in figures), ""),
         confidence=f"{100 * comparison.confidence:g} %",
         published=PUBLISHED if comparison.dataset.is_artist20 else {},
         field=FIELD if comparison.dataset.is_artist20 else (),
@@ -427,14 +362,8 @@ def render(
         student_id=student_id,
         own_slides=Markdown(own_slides),
         full=full,
-        **{function.__name__: function for function in GLOBALS},
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-
-
-def map_names(models: Mapping[str, ModelResult]) -> list[str]:
-    """Return what the networks' maps of the songs are called, the best network's first."""
-    return [f"task2_map_{name}" for name in ranked(models)]
 
 
 def embed_images(page: str, folder: Path) -> str:
@@ -450,12 +379,11 @@ def embed_images(page: str, folder: Path) -> str:
 
 def find_figures(assets_dir: Path, seen_from: Path) -> dict[str, Markdown]:
     """Find pictures: by name, where they lie as seen from a folder, as a URL has it."""
-    found = {}
-    for suffix in (".svg", ".png"):  # PNG is taken where both are there
-        for file in sorted(assets_dir.glob(f"*{suffix}")):
-            relative = Path(os.path.relpath(file, seen_from)).as_posix()
-            found[file.stem] = Markdown(quote(relative))
-    return found
+    return {
+        file.stem: Markdown(quote(Path(os.path.relpath(file, seen_from)).as_posix()))
+        for suffix in (".svg", ".png")  # PNG is taken where both are there
+        for file in sorted(assets_dir.glob(f"*{suffix}"))
+    }
 
 
 def marp(slides: Path) -> str:
@@ -466,19 +394,12 @@ def marp(slides: Path) -> str:
 
 
 def put_between_markers(path: Path, text: str) -> None:
-    """Replace what stands between :data:`MARKERS` in a file.
-
-    Raises
-    ------
-    UserError
-        If the file is missing, or has not each of them once and in this order.
-    """
+    """Replace what stands between :data:`MARKERS` in a file, which must have each once."""
     start, end = MARKERS
     if not path.is_file():
         raise UserError(f"{path} is missing: name the file whose table is to be written")
     before = read_text(path)
-    head, found_start, rest = before.partition(start)
-    _, found_end, tail = rest.partition(end)
-    if not found_start or not found_end or start in rest or end in head + tail:
+    if re.findall(f"{start}|{end}", before) != [start, end]:
         raise UserError(f"{path} must have the lines {start} and {end} once, in this order")
+    head, tail = before.split(start)[0], before.split(end)[1]
     write_text(path, f"{head}{start}\n\n{text.strip()}\n\n{end}{tail}")
