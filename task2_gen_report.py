@@ -38,8 +38,7 @@ from artist20.results import TransferRecipe, network_dir
 
 def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     """Draw the encoder and the classifier; of an encoder other than Cnn14, not what is in it."""
-    metrics = network_plots.read_metrics(folder, made_by)
-    model, recipe = network_plots.read_model(folder, metrics, TransferRecipe, made_by)
+    metrics, model, recipe = network_plots.read_model(folder, TransferRecipe, made_by)
     names = [encoder.name for encoder in model.settings.encoders]
     title = " + ".join(ENCODER_TITLES[name] for name in names)
     size = sum(ENCODERS[name].size for name in names)

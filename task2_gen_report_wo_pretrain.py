@@ -55,8 +55,7 @@ from artist20.spectrogram import FrontEnd
 
 def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     """Draw the network."""
-    metrics = network_plots.read_metrics(folder, made_by)
-    model, recipe = network_plots.read_model(folder, metrics, ResNetRecipe, made_by)
+    metrics, model, recipe = network_plots.read_model(folder, ResNetRecipe, made_by)
     n_frames = model.window_frames
     assert n_frames is not None  # as TrainedModel checks
     pooled = "mean and max over time" if recipe.keep_frequency else "global mean and max"

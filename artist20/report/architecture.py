@@ -29,31 +29,15 @@ CNN14_FUNCTIONS = {
 
 @dataclass(frozen=True)
 class Layer:
-    """One row of an architecture diagram.
+    """One row of an architecture diagram."""
 
-    Attributes
-    ----------
-    name : str
-        Path of the module in the network, such as ``stage2.0``.
-    kind : str
-        What it is drawn as.
-    detail : str
-        What the layer does, for people.
-    output_shape : tuple of int
-        Shape of its output without the batch axis.
-    n_parameters, n_trainable : int
-        Number of parameters, and how many of them a training step would change.
-    shortcut : bool
-        Whether its input is the output of an earlier row than the one before.
-    """
-
-    name: str
+    name: str  # path of the module in the network, such as ``stage2.0``
     kind: Kind
-    detail: str
-    output_shape: tuple[int, ...]
+    detail: str  # what the layer does, for people
+    output_shape: tuple[int, ...]  # without the batch axis
     n_parameters: int = 0
-    n_trainable: int = 0
-    shortcut: bool = False
+    n_trainable: int = 0  # how many of them a training step would change
+    shortcut: bool = False  # whether its input is the output of an earlier row than the one before
 
     @property
     def frozen(self) -> bool:
@@ -72,24 +56,10 @@ def describe(
     A row is a child of ``model``; ``nn.Sequential`` is looked into, any other module with children
     (a residual block, say) is one row. Normalisation, activation and dropout belong to the row of
     the convolution or linear layer before them. Between two modules, functions that pool get a row
-    of their own.
-
-    Parameters
-    ----------
-    model : nn.Module
-        The network. It is moved to the meta device, where a pass has shapes and computes nothing.
-    input_shape : tuple of int
-        Of its input, without the batch axis.
-    input_name : str
-        What the input is, for the first row.
-    functions : mapping of str to str, optional
-        What is computed by functions that are no modules: in a row, by its name, or in the row
-        ``pooling``.
-
-    Returns
-    -------
-    list of Layer
-        The first row is the input.
+    of their own. The first row is the input, whose shape is without the batch axis. ``functions``
+    says what is computed by functions that are no modules: in a row, by its name, or in the row
+    ``pooling``. The network is moved to the meta device, where a pass has shapes and computes
+    nothing.
     """
     functions = functions or {}
     names = dict(_units(model))
@@ -111,15 +81,15 @@ def describe(
                 n_trainable=last.n_trainable + sizes[1],
             )
             continue
-        shortcut = False
-        if len(before) < len(last.output_shape):
+        pooled = len(before) < len(last.output_shape)
+        if pooled:
             rows.append(Layer("pooling", "pooling", functions.get("pooling", ""), before))
-        elif last.kind != "input" and math.prod(before) != math.prod(last.output_shape):
-            shortcut = True
+        same_size = math.prod(before) == math.prod(last.output_shape)
+        shortcut = not (pooled or same_size or last.kind == "input")
         name, kind = names[module], _kind(module)
         if kind == "other" and all(row.kind in ("input", "front end") for row in rows):
             kind = "front end"
-        detail = ", ".join([_detail(module), *([functions[name]] if name in functions else [])])
+        detail = ", ".join(filter(None, [_detail(module), functions.get(name)]))
         rows.append(Layer(name, kind, detail, after, *sizes, shortcut))
     called = {id(call.module) for call in info.summary_list}
     for module, name in names.items():

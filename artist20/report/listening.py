@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib import colormaps
 from PIL import Image
+from sklearn.preprocessing import normalize
 from tqdm import tqdm
 
 from artist20 import UserError, audio, dataset, distributed, inference, printable, runtime
@@ -112,15 +113,7 @@ class Panel:
 
 
 def render(title: str, about: str, groups: Iterable[tuple[str, Sequence[Panel]]]) -> str:
-    """Write a page.
-
-    Parameters
-    ----------
-    title, about : str
-        What stands above all, and a line below it.
-    groups : iterable of (str, sequence of Panel)
-        Songs that stand side by side, and the line above them, which may be empty.
-    """
+    """Write a page of groups of songs that stand side by side, each below a heading or ``""``."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
@@ -160,10 +153,7 @@ def most_confused(
     """Find the validation songs with the highest probability of a wrong artist, that one first."""
     wrong = predictions.scores[model].copy()
     wrong[np.arange(len(wrong)), predictions.labels] = 0
-    train, val = (
-        x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-9)
-        for x in (vectors.train, vectors.val)
-    )
+    train, val = normalize(vectors.train), normalize(vectors.val)
     artists = np.array([song.artist for song in vectors.train_songs])
     found = []
     for i in np.argsort(-wrong.max(axis=1), kind="stable")[:most]:
@@ -184,11 +174,6 @@ def parts(
 
     ``args`` are of :func:`artist20.cli.add_song_options`; ``folder`` is the network's results
     folder, and ``made_by`` the command that trains it, for messages.
-
-    Raises
-    ------
-    UserError
-        If its checkpoint or an encoder's weights are missing or broken.
     """
     if args.html and not args.song:
         raise UserError("--html goes with --song: name the song")
@@ -200,12 +185,12 @@ def parts(
     heard_by = f"{checkpoint.settings.title}, trained on {checkpoint.trained_on}"
 
     def make(file: Path, name: str) -> Iterator[Drawing | Page]:
-        if not args.html:
+        if args.html:
+            artist, split = file.parent.parent.name, song_plots.split_of(file, folder)
+            notes = [song_plots.LEARNT[split]]
+            yield Page(name, song_page(file, notes, network, checkpoint, artist))
+        else:
             yield from song_plots.draw(file, name, network, folder, heard_by)
-            return
-        notes = [song_plots.LEARNT[song_plots.split_of(file, folder)]]
-        artist = file.parent.parent.name
-        yield Page(name, song_page(file, notes, network, checkpoint, artist))
 
     files = list(dict.fromkeys(path.resolve() for path in args.song))
     names = song_plots.picture_names(files)

@@ -4,6 +4,7 @@ The picture is for looking at; what is said about it in numbers is computed from
 their full dimension.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,38 +31,20 @@ MAX_SCALED = 5.0  # interquartile ranges from the median
 
 @dataclass(frozen=True)
 class SongMap:
-    """Songs in the plane.
+    """Songs in the plane."""
 
-    Attributes
-    ----------
-    xy : np.ndarray
-        (n_songs, 2); distances mean something between neighbours alone, axes nothing.
-    artists, albums : np.ndarray
-        (n_songs,) names; an album's is ``"artist/album"``.
-    unseen : np.ndarray
-        (n_songs,) bool, the validation songs.
-    same_artist : float
-        Share of all validation songs whose nearest training song is of their artist.
-    by_chance : float
-        The same share for a training song drawn at random.
-    same_album : float or None
-        Share of the validation songs whose nearest other validation song is of their album, among
-        those whose album has several; None if there are none.
-    n_dimensions : int
-        Of the vectors.
-    n_songs : int
-        How many songs there are; more than ``len(xy)`` if not all are drawn.
-    """
-
+    # (n_drawn, 2); distances mean something between neighbours alone, axes nothing
     xy: np.ndarray
-    artists: np.ndarray
-    albums: np.ndarray
-    unseen: np.ndarray
-    same_artist: float
-    by_chance: float
+    artists: np.ndarray  # (n_drawn,) names
+    albums: np.ndarray  # (n_drawn,), ``"artist/album"``
+    unseen: np.ndarray  # (n_drawn,) bool, the validation songs
+    same_artist: float  # share of all validation songs whose nearest training song is of theirs
+    by_chance: float  # the same share for a training song drawn at random
+    # share of the validation songs whose nearest other validation song is of their album, among
+    # those whose album has several; None if there are none
     same_album: float | None
-    n_dimensions: int
-    n_songs: int
+    n_dimensions: int  # of the vectors
+    n_songs: int  # drawn or not
 
     @property
     def caption(self) -> str:
@@ -74,11 +57,10 @@ class SongMap:
             f"{self.same_artist:.1%} of the validation songs is of the same artist (by chance "
             f"{self.by_chance:.1%})"
         )
-        if self.same_album is not None:
-            text += (
-                f", the nearest other validation song of {self.same_album:.1%} is of the same album"
-            )
-        return f"{text}."
+        if self.same_album is None:
+            return f"{text}."
+        nearest = f"the nearest other validation song of {self.same_album:.1%}"
+        return f"{text}, {nearest} is of the same album."
 
 
 def scaled_features(train: FeatureSet, val: FeatureSet) -> SongVectors:
@@ -96,12 +78,7 @@ def make_map(vectors: SongVectors) -> SongMap:
     """Lay songs out by PCA and t-SNE, and measure how well artists and albums cluster.
 
     Of more than :data:`MAX_SONGS` songs that many are drawn at random, always the same; the numbers
-    are of all.
-
-    Raises
-    ------
-    UserError
-        If there are fewer than :data:`MIN_SONGS` songs, or all vectors are equal.
+    are of all. Fewer than :data:`MIN_SONGS` songs, or vectors that are all equal, are a UserError.
     """
     songs = [*vectors.train_songs, *vectors.val_songs]
     artists, albums = np.array([song.artist for song in songs]), groups_of(songs)
@@ -111,15 +88,14 @@ def make_map(vectors: SongVectors) -> SongMap:
     if len(drawn) > MAX_SONGS:
         drawn = np.sort(np.random.default_rng(0).choice(len(songs), MAX_SONGS, replace=False))
     nearest = pairwise_distances_argmin(vectors.val, vectors.train)
-    names, counts = np.unique(artists[:n_train], return_counts=True)
-    share = dict(zip(names.tolist(), (counts / n_train).tolist(), strict=True))
+    of_artist = Counter(song.artist for song in vectors.train_songs)
     return SongMap(
         lay_out(x[drawn]),
         artists[drawn],
         albums[drawn],
         drawn >= n_train,
         same_artist=float((artists[nearest] == artists[n_train:]).mean()),
-        by_chance=float(np.mean([share.get(artist, 0.0) for artist in artists[n_train:].tolist()])),
+        by_chance=float(np.mean([of_artist[song.artist] / n_train for song in vectors.val_songs])),
         same_album=_same_album(vectors.val, albums[n_train:]),
         n_dimensions=x.shape[1],
         n_songs=len(songs),
@@ -127,30 +103,20 @@ def make_map(vectors: SongVectors) -> SongMap:
 
 
 def lay_out(x: np.ndarray) -> np.ndarray:
-    """Reduce vectors to the plane: PCA, then t-SNE (van der Maaten and Hinton 2008).
+    """Reduce (n_songs, d) to (n_songs, 2): PCA, then t-SNE (van der Maaten and Hinton 2008).
 
     t-SNE begins where PCA has the songs, without anything random (Kobak and Berens 2019), and on
     one thread: what several add up depends on their order. The perplexity is at most a third of the
     other songs.
-
-    Parameters
-    ----------
-    x : np.ndarray
-        (n_songs, d), at least :data:`MIN_SONGS` songs, not all equal.
-
-    Returns
-    -------
-    np.ndarray
-        (n_songs, 2) float32.
     """
     if len(x) < MIN_SONGS:
         raise UserError(f"a map takes {MIN_SONGS} songs at least, and there are {len(x)}")
     if not np.ptp(x, axis=0).any():
         raise UserError(f"the vectors of all {len(x)} songs are equal: there is nothing to map")
-    n_components = min(N_COMPONENTS, *x.shape)
     perplexity = min(PERPLEXITY, (len(x) - 1) / 3)
     with threadpool_limits(1):
-        reduced = PCA(n_components, svd_solver="full").fit_transform(x.astype(np.float64))
+        pca = PCA(min(N_COMPONENTS, *x.shape), svd_solver="full")
+        reduced = pca.fit_transform(x.astype(np.float64))
         xy = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced)
     return np.asarray(xy)
 

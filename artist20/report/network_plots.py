@@ -28,6 +28,7 @@ from artist20.report.style import (
     ORANGE,
     TOP1_COLOUR,
     Drawing,
+    Look,
     add_footnote,
     in_house_style,
     new_figure,
@@ -52,74 +53,52 @@ KIND_LABELS = {"frozen": "not trained (dashed edge)", "front end": "front end, s
 # --- from files to figures ---------------------------------------------------------------------
 
 
-def read_metrics(folder: Path, made_by: str) -> NetworkMetrics:
-    """Read a run's ``metrics.json``; ``made_by`` is the command that trains it, for messages."""
-    return read_record(folder / "metrics.json", NetworkMetrics, made_by)
+# Each takes a run's folder and, for messages, the command that trains it.
 
 
-def read_model(
-    folder: Path, metrics: NetworkMetrics, kind: type[R], made_by: str
-) -> tuple[TrainedModel, R]:
-    """Read a run's ``best.pt``; return its recipe, too, which is to be of a kind.
-
-    Raises
-    ------
-    UserError
-        If it is missing, broken, of another run than ``metrics`` or of another kind of network.
-    """
+def read_model(folder: Path, kind: type[R], made_by: str) -> tuple[NetworkMetrics, TrainedModel, R]:
+    """Read a run's ``metrics.json`` and ``best.pt``; return its recipe, too, which is of a kind."""
+    metrics = read_record(folder / "metrics.json", NetworkMetrics, made_by)
     model = read_best(folder, metrics, f"{made_by} --overwrite")
     recipe = model.settings.recipe
     if not isinstance(recipe, kind):
         raise UserError(f"{folder / BEST} is of another kind of network: run {made_by} --overwrite")
-    return model, recipe
+    return metrics, model, recipe
 
 
 def confusion_matrix(folder: Path, made_by: str) -> Iterator[Drawing]:
-    """Draw who is taken for whom by a network.
-
-    Parameters
-    ----------
-    folder : Path
-        The run's.
-    made_by : str
-        The command that trains it, for messages.
-    """
-    metrics = read_metrics(folder, made_by)
+    """Draw who is taken for whom by a network."""
+    metrics = read_record(folder / "metrics.json", NetworkMetrics, made_by)
     predictions = read_record(folder / "val_predictions.json", Predictions, made_by)
     name, title = metrics.model, metrics.title(metrics.model)
     compare.check_reached(folder, name, metrics, predictions, made_by)
-    figure = plots.confusion_matrix(
-        predictions.scores[name],
-        predictions.labels,
-        predictions.classes,
-        title=f"{title} on {len(predictions.songs)} validation songs of {metrics.dataset.label}: "
-        f"top-1 {metrics.top1:.1%}" + " (epoch chosen on these songs)" * metrics.selected,
-    )
+    songs = f"{len(predictions.songs)} validation songs of {metrics.dataset.label}"
+    chosen = " (epoch chosen on these songs)" * metrics.selected
     yield Drawing(
         f"task2_confusion_matrix_{name}",
-        figure,
+        plots.confusion_matrix(
+            predictions.scores[name],
+            predictions.labels,
+            predictions.classes,
+            title=f"{title} on {songs}: top-1 {metrics.top1:.1%}{chosen}",
+        ),
         f"Who is taken for whom by {title}: songs by true artist (rows) and best guess (columns). "
         f"Made from task2/{folder.name}/metrics.json and val_predictions.json.",
     )
 
 
 def training(folder: Path, made_by: str) -> Iterator[Drawing]:
-    """Draw how a network was trained; see :func:`confusion_matrix` for what is given."""
-    metrics = read_metrics(folder, made_by)
+    """Draw how a network was trained."""
+    metrics = read_record(folder / "metrics.json", NetworkMetrics, made_by)
     history = read_history(folder / "history.csv", made_by)
     if len(history) < metrics.epoch:
-        raise UserError(
-            f"{folder / 'history.csv'} has no epoch {metrics.epoch}: run {made_by} again"
-        )
+        file = folder / "history.csv"
+        raise UserError(f"{file} has no epoch {metrics.epoch}: run {made_by} again")
     title, data = metrics.title(metrics.model), metrics.dataset
-    figure = training_curves(
-        history,
-        metrics,
-        title=f"{title}: training on {data.train} songs of {data.label}, validated on {data.val}",
-    )
+    what = f"training on {data.train} songs of {data.label}, validated on {data.val}"
     yield Drawing(
         f"task2_training_{metrics.model}",
-        figure,
+        training_curves(history, metrics, title=f"{title}: {what}"),
         f"Loss, accuracy on the validation songs and learning rate of {title}, epoch by epoch; the "
         "dotted line marks the epoch whose weights were taken. The training loss is of crops as "
         "they were augmented, the other of whole songs. "
@@ -128,20 +107,17 @@ def training(folder: Path, made_by: str) -> Iterator[Drawing]:
 
 
 def song_map(folder: Path, made_by: str) -> Iterator[Drawing]:
-    """Draw a network's map of the songs; see :func:`confusion_matrix` for what is given."""
-    metrics = read_metrics(folder, made_by)
+    """Draw a network's map of the songs."""
+    metrics = read_record(folder / "metrics.json", NetworkMetrics, made_by)
     val_songs = read_record(folder / "val_predictions.json", Predictions, made_by).songs
     song_map = maps.make_map(read_embeddings(folder, metrics, val_songs, made_by))
     title, data = metrics.title(metrics.model), metrics.dataset
     files = ", ".join(["metrics.json", "val_predictions.json", *EMBEDDING_FILES])
+    songs = f"{data.train} training and {data.val} validation songs of {data.label}"
     print(song_map.caption)
     yield Drawing(
         f"task2_map_{metrics.model}",
-        plots.song_map(
-            song_map,
-            title=f"{data.train} training and {data.val} validation songs of {data.label}, as "
-            f"heard by {title}",
-        ),
+        plots.song_map(song_map, title=f"{songs}, as heard by {title}"),
         f"{song_map.caption} The numbers are {title}'s embeddings; from the training songs the "
         f"network has learnt, which sets these apart. Made from task2/{folder.name}/{files}.",
     )
@@ -154,19 +130,15 @@ def song_map(folder: Path, made_by: str) -> Iterator[Drawing]:
 def architecture(rows: Sequence[Layer], *, title: str) -> Figure:
     """Draw a network as a flow of blocks, top to bottom.
 
-    Parameters
-    ----------
-    rows : sequence of Layer
-        What :func:`artist20.report.architecture.describe` returned. The rows of networks that
-        follow one another can be joined: an input that is the output above it is not drawn again.
-    title : str
+    ``rows`` are what :func:`artist20.report.architecture.describe` returned. Those of networks that
+    follow one another can be joined: an input that is the output above it is not drawn again.
     """
     drawn: list[Layer] = []
     for row in rows:
         if not (row.kind == "input" and drawn and drawn[-1].output_shape == row.output_shape):
             drawn.append(row)
     headings = ("Layer", "Operation", "Output shape", "Parameters")
-    weights = ("bold", "normal", "normal", "normal")
+    weights, aligns = ("bold", *["normal"] * 3), ("left", "left", "right", "right")
     cells = [
         (
             row.name,
@@ -182,7 +154,6 @@ def architecture(rows: Sequence[Layer], *, title: str) -> Figure:
     ]
     gap, height, pitch = 0.35, 0.3, 0.41  # inches, as all data units
     edges = 0.15 + np.cumsum([0, *(width + gap for width in widths)])
-    aligns = ("left", "left", "right", "right")
     columns = list(zip((edges[0], edges[1], edges[3] - gap, edges[4] - gap), aligns, strict=True))
     width, flow = edges[-1] - gap + 0.15, pitch * len(drawn)
     figure = new_figure(width + 2 * MARGIN, flow + 1.2, title)
@@ -193,55 +164,33 @@ def architecture(rows: Sequence[Layer], *, title: str) -> Figure:
         axes.text(x, flow + 0.12, heading, ha=align, va="center", color=FAINT, fontsize=11)
     for index, (row, texts) in enumerate(zip(drawn, cells, strict=True)):
         bottom = flow - (index + 1) * pitch + (pitch - height) / 2
-        axes.add_patch(
-            FancyBboxPatch(
-                (0, bottom),
-                width,
-                height,
-                boxstyle="round,pad=0,rounding_size=0.06",
-                facecolor=KIND_COLOURS[_group(row)],
-                edgecolor=INK,
-                linewidth=1.2,
-                linestyle="--" if row.frozen else "-",
-            )
-        )
+        shape = "round,pad=0,rounding_size=0.06"
+        box = FancyBboxPatch((0, bottom), width, height, boxstyle=shape, edgecolor=INK)
+        box.set(facecolor=KIND_COLOURS[_group(row)], ls="--" if row.frozen else "-", lw=1.2)
+        axes.add_patch(box)
         for (x, align), text, weight in zip(columns, texts, weights, strict=True):
             y = bottom + height / 2
             axes.text(x, y, text, ha=align, va="center_baseline", fontsize=13, fontweight=weight)
         if index and not row.shortcut:
-            axes.annotate(
-                "",
-                (width / 2, bottom + height),
-                xytext=(width / 2, bottom + pitch),
-                arrowprops={"arrowstyle": "-|>", "color": INK, "shrinkA": 0, "shrinkB": 0},
-            )
-    groups = [group for group in KIND_COLOURS if group in map(_group, drawn) and group != "input"]
+            arrow = {"arrowstyle": "-|>", "color": INK, "shrinkA": 0, "shrinkB": 0}
+            start, end = (width / 2, bottom + pitch), (width / 2, bottom + height)
+            axes.annotate("", end, start, arrowprops=arrow)
+    total, trained = sum(row.n_parameters for row in rows), sum(row.n_trainable for row in rows)
+    split = f": {trained:,} trainable, {total - trained:,} not trained"
+    kinds = ", all trainable" if trained == total else split
+    add_footnote(figure, f"{total:,} parameters{kinds}")
     patches = [
         Patch(
-            facecolor=KIND_COLOURS[group],
+            facecolor=colour,
             edgecolor=INK,
             linestyle="--" if group == "frozen" else "-",
             label=KIND_LABELS.get(group, group),
         )
-        for group in groups
+        for group, colour in KIND_COLOURS.items()
+        if group != "input" and group in map(_group, drawn)
     ]
-    total, trained = (
-        sum(getattr(row, f"n_{of}") for row in rows) for of in ("parameters", "trainable")
-    )
-    add_footnote(
-        figure,
-        f"{total:,} parameters, all trainable"
-        if trained == total
-        else f"{total:,} parameters: {trained:,} trainable, {total - trained:,} not trained",
-    )
-    axes.legend(
-        handles=patches,
-        loc="upper left",
-        bbox_to_anchor=(0, 0),
-        borderaxespad=0,
-        ncols=len(groups),
-        columnspacing=1.5,
-    )
+    place: Look = {"loc": "upper left", "bbox_to_anchor": (0, 0), "borderaxespad": 0}
+    axes.legend(handles=patches, **place, ncols=len(patches), columnspacing=1.5)
     return figure
 
 
@@ -251,32 +200,15 @@ def _group(row: Layer) -> str:
 
 @in_house_style
 def training_curves(history: Sequence[EpochRow], metrics: NetworkMetrics, *, title: str) -> Figure:
-    """Draw how a network was trained, epoch by epoch.
-
-    Parameters
-    ----------
-    history : sequence of EpochRow
-        From the first epoch on.
-    metrics : NetworkMetrics
-        Which epoch's weights were taken, and whether it was chosen.
-    title : str
-    """
+    """Draw how a network was trained, from the first epoch on, and whose weights were taken."""
     figure = new_figure(13.0, 4.4, title)
     loss, accuracy, rate = figure.subplots(1, 3)
-    marker = "o" if len(history) < 30 else ""
     epochs = [row.epoch for row in history]
+    look: Look = {"marker": "o" if len(history) < 30 else "", "markersize": 4, "linewidth": 1.8}
 
     def plot(axes: Axes, column: str, label: str, colour: str, line: str, factor: int = 1) -> None:
-        axes.plot(
-            epochs,
-            [factor * getattr(row, column) for row in history],
-            color=colour,
-            linestyle=line,
-            marker=marker,
-            label=label,
-            linewidth=1.8,
-            markersize=4,
-        )
+        y = [factor * getattr(row, column) for row in history]
+        axes.plot(epochs, y, color=colour, linestyle=line, label=label, **look)
 
     recipe = metrics.settings.recipe
     beside_lda = isinstance(recipe, ResNetRecipe) and recipe.lda_share > 0
@@ -292,12 +224,9 @@ def training_curves(history: Sequence[EpochRow], metrics: NetworkMetrics, *, tit
     losses = [value for row in history for value in (row.train_loss, row.val_loss)]
     # The first epochs' can be ten times the last's, and would flatten all others.
     logarithmic = min(losses) > 0 and max(losses) > 5 * min(losses)
-    headings = {
-        loss: f"Loss (cross-entropy{', log scale' if logarithmic else ''})",
-        accuracy: "Accuracy (% of validation songs)",
-        rate: "Learning rate",
-    }
-    for axes, heading in headings.items():
+    of_loss = f"Loss (cross-entropy{', log scale' if logarithmic else ''})"
+    headings = (of_loss, "Accuracy (% of validation songs)", "Learning rate")
+    for axes, heading in zip((loss, accuracy, rate), headings, strict=True):
         axes.axvline(taken.epoch, color=INK, linestyle=":", linewidth=1.4, zorder=0.9)
         axes.set_title(heading, fontsize=12, loc="left")
         axes.set_xlabel("Epoch")

@@ -1,6 +1,8 @@
 """Figures of models, artists and features: records and arrays in, a matplotlib ``Figure`` out.
 
-Nothing here reads a file or runs a model. Titles are wrapped to the figure's width.
+Nothing here reads a file or runs a model. Titles are wrapped to the figure's width. ``models`` are
+by title or by name, in the order in which they are drawn; scores and probabilities are (n_songs,
+n_classes), and ``labels`` the true classes, (n_songs,).
 """
 
 import textwrap
@@ -8,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import seaborn
@@ -18,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import NullFormatter
 
 from artist20 import evaluation
 from artist20.report.style import (
@@ -30,6 +32,7 @@ from artist20.report.style import (
     ORANGE,
     TOP1_COLOUR,
     TOP3_COLOUR,
+    Look,
     add_footnote,
     in_house_style,
     new_figure,
@@ -46,26 +49,26 @@ MOST_WITH_PERCENT = 24  # artists of a confusion matrix whose cells have room fo
 MOST_GUESSES = 10  # of the curve of top-k accuracy
 FEWEST_FOR_RELIABILITY = 100  # songs: a bin of fewer than ten says little
 MOST_PAIRS = 10  # of confused artists
+# Of training and of validation songs on a map.
+SONG_LOOKS: tuple[Look, ...] = (
+    {"s": 26, "alpha": 0.45, "edgecolors": "none", "zorder": 2},
+    {"s": 110, "alpha": 1, "edgecolors": INK, "zorder": 3},
+)
+RULE = "#E8E8E8"
+GREY = "#BBBBBB"  # of what has no colour of its own
 # Where a legend stands outside its axes.
-ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0}
+ABOVE: Look = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+BESIDE: Look = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0}
 
 
 def _bars(
-    axes: Axes, x: np.ndarray, titles: Sequence[str], series: Mapping[str, Sequence[float]]
+    axes: Axes, x: np.ndarray, titles: Sequence[str], series: Mapping[str, Sequence[float | None]]
 ) -> list[BarContainer]:
-    """Draw two shares of each model side by side, in percent."""
+    """Draw two shares of each model side by side, in percent; None is not drawn."""
+    looks = ((-0.2, TOP1_COLOUR), (0.2, TOP3_COLOUR))
     drawn = [
-        axes.bar(
-            x + shift,
-            100 * np.asarray(shares),
-            0.38,
-            color=colour,
-            label=label,
-        )
-        for shift, colour, (label, shares) in zip(
-            (-0.2, 0.2), (TOP1_COLOUR, TOP3_COLOUR), series.items(), strict=True
-        )
+        axes.bar(x + shift, 100 * np.array(shares, float), 0.38, color=colour, label=label)
+        for (shift, colour), (label, shares) in zip(looks, series.items(), strict=True)
     ]
     axes.set_xticks(x, [wrapped(title, 14) for title in titles])
     axes.tick_params(axis="x", length=0)
@@ -92,68 +95,38 @@ def model_comparison(
     kinds: list[str] | None = None,
     note: str = "",
 ) -> Figure:
-    """Draw top-1 and top-3 accuracy of models side by side, and those of guessing.
+    """Draw top-1 and top-3 accuracy of models, and those of guessing.
 
-    Parameters
-    ----------
-    models : mapping of str to Figures
-        By title, left to right. Whiskers are the intervals over albums.
-    kinds : list of str, optional
-        What kind each model is of; those of a kind stand together.
-    n_songs, n_classes : int
-        Number of songs that the shares are of, and of artists.
-    title : str
-    note : str
-        What else is to be said, after what the whiskers are.
+    Whiskers are the intervals over albums. Models of a kind stand together.
     """
     figure = new_figure(max(8.0, 1.6 * len(models) + 1.5), 5.0, title)
     axes = figure.add_subplot()
     kinds = kinds or [""] * len(models)
     x = _places(kinds, 0.5)
-    shares = {
-        "Top-1": [model.top1 for model in models.values()],
-        "Top-3": [model.top3 for model in models.values()],
-    }
-    intervals = (
-        [model.over_albums.top1 for model in models.values()],
-        [model.over_albums.top3 for model in models.values()],
-    )
-    for bars, interval in zip(_bars(axes, x, list(models), shares), intervals, strict=True):
-        low, high = 100 * np.array(interval).T
+    reached = models.values()
+    shares = {"Top-1": [of.top1 for of in reached], "Top-3": [of.top3 for of in reached]}
+    drawn = _bars(axes, x, list(models), shares)
+    for bars, key in zip(drawn, ("top1", "top3"), strict=True):
+        low, high = 100 * np.array([getattr(of.over_albums, key) for of in reached]).T
         middles = [bar.get_x() + bar.get_width() / 2 for bar in bars]
         half = (high - low) / 2
         axes.errorbar(middles, low + half, half, fmt="none", ecolor=INK, lw=1.4, capsize=5)
         for middle, bar in zip(middles, bars, strict=True):
             # Below its bar: above, it would stand at the whisker's end and seem to be that.
-            axes.annotate(
-                f"{bar.get_height():.1f}",
-                (middle, 0),
-                (0, -4),
-                textcoords="offset points",
-                ha="center",
-                va="top",
-                weight="bold",
-            )
+            text = axes.annotate(f"{bar.get_height():.1f}", (middle, 0), (0, -4))
+            text.set(anncoords="offset points", ha="center", va="top", weight="bold")
+    lines = []
     for k, line in ((1, "--"), (3, ":")):
         chance = 100 * min(1.0, k / n_classes)
         label = f"Top-{k} by chance, {chance:.3g} %"
-        axes.axhline(chance, color=ORANGE, linewidth=1.6, linestyle=line, zorder=1.5, label=label)
+        drawn_as: Look = {"color": ORANGE, "linestyle": line, "linewidth": 1.6, "zorder": 1.5}
+        lines.append(axes.axhline(chance, label=label, **drawn_as))
     for kind in filter(None, dict.fromkeys(kinds)):
         axes.text(x[kinds.index(kind)] - 0.45, 109, kind, color=FAINT, size=11, style="italic")
     axes.set_ylabel(f"Accuracy (% of {n_songs} songs)")
     axes.tick_params(axis="x", pad=20)
-    handles, labels = axes.get_legend_handles_labels()
-    order = np.argsort(["chance" in label for label in labels], kind="stable")
-    axes.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
-        loc="lower left",
-        bbox_to_anchor=(0, 1.07 if any(kinds) else 1),  # above the kinds
-        borderaxespad=0.2,
-        ncols=4,
-        handlelength=1.6,
-        columnspacing=1.4,
-    )
+    place = {**ABOVE, "bbox_to_anchor": (0, 1.07 if any(kinds) else 1)}  # above the kinds
+    axes.legend(handles=[*drawn, *lines], **place, ncols=4, handlelength=1.6, columnspacing=1.4)
     add_footnote(figure, f"Whiskers: 95 % intervals, by bootstrap over albums. {note}".strip())
     return figure
 
@@ -168,15 +141,7 @@ def dot_plot(
 ) -> Figure:
     """Draw every model's top-1 and top-3 with their intervals, on validation and test songs.
 
-    Parameters
-    ----------
-    models : mapping of str to ModelResult
-        By name, top to bottom.
-    kinds : list of str
-        What kind each model is of; those of a kind stand together.
-    published : mapping of str to (float, float)
-        By name, top-1 and top-3 that others reached with the same model.
-    title : str
+    Those of a kind stand together. ``published`` has what others reached with the same model.
     """
     figure = new_figure(12.0, 0.42 * len(models) + 1.7, title)
     panels = figure.subplots(1, 2, sharey=True)
@@ -216,14 +181,7 @@ def dot_plot(
 
 @in_house_style
 def time_and_accuracy(models: Mapping[str, ModelResult], *, title: str) -> Figure:
-    """Draw each model's top-1 against the seconds that its training took.
-
-    Parameters
-    ----------
-    models : mapping of str to ModelResult
-        By name.
-    title : str
-    """
+    """Draw each model's top-1 against the seconds that its training took."""
     figure = new_figure(10.0, 5.2, title)
     axes = figure.add_subplot()
     for i, model in enumerate(models.values()):
@@ -231,10 +189,10 @@ def time_and_accuracy(models: Mapping[str, ModelResult], *, title: str) -> Figur
         share, seconds = 100 * model.val.top1, max(model.seconds, 1.0)  # of those solved at once
         label = f"{model.title}: {share:.1f} %, {seconds:,.0f} s"
         axes.plot(seconds, share, marker, color=colour, markersize=10, label=label)
-    axes.set(xscale="log", ylim=(0, 102), xlabel="Training (seconds, logarithmic)")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:,.0f}"))
+    axes.set(xscale="log", xlabel="Training (seconds, logarithmic)")
+    axes.set(ylim=(0, 102), ylabel="Top-1 (% of the validation songs)")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylabel("Top-1 (% of the validation songs)")
     axes.grid(which="both")
     axes.legend(**BESIDE)
     return figure
@@ -242,22 +200,13 @@ def time_and_accuracy(models: Mapping[str, ModelResult], *, title: str) -> Figur
 
 @in_house_style
 def album_effect(models: Mapping[str, Task1Model], *, n_songs: int, title: str) -> Figure:
-    """Draw each model's top-1 in folds that keep albums whole and in folds that split them.
-
-    Parameters
-    ----------
-    models : mapping of str to Task1Model
-        By title, left to right. What was not measured is not drawn.
-    n_songs : int
-        Number of songs cross-validated.
-    title : str
-    """
+    """Draw top-1 in folds that keep albums whole and that split them, where it was measured."""
     figure = new_figure(max(8.0, 1.7 * len(models) + 1.5), 5.0, title)
     axes = figure.add_subplot()
     by = [model.cv_top1_by for model in models.values()]
     series = {
-        "Albums kept whole": [_or_nan(of_model.get("album")) for of_model in by],
-        "Albums split between folds": [_or_nan(of_model.get("song")) for of_model in by],
+        "Albums kept whole": [of_model.get("album") for of_model in by],
+        "Albums split between folds": [of_model.get("song") for of_model in by],
     }
     for bars in _bars(axes, np.arange(len(models)), list(models), series):
         axes.bar_label(bars, fmt="%.1f", weight="bold", padding=2)
@@ -266,28 +215,9 @@ def album_effect(models: Mapping[str, Task1Model], *, n_songs: int, title: str) 
     return figure
 
 
-def _or_nan(value: float | None) -> float:
-    """Replace what could not be measured, and is not drawn."""
-    return np.nan if value is None else value
-
-
 @in_house_style
 def reliability(models: Mapping[str, np.ndarray], labels: np.ndarray, *, title: str) -> Figure:
-    """Draw reliability diagrams: how often models are right against how sure they are.
-
-    Parameters
-    ----------
-    models : mapping of str to np.ndarray
-        By title, (n_songs, n_classes) probabilities.
-    labels : np.ndarray
-        (n_songs,) index of the true class.
-    title : str
-
-    Returns
-    -------
-    Figure
-        A panel per model; the area of a dot is in proportion to its bin's songs.
-    """
+    """Draw how often models are right against how sure they are; a dot's area is its songs."""
     figure = new_figure(max(8.0, 3.1 * len(models) + 0.6), 4.4, title)
     panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     for axes, (name, scores) in zip(panels, models.items(), strict=True):
@@ -309,21 +239,15 @@ def reliability(models: Mapping[str, np.ndarray], labels: np.ndarray, *, title: 
 def ablation(ablation: Ablation, whole: float, *, title: str) -> Figure:
     """Draw what each family of features is worth to one model, in three ways.
 
-    Parameters
-    ----------
-    ablation : Ablation
-        Its families are drawn top to bottom; what was not measured is not drawn.
-    whole : float
-        Top-1 in cross-validation with all families.
-    title : str
+    ``whole`` is top-1 in cross-validation with all families. What was not measured is not drawn.
     """
     families = ablation.families
     figure = new_figure(11.5, 0.36 * len(families) + 1.5, title)
     panels = figure.subplots(1, 3, sharey=True)
-    rows = families.values()
-    alone = np.array([_or_nan(row.alone) for row in rows])
-    without = np.array([_or_nan(row.without) for row in rows])
-    lost, lost_std = (np.array([getattr(row, key) for row in rows]) for key in ("lost", "lost_std"))
+    alone, without, lost, lost_std = (
+        np.array([getattr(row, key) for row in families.values()], float)
+        for key in ("alone", "without", "lost", "lost_std")
+    )
     values = (
         ("alone: top-1 in CV (%)", alone, None),
         ("left out: points lost in CV", whole - without, None),
@@ -345,35 +269,19 @@ def ablation(ablation: Ablation, whole: float, *, title: str) -> Figure:
 
 @in_house_style
 def top_k(models: Mapping[str, np.ndarray], labels: np.ndarray, *, title: str) -> Figure:
-    """Draw how often an artist is among a model's k best guesses.
-
-    Parameters
-    ----------
-    models : mapping of str to np.ndarray
-        By title, (n_songs, n_classes) scores; the legend has them by their top-1.
-    labels : np.ndarray
-        (n_songs,) index of the true class.
-    title : str
-    """
+    """Draw how often an artist is among a model's k best guesses."""
     figure = new_figure(11.5, 5.2, title)
     axes = figure.add_subplot()
     n_classes = next(iter(models.values())).shape[1]
     k = np.arange(1, min(MOST_GUESSES, n_classes) + 1)
-    curves = {
-        name: (i, [evaluation.top_k_accuracy(scores, labels, most) for most in k])
+    curves = [
+        ([evaluation.top_k_accuracy(scores, labels, most) for most in k], name, _look(i))
         for i, (name, scores) in enumerate(models.items())
-    }
-    for name, (i, shares) in sorted(curves.items(), key=lambda item: -item[1][1][0]):
-        axes.plot(
-            k,
-            100 * np.array(shares),
-            color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[i % len(MARKERS)],
-            markersize=7,
-            markeredgecolor=INK,
-            linewidth=1.8,
-            label=wrapped(f"{name}: {shares[0]:.1%}", 30),
-        )
+    ]
+    for shares, name, (colour, marker) in sorted(curves, key=lambda curve: -curve[0][0]):
+        look: Look = {"markersize": 7, "markeredgecolor": INK, "linewidth": 1.8}
+        label = wrapped(f"{name}: {shares[0]:.1%}", 30)
+        axes.plot(k, 100 * np.array(shares), color=colour, marker=marker, label=label, **look)
     axes.plot(k, 100 * k / n_classes, color=INK, linestyle="--", linewidth=1.2, label="by chance")
     axes.set(xticks=k, ylim=(0, 104), yticks=range(0, 101, 20))
     axes.set(xlabel="k: guesses that count", ylabel="Artist among the k best (% of songs)")
@@ -382,24 +290,18 @@ def top_k(models: Mapping[str, np.ndarray], labels: np.ndarray, *, title: str) -
     return figure
 
 
+def _look(i: int) -> tuple[str, str]:
+    """Return the colour and the marker of a model or an artist."""
+    return COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+
+
 def _table(axes: Axes, percent: np.ndarray, texts: Sequence[str], size: float, label: str) -> None:
     """Draw percentages in colour, (n_rows, n_columns), with a text each; NaN is grey."""
     axes.set_facecolor("#DDDDDD")
-    seaborn.heatmap(
-        percent,
-        ax=axes,
-        cmap="Blues",
-        vmin=0,
-        vmax=100,
-        annot=np.reshape(texts, percent.shape),
-        fmt="",
-        annot_kws={"size": size},
-        linewidths=0.5,
-        linecolor="#E8E8E8",
-        cbar_kws={"label": label, "fraction": 0.05, "pad": 0.02},
-        xticklabels=False,
-        yticklabels=False,
-    )
+    look: Look = {"vmin": 0, "vmax": 100, "cmap": "Blues", "linewidths": 0.5, "linecolor": RULE}
+    look |= {"annot": np.reshape(texts, percent.shape), "fmt": "", "annot_kws": {"size": size}}
+    look |= {"cbar_kws": {"label": label, "fraction": 0.05, "pad": 0.02}}
+    seaborn.heatmap(percent, ax=axes, xticklabels=False, yticklabels=False, **look)
     axes.tick_params(length=0)
 
 
@@ -409,22 +311,10 @@ def confusion_matrix(
 ) -> Figure:
     """Draw a confusion matrix: colour is the row's percentage, text is the count.
 
-    Parameters
-    ----------
-    scores : np.ndarray
-        (n_songs, n_classes).
-    labels : np.ndarray
-        (n_songs,) index of the true class.
-    classes : sequence of str
-        The artists, drawn in this order, which is that of all the matrices of a data set. Of more
-        than :data:`MOST_ARTISTS`, those of the largest confusions are drawn, and the title says so.
-    title : str
-
-    Returns
-    -------
-    Figure
-        Percentages are of all songs of the true artist, those included that are taken for an
-        artist who is not drawn. The row of an artist without songs is grey.
+    Artists are drawn in the order of ``classes``, as in all the matrices of a data set; of more
+    than :data:`MOST_ARTISTS`, those of the largest confusions, and the title says so. Percentages
+    are of all songs of the true artist, those included that are taken for an artist who is not
+    drawn. The row of an artist without songs is grey.
     """
     matrix = evaluation.confusion_matrix(scores, labels)
     drawn = np.arange(len(matrix))
@@ -447,14 +337,11 @@ def confusion_matrix(
     _table(axes, percent, texts, 9.5 if both else 8.5, "% of the true artist's songs")
     for i in range(n):
         axes.add_patch(Rectangle((i, i), 1, 1, fill=False, edgecolor=INK, linewidth=1.2, zorder=3))
-    axes.set_xticks(np.arange(n) + 0.5, names, rotation=45 if both else 90)
-    axes.set_yticks(
-        np.arange(n) + 0.5, [f"{name} ({k})" for name, k in zip(names, n_songs, strict=True)]
-    )
+    aslant: Look = {"rotation": 45, "ha": "right", "va": "top", "rotation_mode": "anchor"}
+    axes.set_xticks(np.arange(n) + 0.5, names, **(aslant if both else {"rotation": 90}))
+    rows = [f"{name} ({k})" for name, k in zip(names, n_songs, strict=True)]
+    axes.set_yticks(np.arange(n) + 0.5, rows)
     axes.tick_params(labelsize=11 if both else 9.5)
-    if both:
-        for label in axes.get_xticklabels():
-            label.set(ha="right", va="top", rotation_mode="anchor")
     axes.set(xlabel="Predicted artist", ylabel="True artist (songs)")
     return figure
 
@@ -465,17 +352,8 @@ def f1_by_artist(
 ) -> Figure:
     """Draw F1 of each artist by each model, and its mean over all artists, macro-F1.
 
-    Parameters
-    ----------
-    models : mapping of str to np.ndarray
-        By title, left to right, (n_songs, n_classes) scores.
-    labels : np.ndarray
-        (n_songs,) index of the true class.
-    classes : sequence of str
-        The artists, drawn from the highest to the lowest mean over the models. Those without songs
-        are left out; of more than :data:`MOST_ARTISTS` the highest and the lowest are drawn, and
-        the title says so.
-    title : str
+    Artists are drawn from the highest to the lowest mean over the models, without those who have no
+    songs; of more than :data:`MOST_ARTISTS` the highest and the lowest, and the title says so.
     """
     f1 = np.array(
         [evaluation.f1_scores(evaluation.confusion_matrix(s, labels)) for s in models.values()]
@@ -504,24 +382,13 @@ def f1_by_artist(
 def confused_pairs(
     models: Mapping[str, np.ndarray], predictions: Predictions, *, title: str
 ) -> Figure:
-    """Draw who is taken for whom most often by all models together, with the songs.
-
-    Parameters
-    ----------
-    models : mapping of str to np.ndarray
-        By title, (n_songs, n_classes) scores of the songs in ``predictions``.
-    predictions : Predictions
-        The songs, their artists and the classes.
-    title : str
-    """
+    """Draw who is taken for whom most often by all models together, with the songs."""
     labels, classes = predictions.labels, predictions.classes
     guesses = np.array([evaluation.top_k(scores, 1)[:, 0] for scores in models.values()])
-    pairs = Counter(
-        (int(true), int(guess))
-        for of_model in guesses
-        for true, guess in zip(labels, of_model, strict=True)
-        if true != guess
-    ).most_common(MOST_PAIRS)
+    wrong = guesses != labels
+    true_ones = np.broadcast_to(labels, guesses.shape)[wrong]
+    taken = zip(true_ones.tolist(), guesses[wrong].tolist(), strict=True)
+    pairs = Counter(taken).most_common(MOST_PAIRS)
     figure = new_figure(13.0, 0.62 * max(len(pairs), 1) + 0.8, title)
     if not pairs:
         figure.text(0.5, 0.3, "No song is taken for another artist's.", ha="center")
@@ -539,11 +406,8 @@ def confused_pairs(
     stems = [PurePosixPath(song.path).stem for song in predictions.songs]
     for row, ((true, guess), _) in enumerate(pairs):
         times = ((guesses == guess) & (labels == true)).sum(axis=0)
-        songs = ", ".join(
-            f"{readable(stems[i])}\N{NO-BREAK SPACE}({times[i]})"
-            for i in np.argsort(-times, kind="stable")
-            if times[i]
-        )
+        order = np.argsort(-times, kind="stable")[: np.count_nonzero(times)]
+        songs = ", ".join(f"{readable(stems[i])}\N{NO-BREAK SPACE}({times[i]})" for i in order)
         text = textwrap.fill(songs, 78, max_lines=2, placeholder=" …")
         right.text(0, row, text, va="center", size=10.5)
     bars.invert_yaxis()
@@ -552,7 +416,7 @@ def confused_pairs(
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         for edge in y - 0.5:
-            axes.axhline(edge, color="#E8E8E8", linewidth=1)
+            axes.axhline(edge, color=RULE, linewidth=1)
     right.tick_params(labelleft=False)
     bars.margins(x=0.5)
     return figure
@@ -562,12 +426,8 @@ def confused_pairs(
 def song_map(song_map: "SongMap", *, title: str) -> Figure:
     """Draw songs in the plane, and artists' names where most of their songs are.
 
-    Parameters
-    ----------
-    song_map : SongMap
-        Artists have a colour and a marker. Of very many artists, those with most songs are drawn so
-        and named, and the others are grey.
-    title : str
+    Artists have a colour and a marker. Of very many artists, those with most songs are drawn so and
+    named, and the others are grey.
     """
     artists, n_songs = np.unique(song_map.artists, return_counts=True)
     most = len(COLOURS) * len(MARKERS)
@@ -575,39 +435,20 @@ def song_map(song_map: "SongMap", *, title: str) -> Figure:
     figure = new_figure(12.0, 8.4, title)
     axes = figure.add_subplot()
     for artist in artists:
-        if artist in largest:
-            i = largest.index(artist)
-            colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
-        else:
-            colour, marker = "#BBBBBB", "o"
-        for unseen in (False, True):
-            xy = song_map.xy[(song_map.artists == artist) & (song_map.unseen == unseen)]
-            axes.scatter(
-                xy[:, 0],
-                xy[:, 1],
-                s=110 if unseen else 26,
-                c=colour,
-                marker=marker,
-                alpha=1 if unseen else 0.45,
-                edgecolors=INK if unseen else "none",
-                linewidths=1.0,
-                zorder=3 if unseen else 2,
-            )
+        colour, marker = _look(largest.index(artist)) if artist in largest else (GREY, "o")
+        for unseen, look in enumerate(SONG_LOOKS):
+            x, y = song_map.xy[(song_map.artists == artist) & (song_map.unseen == unseen)].T
+            axes.scatter(x, y, c=colour, marker=marker, linewidths=1.0, **look)
     axes.set(xticks=[], yticks=[])
     axes.margins(0.06)
-    axes.spines[:].set(visible=True, color="#BBBBBB")
-    axes.set_title(
-        f"nearest training song is by the same artist: {song_map.same_artist:.0%} "
-        f"(by chance {song_map.by_chance:.0%})",
-        size=12,
-        loc="left",
-    )
-    handles = [
-        _dot("training song", "o", "#BBBBBB", size=4.5, edge="none"),
-        _dot("validation song", "o", "white", size=9),
-    ]
+    axes.spines[:].set(visible=True, color=GREY)
+    share, chance = f"{song_map.same_artist:.0%}", f"(by chance {song_map.by_chance:.0%})"
+    said = f"nearest training song is by the same artist: {share} {chance}"
+    axes.set_title(said, size=12, loc="left")
+    training = _dot("training song", "o", GREY, size=4.5, edge="none")
+    handles = [training, _dot("validation song", "o", "white", size=9)]
     if len(artists) > most:
-        handles.append(_dot(f"{len(artists) - most:,} other artists", "o", "#BBBBBB"))
+        handles.append(_dot(f"{len(artists) - most:,} other artists", "o", GREY))
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     _name_clusters(axes, song_map, largest)
     return figure
@@ -626,19 +467,11 @@ def _name_clusters(axes: Axes, song_map: "SongMap", artists: Sequence[str]) -> N
             y -= line / 4
         placed.append((x, y, half))
         label = axes.text(x, y, readable(name), ha="center", va="center", weight="bold", zorder=5)
-        label.set_color(COLOURS[i % len(COLOURS)])
-        label.set_path_effects([withStroke(linewidth=3.5, foreground="white")])
+        halo = withStroke(linewidth=3.5, foreground="white")
+        label.set(color=_look(i)[0], path_effects=[halo])
 
 
 def _dot(label: str, marker: str, colour: str, size: float = 7.5, edge: str = INK) -> Line2D:
-    return Line2D(
-        [],
-        [],
-        linestyle="none",
-        marker=marker,
-        markersize=size,
-        markerfacecolor=colour,
-        markeredgecolor=edge,
-        markeredgewidth=0.8,
-        label=label,
-    )
+    drawn = Line2D([], [], ls="none", marker=marker, markersize=size, label=label)
+    drawn.set(markerfacecolor=colour, markeredgecolor=edge, markeredgewidth=0.8)
+    return drawn

@@ -6,19 +6,18 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from artist20 import evaluation, printable, spectrogram
 from artist20.checkpoints import EMBEDDING_FILES
-from artist20.report.style import Drawing, in_house_style, new_figure, readable
+from artist20.report.style import Drawing, Look, in_house_style, new_figure, readable
 from artist20.results import Predictions, SongRecord, read_record
 from artist20.trained import TrainedNetwork
 
 N_RIVALS = 3
 MADE_BY = "the network's training"
 # Of a true artist, if there is one, and the rivals; told apart in grey print by their dashes.
-TRUE_LINE = {"color": "#0072B2", "linewidth": 2.6, "linestyle": "-", "zorder": 3}
-RIVAL_LINES = (
+TRUE_LINE: Look = {"color": "#0072B2", "linewidth": 2.6, "linestyle": "-", "zorder": 3}
+RIVAL_LINES: tuple[Look, ...] = (
     {"color": "#D55E00", "linewidth": 1.6, "linestyle": "-"},
     {"color": "#009E73", "linewidth": 1.6, "linestyle": (0, (5, 1.5))},
     {"color": "#000000", "linewidth": 1.4, "linestyle": (0, (1, 1.5))},
@@ -40,29 +39,11 @@ LEARNT = {
 def draw(
     file: Path, name: str, network: TrainedNetwork, folder: Path, heard_by: str
 ) -> Iterator[Drawing]:
-    """Draw a song's spectrogram and whom the network hears over time.
+    """Draw a song's spectrogram and whom the network hears over time; ``name`` is the picture's.
 
-    The true artist is the folder above the album's, as in the data folder, if it is one whom the
-    network knows; with the true artist or without, the three others are drawn that are likeliest in
-    the song as a whole.
-
-    Parameters
-    ----------
-    file : Path
-        The song, with all its folders.
-    name : str
-        Of the picture.
-    network : TrainedResNet or TrainedTransfer
-        The network.
-    folder : Path
-        Its results folder, which may tell whether it was trained on the song.
-    heard_by : str
-        Its name for people, and which songs it was trained on.
-
-    Raises
-    ------
-    AudioError
-        If the file cannot be read.
+    The true artist is the folder above the album's, as in the data folder. The network's results
+    folder may tell whether it was trained on the song; ``heard_by`` is its name for people, and
+    which songs it was trained on. A file that cannot be read is an AudioError.
     """
     song = network.hear(file)
     artist = file.parent.parent.name
@@ -73,19 +54,18 @@ def draw(
         for who, share in zip(shown, song.whole[columns], strict=True)
     ]
     split = split_of(file, folder)
-    figure = timeline(
-        song.log_mel,
-        song.duration,
-        song.seconds,
-        song.curve[:, columns],
-        labels,
-        has_true=artist in shown,
-        title=f"{readable(printable(file.stem))}, as heard by {heard_by}"
-        + ", this song among them" * (split == "train"),
-    )
+    learnt = ", this song among them" * (split == "train")
     yield Drawing(
         name,
-        figure,
+        timeline(
+            song.log_mel,
+            song.duration,
+            song.seconds,
+            song.curve[:, columns],
+            labels,
+            has_true=artist in shown,
+            title=f"{readable(printable(file.stem))}, as heard by {heard_by}{learnt}",
+        ),
         f"Log-mel spectrogram of {printable(file.name)}, and the probability of {len(shown)} "
         f"artists in windows of {song.window_seconds:.1f} s, each drawn at its middle; the legend "
         f"has those of the whole song, as inference gives them. {LEARNT[split]} Made from "
@@ -94,20 +74,14 @@ def draw(
 
 
 def artists_shown(whole: np.ndarray, classes: Sequence[str], artist: str | None) -> list[int]:
-    """Choose whom to draw: the true artist, if the network knows one, then the likeliest others.
-
-    ``whole`` is (n_classes,); returned are numbers of classes.
-    """
+    """Choose whom to draw: the true artist, if the network knows one, then the likeliest others."""
     ranked = evaluation.top_k(whole[None], len(whole))[0].tolist()
     true = [i for i in ranked if classes[i] == artist]
     return true + [i for i in ranked if classes[i] != artist][:N_RIVALS]
 
 
 def split_of(file: Path, folder: Path) -> str:
-    """Find a file in the lists of a run's songs: a key of :data:`LEARNT`.
-
-    Songs are known by the last folders of their path, as the split lists have it.
-    """
+    """Find a file in the lists of a run's songs by its last folders: a key of :data:`LEARNT`."""
     train_list, val_list = folder / EMBEDDING_FILES[2], folder / "val_predictions.json"
     if not (train_list.is_file() and val_list.is_file()):
         return "unknown"
@@ -116,18 +90,15 @@ def split_of(file: Path, folder: Path) -> str:
         "val": read_record(val_list, Predictions, MADE_BY).songs,
     }
     for split, songs in splits.items():
-        for song in songs:
-            parts = PurePosixPath(song.path).parts
-            if file.parts[-len(parts) :] == parts:
-                return split
+        if any(f"/{file.as_posix()}".endswith(f"/{PurePosixPath(of.path)}") for of in songs):
+            return split
     return "neither"
 
 
 def picture_names(files: Sequence[Path]) -> list[str]:
-    """Name a picture after each song, ``task2_song_<name>``, no two of them alike.
+    """Name a picture after each song, ``task2_song_<name>``; further songs of a name are numbered.
 
-    What is no letter, digit, dot or dash becomes an underscore. Further songs of one name, such as
-    those of another album or in another format, are numbered, in the order given.
+    What is no letter, digit, dot or dash becomes an underscore.
     """
     names: list[str] = []
     taken: set[str] = set()
@@ -155,35 +126,16 @@ def timeline(
 ) -> Figure:
     """Draw a song's log-mel spectrogram, and below it what artists are heard in it over time.
 
-    Parameters
-    ----------
-    log_mel : np.ndarray
-        (n_frames, n_mels) in dB.
-    duration : float
-        Of the song, in seconds.
-    seconds : np.ndarray
-        (n_windows,) the middle of each window.
-    curves : np.ndarray
-        (n_windows, n_artists) probabilities.
-    labels : sequence of str
-        One per artist, for the legend: who, and how likely in the song as a whole.
-    has_true : bool
-        Whether the first artist is the song's own.
-    title : str
+    ``log_mel`` is (n_frames, n_mels) in dB; ``seconds`` are the middles of windows, (n_windows,),
+    and ``curves`` the artists' probabilities in them, (n_windows, n_artists). The legend has a
+    label per artist; ``has_true`` says whether the first one is the song's own.
     """
     figure = new_figure(11, 6, title)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.15))
     columns, lowest, highest = spectrum(log_mel, MAX_COLUMNS)
-    above.imshow(
-        columns,
-        origin="lower",
-        aspect="auto",
-        interpolation="nearest",
-        extent=(0, duration, 0, len(columns)),
-        vmin=lowest,
-        vmax=highest,
-        cmap="magma",
-    )
+    look: Look = {"origin": "lower", "aspect": "auto", "interpolation": "nearest", "cmap": "magma"}
+    extent = (0, duration, 0, len(columns))
+    above.imshow(columns, vmin=lowest, vmax=highest, extent=extent, **look)
     above.set_yticks(tick_bins(len(columns)), [f"{hz / 1000:g}" for hz in TICKS_HZ])
     above.set_ylabel("Frequency (kHz)")
     lines = (TRUE_LINE, *RIVAL_LINES) if has_true else RIVAL_LINES
@@ -195,17 +147,10 @@ def timeline(
     below.grid(axis="y")
     in_minutes = duration > 100
     if in_minutes:
-        below.xaxis.set_major_formatter(
-            FuncFormatter(lambda value, _: f"{value // 60:.0f}:{value % 60:02.0f}")
-        )
+        below.xaxis.set_major_formatter(lambda at, _: f"{at // 60:.0f}:{at % 60:02.0f}")
     below.set_xlabel("Time (min:s)" if in_minutes else "Time (s)")
-    figure.legend(
-        title="In the song as a whole:",
-        loc="outside lower left",
-        alignment="left",
-        ncols=2,
-        handlelength=2.6,
-    )
+    place: Look = {"loc": "outside lower left", "alignment": "left", "ncols": 2}
+    figure.legend(title="In the song as a whole:", handlelength=2.6, **place)
     return figure
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from pathlib import Path
 from textwrap import fill
-from typing import NamedTuple, ParamSpec
+from typing import Any, NamedTuple, ParamSpec
 
 from matplotlib import font_manager, rcParams, style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -24,19 +24,17 @@ from artist20 import Note, UserError
 from artist20.files import DiskFullError, atomic_path, write_text
 
 P = ParamSpec("P")
+Look = dict[str, Any]  # keywords of matplotlib's functions
 
 FONT = "DejaVu Sans"  # comes with matplotlib: the same picture on every machine
 STYLE = {
     "font.family": FONT,
     "font.size": 12,
-    "axes.labelsize": 12,
-    "xtick.labelsize": 12,
     "ytick.labelsize": 11,
     "legend.fontsize": 11,
     "legend.frameon": False,
     "figure.titlesize": 15,
     "figure.titleweight": "bold",
-    "figure.facecolor": "white",
     "axes.edgecolor": "#444444",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -165,10 +163,8 @@ def text_width(words: str, size: float, weight: str) -> float:
 
 def readable(name: str) -> str:
     """Write an artist's or a song's name for people; a very long one loses its middle."""
-    name = name.replace("_", " ")
-    if len(name) <= MOST_LETTERS:
-        return name
-    return f"{name[: MOST_LETTERS // 2]}…{name[-(MOST_LETTERS // 2 - 1) :]}"
+    name, half = name.replace("_", " "), MOST_LETTERS // 2
+    return name if len(name) <= MOST_LETTERS else f"{name[:half]}…{name[1 - half :]}"
 
 
 def wrapped(title: str, characters: int) -> str:
@@ -179,14 +175,8 @@ def wrapped(title: str, characters: int) -> str:
 def save(figure: Figure, path: Path, caption: str) -> None:
     """Write a figure and its caption, each atomically; the same figure gives the same bytes.
 
-    Parameters
-    ----------
-    figure : Figure
-    path : Path
-        Its suffix is the format, one of :data:`METADATA`; its folder is made if need be.
-    caption : str
-        One or two sentences: what is seen, and which files of the results folder it was made
-        from. Goes to ``path`` with the suffix ``.txt``.
+    The suffix of ``path`` is the format, one of :data:`METADATA`. The caption goes to a ``.txt``
+    beside it: what is seen, and which files of the results folder it was made from.
     """
     with atomic_path(path) as picture:
         with _house_style():
@@ -201,26 +191,11 @@ def save(figure: Figure, path: Path, caption: str) -> None:
 def save_all(
     parts: Iterable[Callable[[], Iterable[Drawing | Page]]], folder: Path, file_format: str
 ) -> int:
-    """Draw and write what there are results for, and print which are missing.
+    """Draw and write what there are results for; return the script's exit status.
 
-    Parameters
-    ----------
-    parts : iterable of callable
-        One that raises a UserError is left out, with what it would have yielded next.
-    folder : Path
-        Where figures go.
-    file_format : {"png", "svg", "pdf"}
-        Which they are written in; pages are HTML.
-
-    Returns
-    -------
-    int
-        The script's exit status: 1 if something was left out, otherwise 0.
-
-    Raises
-    ------
-    UserError
-        The first part's, if there are no results for any figure; or if the disk is full.
+    A part that raises a UserError is left out, with what it would have yielded next: it is named,
+    and the status is 1. If there are no results for any figure, the first part's error is raised; a
+    full disk is an error at once.
     """
     missing: list[UserError] = []
     lost: set[str] = set()
@@ -233,25 +208,23 @@ def save_all(
                     path = folder / f"{made.name}.html"
                     write_text(path, made.html)
                     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
-                    continue
-                path = folder / f"{made.name}.{file_format}"
-                save(made.figure, path, made.caption)
-                print(f"wrote {path}")
-                lost |= _fonts_with(_letters_beyond_font(made.figure))[1]
+                else:
+                    path = folder / f"{made.name}.{file_format}"
+                    save(made.figure, path, made.caption)
+                    print(f"wrote {path}")
+                    lost |= _fonts_with(_letters_beyond_font(made.figure))[1]
         except DiskFullError:  # what comes next has no space, either
             raise
         except UserError as error:
             missing.append(error)
     if lost:
         letters = " ".join(sorted(lost)[:MOST_LETTERS])
-        warnings.warn(
-            Note(
-                f"no installed font has {letters}: figures have boxes in their place; install one "
-                "that has, Noto Sans CJK for Chinese, Japanese and Korean, else Noto Sans of their "
-                "script, and run the same command again"
-            ),
-            stacklevel=2,
+        note = (
+            f"no installed font has {letters}: figures have boxes in their place; install one "
+            "that has, Noto Sans CJK for Chinese, Japanese and Korean, else Noto Sans of their "
+            "script, and run the same command again"
         )
+        warnings.warn(Note(note), stacklevel=2)
     if missing and not n_written:
         raise missing[0]
     for message in dict.fromkeys(map(str, missing)):

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from artist20.report.compare import against, albums_of_all, reference, worst_albums
 from artist20.results import Comparison, Figures, Interval
 
+HEADER = ["model", "top-1", "95 %", "top-3", "95 %", "F1", "score"]  # of what _cells fills
+
 
 def print_all(comparison: Comparison) -> None:
     """Print the figures of all models and songs, the hardest albums, and which models differ."""
     _print_models(comparison)
     _print_test(comparison)
     _print_pooled(comparison)
-    _print_albums(comparison)
+    albums = albums_of_all(comparison.models.values())
+    print("\nAlbums that are hardest for all models together, right of all guesses:")
+    for name in worst_albums(albums):
+        print(f"{f'{albums[name].right} of {albums[name].songs}':>12}  {name}")
     _print_pairs(comparison)
 
 
@@ -22,7 +27,7 @@ def _print_models(comparison: Comparison) -> None:
         f"{data.label}: {data.artists} artists, {data.train} training songs, {data.val} validation "
         f"songs of {comparison.val_albums} albums"
     )
-    rows = [["model", "top-1", "95 %", "top-3", "95 %", "F1", "score", "CV"]]
+    rows = [[*HEADER, "CV"]]
     selected = []
     for row in comparison.models.values():
         val = row.val
@@ -33,21 +38,17 @@ def _print_models(comparison: Comparison) -> None:
             gained = f"{points(val.top1 - last.top1)} and {points(val.top3 - last.top3)} points"
             selected.append(f"{row.title} ({gained})")
     print(aligned(rows))
-    notes = [
+    _print_wrapped(
         "95 %: interval by bootstrap over albums; results.json has those over songs, too. F1: mean "
         "over artists. Score: top-1 + 0.5 x top-3. CV: top-1 of all training songs together, each "
         "scored by a model that did not learn from its album."
-    ]
+    )
     if selected:
-        notes.append(
-            "Epochs are chosen on these songs, which brought more than the last epoch: "
-            f"{', '.join(selected)}."
-        )
+        brought = "Epochs are chosen on these songs, which brought more than the last epoch"
+        _print_wrapped(f"{brought}: {', '.join(selected)}.")
     for row in comparison.models.values():
         if row.not_learnt:
-            notes.append(f"{row.title}: {row.not_learnt}.")
-    for note in notes:
-        print(textwrap.fill(note, 100))
+            _print_wrapped(f"{row.title}: {row.not_learnt}.")
 
 
 def _cells(of: Figures) -> list[str]:
@@ -83,23 +84,13 @@ def _print_pooled(comparison: Comparison) -> None:
     if pooled:
         data = comparison.dataset
         print(f"\nAll {data.train + data.val} songs, each scored by a model that did not hear it")
-        rows = [["model", "top-1", "95 %", "top-3", "95 %", "F1", "score"]]
-        print(aligned(rows + [[title, *_cells(of)] for title, of in pooled.items()]))
-        note = (
+        print(aligned([HEADER, *([title, *_cells(of)] for title, of in pooled.items())]))
+        _print_wrapped(
             "Training songs in cross-validation, with 4/5 of them to learn from; validation songs "
             "by the model of all training songs, at its last epoch. Task 1's settings, and which "
             "classifier stands on an encoder's embeddings, were chosen in the same folds: the more "
             "there were to choose from, the more that flatters."
         )
-        print(textwrap.fill(note, 100))
-
-
-def _print_albums(comparison: Comparison) -> None:
-    albums = albums_of_all(comparison.models.values())
-    print("\nAlbums that are hardest for all models together, right of all guesses:")
-    for name in worst_albums(albums):
-        counted = f"{albums[name].right} of {albums[name].songs}"
-        print(f"{counted:>12}  {name}")
 
 
 def _print_pairs(comparison: Comparison) -> None:
@@ -112,11 +103,10 @@ def _print_pairs(comparison: Comparison) -> None:
     what = "" if best == "ensemble" else ", the best in CV,"
     print(f"\n{models[best].title}{what} on these songs, against")
     rows = [["", "points", "95 %", "alone right", "p", "it is"]]
-    short = {"no significant difference": "n.s."}
     for name, pair in against(comparison, best).items():
         alone = f"{pair.only_first} : {pair.only_second}"
         figures = [points(pair.difference), points_between(pair.interval), alone]
-        verdict = short.get(pair.verdict, pair.verdict)
+        verdict = pair.verdict.replace("no significant difference", "n.s.")
         rows.append([models[name].title, *figures, p_text(pair.p_holm), verdict])
     print(aligned(rows))
     n_pairs = len(comparison.pairs)
@@ -128,18 +118,23 @@ def _print_pairs(comparison: Comparison) -> None:
     )
     if any(row.last for row in models.values()):
         note += " Networks whose epoch is chosen on these songs are compared at their last epoch."
-    print(textwrap.fill(note, 100))
-    beaten = {name: _beaten_by(comparison, name) for name in models}
+    _print_wrapped(note)
+    beaten = {
+        row.title: [
+            models[other].title
+            for other, pair in against(comparison, name).items()
+            if pair.verdict == "better"
+        ]
+        for name, row in models.items()
+    }
     print(f"\nSignificant differences: {sum(map(len, beaten.values()))} of {n_pairs} pairs")
-    for name, others in beaten.items():
+    for title, others in beaten.items():
         if others:
-            line = f"{models[name].title} is better than {'; '.join(others)}"
-            print(textwrap.fill(line, 100, subsequent_indent="    "))
+            _print_wrapped(f"{title} is better than {'; '.join(others)}", indent="    ")
 
 
-def _beaten_by(comparison: Comparison, name: str) -> list[str]:
-    pairs = against(comparison, name).items()
-    return [comparison.models[other].title for other, pair in pairs if pair.verdict == "better"]
+def _print_wrapped(text: str, indent: str = "") -> None:
+    print(textwrap.fill(text, 100, subsequent_indent=indent))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
