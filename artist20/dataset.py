@@ -355,13 +355,23 @@ def read_test(data_dir: Path) -> dict[str, Path]:
 
 
 def heard_test_songs(songs: Mapping[str, Path], audio_root: Path | None) -> dict[str, Path]:
-    """Do with test songs as :func:`as_heard`; in the tree their suffixes may be others."""
+    """Do with test songs as :func:`as_heard`; in the tree their suffixes may be others.
+
+    Vocals that were separated of other files than these are refused.
+    """
     if audio_root is None:
         return dict(songs)
+    own = [test_song(file) for file in songs.values()]
+    check_made_of(audio_root, own, content_keys(own))
     found = read_test(audio_root)
     missing = [key for key in songs if key not in found]
     _refuse_missing(missing, f"{len(songs)} test songs", f"--audio-root {audio_root}")
     return {key: found[key] for key in songs}
+
+
+def test_song(file: Path) -> Song:
+    """Make a :class:`Song` of a test song, by nobody known."""
+    return Song(f"./test/{file.name}", "", "", file)
 
 
 class Marker(Record):

@@ -227,7 +227,7 @@ def separate_songs(data_dir: Path, output: Path, separator: Separator) -> list[s
     songs = [song for split in dataset.SPLITS for song in dataset.read_split(data_dir, split)]
     if (data_dir / "test").is_dir():
         test_files = dataset.read_test(data_dir).values()
-        songs += [dataset.Song(f"./test/{file.name}", "", "", file) for file in test_files]
+        songs += map(dataset.test_song, test_files)
     settings = Settings(weights=separator.weights)
     read_finished(output, settings)  # before anything is put into a folder of another's
     with only_writer(output):

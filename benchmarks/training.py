@@ -71,7 +71,7 @@ def train_epoch(
     trainer = training.Trainer(
         run, model, optimizer, None, None, steps_per_epoch=0, precision=precision
     )
-    trainer._train_epoch(model, batches, 1, tqdm(disable=True))
+    trainer._train_epoch(model, batches, tqdm(disable=True))
 
 
 def straightforward_crop(file: Path, n_frames: int, front_end: FrontEnd) -> np.ndarray:

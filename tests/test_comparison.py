@@ -153,7 +153,7 @@ def test_what_has_not_been_run_is_left_out_and_said(results, monkeypatch, capsys
         "left out: task1/random_forest (it takes about 9.0 GB)",
         f"left out: task1/segment (task1_train.py --level segment {of} has not been run)",
         f"left out: task2/panns_strong (task2_train.py --recipe strong {of} has not been run)",
-        "left out: ensemble (python -m artist20.ensemble has not been run)",
+        f"left out: ensemble (python -m artist20.ensemble {of} has not been run)",
     ]
 
 
@@ -166,7 +166,7 @@ def test_an_ensemble_of_other_predictions_is_left_out_and_said(results, monkeypa
     assert "ensemble" not in compare.collect(results)
     output = capsys.readouterr().out
     assert f"left out: ensemble (made of another {results}/task2/resnet/" in output
-    assert "run python -m artist20.ensemble again" in output
+    assert f"run python -m artist20.ensemble --results-dir {results} again" in output
 
 
 def test_figures_of_other_songs_do_not_stand_side_by_side(results):

@@ -396,6 +396,11 @@ def test_test_songs_of_a_rendition_are_found_by_name_whatever_their_suffix(tmp_p
     heard = dataset.heard_test_songs(own, tree)
     assert heard == {"002": tree / "test/002.MP3", "001": tree / "test/001.flac"}
     assert list(heard) == ["002", "001"]
+    made_of = {"settings": {}, "songs": {"./test/001.mp3": "another file's hash"}}
+    (tree / "vocals.json").write_text(json.dumps(made_of))
+    with pytest.raises(UserError, match=r"made of other files of 1 songs.*\./test/001\.mp3"):
+        dataset.heard_test_songs(own, tree)
+    (tree / "vocals.json").unlink()
     (tree / "test/002.MP3").unlink()
     with pytest.raises(UserError) as caught:
         dataset.heard_test_songs(own, tree)

@@ -24,7 +24,6 @@ from artist20.results import EnsembleMetrics, NetworkMetrics, Predictions, Task1
 AnyMetrics = Task1Metrics | NetworkMetrics | EnsembleMetrics
 
 COMMAND = "python -m artist20.comparison"
-ENSEMBLE = "python -m artist20.ensemble"
 KINDS = ("hand-made features", "frozen encoder", "network from scratch", "ensemble")
 N_WORST = 3  # albums that are named
 N_CONFUSIONS = 5  # that are kept of each model
@@ -123,7 +122,8 @@ def collect(results_dir: Path, say_missing: bool = True) -> dict[str, Model]:
         models += _read_models(run.stage.folder, metrics, names, *commands)
     if ensemble := _read_ensemble(results_dir, say_missing):
         folder, names = results.ensemble_dir(results_dir), {"ensemble": "ensemble"}
-        models += _read_models(folder, ensemble, names, ENSEMBLE, ENSEMBLE)
+        command = _ensemble_command(results_dir)
+        models += _read_models(folder, ensemble, names, command, command)
     if not models:
         raise UserError(f"{results_dir} holds no metrics: run a training script first")
     models.sort(key=lambda model: (model.figures.top1, model.figures.top3), reverse=True)
@@ -182,17 +182,23 @@ def _read_if_there(file: Path, kind: type[T], made_by: str) -> T | None:
     return read_record(file, kind, made_by) if file.is_file() else None
 
 
+def _ensemble_command(results_dir: Path) -> str:
+    return f"python -m artist20.ensemble{results.results_dir_option(results_dir)}"
+
+
 def _read_ensemble(results_dir: Path, say_missing: bool) -> EnsembleMetrics | None:
     """Read the ensemble's metrics, unless its members have been run again since."""
-    file = results.ensemble_dir(results_dir) / "metrics.json"
+    file, command = (
+        results.ensemble_dir(results_dir) / "metrics.json",
+        _ensemble_command(results_dir),
+    )
     if not file.is_file():
         if say_missing:
-            print(f"left out: ensemble ({ENSEMBLE} has not been run)")
+            print(f"left out: ensemble ({command} has not been run)")
         return None
-    metrics = read_record(file, EnsembleMetrics, ENSEMBLE)
-    changed = _changed_files(results_dir, metrics.files)
-    if changed:
-        print(f"left out: ensemble (made of another {changed[0]}: run {ENSEMBLE} again)")
+    metrics = read_record(file, EnsembleMetrics, command)
+    if changed := _changed_files(results_dir, metrics.files):
+        print(f"left out: ensemble (made of another {changed[0]}: run {command} again)")
         return None
     return metrics
 
@@ -474,7 +480,8 @@ def albums_of_all(models: Iterable[results.ModelResult]) -> dict[str, results.Al
 
 def check_up_to_date(comparison: results.Comparison, results_dir: Path, made_from: Path) -> None:
     """Refuse a ``results.json`` that is of other files than those that are there, or of fewer."""
-    again = f"run {COMMAND} --results-dir {results_dir} --assets-dir {made_from.parent}"
+    folders = shlex.join(["--results-dir", str(results_dir), "--assets-dir", str(made_from.parent)])
+    again = f"run {COMMAND} {folders}"
     for file in _changed_files(results_dir, comparison.files):
         raise UserError(f"{made_from} was made of another {file}: {again}")
     for stage in results.stages(results_dir):
@@ -483,7 +490,7 @@ def check_up_to_date(comparison: results.Comparison, results_dir: Path, made_fro
             raise UserError(f"{made_from} lacks {file}: {again}")
     file = results.ensemble_dir(results_dir) / "metrics.json"
     if "ensemble" not in comparison.models and file.is_file():
-        metrics = read_record(file, EnsembleMetrics, ENSEMBLE)
+        metrics = read_record(file, EnsembleMetrics, _ensemble_command(results_dir))
         if not _changed_files(results_dir, metrics.files):
             raise UserError(f"{made_from} lacks {file}: {again}")
 
