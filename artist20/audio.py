@@ -66,7 +66,7 @@ class AudioError(UserError):
 
 
 class AudioNote(Note):
-    """What is odd about a song: ``"damaged"``, a part of it is lost, or ``"silent"``, all of it."""
+    """What is odd about a song: ``"damaged"`` in parts, or ``"silent"`` throughout."""
 
     def __init__(self, path: Path, reason: str, kind: Literal["damaged", "silent"]) -> None:
         super().__init__(f"{printable(path)} {reason}")
@@ -346,9 +346,9 @@ Waveform = np.ndarray | LongSong
 
 
 def open_song(path: Path, sample_rate: int = SAMPLE_RATE) -> Waveform:
-    """Decode a whole file, and keep it unless it is long. Raises as :func:`read_blocks` does.
+    """Decode a whole file: (n_samples,) float32. Raises as :func:`read_blocks` does.
 
-    Of songs beyond about ten minutes, what has the length and slices of (n_samples,) float32.
+    Songs beyond about ten minutes are not kept, but what has their length and slices.
     """
     blocks = read_blocks(path, sample_rate)
     beginning = np.concatenate([np.empty(0, np.float32), *islice(blocks, WHOLE_BLOCKS)])
@@ -387,7 +387,7 @@ def write_blocks(path: Path, blocks: Iterable[np.ndarray]) -> None:
 
 
 def to_mp3(waveform: Waveform) -> bytes:
-    """Encode (n_samples,) float32 as MP3 of 48 kbit/s, without tags; every browser plays that."""
+    """Encode (n_samples,) float32 at 16 kHz as MP3 of 48 kbit/s, which every browser plays."""
     buffer, step = io.BytesIO(), int(BLOCK_SECONDS * SAMPLE_RATE)
     coding = MP3_CODING | {"compression_level": 0.74}
     with soundfile.SoundFile(buffer, "w", SAMPLE_RATE, 1, **coding) as file:

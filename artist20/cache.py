@@ -164,8 +164,10 @@ def _as_it_is(value: Any) -> Any:
 
 def _start_worker(worker: int) -> None:
     runtime.start_worker(worker)
-    # An error: this is not Linux, or no socket can be made, by which an array would be handed over.
-    with suppress(AttributeError, OSError), os.fdopen(os.memfd_create("probe"), "wb") as probe:
+    if not hasattr(os, "memfd_create"):  # not Linux
+        return
+    # An error: no socket can be made, by which an array would be handed over.
+    with suppress(OSError), os.fdopen(os.memfd_create("probe"), "wb") as probe:
         DupFd(probe.fileno())
         ForkingPickler.register(np.ndarray, _reduce)
 

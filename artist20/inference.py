@@ -242,13 +242,13 @@ def read_test(args: argparse.Namespace, folder: Path, classes: list[str]) -> Tes
         If there are no songs, a song has no answer, or predictions of other songs would be lost.
     """
     found = dataset.read_test(args.data_dir)
+    answers = match_answers(read_answers(args.answers, found), classes) if args.answers else None
     own = dict(list(found.items())[: args.limit])
     files = dataset.heard_test_songs(own, args.audio_root)
     ending = f"_first_{len(files)}" if len(files) < len(found) else ""
     output = args.output or folder / f"test_predictions{ending}.json"
     for path in (output, scores_file(output)):
         _check_none_is_lost(path, files)
-    answers = match_answers(read_answers(args.answers, found), classes) if args.answers else None
     return TestSongs(classes, own, files, len(found), answers, output)
 
 
@@ -505,7 +505,7 @@ def _check_table(path: Path) -> None:
     """Refuse what is no table's name, or that of predictions."""
     if path.suffix.lower() not in TABLES:
         raise UserError(f"--output {path}: --audio writes {' or '.join(TABLES)}")
-    if path.is_file() and not re.match(rb'file,artist_1,|\[\s*\{\s*"file": ', path.read_bytes()):
+    if path.is_file() and not re.match(rb'file,artist_1,|\[\s*\{\s*"file"\s*:', path.read_bytes()):
         raise UserError(f"{path} is there, and no table of --audio: name another with --output")
 
 

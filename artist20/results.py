@@ -114,7 +114,8 @@ class Dataset(Record, kw_only=True):
     synthesised: bool  # whether the songs are the demo's
     # SHA-256 over the songs' paths and contents: equal for equal data, on any machine
     fingerprint: str
-    # the same over the training songs, with those that a fold holds out: equal for all folds
+    # the same over the training songs, with those that a fold holds out: equal for all folds and
+    # for the run on all training songs
     train_fingerprint: str = ""
     artists: Count  # how many there are
     train: Count
@@ -277,7 +278,7 @@ class Task1Metrics(Record, kw_only=True):
     rendition: Rendition | None = None  # :attr:`Preprocessing.rendition`
     audio_root: str | None = None  # where that was then
     provenance: Provenance
-    untrained: ClassVar = False  # there is no encoder that could have random weights
+    untrained: ClassVar[bool] = False  # there is no encoder that could have random weights
 
     def __post_init__(self) -> None:
         """Check that models are known, and the best one is among them."""
@@ -516,7 +517,7 @@ class NetworkMetrics(Accuracy, kw_only=True):
     # SHA-256 of each of :data:`artist20.checkpoints.EMBEDDING_FILES`; a fold has none
     embeddings: dict[str, str] | None = None
     provenance: Provenance
-    folds_by_album: ClassVar = True  # see :attr:`Task1Metrics.folds_by_album`
+    folds_by_album: ClassVar[bool] = True  # see :attr:`Task1Metrics.folds_by_album`
 
     def __post_init__(self) -> None:
         """Check that the model is known, and named after what it heard."""
@@ -798,7 +799,7 @@ class Comparison(Record, kw_only=True):
     significance: Share  # p below which models differ
     models: Annotated[dict[str, ModelResult], Meta(min_length=1)]  # in the order of the stages
     left_out: dict[str, str]  # by title why models could not be fitted
-    pairs: list[Pair]
+    pairs: list[Pair]  # networks whose epoch is chosen on these songs as they were after the last
     ablation: dict[str, AblationResult]  # by folder
     runs: dict[str, Provenance]
     files: dict[str, str]  # by path in the results folder, its SHA-256
@@ -832,6 +833,8 @@ def write_record(path: Path, record: Any) -> None:
 
 def _to_lists(array: Any) -> Any:
     """Give numbers six significant digits."""
+    if not isinstance(array, np.ndarray):
+        raise NotImplementedError(type(array))
     return [[float(f"{number:.6g}") for number in row] for row in array]
 
 

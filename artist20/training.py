@@ -46,7 +46,6 @@ class Trainer:
 
     With several processes, each trains on its share of every batch, and gradients are averaged;
     the main process writes.
-
     """
 
     run: TrainingRun
@@ -138,7 +137,7 @@ class Trainer:
             return
         with self._only_writer():
             started, n = time.monotonic(), len(self.run.train)
-            loss = solve()
+            loss = float(solve())
             self._check_finite(loss)
             self.optimizer.step()  # changes nothing, but schedules want it before theirs
             seconds = time.monotonic() - started
@@ -287,7 +286,10 @@ class Trainer:
 
     def _check_finite(self, *values: Tensor | float) -> None:
         """End the training where a loss or weights are not finite: ``last.pt`` stays as it was."""
-        if not all(torch.as_tensor(value).isfinite().all() for value in values):
+        if not all(
+            math.isfinite(value) if isinstance(value, float) else bool(value.isfinite().all())
+            for value in values
+        ):
             raise UserError(
                 f"the loss became nan or infinite in epoch {len(self.history) + 1}; "
                 f"{self.run.folder / LAST} is of before, if it is there: try a lower --lr with "

@@ -126,8 +126,8 @@ def load_separator(weights: str, device: torch.device) -> Separator:
 def place_chunks(n_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lay chunks over a song, about evenly spaced, each overlapping the next.
 
-    Returned are (n_chunks,) first samples, multiples of :data:`STRIDE`, (n_chunks,) ones after the
-    last, and (n_chunks + 1,) positions between which each chunk is the nearest: the middles of the
+    Returned are (n_chunks,) first samples, multiples of :data:`STRIDE`, (n_chunks,) ends,
+    and (n_chunks + 1,) positions between which each chunk is the nearest: the middles of the
     overlaps, after minus and before plus infinity.
     """
     length = min(round(CHUNK_SECONDS * SEPARATOR_RATE), n_samples)
@@ -185,7 +185,7 @@ def _separate_chunks(
 
 
 def computed_ahead(parts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield the same, the next one computed meanwhile: to encode a part takes longer than a GPU."""
+    """Yield the same, the next one computed meanwhile: a GPU separates faster than this encodes."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, parts, None)
         try:
@@ -227,7 +227,7 @@ def separate_songs(data_dir: Path, output: Path, separator: Separator) -> list[s
     songs = [song for split in dataset.SPLITS for song in dataset.read_split(data_dir, split)]
     if (data_dir / "test").is_dir():
         test_files = dataset.read_test(data_dir).values()
-        songs += map(dataset.test_song, test_files)
+        songs += map(dataset.as_test_song, test_files)
     settings = Settings(weights=separator.weights)
     read_finished(output, settings)  # before anything is put into a folder of another's
     with only_writer(output):
