@@ -505,7 +505,8 @@ def _check_table(path: Path) -> None:
     """Refuse what is no table's name, or that of predictions."""
     if path.suffix.lower() not in TABLES:
         raise UserError(f"--output {path}: --audio writes {' or '.join(TABLES)}")
-    if path.is_file() and not re.match(rb'file,artist_1,|\[\s*\{\s*"file"\s*:', path.read_bytes()):
+    begins = rb'file,artist_1,|\[\s*\{\s*"file"\s*:\s*"(?:[^"\\]|\\.)*"\s*,\s*"artist_1"'
+    if path.is_file() and not re.match(begins, path.read_bytes()):
         raise UserError(f"{path} is there, and no table of --audio: name another with --output")
 
 

@@ -388,7 +388,9 @@ def test_a_tree_that_no_model_can_be_named_after_is_refused_before_it_is_read(tm
 
 
 def test_test_songs_of_a_rendition_are_found_by_name_whatever_their_suffix(tmp_path):
-    own = {key: Path(f"data/test/{key}.mp3") for key in ("002", "001")}
+    own = {key: tmp_path / f"{key}.mp3" for key in ("002", "001")}
+    for file in own.values():
+        file.touch()
     tree = tmp_path / "vocals"
     (tree / "test").mkdir(parents=True)
     for name in ("001.flac", "002.MP3", "003.mp3"):

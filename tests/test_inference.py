@@ -620,6 +620,7 @@ def test_audio_writes_a_table(music, tmp_path, capsys, suffix):
         (["--output", "test_predictions.json"], "no table of --audio"),
         (["--output", "answers.json"], "no table of --audio"),
         (["--output", "notes.csv"], "no table of --audio"),
+        (["--output", "files.json"], "no table of --audio"),
         (["--limit", 1], "--limit is for the test songs"),
         (["--answers", "answers.json"], "--answers is for the test songs"),
         (["--leave-out-unreadable"], "--leave-out-unreadable is for the test songs"),
@@ -630,6 +631,7 @@ def test_options_that_do_not_go_with_audio(music, tmp_path, monkeypatch, options
     (tmp_path / "test_predictions.json").write_text("{}")
     (tmp_path / "answers.json").write_text('["artist"]')
     (tmp_path / "notes.csv").write_text("song,remark\n")
+    (tmp_path / "files.json").write_text('[{"file": "a.py", "lines": 3}]')
     with pytest.raises(UserError, match=message):
         run(tmp_path / "none", "--audio", music, *options, score=None)
 

@@ -456,6 +456,7 @@ def render_song(
             sound = synthesis.render_instrument(instrument, notes, n_samples)
         else:
             sound = synthesis.render_drum(album.kit, name, notes, n_samples)
+        # Players are numbered, and mixed alike.
         level = album.mix[name.rstrip("01")] + rng.normal(0, 1.5)
         mix += np.float32(synthesis.decibels(level)) * synthesis.unit_rms(sound)
     waveform = synthesis.master(mix, album.production, rng)

@@ -188,10 +188,8 @@ def _ensemble_command(results_dir: Path) -> str:
 
 def _read_ensemble(results_dir: Path, say_missing: bool) -> EnsembleMetrics | None:
     """Read the ensemble's metrics, unless its members have been run again since."""
-    file, command = (
-        results.ensemble_dir(results_dir) / "metrics.json",
-        _ensemble_command(results_dir),
-    )
+    file = results.ensemble_dir(results_dir) / "metrics.json"
+    command = _ensemble_command(results_dir)
     if not file.is_file():
         if say_missing:
             print(f"left out: ensemble ({command} has not been run)")

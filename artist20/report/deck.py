@@ -327,7 +327,9 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= FILTERS
-    environment.globals |= globals()  # templates call what is above
+    # Templates call this module's functions.
+    ours = {name: of for name, of in globals().items() if getattr(of, "__module__", "") == __name__}
+    environment.globals |= {"compare": compare} | {k: ours[k] for k in ours.keys() - FILTERS.keys()}
     models = comparison.models
 
     def only(chosen: Callable[[str, ModelResult], bool]) -> dict[str, ModelResult]:

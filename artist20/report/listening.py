@@ -19,7 +19,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib import colormaps
 from PIL import Image
-from sklearn.preprocessing import normalize
 from tqdm import tqdm
 
 from artist20 import UserError, audio, dataset, distributed, inference, printable, runtime
@@ -151,6 +150,8 @@ def most_confused(
     predictions: Predictions, model: str, vectors: SongVectors, most: int
 ) -> list[Confused]:
     """Find the validation songs with the highest probability of a wrong artist, that one first."""
+    from sklearn.preprocessing import normalize  # seconds to import, and other pages need none
+
     wrong = predictions.scores[model].copy()
     wrong[np.arange(len(wrong)), predictions.labels] = 0
     train, val = normalize(vectors.train), normalize(vectors.val)
