@@ -68,7 +68,7 @@ def test_the_strong_recipe_has_bands_and_a_shortcut():
     assert by_name["pooling"].output_shape == (2 * 32,)  # 4 strides of 2 leave 1 of 16 bands
     assert by_name["statistics"].output_shape == by_name["output"].output_shape == (7,)
     assert by_name["statistics"].detail.endswith("LDA 658 → 7")
-    assert by_name["long_statistics"].detail.endswith("LDA 658 → 7, of 4 times as long")
+    assert by_name["long_statistics"].detail.endswith("LDA 658 → 7, of windows 4 times as long")
 
 
 def test_frozen_layers_are_told_from_trained_ones_and_from_those_without_parameters():

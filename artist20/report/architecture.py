@@ -95,7 +95,7 @@ def describe(
     for module, name in names.items():
         if isinstance(module, TimeStatistics) and id(module) not in called:  # of other windows
             n_parameters = sum(parameter.numel() for parameter in module.parameters())
-            detail = f"{_detail(module)}, of {LONG} times as long"
+            detail = f"{_detail(module)}, of windows {LONG} times as long"
             n_outputs = module.output.out_features
             rows.append(Layer(name, "linear", detail, (n_outputs,), n_parameters, shortcut=True))
     return rows
