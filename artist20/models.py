@@ -213,7 +213,7 @@ class ArtistResNet(nn.Module):
         n_bands = -(-(n_mels // bins_per_band) // 16) if keep_frequency else 1
         self.standardize = Standardize(n_mels)
         self.lda_share, self.long_lda_share = lda_share, long_lda_share
-        # Longer windows are fewer, which leave the covariance less certain, and more alike.
+        # Longer windows are fewer, so that their covariance is less certain.
         self.statistics = TimeStatistics(n_mels, n_classes, 0.1, 3.0) if lda_share else None
         self.long_statistics = (
             TimeStatistics(n_mels, n_classes, 0.3, 5.0) if long_lda_share else None

@@ -1,13 +1,18 @@
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.fft
 import torch
+from conftest import toy_settings
 
+import task2_train_wo_pretrain as stage
 from artist20 import modulation
+from artist20.evaluation import window_starts
 from artist20.linear import ShrinkageLDA
 from artist20.models import ArtistResNet, BasicBlock, EmbeddingMLP, Standardize, TimeStatistics
+from artist20.spectrogram import LogMels
 
 
 def n_parameters(model):
@@ -249,3 +254,29 @@ def test_hidden_units_of_the_resnet_live_at_the_homeworks_learning_rate(seed):
     with torch.inference_mode():
         model.eval()(x)
     assert (given[0] > 0).any(dim=0).float().mean() > 0.5
+
+
+def test_both_ldas_are_fitted_to_windows_of_their_lengths_before_training(tmp_path):
+    shares = {"lda_share": 0.5, "long_lda_share": 0.25}
+    settings = toy_settings("resnet", width=8, n_mels=8, n_fft=2048, bins_per_band=1, **shares)
+    rng = np.random.default_rng(0)
+    labels = np.arange(6) % 2
+    songs = [rng.normal(label, 1, (250, 8 + 128)).astype(np.float16) for label in labels]
+    run = SimpleNamespace(
+        classes=["a", "b"],
+        labels=labels,
+        settings=settings,
+        experiment=SimpleNamespace(device=torch.device("cpu")),
+        folder=tmp_path,
+    )
+    given = (LogMels(songs), np.zeros(8, np.float32), np.ones(8, np.float32), 30, run)
+    model = stage.make_model(*given)
+    for lda, length in ((model.statistics, 30), (model.long_statistics, 120)):
+        starts = [window_starts(250, length) for _ in songs]
+        windows = [song[a : a + length] for song, of in zip(songs, starts, strict=True) for a in of]
+        wanted = TimeStatistics(8, 2, lda.shrinkage, lda.temperature)
+        of_windows = wanted.of(torch.from_numpy(np.stack(windows)).float()).numpy()
+        wanted.fit(of_windows, np.repeat(labels, len(starts[0])), len(starts[0]))
+        torch.testing.assert_close(lda.state_dict(), wanted.state_dict())
+    (tmp_path / "last.pt").touch()  # which has them
+    assert (stage.make_model(*given).long_statistics.standardize.std == 1).all()
