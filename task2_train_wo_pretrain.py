@@ -41,7 +41,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from artist20 import augment, cli, distributed, experiment, models, runtime, spectrogram, training
 from artist20.augment import AlbumDifferences
 from artist20.cache import Cache
-from artist20.experiment import LAST, TrainingRun
+from artist20.experiment import TrainingRun
 from artist20.models import LONG, ArtistResNet, TimeStatistics
 from artist20.results import NetworkMetrics, ResNetRecipe, groups_of
 from artist20.spectrogram import FrontEnd, LogMels, Stored
@@ -127,7 +127,7 @@ def make_model(
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
     model.to(run.experiment.device, memory_format=torch.channels_last)
-    if not (run.folder / LAST).is_file():  # which has LDA
+    if not run.goes_on:  # last.pt has LDA
         fit_lda(model.statistics, songs, n_frames, run)
         fit_lda(model.long_statistics, songs, LONG * n_frames, run)
     return distributed.synchronize_batch_norm(model)

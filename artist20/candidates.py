@@ -1,12 +1,12 @@
 """Which of several classifiers on embeddings is best in cross-validation on the training songs."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 from msgspec.structs import replace
 
-from artist20 import distributed, evaluation, experiment, results
+from artist20 import distributed, evaluation, experiment, files, results
 from artist20.experiment import Experiment, TrainingRun
 from artist20.results import EncoderSettings, Predictions, TransferRecipe
 
@@ -27,9 +27,8 @@ def choose(
     """
     if study.args.overwrite:
         # All before the first is trained anew: --resume must not meet what other settings made.
-        for folder in [study.folder / name / f"fold-{k}" for name in candidates for k in FOLDS]:
-            distributed.on_main(partial(experiment.discard, folder))
-        distributed.on_main(partial(experiment.discard, study.folder))
+        of_folds = [study.folder / name / f"fold-{k}" for name in candidates for k in FOLDS]
+        distributed.on_main(lambda: _discard([*of_folds, study.folder]))
     found, pooled, temperatures = {}, {}, {}
     for name, candidate in candidates.items():
         for fold in FOLDS:
@@ -51,6 +50,12 @@ def choose(
         results.write_record(study.folder / "candidates.json", choice)
         results.write_record(study.folder / "cv_predictions.json", pooled[best])
     return replace(candidates[best], temperature=temperatures[best])
+
+
+def _discard(folders: list[Path]) -> None:
+    for folder in filter(Path.is_dir, folders):
+        with files.only_writer(folder):
+            experiment.discard(folder)
 
 
 def _calibrated(

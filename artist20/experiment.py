@@ -5,7 +5,6 @@ training.
 """
 
 import argparse
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -182,6 +181,11 @@ class TrainingRun:
     settings: Settings  # everything that the result depends on
     finished: NetworkMetrics | None  # if the folder holds this very run, finished
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the folder's ``last.pt``, if it has one, is of this run: --overwrite says no."""
+        return not self.experiment.args.overwrite and (self.folder / LAST).is_file()
+
     @cached_property
     def labels(self) -> np.ndarray:
         """(n_train,) classes of the training songs."""
@@ -248,12 +252,9 @@ def begin(args: argparse.Namespace, model: str) -> Experiment:
 
 
 def discard(folder: Path) -> None:
-    """Remove a run's files from its folder, unless another process is writing to it."""
-    if folder.is_dir():
-        with files.only_writer(folder):
-            for name in RUN_FILES:
-                (folder / name).unlink(missing_ok=True)
-            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    """Remove a run's files from its folder."""
+    for name in RUN_FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _look_at_folder(
@@ -261,7 +262,7 @@ def _look_at_folder(
 ) -> NetworkMetrics | None:
     """Look at what a folder holds before a run begins; see :meth:`Experiment.open`."""
     if args.overwrite:
-        discard(folder)
+        _check_nobody_writes(folder)
     elif (folder / "metrics.json").is_file():
         metrics = results.read_record(folder / "metrics.json", NetworkMetrics, AGAIN)
         results.check_same_settings(metrics.settings, settings, folder / "metrics.json")
@@ -273,8 +274,7 @@ def _look_at_folder(
             checkpoints.check_embeddings(folder, metrics, SAME)
         return metrics
     elif (folder / LAST).is_file():
-        with files.only_writer(folder):  # or it is no unfinished run, but one that goes on
-            pass
+        _check_nobody_writes(folder)  # or it is no unfinished run, but one that goes on
         last = checkpoints.load_model(folder / LAST, TrainingState, AGAIN)
         results.check_same_settings(last.settings, settings, folder / LAST)
         if not args.resume:
@@ -283,6 +283,12 @@ def _look_at_folder(
                 f"{settings.recipe.epochs}): --resume continues it, --overwrite starts again"
             )
     return None
+
+
+def _check_nobody_writes(folder: Path) -> None:
+    if folder.is_dir():
+        with files.only_writer(folder):
+            pass
 
 
 def read_best(folder: Path, metrics: NetworkMetrics, made_by: str) -> TrainedModel:

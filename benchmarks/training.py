@@ -56,7 +56,7 @@ def make_run(recipe: object, n_classes: int, labels: np.ndarray, device: torch.d
     return SimpleNamespace(
         experiment=SimpleNamespace(device=device),
         settings=SimpleNamespace(recipe=recipe, seed=0),
-        folder=Path(),
+        goes_on=False,
         classes=range(n_classes),
         labels=labels,
         describe=lambda _window_frames: None,

@@ -135,11 +135,14 @@ def test_an_unfinished_run_needs_a_word(tmp_path):
     assert (tmp_path / "last.pt").is_file()
 
 
-def test_overwrite_removes_the_run_and_nothing_else(tmp_path):
+def test_overwrite_goes_by_the_run_which_is_then_discarded_and_nothing_else(tmp_path):
     put_finished(tmp_path)
     (tmp_path / "test_predictions.json").touch()
     (tmp_path / "mine.txt").touch()
+    before = {path.name for path in tmp_path.iterdir()}
     assert look(tmp_path, toy_settings("resnet"), overwrite=True) is None
+    assert {path.name for path in tmp_path.iterdir()} == {*before, files.LOCK}
+    experiment.discard(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {files.LOCK, "mine.txt"}
 
 

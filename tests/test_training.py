@@ -52,6 +52,7 @@ def saved_after_every_epoch(monkeypatch):
 def make_run(folder, *, epochs=EPOCHS, seed=0, precision=torch.float32, patience=None, **more):
     args = Namespace(
         patience=patience,
+        overwrite=more.pop("overwrite", False),
         tensorboard=more.pop("tensorboard", False),
         recipe="homework",
         seed=seed,
@@ -433,12 +434,32 @@ def test_tensorboard_events_are_the_history(tmp_path):
 
     with pytest.raises(InterruptionError):
         run_toy(tmp_path, batches=interrupt_in(3), tensorboard=True)
-    history = run_toy(tmp_path, tensorboard=True)
+    run_toy(tmp_path, tensorboard=True)
+    history = run_toy(tmp_path, tensorboard=True, overwrite=True)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     for name in ("train_loss", "val_loss", "val_top1", "lr"):
         found = [(event.step, event.value) for event in events.Scalars(name)]
         assert found == [(row.epoch, pytest.approx(getattr(row, name))) for row in history]
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_overwrite_keeps_the_former_run_until_an_epoch_is_done(tmp_path, epoch):
+    """Such as where --compile has no compiler, or a batch does not fit a GPU."""
+    run_toy(tmp_path, seed=1)
+    for name in ("metrics.json", "mine.txt"):
+        (tmp_path / name).write_text("former")
+    former = {path: path.read_bytes() for path in tmp_path.glob("*.*") if path.is_file()}
+    with pytest.raises(InterruptionError):
+        run_toy(tmp_path, batches=interrupt_in(epoch), overwrite=True)
+    if epoch == 1:
+        assert {path: path.read_bytes() for path in former} == former
+    else:
+        found = {path.name for path in tmp_path.iterdir()} - {files.LOCK}
+        assert found == {"best.pt", "last.pt", "history.csv", "mine.txt"}
+        run_toy(tmp_path)
+        run_toy(tmp_path / "alone")
+        assert_same_checkpoints(tmp_path, tmp_path / "alone")
 
 
 def test_bfloat16_learns_with_losses_in_float32(tmp_path):
