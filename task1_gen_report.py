@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from artist20 import UserError, cli, evaluation, results, runtime
+from artist20 import UserError, cli, evaluation, finished, runtime
 from artist20.features import read_features
 from artist20.naming import TITLES, rendition_name, task1_options
 from artist20.report import compare, maps, plots
@@ -141,7 +141,7 @@ def main() -> int:
     made_by = "task1_train.py" + task1_options(args.level, args.audio_root, args.search)
     metrics = read_record(folder / "metrics.json", Task1Metrics, made_by)
     predictions = read_record(folder / "val_predictions.json", Predictions, made_by)
-    results.check_features(metrics, args.results_dir, made_by)
+    finished.check_features(metrics, args.results_dir, made_by)
     for name, model in metrics.models.items():
         compare.check_reached(folder, name, model, predictions, made_by)
     parts = [

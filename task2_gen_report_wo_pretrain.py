@@ -81,14 +81,14 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
 def all_models(results_dir: Path) -> Iterator[Drawing]:
     """Draw what all models that have been run reached, on one data set."""
     models = list(compare.by_kind(compare.collect(results_dir)).values())
-    predictions, data = models[0].predictions, models[0].metrics.dataset
+    predictions, data = models[0].val, models[0].metrics.dataset
     labels, classes = predictions.labels, predictions.classes
     songs = f"{len(labels)} validation songs of {data.label}"
     scores = {model.title: model.scores for model in models}
     made = "Made from every model's val_predictions.json and metrics.json."
     note = flattered = ""
     if selected := [model for model in models if model.selected]:
-        last = {model.title: evaluation.accuracy(model.unchosen, labels) for model in selected}
+        last = {model.title: evaluation.accuracy(model.unchosen(), labels) for model in selected}
         reached = ", ".join(f"{name} {at.top1:.1%} / {at.top3:.1%}" for name, at in last.items())
         note = f"Some networks' epochs are chosen on these songs. At the last epoch: {reached}."
         names = " and ".join(last)

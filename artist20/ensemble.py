@@ -21,55 +21,32 @@ import artist20.packages  # says which are missing
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
-from artist20 import UserError, cli, dataset, evaluation, files, inference, results, runtime
+from artist20 import (
+    UserError,
+    cli,
+    dataset,
+    evaluation,
+    files,
+    finished,
+    inference,
+    results,
+    runtime,
+)
 from artist20.experiment import fold_differences
+from artist20.finished import Metrics, Model, Split, Stage
 from artist20.results import NetworkMetrics, Predictions, TestScores, read_record, write_record
 
 FLOOR = 1e-6  # probabilities are at least this: a member's sure mistake is not the ensemble's
 RIDGE = 1e-3  # nats per squared distance from equal weights; makes weights of equal members equal
 
-Split = Literal["cv", "val"]
-
-
-@dataclass(frozen=True)
-class Member:
-    """One model, as its files have it."""
-
-    name: str  # what tables call it
-    own_name: str  # what its own files call it
-    run: results.FinishedStage  # the stage that made it, and the folder's ``metrics.json``
-    held_out: Predictions  # of the training songs, each scored unseen
-    val: Predictions  # of the validation songs
-
-    @property
-    def folder(self) -> Path:
-        """Where its files are."""
-        return self.run.stage.folder
-
-    @property
-    def selected(self) -> bool:
-        """Whether ``best.pt`` was chosen on the validation songs."""
-        return isinstance(self.run.metrics, NetworkMetrics) and self.run.metrics.selected
-
-    @property
-    def val_name(self) -> str:
-        """What ``val`` calls the scores that are used: the last epoch's if another was chosen."""
-        return f"{self.own_name}_last" if self.selected else self.own_name
-
-    @property
-    def scores(self) -> dict[Split, np.ndarray]:
-        """By split its (n_songs, n_classes) probabilities."""
-        cv, val = self.held_out.scores[self.own_name], self.val.scores[self.val_name]
-        return {"cv": cv, "val": val}
+SPLITS: tuple[Split, ...] = ("cv", "val")
 
 
 # --- weights -----------------------------------------------------------------------------------
@@ -130,7 +107,7 @@ def cross_validate(
 # --- members -----------------------------------------------------------------------------------
 
 
-def read_members(results_dir: Path, wanted: list[str] | None) -> list[Member]:
+def read_members(results_dir: Path, wanted: list[str] | None) -> list[Model]:
     """Read the models that can take part, or those ``wanted``, and print which cannot.
 
     Raises
@@ -138,26 +115,30 @@ def read_members(results_dir: Path, wanted: list[str] | None) -> list[Member]:
     UserError
         If fewer than two can, or one that is wanted cannot, or they do not belong together.
     """
-    runs = results.find_runs(results_dir)
-    trained = [name for run in runs for name in run.metrics.names]
+    runs = finished.find_runs(results_dir)
+    trained = [name for metrics in runs.values() for name in metrics.names]
     for name in wanted or []:
         if name not in trained:
             raise UserError(f"--members {name}: {results_dir} has {', '.join(trained) or 'none'}")
-    members, left_out = [], 0
-    for run in runs:
-        taken = [name for name in run.metrics.names if not wanted or name in wanted]
-        reason = _why_not(run)
+    members: list[Model] = []
+    left_out = 0
+    for stage, metrics in runs.items():
+        taken = {name: own for name, own in metrics.names.items() if not wanted or name in wanted}
+        reason = _why_not(stage, metrics)
         if reason and wanted and taken:
-            raise UserError(f"--members {taken[0]}: {reason}")
+            raise UserError(f"--members {next(iter(taken))}: {reason}")
         if reason:
             print(f"left out: {', '.join(taken)} ({reason})")
             left_out += len(taken)
         elif taken:
-            held_out, val = (
-                read_record(run.stage.folder / file, Predictions, run.stage.train)
-                for file in ("cv_predictions.json", "val_predictions.json")
-            )
-            members += [Member(name, run.metrics.names[name], run, held_out, val) for name in taken]
+            folder, train = stage.folder, stage.train
+            predictions = {
+                split: read_record(_file(folder, split), Predictions, train) for split in SPLITS
+            }
+            members += [
+                Model(name, own_name, folder, metrics, predictions, train, stage.score_test)
+                for name, own_name in taken.items()
+            ]
     if left_out:
         print(f"{len(members)} models take part, {left_out} are left out")
     if len(members) < 2:
@@ -169,36 +150,38 @@ def read_members(results_dir: Path, wanted: list[str] | None) -> list[Member]:
     return members
 
 
-def _why_not(run: results.FinishedStage) -> str | None:
-    """Return why a run's models cannot take part, if they cannot."""
-    folder, train = run.stage.folder, run.stage.train
-    if not run.metrics.folds_by_album:
+def _file(folder: Path, split: Split) -> Path:
+    return folder / f"{split}_predictions.json"
+
+
+def _why_not(stage: Stage, metrics: Metrics) -> str | None:
+    """Return why a stage's models cannot take part, if they cannot."""
+    folder, train = stage.folder, stage.train
+    if not metrics.folds_by_album:
         return f"its cross-validation split albums: run {train} --cv album"
-    if not (folder / "cv_predictions.json").is_file():
-        is_network = isinstance(run.metrics, NetworkMetrics)
+    if not _file(folder, "cv").is_file():
+        is_network = isinstance(metrics, NetworkMetrics)
         by_fold = is_network and not (folder / "candidates.json").is_file()
         folds = " --fold 1, and 2 to 5" if by_fold else ""
         return f"no {folder.name}/cv_predictions.json: run {train}{folds}"
-    if not (folder / "val_predictions.json").is_file():
+    if not _file(folder, "val").is_file():
         return f"no {folder.name}/val_predictions.json: run {train} --overwrite"
     return None
 
 
-def _check_files(member: Member) -> None:
+def _check_files(member: Model) -> None:
     """Refuse files, and folds, that are not of the run that the folder's metrics are of."""
-    metrics, train = member.run.metrics, member.run.stage.train
-    data, again = metrics.dataset, f"run {train} --overwrite"
-    for file, n_songs, predictions, name in (
-        ("cv_predictions.json", data.train, member.held_out, member.own_name),
-        ("val_predictions.json", data.val, member.val, member.val_name),
-    ):
-        if len(predictions.songs) != n_songs or name not in predictions.scores:
+    metrics, train = member.metrics, member.train
+    again = f"run {train} --overwrite"
+    n_songs = {"cv": metrics.dataset.train, "val": metrics.dataset.val}
+    for split, predictions in member.predictions.items():
+        songs, scores = predictions.songs, predictions.scores
+        if len(songs) != n_songs[split] or member.unchosen_name(split) not in scores:
             raise UserError(
-                f"{member.folder / file} is not of the run in metrics.json "
-                f"({len(predictions.songs)} songs of {n_songs}; scores of "
-                f"{', '.join(predictions.scores)}): {again}"
+                f"{_file(member.folder, split)} is not of the run in metrics.json ({len(songs)} "
+                f"songs of {n_songs[split]}; scores of {', '.join(scores)}): {again}"
             )
-    if member.held_out.classes != member.val.classes:
+    if member.predictions["cv"].classes != member.val.classes:
         raise UserError(
             f"cv_predictions.json and val_predictions.json in {member.folder} know different "
             f"artists: {again}"
@@ -209,28 +192,31 @@ def _check_files(member: Member) -> None:
             raise UserError(f"{found}: {again} with the same options, with and without --fold")
 
 
-def _check_alike(first: Member, other: Member) -> None:
+def _check_alike(first: Model, other: Model) -> None:
     """Refuse members of different songs or artists."""
-    data, of_other = first.run.metrics.dataset, other.run.metrics.dataset
+    data, of_other = first.metrics.dataset, other.metrics.dataset
     if data.fingerprint != of_other.fingerprint:
         raise UserError(
             f"{first.name} and {other.name} are of different songs ({data.identity}; "
             f"{of_other.identity}): train them on the same --data-dir and --limit, or name others "
             "with --members"
         )
-    same_songs = first.held_out.songs == other.held_out.songs and first.val.songs == other.val.songs
-    if not same_songs or first.val.classes != other.val.classes:
-        what = "songs" if not same_songs else "artists"
+    songs, of_other_songs = (
+        [predictions.songs for predictions in member.predictions.values()]
+        for member in (first, other)
+    )
+    if songs != of_other_songs or first.val.classes != other.val.classes:
+        what = "songs" if songs != of_other_songs else "artists"
         raise UserError(
             f"the predictions of {first.name} and {other.name} list different {what}: run "
-            f"{first.run.stage.train} and {other.run.stage.train} again"
+            f"{first.train} and {other.train} again"
         )
 
 
 # --- test songs --------------------------------------------------------------------------------
 
 
-def score_test(members: list[Member], weights: np.ndarray) -> TestScores | str:
+def score_test(members: list[Model], weights: np.ndarray) -> TestScores | str:
     """Score the test songs, or return what has to be run first.
 
     Members without weight need not have scored them. A song that one member could not read is a
@@ -267,42 +253,40 @@ def score_test(members: list[Member], weights: np.ndarray) -> TestScores | str:
     )
 
 
-def _test_files(member: Member) -> tuple[Path, Path, str]:
+def _test_files(member: Model) -> tuple[Path, Path, str]:
     """Name the checkpoint that a member is, its predictions file, and the command for both."""
-    folder, command = member.folder, member.run.stage.score_test
-    if member.selected:
-        checkpoint, output = folder / "last.pt", folder / "test_last_predictions.json"
-        return checkpoint, output, f"{command} --checkpoint {checkpoint} --output {output}"
-    of_network = isinstance(member.run.metrics, NetworkMetrics)
-    checkpoint = folder / ("best.pt" if of_network else f"{member.own_name}.skops")
-    return checkpoint, folder / "test_predictions.json", command
+    folder, command = member.folder, member.score_test
+    if not member.selected:
+        return member.checkpoint, folder / "test_predictions.json", command
+    checkpoint, output = folder / "last.pt", folder / "test_last_predictions.json"
+    return checkpoint, output, f"{command} --checkpoint {checkpoint} --output {output}"
 
 
 # --- the command -------------------------------------------------------------------------------
 
 
 def combine(
-    args: argparse.Namespace, members: list[Member]
+    args: argparse.Namespace, members: list[Model]
 ) -> tuple[results.EnsembleMetrics, TestScores | str]:
     """Fit the weights, score all songs, and write everything; see :func:`score_test`."""
     started = time.monotonic()
-    splits: dict[Split, Predictions] = {"cv": members[0].held_out, "val": members[0].val}
+    splits = members[0].predictions
     labels = {split: songs.labels for split, songs in splits.items()}
     log_p = {
-        split: log_probabilities([member.scores[split] for member in members]) for split in splits
+        split: log_probabilities([member.unchosen(split) for member in members]) for split in splits
     }
     weights = fit_weights(log_p["cv"], labels["cv"])
     folds = _split_folds(splits["cv"], args.seed)
-    pooled = {
+    pooled: dict[Split, np.ndarray] = {
         "cv": cross_validate(log_p["cv"], labels["cv"], folds),
         "val": pool(log_p["val"], weights),
     }
     reached = {
         member.name: results.MemberFigures(
-            title=member.run.metrics.title(member.own_name),
+            title=member.title,
             weight=float(weight),
-            cv=evaluation.quality(member.scores["cv"], labels["cv"]),
-            val=evaluation.quality(member.scores["val"], labels["val"]),
+            cv=evaluation.quality(member.unchosen("cv"), labels["cv"]),
+            val=evaluation.quality(member.unchosen("val"), labels["val"]),
         )
         for member, weight in zip(members, weights, strict=True)
     }
@@ -316,23 +300,23 @@ def combine(
         against_best_member={
             split: evaluation.compare(
                 evaluation.hits(pooled[split], labels[split], 1),
-                evaluation.hits(best.scores[split], labels[split], 1),
+                evaluation.hits(best.unchosen(split), labels[split], 1),
                 songs.albums,
             )
             for split, songs in splits.items()
         },
         untrained=any(
-            member.run.metrics.untrained and reached[member.name].weight > 0 for member in members
+            member.metrics.untrained and reached[member.name].weight > 0 for member in members
         ),
         files={
             file.relative_to(args.results_dir).as_posix(): files.sha256_file(file)
             for member in members
-            for file in (member.folder / f"{split}_predictions.json" for split in splits)
+            for file in (_file(member.folder, split) for split in splits)
         },
         settings=results.EnsembleSettings(
             floor=FLOOR, ridge=RIDGE, folds=len(folds), seed=args.seed
         ),
-        dataset=members[0].run.metrics.dataset,
+        dataset=members[0].metrics.dataset,
         provenance=runtime.provenance(args, "CPU", started),
     )
     test = score_test(members, weights)
@@ -343,7 +327,7 @@ def combine(
             (folder / name).unlink(missing_ok=True)
         for split, songs in splits.items():
             combined = msgspec.structs.replace(songs, scores={"ensemble": pooled[split]})
-            write_record(folder / f"{split}_predictions.json", combined)
+            write_record(_file(folder, split), combined)
         if isinstance(test, TestScores):
             write_record(folder / "test_scores.json", test)
             ranked = inference.rank(test.classes, list(test.songs), test.scores["ensemble"])

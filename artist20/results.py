@@ -6,8 +6,6 @@ not what it should be is one line that names the file, the field and the stage t
 
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transform, get_args
 
@@ -864,105 +862,6 @@ def check_same_settings(made: Record, wanted: Record, where: Path) -> None:
         raise UserError(
             f"{where} is of a run with other settings ({'; '.join(found)}): "
             "--overwrite replaces it, another --results-dir keeps it"
-        )
-
-
-# --- what has been run -------------------------------------------------------------------------
-
-Metrics = Task1Metrics | NetworkMetrics
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A folder of models."""
-
-    folder: Path
-    train: str  # the command that trains them, without ``python``
-    score_test: str  # the command that scores the test songs with them
-    metrics: type[Metrics]  # what the folder's metrics.json is
-
-
-def stages(results_dir: Path) -> list[Stage]:
-    """List where models may be, in the order in which the stages make them.
-
-    Those of the homework's models and their strong recipes are listed in any case; those of other
-    encoders, of renditions and of the wide search where there is a ``metrics.json``. A broken one
-    of a rendition is refused.
-    """
-    found = []
-
-    def add(
-        folder: Path, kind: type[Metrics], train: str, score: str, options: str, heard: str | None
-    ) -> None:
-        if heard:
-            made_by = f"{train} --audio-root {heard}"
-            audio_root = read_record(folder / "metrics.json", kind, made_by).audio_root
-            options += naming.audio_root_option(audio_root)
-        options += results_dir_option(results_dir)
-        found.append(Stage(folder, f"{train}{options}", f"python {score}{options}", kind))
-
-    trees = {path.name.removeprefix("task1@") for path in results_dir.glob("task1@*")}
-    renditions = (None, *sorted(filter(naming.RENDITION.fullmatch, trees)))
-    for rendition, search, level in product(renditions, TASK1_SEARCHES, TASK1_LEVELS):
-        folder = task1_dir(results_dir, level, rendition, search)
-        always = rendition is None and search == "homework"
-        if always or (folder / "metrics.json").is_file():
-            options = naming.task1_options(level, search=search)
-            score = "-m artist20.task1_inference"
-            add(folder, Task1Metrics, "task1_train.py", score, options, rendition)
-    names = [naming.network_name(model, of) for model in ("panns", "resnet") for of in RECIPES]
-    others = {file.parent.name for file in (results_dir / "task2").glob("*/metrics.json")}
-    for name in (*names, *sorted(others.difference(names))):
-        try:
-            named = naming.parse_network_name(name)
-        except ValueError:
-            continue
-        folder, options = results_dir / "task2" / name, naming.network_options(name)
-        suffix = "_wo_pretrain.py" if named.model == "resnet" else ".py"
-        train, score = f"task2_train{suffix}", f"task2_inference{suffix}"
-        add(folder, NetworkMetrics, train, score, options, named.rendition)
-    return found
-
-
-@dataclass(frozen=True)
-class FinishedStage:
-    """A stage that has been run: where, and its ``metrics.json``."""
-
-    stage: Stage
-    metrics: Metrics
-
-
-def find_runs(results_dir: Path, say_missing: bool = True) -> list[FinishedStage]:
-    """Read the metrics of all models that have been trained; print which have not."""
-    runs = []
-    for stage in stages(results_dir):
-        path = stage.folder / "metrics.json"
-        name = stage.folder.relative_to(results_dir)
-        if not path.is_file():
-            if say_missing:
-                print(f"left out: {name} ({stage.train} has not been run)")
-            continue
-        metrics = read_record(path, stage.metrics, stage.train)
-        if isinstance(metrics, NetworkMetrics) and metrics.model != stage.folder.name:
-            raise UserError(f"{path} is of {metrics.model}: rename its folder, or move it away")
-        if isinstance(metrics, Task1Metrics):
-            check_features(metrics, results_dir, stage.train)
-            for model, reason in metrics.left_out.items():
-                print(f"left out: {name}/{model} ({reason})")
-        runs.append(FinishedStage(stage, metrics))
-    return runs
-
-
-def check_features(metrics: Task1Metrics, results_dir: Path, made_by: str) -> None:
-    """Refuse metrics of Task 1's models whose features are not those that are there now."""
-    folder = task1_dir(results_dir, rendition=metrics.heard)
-    options = naming.audio_root_option(metrics.audio_root) + results_dir_option(results_dir)
-    stage = f"task1_preprocessing.py{options}"
-    made = read_record(folder / "preprocessing.json", Preprocessing, stage)
-    if made.arrays != metrics.settings.arrays:
-        raise UserError(
-            f"the models of {made_by} are of other features than {folder} holds now: run {made_by} "
-            "--overwrite"
         )
 
 

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artist20 import UserError, cli, evaluation, inference, results, runtime
+from artist20 import UserError, cli, evaluation, finished, inference, results, runtime
 from artist20.files import atomic_path, read_bytes, read_text, sha256_file
 from artist20.report import compare, deck
 from artist20.results import Comparison, NetworkMetrics, Task1Metrics, TestScores, read_record
@@ -206,7 +206,7 @@ def main() -> None:
     compare.check_up_to_date(comparison, args.results_dir, file)
     name = choose_model(comparison, args.results_dir, args.model)
     folder = args.results_dir / comparison.models[name].folder
-    stage = next(stage for stage in results.stages(args.results_dir) if stage.folder == folder)
+    stage = next(stage for stage in finished.stages(args.results_dir) if stage.folder == folder)
     metrics = read_record(folder / "metrics.json", stage.metrics, stage.train)
     own_name, predictions = metrics.names[name], folder / PREDICTIONS
     command = stage.score_test.removesuffix(results.results_dir_option(args.results_dir))

@@ -29,6 +29,7 @@ from artist20 import (
     cli,
     dataset,
     features,
+    finished,
     inference,
     naming,
     results,
@@ -56,7 +57,7 @@ def read_metrics(results_dir: Path, folder: Path, train: str, preprocess: str) -
     ``folder`` is the models', ``train`` and ``preprocess`` make the models and the features.
     """
     metrics = results.read_record(folder / "metrics.json", Task1Metrics, train)
-    results.check_features(metrics, results_dir, train)
+    finished.check_features(metrics, results_dir, train)
     file = results.task1_dir(results_dir, rendition=metrics.heard) / "preprocessing.json"
     prepared = results.read_record(file, results.Preprocessing, preprocess)
     if prepared.feature_version != features.VERSION:

@@ -129,8 +129,8 @@ def test_models_have_figures_and_cross_validation(results):
         # Of all songs together: the folds, which differ in size, do not matter.
         assert model.cv == evaluation.accuracy(held_out.scores[name], held_out.labels)
         last = val.scores.get(f"{name}_last", val.scores[name])
-        np.testing.assert_array_equal(model.unchosen, last)
-        assert (model.unchosen is not model.scores) == (name == "resnet")
+        np.testing.assert_array_equal(model.unchosen(), last)
+        assert (model.unchosen() is not model.scores) == (name == "resnet")
 
 
 def test_models_without_cross_validation_by_album_have_none(results):
@@ -217,11 +217,11 @@ def test_all_that_is_computed_is_in_a_file_with_what_it_is_from(results, monkeyp
     assert list(found.models) == list(models)
     for name, result in found.models.items():
         model = models[name]
-        labels, albums = model.predictions.labels, model.predictions.albums
+        labels, albums = model.val.labels, model.val.albums
         guesses = model.scores.argmax(axis=1)
         right = labels == guesses
         assert (result.val, result.cv) == (model.figures, model.cv)
-        last = evaluation.figures(model.unchosen, labels, albums) if model.selected else None
+        last = evaluation.figures(model.unchosen(), labels, albums) if model.selected else None
         assert result.last == last
         f1 = sklearn.metrics.f1_score(labels, guesses, average=None)
         for i, artist in enumerate(result.artists.values()):
@@ -427,8 +427,8 @@ def test_pairs_are_of_last_epochs_and_corrected_over_all(results, monkeypatch, c
     combine(results, monkeypatch)
     found, _ = run(results, monkeypatch, capsys)
     models = compare.collect(results)
-    songs = models["svm"].predictions
-    hits = {name: evaluation.hits(m.unchosen, songs.labels, 1) for name, m in models.items()}
+    songs = models["svm"].val
+    hits = {name: evaluation.hits(m.unchosen(), songs.labels, 1) for name, m in models.items()}
     names = list(combinations(models, 2))
     p = evaluation.holm(np.array([evaluation.mcnemar(hits[a], hits[b]) for a, b in names]))
     assert [(pair.first, pair.second) for pair in found.pairs] == names

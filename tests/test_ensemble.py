@@ -187,8 +187,8 @@ def test_the_cross_validated_figure_is_of_weights_that_had_not_seen_the_album(re
     metrics = run()
     weights = np.array([member.weight for member in metrics.members.values()])
     members = ensemble.read_members(results, None)
-    scores = [member.scores["cv"] for member in members]
-    log_p, labels = ensemble.log_probabilities(scores), members[0].held_out.labels
+    scores = [member.unchosen("cv") for member in members]
+    log_p, labels = ensemble.log_probabilities(scores), members[0].predictions["cv"].labels
     assert weights == pytest.approx(ensemble.fit_weights(log_p, labels))
     in_sample = ensemble.pool(log_p, weights)
     written = predictions_of(results / "ensemble/cv_predictions.json")

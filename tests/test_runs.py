@@ -53,12 +53,12 @@ def test_runs_that_differ_in_their_seed_are_one_row(seeds, tmp_path, monkeypatch
     assert list(rows) == ["ResNet, strong recipe", "ResNet"]
     for title, name in (("ResNet", "resnet"), ("ResNet, strong recipe", "resnet_strong")):
         models = [compare.collect(folder)[name] for folder in seeds]
-        labels = models[0].predictions.labels
+        labels = models[0].val.labels
         row = rows[title]
         for column, values in {
             "top1": [model.figures.top1 for model in models],
             "top3": [model.figures.top3 for model in models],
-            "last_top1": [evaluation.accuracy(m.unchosen, labels).top1 for m in models],
+            "last_top1": [evaluation.accuracy(m.unchosen(), labels).top1 for m in models],
             "cv_top1": [model.cv.top1 for model in models],
         }.items():
             assert float(row[column]) == pytest.approx(sum(values) / 3)

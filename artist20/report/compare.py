@@ -7,81 +7,23 @@ card and README's table are made of it alone.
 import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from msgspec.structs import replace
 
-from artist20 import UserError, evaluation, inference, printable, results
+from artist20 import UserError, evaluation, finished, inference, printable, results
 from artist20.experiment import fold_differences
 from artist20.files import sha256_file
+from artist20.finished import AnyMetrics, Model, Split
 from artist20.naming import audio_root_option
 from artist20.results import EnsembleMetrics, NetworkMetrics, Predictions, Task1Metrics, read_record
-
-AnyMetrics = Task1Metrics | NetworkMetrics | EnsembleMetrics
 
 COMMAND = "python -m artist20.comparison"
 KINDS = ("hand-made features", "frozen encoder", "network from scratch", "ensemble")
 N_WORST = 3  # albums that are named
 N_CONFUSIONS = 5  # that are kept of each model
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model that was run, and what its files hold."""
-
-    name: str  # what tables and options call it
-    own_name: str  # what its own files call it
-    folder: Path  # where these are
-    metrics: AnyMetrics  # the folder's ``metrics.json``
-    predictions: Predictions  # the folder's file of the validation songs
-    # all training songs, each scored by a model that did not learn from its album
-    held_out: Predictions | None
-    train: str  # the commands that train it, and that score the test songs
-    score_test: str
-
-    @property
-    def title(self) -> str:
-        """Its name for people."""
-        return self.metrics.title(self.own_name)
-
-    @property
-    def scores(self) -> np.ndarray:
-        """(n_songs, n_classes) probabilities."""
-        return self.predictions.scores[self.own_name]
-
-    @property
-    def unchosen(self) -> np.ndarray:
-        """``scores`` of the last epoch, where another was chosen on these very songs."""
-        return self.predictions.scores.get(f"{self.own_name}_last", self.scores)
-
-    @cached_property
-    def figures(self) -> results.Figures:
-        """Of ``scores``."""
-        return evaluation.figures(self.scores, self.predictions.labels, self.predictions.albums)
-
-    @property
-    def cv(self) -> results.Accuracy | None:
-        """Top-1 and top-3 of ``held_out``."""
-        of = self.held_out
-        return evaluation.accuracy(of.scores[self.own_name], of.labels) if of else None
-
-    @property
-    def selected(self) -> bool:
-        """Whether the epoch was chosen on the validation songs, which flatters it."""
-        return isinstance(self.metrics, NetworkMetrics) and self.metrics.selected
-
-    @property
-    def seconds(self) -> float:
-        """Of training."""
-        if isinstance(self.metrics, Task1Metrics):
-            return self.metrics.models[self.own_name].seconds
-        if isinstance(self.metrics, NetworkMetrics):
-            return self.metrics.epochs_seconds
-        return self.metrics.provenance.seconds
 
 
 M = TypeVar("M", Model, results.ModelResult)
@@ -114,12 +56,11 @@ def collect(results_dir: Path, say_missing: bool = True) -> dict[str, Model]:
         stand side by side.
     """
     models: list[Model] = []
-    for run in results.find_runs(results_dir, say_missing):
-        metrics, names = run.metrics, run.metrics.names
+    for stage, metrics in finished.find_runs(results_dir, say_missing).items():
+        names = metrics.names
         if isinstance(metrics, Task1Metrics) and metrics.level == "segment":
             names = {name: own for name, own in names.items() if own == metrics.best_in_cv}
-        commands = run.stage.train, run.stage.score_test
-        models += _read_models(run.stage.folder, metrics, names, *commands)
+        models += _read_models(stage.folder, metrics, names, stage.train, stage.score_test)
     if ensemble := _read_ensemble(results_dir, say_missing):
         folder, names = results.ensemble_dir(results_dir), {"ensemble": "ensemble"}
         command = _ensemble_command(results_dir)
@@ -141,9 +82,9 @@ def check_same_songs(models: Mapping[str, Model], what: str) -> None:
             f"{what} are of different songs ({of}): train them on the same --data-dir and --limit"
         )
     first, *others = models.values()
-    known = first.predictions.songs, first.predictions.classes
+    known = first.val.songs, first.val.classes
     for model in others:
-        if (model.predictions.songs, model.predictions.classes) != known:
+        if (model.val.songs, model.val.classes) != known:
             raise UserError(
                 f"{model.folder} and {first.folder} have other validation songs or artists: train "
                 "again"
@@ -159,23 +100,30 @@ def _read_models(
     folder: Path, metrics: AnyMetrics, names: dict[str, str], train: str, score_test: str
 ) -> Iterator[Model]:
     """Read a folder's models; ``names`` are as tables call them -> as their files do."""
-    predictions = read_record(folder / "val_predictions.json", Predictions, train)
+    val = read_record(folder / "val_predictions.json", Predictions, train)
     file = folder / "cv_predictions.json"
     by_album = not isinstance(metrics, Task1Metrics) or metrics.folds_by_album
-    held_out = _read_if_there(file, Predictions, train) if by_album else None
-    if held_out and isinstance(metrics, NetworkMetrics):
+    cv = _read_if_there(file, Predictions, train) if by_album else None
+    if cv and isinstance(metrics, NetworkMetrics):
         others = fold_differences(folder, metrics, train)
         if others:
             print(
                 f"left out: cross-validation of {folder.name} ({others}): run {train} --overwrite "
                 "--fold 1, and 2 to 5"
             )
-            held_out = None
+            cv = None
     for name, own_name in names.items():
         of_model = metrics.models[own_name] if isinstance(metrics, Task1Metrics) else metrics
-        check_reached(folder, own_name, of_model, predictions, train)
-        unseen = held_out if held_out and own_name in held_out.scores else None
-        yield Model(name, own_name, folder, metrics, predictions, unseen, train, score_test)
+        predictions: dict[Split, Predictions] = {"val": val}
+        if cv and own_name in cv.scores:
+            predictions["cv"] = cv
+        model = Model(name, own_name, folder, metrics, predictions, train, score_test)
+        for wanted in (own_name, model.unchosen_name("val")):
+            if wanted not in val.scores:
+                file = folder / "val_predictions.json"
+                raise UserError(f"{file} has no scores of {wanted}: run {train} --overwrite")
+        check_reached(folder, own_name, of_model, val, train)
+        yield model
 
 
 def _read_if_there(file: Path, kind: type[T], made_by: str) -> T | None:
@@ -247,7 +195,7 @@ def gather(
     """
     models = collect(results_dir)
     first = next(iter(models.values()))
-    songs = first.predictions
+    songs = first.val
     runs = {model.folder: model for model in models.values()}  # one of each folder
     of_task1 = [of.metrics for of in runs.values() if isinstance(of.metrics, Task1Metrics)]
     files = [file for folder in runs for file in _files(folder)]
@@ -264,7 +212,7 @@ def gather(
     }
     graded = _grade(models, answers) if answers else {}
     files += [models[name].folder / "test_scores.json" for name in graded]
-    hits = {name: evaluation.hits(row.unchosen, songs.labels, 1) for name, row in models.items()}
+    hits = {name: evaluation.hits(row.unchosen(), songs.labels, 1) for name, row in models.items()}
 
     def relative(path: Path) -> str:
         return path.relative_to(results_dir).as_posix()
@@ -301,11 +249,11 @@ def gather(
 
 def _pool(model: Model) -> results.Figures | None:
     """Compute the figures of training and validation songs together, none seen or chosen on."""
-    held_out, val = model.held_out, model.predictions
+    val, held_out = model.val, model.predictions.get("cv")
     if held_out is None:
         return None
     return evaluation.figures(
-        np.concatenate([held_out.scores[model.own_name], model.unchosen]),
+        np.concatenate([held_out.scores[model.own_name], model.unchosen()]),
         np.concatenate([held_out.labels, val.labels]),
         np.concatenate([held_out.albums, val.albums]),
     )
@@ -315,13 +263,13 @@ def _grade(models: Mapping[str, Model], path: Path) -> dict[str, results.Graded]
     """Compute what models reached on the test songs, and print of which that is not known."""
     scores = {}
     for name, model in models.items():
-        file = model.folder / "test_scores.json"
-        test = _read_if_there(file, results.TestScores, model.score_test)
+        file, command = model.folder / "test_scores.json", model.score_test
+        test = _read_if_there(file, results.TestScores, command)
         if test and _is_of(model, test):
             scores[name] = test
         else:
             state = "of another model than the one that is there" if test else "missing"
-            print(f"no test figures of {model.title}: {file} is {state}, run {model.score_test}")
+            print(f"no test figures of {model.title}: {file} is {state}, run {command}")
     if not scores:
         raise UserError("--answers: no model has scored the test songs")
     keys: dict[str, str] = {}
@@ -332,7 +280,7 @@ def _grade(models: Mapping[str, Model], path: Path) -> dict[str, results.Graded]
                     f"--answers: {models[name].folder / 'test_scores.json'} is of other test songs "
                     f"than others, {printable(key)} among them: score all test songs anew"
                 )
-    classes = next(iter(models.values())).predictions.classes
+    classes = next(iter(models.values())).val.classes
     answers = inference.match_answers(inference.read_answers(path, keys), classes)
     number = {artist: i for i, artist in enumerate(classes)}
     graded = {}
@@ -358,8 +306,7 @@ def _is_of(model: Model, test: results.TestScores) -> bool:
     """Return whether test scores are of the model that lies beside them."""
     if isinstance(model.metrics, EnsembleMetrics):
         return True  # it writes both at once
-    network = isinstance(model.metrics, NetworkMetrics)
-    file = model.folder / ("best.pt" if network else f"{model.own_name}.skops")
+    file = model.checkpoint
     return file.is_file() and test.checkpoints.get(model.own_name) == [sha256_file(file)]
 
 
@@ -383,7 +330,7 @@ def without_folders(command: str) -> str:
 def _result(
     model: Model, folder: str, pooled: bool, test: results.Graded | None
 ) -> results.ModelResult:
-    predictions, labels = model.predictions, model.predictions.labels
+    predictions, labels = model.val, model.val.labels
     classes, albums = predictions.classes, predictions.albums
     matrix = evaluation.confusion_matrix(model.scores, labels)
     right = evaluation.hits(model.scores, labels, 1)
@@ -398,7 +345,7 @@ def _result(
         untrained=model.metrics.untrained,
         not_learnt=not_learnt(model.metrics),
         val=model.figures,
-        last=evaluation.figures(model.unchosen, labels, albums) if model.selected else None,
+        last=evaluation.figures(model.unchosen(), labels, albums) if model.selected else None,
         cv=model.cv,
         pooled=_pool(model) if pooled else None,
         test=test,
@@ -482,7 +429,7 @@ def check_up_to_date(comparison: results.Comparison, results_dir: Path, made_fro
     again = f"run {COMMAND} {folders}"
     for file in _changed_files(results_dir, comparison.files):
         raise UserError(f"{made_from} was made of another {file}: {again}")
-    for stage in results.stages(results_dir):
+    for stage in finished.stages(results_dir):
         file = stage.folder / "metrics.json"
         if file.is_file() and file.relative_to(results_dir).as_posix() not in comparison.files:
             raise UserError(f"{made_from} lacks {file}: {again}")

@@ -16,9 +16,9 @@ from msgspec.structs import asdict, replace
 
 from artist20 import evaluation, results
 from artist20.files import write_text
+from artist20.finished import AnyMetrics, Model
 from artist20.naming import NOT_LEARNT_MARK
 from artist20.report import compare, tables
-from artist20.report.compare import AnyMetrics, Model
 from artist20.results import NetworkMetrics, Pair, Record, Task1Metrics
 
 Runs = list[Model]  # of one model, with different seeds
@@ -141,12 +141,12 @@ def _row(name: str, runs: Runs) -> Row:
 
 def _hits(runs: Runs) -> np.ndarray:
     """Return which songs the runs have right at their last epoch: (n_runs, n_songs) bool."""
-    return np.stack([evaluation.hits(run.unchosen, run.predictions.labels, 1) for run in runs])
+    return np.stack([evaluation.hits(run.unchosen(), run.val.labels, 1) for run in runs])
 
 
 def compare_rows(rows: Mapping[str, Runs]) -> list[Pair]:
     """Compare every two rows."""
-    albums = next(iter(rows.values()))[0].predictions.albums
+    albums = next(iter(rows.values()))[0].val.albums
     hits = {name: _hits(runs) for name, runs in rows.items()}
     return evaluation.compare_all(hits, albums, evaluation.compare_runs)
 
@@ -154,7 +154,7 @@ def compare_rows(rows: Mapping[str, Runs]) -> list[Pair]:
 def print_rows(rows: Mapping[str, Runs], table: Sequence[Row], pairs: Sequence[Pair]) -> None:
     """Print the table, and how rows compare."""
     songs = next(iter(rows.values()))[0]
-    print(f"{len(songs.predictions.songs)} validation songs of {songs.metrics.dataset.label}")
+    print(f"{len(songs.val.songs)} validation songs of {songs.metrics.dataset.label}")
     cells = [["   model", "runs", "top-1", "top-3", "last epoch", "F1", "CV"]]
     for number, row in enumerate(table, start=1):
         shares = (_percent(getattr(row, name), getattr(row, f"{name}_sd")) for name in COLUMNS)
