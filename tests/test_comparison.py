@@ -200,6 +200,14 @@ def test_predictions_of_another_run_are_refused(results):
             compare.collect(results)
 
 
+def test_a_chosen_epoch_does_not_stand_for_the_last_one(results):
+    file = results / "task2/resnet/val_predictions.json"
+    predictions = read_record(file, Predictions, "x")
+    write_record(file, replace(predictions, scores={"resnet": predictions.scores["resnet"]}))
+    with pytest.raises(UserError, match=r"no scores of resnet_last: run task2_train_wo_pretrain"):
+        compare.collect(results)
+
+
 def test_no_model_at_all(tmp_path):
     with pytest.raises(UserError, match="holds no metrics"):
         compare.collect(tmp_path)

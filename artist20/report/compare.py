@@ -118,11 +118,11 @@ def _read_models(
         if cv and own_name in cv.scores:
             predictions["cv"] = cv
         model = Model(name, own_name, folder, metrics, predictions, train, score_test)
-        for wanted in (own_name, model.unchosen_name("val")):
-            if wanted not in val.scores:
-                file = folder / "val_predictions.json"
-                raise UserError(f"{file} has no scores of {wanted}: run {train} --overwrite")
         check_reached(folder, own_name, of_model, val, train)
+        last = model.unchosen_name("val")
+        if last not in val.scores:
+            file = folder / "val_predictions.json"
+            raise UserError(f"{file} has no scores of {last}: run {train} --overwrite")
         yield model
 
 
