@@ -22,6 +22,7 @@ import numpy as np
 
 from artist20 import UserError, audio, cli, inference, naming, results, runtime, trained
 from artist20.encoders import ENCODERS
+from artist20.evaluation import Scores
 from artist20.results import TransferRecipe
 
 
@@ -56,9 +57,9 @@ def main() -> int:
         for path, checkpoint in checkpoints.items()
     ]
 
-    def score_song(waveform: audio.Waveform) -> np.ndarray:
+    def score_song(waveform: audio.Waveform) -> Scores:
         rows = trained.embed_windows(loaded, waveform, recipe.crop_seconds, recipe.windows)
-        return np.stack([classifier.score_song(rows) for classifier in classifiers])
+        return {"": np.mean([classifier.score_song(rows) for classifier in classifiers], axis=0)}
 
     read_song = partial(audio.open_song, sample_rate=loaded[0].definition.sample_rate)
     status = inference.run(args, folder, checkpoints, score_song, read_song)

@@ -22,6 +22,7 @@ from functools import partial
 import numpy as np
 
 from artist20 import cli, inference, naming, results, runtime, spectrogram, trained
+from artist20.evaluation import Scores
 from artist20.results import ResNetRecipe
 from artist20.spectrogram import FrontEnd
 
@@ -46,8 +47,10 @@ def main() -> int:
         for path, checkpoint in checkpoints.items()
     ]
 
-    def score_song(log_mels: dict[FrontEnd, np.ndarray]) -> np.ndarray:
-        return np.stack([network.score_song(log_mels[network.front_end]) for network in networks])
+    def score_song(log_mels: dict[FrontEnd, np.ndarray]) -> Scores:
+        answers = [network.score_song(log_mels[network.front_end]) for network in networks]
+        parts = [part for part in answers[0] if all(part in answer for answer in answers)]
+        return {part: np.mean([answer[part] for answer in answers], axis=0) for part in parts}
 
     # Log-mels take a fraction of their waveform's memory: they are what workers hand over.
     front_ends = {network.front_end for network in networks}

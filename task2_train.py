@@ -172,7 +172,7 @@ def train(run: TrainingRun, embedders: list[Embedder]) -> NetworkMetrics:
         run,
         model,
         *make_optimizer(model, recipe),
-        lambda: val_rows.per_song(predict, len(run.val)),
+        lambda: {"": val_rows.per_song(predict, len(run.val))},
         steps_per_epoch=-(-len(run.train) // recipe.batch_size),
     )
     if recipe.solver == "epochs":

@@ -22,6 +22,9 @@ N_BINS = 10  # of equal width, by the probability of the best guess
 N_RESAMPLES = 10_000  # of a bootstrap: its ends vary by half a point between seeds, of 76 songs
 SIGNIFICANCE = 0.05
 CONFIDENCE = 0.95  # of intervals
+# What a network makes of songs: (n_songs, n_classes) probabilities, its answer under "", what parts
+# of it answer alone under the ending of their names.
+Scores = dict[str, np.ndarray]
 
 
 def window_starts(length: int, window: int, most: int | None = None) -> np.ndarray:

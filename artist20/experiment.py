@@ -223,6 +223,8 @@ class TrainingRun:
         if metrics.selected:
             which = f", chosen on these songs; last epoch: {last.top1:.1%}, {last.top3:.1%}"
         print(f"top-1 {metrics.top1:.1%}, top-3 {metrics.top3:.1%} in epoch {metrics.epoch}{which}")
+        if alone := metrics.parts.get(naming.CONVOLUTIONS):
+            print(f"without LDA, its convolutions alone: {alone.top1:.1%}, {alone.top3:.1%}")
 
 
 def begin(args: argparse.Namespace, model: str) -> Experiment:
@@ -302,7 +304,7 @@ def read_best(folder: Path, metrics: NetworkMetrics, made_by: str) -> TrainedMod
 def _pool_folds(folder: Path, name: str, songs: list[Song]) -> Predictions | None:
     first: Settings | None = None
     classes: list[list[str]] = []
-    rows: dict[str, np.ndarray] = {}  # by song, its scores
+    rows: dict[str, dict[str, np.ndarray]] = {}  # by model, and part of it, every song's scores
     for fold in range(1, results.N_FOLDS + 1):
         metrics_file = folder / f"fold-{fold}" / "metrics.json"
         of_fold = f"{SAME} --fold {fold}"
@@ -322,13 +324,15 @@ def _pool_folds(folder: Path, name: str, songs: list[Song]) -> Predictions | Non
             return None
         file = metrics_file.with_name("val_predictions.json")
         part = results.read_record(file, Predictions, f"{of_fold} --overwrite")
-        of_last = part.scores.get(f"{name}_last", part.scores.get(name))
-        if of_last is None:
-            raise UserError(f"{file} has no scores of {name}: run {of_fold} --overwrite")
+        for own_name in metrics.names:
+            of_last = part.scores.get(f"{own_name}_last", part.scores.get(own_name))
+            if of_last is None:
+                raise UserError(f"{file} has no scores of {own_name}: run {of_fold} --overwrite")
+            of_songs = zip((song.path for song in part.songs), of_last, strict=True)
+            rows.setdefault(own_name, {}).update(of_songs)
         classes.append(part.classes)
-        rows |= {song.path: row for song, row in zip(part.songs, of_last, strict=True)}
     same = all(each == classes[0] for each in classes)
-    if not same or rows.keys() != {song.path for song in songs}:
+    if not same or any(of.keys() != {song.path for song in songs} for of in rows.values()):
         raise UserError(
             f"the folds in {folder} are of other songs than the training songs are now: run the "
             "same command with --overwrite for each --fold"
@@ -336,14 +340,17 @@ def _pool_folds(folder: Path, name: str, songs: list[Song]) -> Predictions | Non
     pooled = Predictions(
         classes=classes[0],
         songs=[song.record for song in songs],
-        scores={name: np.array([rows[song.path] for song in songs])},
+        scores={
+            own_name: np.array([of[song.path] for song in songs]) for own_name, of in rows.items()
+        },
     )
     results.write_record(folder / "cv_predictions.json", pooled)
-    reached = accuracy(pooled.scores[name], pooled.labels)
-    print(
-        f"all {results.N_FOLDS} folds, {len(songs)} songs: top-1 {reached.top1:.1%}, top-3 "
-        f"{reached.top3:.1%}"
-    )
+    for own_name, scores in pooled.scores.items():
+        reached, which = accuracy(scores, pooled.labels), own_name.removeprefix(name)
+        print(
+            f"all {results.N_FOLDS} folds{which and ', its convolutions alone'}, {len(songs)} "
+            f"songs: top-1 {reached.top1:.1%}, top-3 {reached.top3:.1%}"
+        )
     return pooled
 
 

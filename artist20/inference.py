@@ -18,14 +18,15 @@ import numpy as np
 from artist20 import UserError, audio, cli, dataset, evaluation, naming, printable, results
 from artist20.cache import map_songs
 from artist20.checkpoints import TrainedModel, load_model
+from artist20.evaluation import Scores
 from artist20.files import atomic_path, parse_json, read_text, sha256_file, write_json
 from artist20.results import ResNetRecipe, TestScores, TransferRecipe
 
 TOP = 3  # artists per song in the course's form
 TABLES = (".csv", ".json")  # what --audio can write
 
-# By the keys of files their (n_classes,) probabilities, and what is wrong with the others.
-Scored = tuple[dict[str, np.ndarray], dict[str, str]]
+# By the keys of files their scores, each (n_classes,), and what is wrong with the others.
+Scored = tuple[dict[str, Scores], dict[str, str]]
 
 # How the names of a network's scripts end, by the kind of its recipe.
 ENDINGS = {TransferRecipe: "", ResNetRecipe: "_wo_pretrain"}
@@ -190,15 +191,15 @@ def run(
     args: argparse.Namespace,
     folder: Path,
     checkpoints: Mapping[Path, TrainedModel],
-    score_song: Callable[[Any], np.ndarray],
+    score_song: Callable[[Any], Scores],
     read_song: Callable[[Path], Any] = audio.open_song,
 ) -> int:
     """Name the artists of the test songs, or of the files given with --audio.
 
     ``folder`` is the network's results folder, which has its name; ``score_song`` was made of the
     ``checkpoints``: it takes what ``read_song`` returned of a file, in a worker process, and gives
-    the song's (n_checkpoints, n_classes) probabilities. The exit status is 1 if a file could not be
-    read (all others are done), else 0.
+    the song's (n_classes,) probabilities, averaged over them, and those of the network's parts. The
+    exit status is 1 if a file could not be read (all others are done), else 0.
     """
     started = time.monotonic()
     classes = next(iter(checkpoints.values())).classes
@@ -212,7 +213,7 @@ def run(
             try:
                 if isinstance(song, audio.AudioError):
                     raise song
-                probabilities[key] = score_song(song).mean(axis=0)
+                probabilities[key] = score_song(song)
             except audio.AudioError as error:  # a long song is read again as it is scored
                 reasons[key] = error.reason
         return probabilities, reasons
@@ -222,8 +223,12 @@ def run(
     songs = read_test(args, folder, classes)
     probabilities, reasons = score(songs.files)
     check_some_are_read(songs, reasons)
-    scores = {folder.name: np.array(list(probabilities.values()))}
-    hashes = {folder.name: [sha256_file(path) for path in checkpoints]}
+    scores = {
+        folder.name + part: np.array([of_song[part] for of_song in probabilities.values()])
+        for part in next(iter(probabilities.values()))
+    }
+    made_of = [sha256_file(path) for path in checkpoints]
+    hashes = {name: made_of for name in scores}
     n_train = np.sum([trained.train_songs for trained in checkpoints.values()], axis=0)
     return finish(args, songs, scores, hashes, folder.name, reasons, n_train, started)
 
@@ -449,7 +454,7 @@ def _name_files(
     for key in files:
         row = dict.fromkeys(["file", *columns]) | {"file": printable(key)}
         if key in probabilities:
-            scores = probabilities[key]
+            scores = probabilities[key][""]
             print(printable(key))
             for rank_, i in enumerate(evaluation.top_k(scores[None], TOP)[0], start=1):
                 print(f"  {scores[i]:6.1%}  {classes[i]}")

@@ -238,13 +238,17 @@ class ArtistResNet(nn.Module):
         and LDA's are averaged. Convolutions take the first ``n_mels`` columns, and statistics all,
         see :class:`artist20.spectrogram.FrontEnd`.
         """
-        logits = self.output(self.embed(log_mel))
-        if self.statistics is None or self.training:
-            return logits
-        return torch.logaddexp(
-            logits.float().log_softmax(1) + math.log(1 - self.lda_share),
-            self.statistics(log_mel).log_softmax(1) + math.log(self.lda_share),
-        )
+        return self.output(self.embed(log_mel)) if self.training else self.parts(log_mel)[:, 0]
+
+    def parts(self, log_mel: Tensor) -> Tensor:
+        """Map the same to the answer, and that of the convolutions alone: (batch, 2, n_classes)."""
+        answer = convolutions = self.output(self.embed(log_mel)).float()
+        if self.statistics is not None:
+            answer = torch.logaddexp(
+                convolutions.log_softmax(1) + math.log(1 - self.lda_share),
+                self.statistics(log_mel).log_softmax(1) + math.log(self.lda_share),
+            )
+        return torch.stack([answer, convolutions], dim=1)
 
     def embed(self, log_mel: Tensor) -> Tensor:
         """Map the same to what the convolutions' last layer is given: (batch, 4 * width)."""

@@ -24,6 +24,7 @@ ENCODER_TITLES = {
     "ge2e": "GE2E",
     "tagger": "Music tagger",
 }
+CONVOLUTIONS = ":convolutions"  # ends a network's name: what they answer, without its LDA
 # How names of models end for people where figures mean nothing.
 UNTRAINED_MARK, NOT_LEARNT_MARK = ", untrained encoder", ", did not learn"
 RENDITION = re.compile(r"\w[\w.-]*")  # the name of a tree that can be part of a model's name

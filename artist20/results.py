@@ -505,6 +505,8 @@ class NetworkMetrics(Accuracy, kw_only=True):
     model: str  # its name, see :func:`artist20.naming.network_name`
     epoch: Annotated[int, Meta(ge=1)]  # of the weights in ``best.pt``, of ``top1`` and ``top3``
     last: Accuracy  # of the last epoch
+    # what parts of the network reach alone, by the ending of their names
+    parts: dict[str, Accuracy] = {}
     learning: Learning
     parameters: Count  # that were trained
     window_seconds: float | None = None  # of a ResNet
@@ -534,13 +536,14 @@ class NetworkMetrics(Accuracy, kw_only=True):
 
     @property
     def names(self) -> dict[str, str]:
-        """See :attr:`Task1Metrics.names`."""
-        return {self.model: self.model}
+        """See :attr:`Task1Metrics.names`; first the network, then its parts."""
+        return {name: name for name in (self.model, *(self.model + part for part in self.parts))}
 
     def title(self, name: str) -> str:
-        """Return the model's name for people."""
+        """Return the name for people of the model, or of a part of it."""
         marks = UNTRAINED_MARK * self.untrained + NOT_LEARNT_MARK * bool(self.learning.failure)
-        return naming.title(name) + self.settings.shortened + marks
+        alone = ", convolutions alone" if name.endswith(naming.CONVOLUTIONS) else ""
+        return naming.title(self.model) + alone + self.settings.shortened + marks
 
 
 class ClassifierCandidate(Record, kw_only=True):

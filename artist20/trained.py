@@ -15,7 +15,7 @@ from artist20.audio import Waveform
 from artist20.checkpoints import TrainedModel
 from artist20.encoders.base import UNTRAINED, Encoder
 from artist20.encoders.embeddings import Embeddings, side_by_side
-from artist20.evaluation import window_starts
+from artist20.evaluation import Scores, window_starts
 from artist20.results import ResNetRecipe, Settings, TransferRecipe
 from artist20.spectrogram import FrontEnd, LogMels
 
@@ -194,19 +194,20 @@ class TrainedResNet:
     device: torch.device
     # (batch, n_frames, n_columns) log-mels of windows -> (batch, n_classes) probabilities
     predict: Callable[[Tensor], np.ndarray]
-    # the same of whole songs, by windows over all of each: (n_songs, n_classes)
-    predict_songs: Callable[[LogMels], np.ndarray]
+    # the same of whole songs, and of parts of the network: :func:`artist20.training.predict_songs`
+    predict_songs: Callable[[LogMels], Scores]
 
     def hear(self, file: Path) -> Heard:
         """Score a song as a whole, and its parts; raises as :func:`artist20.audio.open_song`."""
         waveform = audio.open_song(file)
         log_mel = spectrogram.log_mel(waveform, self.front_end)
         bins = log_mel[:, : self.front_end.n_mels].copy()
-        return Heard(waveform, bins, self.score_song(log_mel), *self.curve(log_mel))
+        return Heard(waveform, bins, self.score_song(log_mel)[""], *self.curve(log_mel))
 
-    def score_song(self, log_mel: np.ndarray) -> np.ndarray:
-        """Score a song, (n_frames, n_columns), by windows over all of it: (n_classes,)."""
-        return self.predict_songs(LogMels([log_mel]).to_device(self.device))[0]
+    def score_song(self, log_mel: np.ndarray) -> Scores:
+        """Score a song, (n_frames, n_columns), by windows over all of it: each (n_classes,)."""
+        of_songs = self.predict_songs(LogMels([log_mel]).to_device(self.device))
+        return {part: scores[0] for part, scores in of_songs.items()}
 
     def curve(self, log_mel: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """Score many overlapping windows of a song, to see where in it an artist is heard.

@@ -25,8 +25,10 @@ from tqdm import tqdm
 
 from artist20 import UserError, checkpoints, distributed, evaluation, files, results, runtime
 from artist20.checkpoints import EpochProgress, EpochRow, TrainedModel, TrainingState
+from artist20.evaluation import Scores
 from artist20.experiment import AGAIN, BEST, LAST, TrainingRun, discard
 from artist20.models import LONG, ArtistResNet
+from artist20.naming import CONVOLUTIONS
 from artist20.results import NetworkMetrics, Predictions
 from artist20.spectrogram import LogMels, per_song, to_seconds
 
@@ -55,7 +57,7 @@ class Trainer:
     optimizer: Optimizer
     # One of plateaus is stepped with the validation loss, others once per epoch.
     schedule: LRScheduler | ReduceLROnPlateau
-    score: Callable[[], np.ndarray]  # -> (n_songs, n_classes) probabilities of validation songs
+    score: Callable[[], Scores]  # of the validation songs
     _: KW_ONLY
     steps_per_epoch: int  # for the progress bar
     precision: torch.dtype = torch.float32  # what products are computed in
@@ -171,27 +173,32 @@ class Trainer:
     def _write(
         self,
         best: TrainedModel,
-        of_best: np.ndarray,
-        of_last: np.ndarray,
+        of_best: Scores,
+        of_last: Scores,
         embeddings: tuple[np.ndarray, np.ndarray] | None,
     ) -> NetworkMetrics:
         """Write a finished run; ``metrics.json`` last: whoever reads it finds all other files."""
         run, experiment, folder = self.run, self.run.experiment, self.run.folder
         train_songs, val_songs = ([song.record for song in of] for of in (run.train, run.val))
         train_loss = self.history[-1].train_loss
-        learning = evaluation.learning(train_loss, of_best, run.val_labels, run.classes)
+        learning = evaluation.learning(train_loss, of_best[""], run.val_labels, run.classes)
         checkpoints.save_model(folder / BEST, msgspec.structs.replace(best, learning=learning))
-        scores = {experiment.name: of_best}
+        scores = {experiment.name + part: of_part for part, of_part in of_best.items()}
         if self.recipe.select:
-            scores[f"{experiment.name}_last"] = of_last
+            scores |= {f"{experiment.name}{part}_last": of_last[part] for part in of_last}
         predictions = Predictions(classes=run.classes, songs=val_songs, scores=scores)
         results.write_record(folder / "val_predictions.json", predictions)
         hashes = embeddings and checkpoints.write_embeddings(folder, *embeddings, train_songs)
         metrics = NetworkMetrics(
-            **msgspec.structs.asdict(evaluation.accuracy(of_best, run.val_labels)),
+            **msgspec.structs.asdict(evaluation.accuracy(of_best[""], run.val_labels)),
             model=experiment.name,
             epoch=best.epoch,
-            last=evaluation.accuracy(of_last, run.val_labels),
+            last=evaluation.accuracy(of_last[""], run.val_labels),
+            parts={
+                part: evaluation.accuracy(of_part, run.val_labels)
+                for part, of_part in of_best.items()
+                if part
+            },
             learning=learning,
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             window_seconds=self.window_frames and round(to_seconds(self.window_frames), 3),
@@ -304,7 +311,7 @@ class Trainer:
     def _validate(self, lr: float) -> EpochRow:
         """Score the validation songs, step the schedule, write ``history.csv``."""
         started = time.monotonic()
-        reached = evaluation.quality(self.score(), self.run.val_labels)
+        reached = evaluation.quality(self.score()[""], self.run.val_labels)
         self._check_finite(reached.log_loss)  # the last step's harm shows here alone
         row = EpochRow(
             epoch=len(self.history) + 1,
@@ -393,14 +400,21 @@ def predict(model: nn.Module, x: Tensor, precision: torch.dtype) -> np.ndarray:
 
 def predict_songs(
     model: ArtistResNet, songs: LogMels, n_frames: int, precision: torch.dtype
-) -> np.ndarray:
-    """Return class probabilities of songs, from windows over all of each: (n_songs, n_classes)."""
-    answers = per_song(partial(predict, model, precision=precision), songs, n_frames)
-    if model.long_statistics is None:
-        return answers
-    of_long = partial(predict, model.long_statistics, precision=precision)
-    long_answers = per_song(of_long, songs, LONG * n_frames)
-    return answers + model.long_lda_share * (long_answers - answers)
+) -> Scores:
+    """Score songs by windows over all of each; of a network with LDA, its convolutions, too."""
+    if model.statistics is None and model.long_statistics is None:
+        return {"": per_song(partial(predict, model, precision=precision), songs, n_frames)}
+
+    def of_windows(log_mel: Tensor) -> np.ndarray:
+        parts = _apply(model, model.parts, log_mel, precision)
+        return parts.softmax(dim=-1).flatten(1).cpu().numpy()
+
+    answer, convolutions = np.split(per_song(of_windows, songs, n_frames), 2, axis=1)
+    if model.long_statistics is not None:
+        of_long = partial(predict, model.long_statistics, precision=precision)
+        long_answer = per_song(of_long, songs, LONG * n_frames)
+        answer += model.long_lda_share * (long_answer - answer)
+    return {"": answer, CONVOLUTIONS: convolutions}
 
 
 def embed(model: nn.Module, x: Tensor, precision: torch.dtype) -> np.ndarray:

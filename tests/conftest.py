@@ -338,27 +338,37 @@ def toy_model(settings: Settings, weights: dict[str, Any], classes: list[str]) -
     )
 
 
-def put_network(results_dir: Path, name: str, strength: float, seed: int, **metrics: Any) -> Path:
+def put_network(
+    results_dir: Path,
+    name: str,
+    strength: float,
+    seed: int,
+    of_convolutions: float | None = None,
+    **metrics: Any,
+) -> Path:
     """Write what a training script leaves of a network; the homework's epochs are chosen.
 
-    The last epoch is then another than the chosen one. ``metrics`` replace those of its file.
+    The last epoch is then another than the chosen one. ``of_convolutions`` is their strength,
+    without LDA. ``metrics`` replace those of the file.
     """
     folder = results_dir / "task2" / name
     settings = metrics.get("settings") or toy_settings(name)
     own_name = metrics.get("model", name)
-    strengths = {own_name: strength}
-    if settings.recipe.select:
-        strengths[f"{own_name}_last"] = strength
-    val = _put_predictions(folder, "val", toy_predictions("val", strengths, seed + 100))
-    _put_predictions(folder, "cv", toy_predictions("train", {own_name: strength}, seed))
+    strengths, part = {own_name: strength}, f"{own_name}:convolutions"
+    if of_convolutions is not None:
+        strengths[part] = of_convolutions
+    last = {f"{own_name}_last": strength} if settings.recipe.select else {}
+    val = _put_predictions(folder, "val", toy_predictions("val", strengths | last, seed + 100))
+    _put_predictions(folder, "cv", toy_predictions("train", strengths, seed))
     for checkpoint in ("best.pt", "last.pt"):
         (folder / checkpoint).write_text(f"{checkpoint} of {name}, {seed}")
-    reached = [evaluation.accuracy(scores, val.labels) for scores in val.scores.values()]
+    reached = {key: evaluation.accuracy(scores, val.labels) for key, scores in val.scores.items()}
     found = {
         "model": own_name,
-        "top1": reached[0].top1,
-        "top3": reached[0].top3,
-        "last": reached[-1],
+        "top1": reached[own_name].top1,
+        "top3": reached[own_name].top3,
+        "last": reached.get(f"{own_name}_last", reached[own_name]),
+        "parts": {":convolutions": reached[part]} if part in reached else {},
         "epoch": 3,
         "learning": TOY_LEARNING,
         "parameters": 1234567 + seed,

@@ -208,6 +208,12 @@ def test_a_chosen_epoch_does_not_stand_for_the_last_one(results):
         compare.collect(results)
 
 
+def test_parts_of_a_network_are_no_rows(results):
+    before = list(compare.collect(results))
+    put_network(results, "resnet_strong", 2.0, seed=51, of_convolutions=1.0)
+    assert list(compare.collect(results)) == before
+
+
 def test_no_model_at_all(tmp_path):
     with pytest.raises(UserError, match="holds no metrics"):
         compare.collect(tmp_path)

@@ -255,6 +255,19 @@ def test_an_untrained_encoder_is_called_so(results, run):
     assert run().untrained is False
 
 
+def test_convolutions_take_part_beside_the_network_that_they_are_part_of(results, run):
+    """Which of convolutions and LDA deserves more is for the folds to say."""
+    put_network(results, "resnet_strong@vocals", 0.1, seed=51, of_convolutions=2.5)
+    name = "resnet_strong@vocals:convolutions"
+    metrics = run()
+    assert list(metrics.members) == [*NAMES, "resnet_strong@vocals", name]
+    alone = metrics.members[name]
+    assert alone.title == "ResNet, strong recipe, on vocals, convolutions alone"
+    assert alone.weight > 5 * metrics.members["resnet_strong@vocals"].weight
+    assert metrics.best_member_in_cv == name
+    assert list(run("--members", name, "svm").members) == ["svm", name]
+
+
 # --- who takes part ----------------------------------------------------------------------------
 
 

@@ -183,6 +183,26 @@ def test_folds_are_pooled_in_the_songs_order_at_their_last_epoch(tmp_path, monke
     assert f"all 5 folds, 80 songs: top-1 {right:.1%}" in capsys.readouterr().out
 
 
+def test_parts_of_a_network_are_pooled_too(tmp_path, monkeypatch, capsys):
+    answer = put_folds(tmp_path, monkeypatch)
+    alone = np.roll(answer, 1, axis=1)
+    for fold in range(1, results.N_FOLDS + 1):
+        of_fold = tmp_path / f"fold-{fold}"
+        metrics = results.read_record(of_fold / "metrics.json", results.NetworkMetrics, "x")
+        reached = results.Accuracy(top1=0, top3=0)
+        metrics = msgspec.structs.replace(metrics, parts={":convolutions": reached})
+        results.write_record(of_fold / "metrics.json", metrics)
+        part = results.read_record(of_fold / "val_predictions.json", Predictions, "x")
+        scores = part.scores | {"resnet:convolutions": alone[fold - 1 :: results.N_FOLDS]}
+        part = msgspec.structs.replace(part, scores=scores)
+        results.write_record(of_fold / "val_predictions.json", part)
+    pooled = pool(tmp_path)
+    assert [*pooled.scores] == ["resnet", "resnet:convolutions"]
+    np.testing.assert_allclose(pooled.scores["resnet"], answer, rtol=1e-5)
+    np.testing.assert_allclose(pooled.scores["resnet:convolutions"], alone, rtol=1e-5)
+    assert "all 5 folds, its convolutions alone, 80 songs: top-1" in capsys.readouterr().out
+
+
 def test_a_missing_fold_is_asked_for(tmp_path, monkeypatch, capsys):
     put_folds(tmp_path, monkeypatch, n_folds=3)
     assert pool(tmp_path) is None

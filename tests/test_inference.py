@@ -67,7 +67,13 @@ def run(data_dir, *options, classes=CLASSES, score=score_song, folds=(TRAIN_SONG
         if not args.audio:
             file.write_bytes(b"weights")
         checkpoints[file] = make_trained(classes, train_songs[: len(classes)])
-    return inference.run(args, data_dir.parent / "results", checkpoints, score, **more)
+    folder = data_dir.parent / "results"
+
+    def score_parts(song):
+        scores = score(song)
+        return scores if isinstance(scores, dict) else {"": scores.mean(axis=0)}
+
+    return inference.run(args, folder, checkpoints, score_parts, **more)
 
 
 def contents(folder):
@@ -316,6 +322,20 @@ def test_output_is_honoured(data_dir, tmp_path):
     assert run(data_dir, "--output", output) == 0
     assert list(json.loads(output.read_text())) == ["001", "002", "003", "010"]
     assert not (tmp_path / "results").exists()
+
+
+def test_scores_of_a_networks_parts_stand_beside_its_own(data_dir, tmp_path):
+    def score(song):
+        of_windows = score_song(song)
+        return {"": of_windows.mean(axis=0), ":convolutions": of_windows[0]}
+
+    assert run(data_dir, score=score) == 0
+    test = read_record(tmp_path / "results/test_scores.json", TestScores, "x")
+    assert list(test.scores) == ["results", "results:convolutions"]
+    assert test.checkpoints["results"] == test.checkpoints["results:convolutions"]
+    right = [CLASSES[i] for i in test.scores["results"].argmax(axis=1)]
+    alone = [CLASSES[i] for i in test.scores["results:convolutions"].argmax(axis=1)]
+    assert right == [best for best, *_ in written(data_dir).values()] != alone
 
 
 @pytest.mark.parametrize(

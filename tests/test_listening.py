@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from functools import partial
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -69,7 +68,10 @@ def network(classes):
         return np.column_stack([loud, rest * np.linspace(1.1, 0.9, len(classes) - 1)])
 
     n_frames = spectrogram.to_frames(150)
-    of_songs = partial(spectrogram.per_song, predict, n_frames=n_frames)
+
+    def of_songs(songs):
+        return {"": spectrogram.per_song(predict, songs, n_frames)}
+
     about = ("tiny", FrontEnd(), torch.device("cpu"))
     return TrainedResNet(sorted(classes), n_frames, *about, predict, of_songs)
 

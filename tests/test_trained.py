@@ -1,6 +1,5 @@
 """artist20.trained: checkpoints become networks that score songs as they did in training."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from artist20 import UserError, models, spectrogram, trained, training
 from artist20.encoders.base import Definition, Encoder
+from artist20.evaluation import Scores
 from artist20.results import EncoderSettings
-from artist20.spectrogram import FrontEnd
+from artist20.spectrogram import FrontEnd, LogMels
 from artist20.trained import TrainedClassifier, TrainedResNet, TrainedTransfer
 
 CPU = torch.device("cpu")
@@ -57,7 +57,16 @@ def test_a_resnet_scores_windows_over_the_whole_song():
     windows = np.stack([log_mel[start : start + 30] for start in (0, 20, 40)])
     expected = training.predict(model, torch.from_numpy(windows), torch.float32)
     assert len(np.unique(expected[:, 0])) == 3
-    np.testing.assert_allclose(network.score_song(log_mel), expected.mean(axis=0), rtol=1e-4)
+    scores = network.score_song(log_mel)
+    np.testing.assert_allclose(scores[""], expected.mean(axis=0), rtol=1e-4)
+    # What the convolutions answer without LDA.
+    settings = toy_settings("resnet", bins_per_band=2, **SMALL)
+    alone = models.make_resnet(N_CLASSES, settings.recipe)
+    alone.load_state_dict(model.state_dict(), strict=False)
+    of_bins = load(alone, settings).score_song(log_mel[:, :32])
+    assert list(of_bins) == [""]
+    np.testing.assert_allclose(scores[":convolutions"], of_bins[""], rtol=1e-4)
+    assert np.abs(scores[""] - of_bins[""]).max() > 0.01
 
 
 def test_windows_four_times_as_long_have_their_share_of_a_songs_answer():
@@ -83,7 +92,9 @@ def test_windows_four_times_as_long_have_their_share_of_a_songs_answer():
         )
     )
     assert np.abs(short - long).max() > 0.01
-    np.testing.assert_allclose(network.score_song(log_mel), 0.75 * short + 0.25 * long, rtol=1e-4)
+    scores = network.score_song(log_mel)
+    np.testing.assert_allclose(scores[""], 0.75 * short + 0.25 * long, rtol=1e-4)
+    assert np.abs(scores[":convolutions"] - scores[""]).max() > 0.01
 
 
 def test_a_checkpoint_that_has_learnt_nothing_says_so_when_it_is_loaded(capsys):
@@ -183,7 +194,9 @@ def test_at_most_160_seconds_are_scored_at_a_time(window, n_together):
         sizes.append(len(batch))
         return ends(batch)
 
-    of_songs = partial(spectrogram.per_song, predict, n_frames=window)
+    def of_songs(songs: LogMels) -> Scores:
+        return {"": spectrogram.per_song(predict, songs, window)}
+
     network = TrainedResNet([], window, "", FrontEnd(), CPU, predict, of_songs)
     network.score_song(np.zeros((4 * window, 1), np.float16))
     assert sizes == ([3, 1] if n_together == 3 else [1] * 4)

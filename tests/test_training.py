@@ -105,7 +105,7 @@ def fit(run, model, optimizer, schedule, batches, score, label_smoothing=0.1):
         model,
         optimizer,
         schedule,
-        score,
+        lambda: {"": score()},
         steps_per_epoch=3,
         precision=run.experiment.precision,
         label_smoothing=label_smoothing,
@@ -122,7 +122,7 @@ def make_one_epoch(folder, model, optimizer, **options):
         model,
         optimizer,
         CosineAnnealingLR(optimizer, 1),
-        lambda: training.predict(model, X, torch.float32),
+        lambda: {"": training.predict(model, X, torch.float32)},
         steps_per_epoch=2,
         window_frames=30,
         **options,
@@ -606,7 +606,7 @@ def test_finish_reports_the_best_and_the_last_epoch(tmp_path, select):
         model,
         None,
         None,
-        lambda: right if is_best() else wrong,
+        lambda: {"": right, ":part": wrong} if is_best() else {"": wrong, ":part": right},
         steps_per_epoch=1,
         window_frames=30,
     )
@@ -618,10 +618,14 @@ def test_finish_reports_the_best_and_the_last_epoch(tmp_path, select):
     expected = (1, 1, 3) if select else (0, metrics.last.top3, 3)
     assert (metrics.top1, metrics.top3, metrics.epoch) == expected
     assert metrics.last.top1 == 0
+    assert metrics.parts[":part"].top1 == (0 if select else 1)
+    assert list(metrics.names) == ["resnet", "resnet:part"]
     assert metrics.parameters == 10 * 16 + 16 + 2 * 16 + 16 * 4 + 4
     predictions = results.read_record(tmp_path / "val_predictions.json", Predictions, "x")
     assert np.allclose(predictions.scores["resnet"], right if select else wrong)
-    assert ("resnet_last" in predictions.scores) == select
+    assert np.allclose(predictions.scores["resnet:part"], wrong if select else right)
+    last = {"resnet_last", "resnet:part_last"} if select else set()
+    assert predictions.scores.keys() == {"resnet", "resnet:part", *last}
     assert (predictions.labels == LABELS).all()
     kept = checkpoints.read_embeddings(tmp_path, metrics, predictions.songs, "x")
     assert np.array_equal(kept.train, best["0.weight"][:N_SONGS])  # of the epoch that is reported
@@ -634,7 +638,7 @@ def finish_after(folder, train_loss, scores):
     described = msgspec.structs.replace(run.describe(30), epoch=1, weights=model.state_dict())
     checkpoints.save_model(folder / "best.pt", described)
     trainer = training.Trainer(
-        run, model, None, None, lambda: scores, steps_per_epoch=1, window_frames=30
+        run, model, None, None, lambda: {"": scores}, steps_per_epoch=1, window_frames=30
     )
     trainer.history = [row(1, train_loss)]
     metrics = trainer.finish()

@@ -58,7 +58,9 @@ def collect(results_dir: Path, say_missing: bool = True) -> dict[str, Model]:
     models: list[Model] = []
     for stage, metrics in finished.find_runs(results_dir, say_missing).items():
         names = metrics.names
-        if isinstance(metrics, Task1Metrics) and metrics.level == "segment":
+        if isinstance(metrics, NetworkMetrics):
+            names = {metrics.model: metrics.model}  # and no parts of it
+        elif metrics.level == "segment":
             names = {name: own for name, own in names.items() if own == metrics.best_in_cv}
         models += _read_models(stage.folder, metrics, names, stage.train, stage.score_test)
     if ensemble := _read_ensemble(results_dir, say_missing):
