@@ -58,7 +58,7 @@ def main():
     training.SAVE_SECONDS = 0  # as where epochs are long
     trainer = training.Trainer(
         make_run(folder, epochs=4), model, optimizer, CosineAnnealingLR(optimizer, 4),
-        lambda: distributed.score_divided(N_SONGS, score),
+        lambda: {"": distributed.score_divided(N_SONGS, score)},
         steps_per_epoch=3, label_smoothing=0.1, window_frames=30,
     )
     trainer.fit(batches)
