@@ -224,8 +224,11 @@ def separate_songs(data_dir: Path, output: Path, separator: Separator) -> list[s
     ``output`` is missing, empty, or was made by this function with the same weights; anything else
     in it is a ``UserError``, and so are songs that are not there.
     """
-    songs = [song for split in dataset.SPLITS for song in dataset.read_split(data_dir, split)]
-    if (data_dir / "test").is_dir():
+    splits, has_test = dataset.SPLITS, (data_dir / "test").is_dir()
+    if has_test and not any((data_dir / f"{split}.json").exists() for split in splits):
+        splits = ()  # a grader's folder
+    songs = [song for split in splits for song in dataset.read_split(data_dir, split)]
+    if has_test:
         test_files = dataset.read_test(data_dir).values()
         songs += map(dataset.as_test_song, test_files)
     settings = Settings(weights=separator.weights)
@@ -284,7 +287,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.make_parser(__doc__)
     parser.add_argument(
-        "data_dir", type=Path, metavar="DATA_DIR", help="folder with train.json and val.json"
+        "data_dir", type=Path, metavar="DATA_DIR", help="data folder, or one with test/ alone"
     )
     parser.add_argument("output_dir", type=Path, metavar="OUTPUT_DIR", help="folder to make")
     parser.add_argument(

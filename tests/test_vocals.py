@@ -267,6 +267,18 @@ def test_test_songs_are_separated_too_also_into_a_folder_that_lacks_them(data, o
     assert made == {path: sha256_file(data / path) for path in (*listed(data), *tests)}
 
 
+@pytest.mark.parametrize("has_list", [False, True])
+def test_a_folder_with_test_songs_alone_is_a_graders(tmp_path, output, has_list):
+    write_song(tmp_path / "graded/test/001.mp3", next(iter(ARTISTS)), seed=0, seconds=0.4)
+    if has_list:
+        (tmp_path / "graded/val.json").write_text("[]")
+        with pytest.raises(UserError, match=r"train\.json is missing"):
+            separate_songs(tmp_path / "graded", output, echo())
+    else:
+        assert separate_songs(tmp_path / "graded", output, echo()) == []
+        assert list(times(output)) == ["./test/001.mp3"]
+
+
 def test_finished_songs_are_not_touched_again(data, output):
     separate_songs(data, output, echo())
     before = times(output)
