@@ -31,7 +31,7 @@ test-long: lint
 
 # Every stage on synthesised songs, cut to fit ten minutes on two cores: the homework's networks get
 # a tenth or less of their training, and PANNs random weights, which take no download of 360 MB.
-# It keeps to data/demo and results/demo. What is there is used again: a second run takes a minute.
+# It writes to data/demo, data/weights and results/demo. What is there is used again: a second run takes a minute.
 DEMO_RESULTS := --results-dir results/demo
 DEMO := --data-dir data/demo $(DEMO_RESULTS)
 DEMO_FIGURES := $(DEMO_RESULTS) --assets-dir results/demo/assets

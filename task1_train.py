@@ -3,6 +3,7 @@
 Reads   RESULTS_DIR/task1/X_{train,val}.npy, y_{train,val}.npy, ... of task1_preprocessing.py
 Writes  RESULTS_DIR/task1/{svm,random_forest,knn,logistic_regression}.skops    fitted pipelines
                           search_{svm,...}.json           every candidate's cross-validation
+                          held_out_{svm,...}.npy          training songs' scores by the best one
                           metrics.json, val_predictions.json
                           cv_predictions.json             training songs, each scored unseen
                           ablation.json                   what families of features are worth
@@ -14,8 +15,8 @@ is said and recorded in metrics.json.
 
 With --search wide, into RESULTS_DIR/task1/wide, scaler and number of features are searched, too,
 and shrinkage LDA is one of the models. With --level segment, into the folder segment of either,
-models learn from segments of some seconds (how many is chosen in cross-validation, too), and a
-song's score is the mean over its segments.
+models learn from segments of some seconds (how many is chosen in cross-validation, too, see
+search_segments.json there), and a song's score is the mean over its segments.
 
     python task1_train.py
     python task1_train.py --level segment --search wide

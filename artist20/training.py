@@ -200,7 +200,7 @@ class Trainer:
                 if part
             },
             learning=learning,
-            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+            parameters=sum(of.numel() for of in self.model.parameters() if of.requires_grad),
             window_seconds=self.window_frames and round(to_seconds(self.window_frames), 3),
             epochs_seconds=round(sum(row.seconds for row in self.history), 1),
             settings=run.settings,

@@ -5,8 +5,8 @@
 The generator would take 45 minutes of one core for so many songs. It makes a twelfth of them; the
 others are copies that differ in a tag, so that each is decoded, cached and learnt from as a song of
 its own. All last 170 s: of 150 s, the homework's crops would be the whole songs, and those that are
-stretched in time would all differ in length. The second folder has the first two songs of each
-split, for what takes longer.
+stretched in time would all differ in length. The second folder has the first two songs for
+training and for validation, for what takes longer.
 """
 
 import argparse
