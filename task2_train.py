@@ -47,7 +47,7 @@ from artist20.distributed import on_main
 from artist20.encoders import ENCODERS
 from artist20.encoders.embeddings import Embedder, Embeddings, make_embedders, side_by_side
 from artist20.experiment import TrainingRun
-from artist20.models import EmbeddingMLP, make_mlp
+from artist20.models import EmbeddingMLP
 from artist20.results import NetworkMetrics, TransferRecipe
 
 MLP = (1024, 512, 256)
@@ -100,8 +100,7 @@ CANDIDATES = {
 
 def make_model(n_classes: int, embeddings: Embeddings, recipe: TransferRecipe) -> EmbeddingMLP:
     """Make the classifier, with the training embeddings' mean and deviation in it."""
-    size = embeddings.rows.shape[1] // (2 if recipe.pooled else 1)
-    model = make_mlp(n_classes, recipe, size)
+    model = EmbeddingMLP(n_classes, recipe, embeddings.rows.shape[1])
     std = embeddings.rows.std(axis=0)
     model.standardize.mean.copy_(torch.from_numpy(embeddings.rows.mean(axis=0)))
     # A unit of the encoder that no training song excites is passed on as it is.

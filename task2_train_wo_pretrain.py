@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from artist20 import augment, cli, distributed, experiment, models, runtime, spectrogram, training
+from artist20 import augment, cli, distributed, experiment, runtime, spectrogram, training
 from artist20.augment import AlbumDifferences
 from artist20.cache import Cache
 from artist20.experiment import TrainingRun
@@ -123,7 +123,7 @@ def make_model(
     songs: LogMels, mean: np.ndarray, std: np.ndarray, n_frames: int, run: TrainingRun
 ) -> ArtistResNet:
     """Make the network, with what is computed of the training songs before it is trained."""
-    model = models.make_resnet(len(run.classes), run.settings.recipe)
+    model = ArtistResNet(len(run.classes), run.settings.recipe)
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
     model.to(run.experiment.device, memory_format=torch.channels_last)

@@ -392,11 +392,16 @@ class ResNetRecipe(Record, tag="resnet", tag_field="kind", kw_only=True):
     # see :class:`artist20.spectrogram.FrontEnd`
     n_fft: Annotated[int, Meta(ge=2, le=2**16, multiple_of=2)]
     n_mels: Annotated[int, Meta(ge=1, le=1024)]
-    # see :class:`artist20.models.ArtistResNet`
-    width: Annotated[int, Meta(ge=1, le=1024)]
+    width: Annotated[int, Meta(ge=1, le=1024)]  # see :class:`artist20.models.ArtistResNet`
+    # whether pooling is over time alone, so that the hidden layer knows at which frequency
+    # something was
     keep_frequency: bool
-    bins_per_band: Annotated[int, Meta(ge=1)]
+    bins_per_band: Annotated[int, Meta(ge=1)]  # mel bins that are averaged for the convolutions
+    # share of a window's answer, outside training, that :class:`artist20.models.TimeStatistics`
+    # gives on a shortcut around the convolutions
     lda_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    # share of a song's answer that it gives of windows :data:`artist20.models.LONG` times as long,
+    # see :func:`artist20.training.predict_songs`
     long_lda_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     # whether crops are to sound as if of other albums, see
     # :class:`artist20.augment.AlbumDifferences`; runs from before it had none

@@ -68,7 +68,8 @@ def load_classifier(
     recipe = trained.settings.recipe
     if not isinstance(recipe, TransferRecipe):
         raise UserError(f"{path} is no checkpoint of task2_train.py")
-    model = models.make_mlp(len(trained.classes), recipe, size)
+    n_inputs = size * (2 if recipe.pooled else 1)
+    model = models.EmbeddingMLP(len(trained.classes), recipe, n_inputs)
     _fill(model, path, trained, "task2_train.py", device)
     return TrainedClassifier(recipe, partial(training.predict, model, precision=torch.float32))
 
@@ -243,7 +244,7 @@ def load_resnet(
     if not isinstance(recipe, ResNetRecipe) or trained.window_frames is None:
         raise UserError(f"{path} is no checkpoint of task2_train_wo_pretrain.py")
     precision = runtime.choose_precision(precision_option, device, trained.settings.precision)
-    model = models.make_resnet(len(trained.classes), recipe)
+    model = models.ArtistResNet(len(trained.classes), recipe)
     _fill(model, path, trained, "task2_train_wo_pretrain.py", device)
     return TrainedResNet(
         trained.classes,

@@ -187,7 +187,7 @@ def test_a_signal_to_one_process_ends_the_run_which_can_go_on(
 def assert_embeddings_are_the_checkpoints(folder, data_dir):
     """Embed every song by itself with best.pt: weights differ between runs, by their rounding."""
     best = checkpoints.load_model(folder / "best.pt", TrainedModel, "x")
-    model = models.make_resnet(len(best.classes), best.settings.recipe)
+    model = models.ArtistResNet(len(best.classes), best.settings.recipe)
     training.load_weights(model, best, folder, "x")
     for split, songs in zip(dataset.SPLITS, dataset.read_train_val(data_dir), strict=True):
         expected = []

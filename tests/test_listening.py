@@ -55,7 +55,7 @@ SETTINGS = toy_settings("resnet", width=2)
 
 
 def checkpoint(classes):
-    model = models.make_resnet(len(classes), SETTINGS.recipe)
+    model = models.ArtistResNet(len(classes), SETTINGS.recipe)
     return toy_model(SETTINGS, model.state_dict(), sorted(classes))
 
 

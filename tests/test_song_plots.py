@@ -177,7 +177,7 @@ def here(tmp_path, monkeypatch, drawn):
     """Go to a folder with a checkpoint alone."""
     monkeypatch.chdir(tmp_path)
     settings = toy_settings("resnet", width=2)
-    model = models.make_resnet(len(CLASSES), settings.recipe)
+    model = models.ArtistResNet(len(CLASSES), settings.recipe)
     folder = tmp_path / "results/task2/resnet"
     checkpoints.save_model(folder / "best.pt", toy_model(settings, model.state_dict(), CLASSES))
     return tmp_path

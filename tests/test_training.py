@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from conftest import ARTISTS, TOY_DATASET, make_waveform, toy_settings
+from conftest import ARTISTS, TOY_DATASET, make_waveform, toy_network, toy_settings
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
@@ -28,7 +28,7 @@ from artist20.augment import AlbumDifferences
 from artist20.checkpoints import EpochRow, TrainedModel, TrainingState
 from artist20.dataset import Song
 from artist20.experiment import Experiment, TrainingRun
-from artist20.models import ArtistResNet, EmbeddingMLP, TimeStatistics
+from artist20.models import TimeStatistics
 from artist20.results import Predictions
 from artist20.spectrogram import FrontEnd, LogMels
 
@@ -699,9 +699,9 @@ def test_predict_gives_probabilities_without_dropout():
 def test_embed_gives_what_the_last_layer_is_given():
     torch.manual_seed(0)
     for model, x in (
-        (EmbeddingMLP(3, n_inputs=10, hidden=[8, 6]), X),
-        (EmbeddingMLP(3, n_inputs=10, hidden=[]), X),
-        (ArtistResNet(3, width=4, keep_frequency=True), torch.randn(2, 40, 64)),
+        (toy_network("panns", 3, 10, hidden=(8, 6)), X),
+        (toy_network("panns", 3, 10, hidden=()), X),
+        (toy_network("resnet", 3, width=4, keep_frequency=True), torch.randn(2, 40, 64)),
     ):
         given = []
         model.output.register_forward_pre_hook(lambda _, inputs, given=given: given.append(inputs))
@@ -725,7 +725,7 @@ def test_resnet_overfits_eight_songs(tmp_path):
     labels = np.arange(8) % 4
     mels = LogMels(songs)
     torch.manual_seed(0)
-    model = ArtistResNet(4, dropout=0.0)
+    model = toy_network("resnet", 4, dropout=0.0)
     _, mean, std = mels.spectra(64)
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
