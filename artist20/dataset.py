@@ -200,26 +200,28 @@ def read_train_val(
 
 
 def album_folds(
-    artists: np.ndarray, albums: np.ndarray, n_folds: int, seed: int
-) -> list[np.ndarray]:
+    artists: np.ndarray, albums: np.ndarray, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Share songs out in folds, each with about as many songs of every artist; albums stay whole.
 
-    ``artists`` and ``albums`` are (n_songs,) names; ``seed`` shuffles the albums. Returned are the
-    numbers of each fold's songs, ascending; folds that would be empty are not among them.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer albums than folds, or no artist has as many songs.
+    ``artists`` and ``albums`` are (n_songs,) names; ``seed`` shuffles the albums. Returned are per
+    fold the numbers of the songs to fit on and of those held out, ascending. There are
+    :data:`~artist20.results.N_FOLDS` of them, or as many as albums, or songs of one artist, or
+    parts that are not empty; none, if that is less than two.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
+    # Of one artist, who has a song for every fold.
+    most = int(np.unique(artists, return_counts=True)[1].max(initial=0))
+    n_folds = min(N_FOLDS, most, len(np.unique(albums)))
+    if n_folds < 2:
+        return []
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # Fewer albums than folds: artist20's artists have four.
         warnings.filterwarnings("ignore", message="The least populated class", module="sklearn")
-        folds = [held_out for _, held_out in splitter.split(artists, artists, albums)]
-    return [fold for fold in folds if len(fold)]
+        folds = list(splitter.split(artists, artists, albums))
+    return [(fit, held_out) for fit, held_out in folds if len(held_out)]
 
 
 def read_to_fit(
@@ -236,15 +238,11 @@ def read_to_fit(
     songs = read_split(data_dir, "train", limit, left_out)
     artists = np.array([song.artist for song in songs])
     albums = np.array([song.record.group for song in songs])
-    try:
-        folds = album_folds(artists, albums, N_FOLDS, seed=0)
-    except ValueError:
-        folds = []
+    folds = album_folds(artists, albums, seed=0)
     if len(folds) < N_FOLDS:
         raise UserError(f"{data_dir} has too few training albums or songs for {N_FOLDS} folds")
-    held_out = [songs[i] for i in folds[fold - 1]]
-    left = set(songs).difference(held_out)
-    return [song for song in songs if song in left], held_out, class_names(songs)
+    fit, held_out = ([songs[i] for i in part] for part in folds[fold - 1])
+    return fit, held_out, class_names(songs)
 
 
 def alternate_versions(

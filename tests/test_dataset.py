@@ -208,26 +208,36 @@ def test_read_train_val_needs_artists_that_can_be_told_apart(tiny_copy):
 # --- folds and other versions --------------------------------------------------------------------
 
 
-def test_albums_are_shared_out_in_folds():
+def test_albums_are_shared_out_in_folds(monkeypatch):
     """Two artists with six albums each, of two songs and of one."""
     artists = np.array(["a"] * 12 + ["b"] * 6)
     albums = np.array([f"a/{i // 2}" for i in range(12)] + [f"b/{i}" for i in range(6)])
     for n_folds in (2, 3, 6):
-        folds = dataset.album_folds(artists, albums, n_folds, seed=1)
-        assert sorted(np.concatenate(folds).tolist()) == list(range(18))
-        for fold in folds:
+        monkeypatch.setattr(dataset, "N_FOLDS", n_folds)
+        folds = dataset.album_folds(artists, albums, seed=1)
+        assert len(folds) == n_folds
+        assert sorted(np.concatenate([fold for _, fold in folds]).tolist()) == list(range(18))
+        for fit, fold in folds:
+            assert fit.tolist() == sorted(set(range(18)) - set(fold.tolist()))
             assert fold.tolist() == sorted(fold)
             assert (artists[fold] == "a").sum() == 12 // n_folds
             assert (artists[fold] == "b").sum() == 6 // n_folds
             assert not set(albums[fold]) & set(np.delete(albums, fold))
+    monkeypatch.setattr(dataset, "N_FOLDS", 3)
     expected = [[2, 3, 4, 5, 16, 17], [0, 1, 6, 7, 12, 15], [8, 9, 10, 11, 13, 14]]
-    found = ([f.tolist() for f in dataset.album_folds(artists, albums, 3, s)] for s in (1, 2))
+    found = (
+        [fold.tolist() for _, fold in dataset.album_folds(artists, albums, seed)] for seed in (1, 2)
+    )
     assert [folds == expected for folds in found] == [True, False]
     # A fold that would be empty is none.
     sizes = {"0/0": 1, "0/1": 1, "1/0": 30, "1/1": 30, "2/0": 1}
     albums = np.repeat(list(sizes), list(sizes.values()))
     artists = np.array([album[0] for album in albums])
-    assert len(dataset.album_folds(artists, albums, 5, seed=0)) == 4
+    monkeypatch.undo()
+    assert len(dataset.album_folds(artists, albums, seed=0)) == 4
+    # Nor are there folds of one album, or where every artist has one song.
+    assert dataset.album_folds(artists, np.full(len(artists), "0"), seed=0) == []
+    assert dataset.album_folds(np.arange(5), np.arange(5), seed=0) == []
 
 
 def make_tree(folder: Path, n_songs: list[list[int]]) -> list[str]:
