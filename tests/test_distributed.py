@@ -192,7 +192,7 @@ def assert_embeddings_are_the_checkpoints(folder, data_dir):
     for split, songs in zip(dataset.SPLITS, dataset.read_train_val(data_dir), strict=True):
         expected = []
         for song in songs:
-            log_mel = spectrogram.log_mel(audio.load(song.file), FrontEnd())
+            log_mel = spectrogram.log_mel(audio.open_song(song.file), FrontEnd())
             windows, _ = spectrogram.score_windows(
                 lambda x: training.embed(model, x, torch.float32),
                 LogMels([log_mel]),

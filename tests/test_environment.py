@@ -412,14 +412,14 @@ os.kill(os.getpid(), signal.SIGKILL)"""
 @pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.long)])
 def test_songs_are_decoded_however_workers_are_started(method, tmp_path):
     """And their notes are one line."""
-    audio.write(tmp_path / "silent.wav", np.zeros(16_000, np.float32))
+    audio.write_blocks(tmp_path / "silent.wav", [np.zeros(16_000, np.float32)])
     code = f"""
 from pathlib import Path
 from artist20 import audio, cache
 if __name__ == "__main__":
     def main():
         songs = [Path("{tmp_path}/silent.wav")]
-        print(*map(len, cache.map_songs(songs, audio.load, workers=1, label="songs")))
+        print(*map(len, cache.map_songs(songs, audio.open_song, workers=1, label="songs")))
     runtime.run(main)"""
     done = shell(code, stdout=subprocess.PIPE, env=started_by(method, tmp_path))
     assert (done.returncode, done.stdout) == (0, b"16000\n"), done.stderr

@@ -124,7 +124,7 @@ def test_a_page_holds_the_song_its_spectrogram_and_the_curves(song):
     mp3 = io.BytesIO(base64.b64decode(sound.removeprefix("data:audio/mpeg;base64,")))
     waveform, rate = soundfile.read(mp3)
     assert (len(waveform), rate) == (12 * SAMPLE_RATE, SAMPLE_RATE)
-    assert np.corrcoef(waveform, audio.load(song))[0, 1] > 0.9
+    assert np.corrcoef(waveform, audio.open_song(song))[0, 1] > 0.9
     (picture,) = found.attribute("img", "src")
     with Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2]))) as image:
         levels = np.asarray(image.convert("L"), float)

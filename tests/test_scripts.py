@@ -302,7 +302,7 @@ def test_embeddings_are_the_last_layers_inputs_in_the_songs_order(study, name):
         for split, songs in files.items():
             for song in songs:
                 log_mel = torch.from_numpy(
-                    spectrogram.log_mel(audio.load(song), FrontEnd())
+                    spectrogram.log_mel(audio.open_song(song), FrontEnd())
                 ).float()
                 last = len(log_mel) - n
                 starts = [0, last] if last > 0 else [0]  # songs of at most two windows

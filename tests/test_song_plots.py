@@ -59,7 +59,7 @@ def test_curves_and_labels_are_the_networks_answers(tmp_path, drawn):
     hears = network(1.5)
     ((name, _, caption),) = song_plots.draw(song, "x", hears, tmp_path / "resnet", "ResNet")
     ((log_mel, duration, seconds, curves, labels, options),) = drawn
-    expected = spectrogram.log_mel(audio.load(song), FrontEnd())
+    expected = spectrogram.log_mel(audio.open_song(song), FrontEnd())
     assert np.array_equal(log_mel, expected)
     assert duration == pytest.approx(3.3)
     middles, probabilities, _ = hears.curve(expected)
