@@ -161,7 +161,7 @@ def train(run: TrainingRun, cache: Cache) -> NetworkMetrics:
     """Train the network, score the validation songs, write all files."""
     recipe, precision = run.settings.recipe, run.experiment.precision
     songs, val_songs, others = (
-        LogMels([Stored(cache, key) for key in run.experiment.keys_of(of)])
+        LogMels([Stored(cache, key) for key, _ in run.experiment.keyed(of)])
         for of in (run.train, run.val, run.others)
     )
     n_frames = spectrogram.crop_frames(songs, recipe.crop_seconds)
