@@ -300,8 +300,9 @@ def test_windows_cover_every_song_in_any_batch_size(hold, batch_size, monkeypatc
         sizes.append(len(batch))
         return batch[:, [0, -1], 0].float().numpy()
 
-    values, song_index = spectrogram.score_windows(apply, songs, 20)
-    assert song_index.tolist() == [0] * 5 + [1] + [2] + [3] * 2
+    windows = spectrogram.windows_of(songs, 20)
+    values = spectrogram.score_crops(apply, songs, windows, 20)
+    assert [song for song, _ in windows] == [0] * 5 + [1] + [2] + [3] * 2
     firsts, lasts = values.T.tolist()
     assert firsts == [0, 19, 38, 56, 75, 0, 0, 0, 1]
     assert lasts == [19, 38, 57, 75, 94, 3, 19, 19, 20]
