@@ -360,16 +360,6 @@ def learning(
     )
 
 
-def right_per_group(right: np.ndarray, groups: np.ndarray) -> dict[str, tuple[int, int]]:
-    """Count each group's songs that are right, and all of them; ``groups`` are (n_songs,) names."""
-    names, index = np.unique(groups, return_inverse=True)
-    n_right, n_songs = np.bincount(index, right), np.bincount(index)
-    return {
-        str(name): (int(some), int(songs))
-        for name, some, songs in zip(names, n_right, n_songs, strict=True)
-    }
-
-
 def course_score(top1: float, top3: float) -> float:
     """Return the course's score: top-1 + 0.5 x top-3."""
     return top1 + 0.5 * top3

@@ -138,12 +138,6 @@ def test_accuracy_and_quality_by_hand():
     assert found.log_loss == pytest.approx(-np.log([0.5, 0.25, 0.15, 0.1]).mean())
 
 
-def test_right_per_group():
-    right = np.array([True, False, True, True])
-    groups = np.array(["b", "a", "b", "c"])
-    assert evaluation.right_per_group(right, groups) == {"a": (0, 1), "b": (2, 2), "c": (1, 1)}
-
-
 def test_log_loss_agrees_with_sklearn_and_is_finite_for_a_sure_mistake():
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(4), 50)

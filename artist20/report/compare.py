@@ -6,6 +6,7 @@ card and README's table are made of it alone.
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -335,10 +336,10 @@ def _result(
     predictions, labels = model.val, model.val.labels
     classes, albums = predictions.classes, predictions.albums
     matrix = evaluation.confusion_matrix(model.scores, labels)
-    right = evaluation.hits(model.scores, labels, 1)
+    right = Counter(albums[evaluation.hits(model.scores, labels, 1)].tolist())
     of_albums = {
-        album: results.AlbumResult(songs=n_songs, right=n_right)
-        for album, (n_right, n_songs) in evaluation.right_per_group(right, albums).items()
+        album: results.AlbumResult(songs=n_songs, right=right[album])
+        for album, n_songs in sorted(Counter(albums.tolist()).items())
     }
     f1 = evaluation.f1_scores(matrix)
     return results.ModelResult(
