@@ -170,8 +170,7 @@ def check_embeddings(folder: Path, metrics: NetworkMetrics, made_by: str) -> Non
 
 def write_history(path: Path, history: Sequence[EpochRow]) -> None:
     """Write ``history.csv``, a row per epoch."""
-    rows = [EpochRow.__struct_fields__, *map(msgspec.structs.astuple, history)]
-    files.write_text(path, "".join(",".join(map(str, row)) + "\n" for row in rows))
+    files.write_csv(path, list(map(msgspec.structs.asdict, history)))
 
 
 def read_history(path: Path, made_by: str) -> list[EpochRow]:
