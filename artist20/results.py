@@ -287,11 +287,6 @@ class Task1Metrics(Record, kw_only=True):
             raise ValueError(f"best_in_cv {self.best_in_cv!r} is none of the models")
 
     @property
-    def level(self) -> Level:
-        """What a row of features is."""
-        return "segment" if self.settings.segments else "song"
-
-    @property
     def names(self) -> dict[str, str]:
         """The models: as tables and options call them -> as the folder's own files do."""
         suffix = "_of_segments" if self.settings.segments else ""
@@ -314,7 +309,7 @@ class Task1Metrics(Record, kw_only=True):
     @property
     def of_homework(self) -> bool:
         """Whether rows and grids are the homework's: songs, and not the wide search's."""
-        return self.level == "song" and self.settings.search == "homework"
+        return not self.settings.segments and self.settings.search == "homework"
 
     @property
     def heard(self) -> str | None:
@@ -732,7 +727,6 @@ class Confusion(Record, kw_only=True):
 class OfTask1(Record, tag="task1", tag_field="kind", kw_only=True):
     """What is said of Task 1's models alone."""
 
-    level: Level  # see :attr:`Task1Metrics.level`
     settings: Task1Settings
     model: Task1Model
     search: SearchSettings | None = None

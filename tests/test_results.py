@@ -236,7 +236,7 @@ def test_what_models_are_called(written):
         read_record(written / name, Task1Metrics, STAGE)
         for name in ("task1/metrics.json", "task1/segment/metrics.json")
     )
-    assert (of_songs.level, of_segments.level) == ("song", "segment")
+    assert (of_songs.of_homework, of_segments.of_homework) == (True, False)
     assert of_songs.names == {"svm": "svm", "knn": "knn"}
     assert of_segments.names == {"svm_of_segments": "svm"}
     assert of_songs.title("svm") == "SVM"

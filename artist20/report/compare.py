@@ -61,7 +61,7 @@ def collect(results_dir: Path, say_missing: bool = True) -> dict[str, Model]:
         names = metrics.names
         if isinstance(metrics, NetworkMetrics):
             names = {metrics.model: metrics.model}  # and no parts of it
-        elif metrics.level == "segment":
+        elif metrics.settings.segments:
             names = {name: own for name, own in names.items() if own == metrics.best_in_cv}
         models += _read_models(stage.folder, metrics, names, stage.train, stage.score_test)
     if ensemble := _read_ensemble(results_dir, say_missing):
@@ -395,7 +395,6 @@ def _details(model: Model) -> results.OfTask1 | results.OfNetwork | results.OfEn
     file = model.folder / f"search_{model.own_name}.json"
     search = read_record(file, results.Search, model.train)
     return results.OfTask1(
-        level=metrics.level,
         settings=metrics.settings,
         model=metrics.models[model.own_name],
         search=search.settings,
