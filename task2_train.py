@@ -41,7 +41,6 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from artist20 import UserError, candidates, cli, encoders, experiment, linear, runtime, training
-from artist20.augment import one_hot
 from artist20.dataset import Song
 from artist20.distributed import on_main
 from artist20.encoders import ENCODERS
@@ -127,7 +126,7 @@ def batches(
     device = run.experiment.device
     rng = np.random.default_rng(training.epoch_seed(run.settings.seed, epoch))
     for rows, labels in embeddings.random_rows(run.labels, run.settings.recipe.batch_size, rng):
-        targets = one_hot(runtime.to_device(labels, device), len(run.classes))
+        targets = F.one_hot(runtime.to_device(labels, device), len(run.classes)).float()
         yield runtime.to_device(rows, device), targets
 
 

@@ -34,6 +34,7 @@ from functools import partial
 import msgspec
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
@@ -115,8 +116,8 @@ def batches(
         snr_db[rng.random(len(crops)) >= recipe.noise_probability] = np.inf
         snr = runtime.to_device(torch.from_numpy(snr_db).float(), device)
         log_mel = augment.add_noise_to_log_mel(log_mel, snr, generator)
-        targets = augment.one_hot(runtime.to_device(crop_labels, device), len(run.classes))
-        yield augment.mixup(log_mel, targets, recipe.mixup_alpha, rng)
+        targets = F.one_hot(runtime.to_device(crop_labels, device), len(run.classes))
+        yield augment.mixup(log_mel, targets.float(), recipe.mixup_alpha, rng)
 
 
 def make_model(

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import ARTISTS, TOY_DATASET, make_waveform, toy_network, toy_settings
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
@@ -16,7 +17,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 import task2_train_wo_pretrain as stage
 from artist20 import (
     UserError,
-    augment,
     checkpoints,
     evaluation,
     files,
@@ -75,7 +75,7 @@ def toy_batches(epoch, seed=0):
     rng = np.random.default_rng(training.epoch_seed(seed, epoch))
     for batch in np.array_split(rng.permutation(N_SONGS), 3):
         noise = torch.from_numpy(rng.normal(0, 0.1, (len(batch), 10))).float()
-        targets = augment.one_hot(torch.from_numpy(LABELS[batch]), N_CLASSES)
+        targets = F.one_hot(torch.from_numpy(LABELS[batch]), N_CLASSES).float()
         yield X[batch] + noise, targets
 
 
@@ -199,7 +199,7 @@ def test_training_learns(tmp_path):
 @pytest.mark.parametrize("options", [{"label_smoothing": 0.1}, {}])
 def test_train_loss_is_the_mean_over_examples_with_smoothed_labels(tmp_path, options):
     model = nn.Linear(10, N_CLASSES)
-    targets = augment.one_hot(torch.from_numpy(LABELS), N_CLASSES)
+    targets = F.one_hot(torch.from_numpy(LABELS), N_CLASSES).float()
     smoothed = 0.9 * targets + 0.1 / N_CLASSES if options else targets
     expected = -(smoothed * model(X).log_softmax(dim=1)).sum(dim=1).mean().item()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-12)
@@ -543,7 +543,7 @@ def test_nan_loss_stops_and_keeps_the_epoch_before(tmp_path):
 def test_weights_that_the_last_step_ruins_are_not_kept(tmp_path):
     model = nn.Linear(10, N_CLASSES)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    targets = augment.one_hot(torch.from_numpy(LABELS), N_CLASSES)
+    targets = F.one_hot(torch.from_numpy(LABELS), N_CLASSES).float()
 
     def batches(epoch):
         # One step per epoch: its loss is finite, what it makes of the weights is not.
@@ -736,7 +736,7 @@ def test_resnet_overfits_eight_songs(tmp_path):
         rng = np.random.default_rng(training.epoch_seed(0, epoch))
         for _ in range(10):  # steps enough for batch normalisation to know its statistics
             for x, y in spectrogram.random_crops(mels, labels, n_frames, 8, rng):
-                yield x.float(), augment.one_hot(y, 4)
+                yield x.float(), F.one_hot(y, 4).float()
 
     def score():
         predict = lambda x: training.predict(model, x, torch.float32)  # noqa: E731
