@@ -86,9 +86,12 @@ M = TypeVar("M", bound=TrainedModel)
 
 def save_model(path: Path, model: TrainedModel) -> None:
     """Write a :class:`TrainedModel` or :class:`TrainingState` as ``.pt``."""
+    import torch  # which takes seconds, and whoever reads history or embeddings needs none
+
     held = msgspec.structs.asdict(model)
     plain = held.keys() - {"weights", "optimizer", "scheduler"}  # those hold tensors
-    files.write_checkpoint(path, held | {name: msgspec.to_builtins(held[name]) for name in plain})
+    with files.atomic_path(path) as temporary:
+        torch.save(held | {name: msgspec.to_builtins(held[name]) for name in plain}, temporary)
 
 
 def load_model(path: Path, kind: type[M], made_by: str, or_else: str = "") -> M:

@@ -579,7 +579,7 @@ def search_and_fit(
         temperature=temperature,
     )
     files.write_array(held_out_file, held_out)
-    files.write_sklearn(model_file, model)
+    write_sklearn(model_file, model)
     results.write_record(search_file, record)
     return Fitted(name, model, record, held_out)
 
@@ -593,6 +593,14 @@ TRUSTED_TYPES = [
     "sklearn.feature_selection._univariate_selection.f_classif",
     "sklearn.tree._tree.Tree",
 ]
+
+
+def write_sklearn(path: Path, model: object) -> None:
+    """Write a fitted pipeline with skops."""
+    import skops.io
+
+    with files.atomic_path(path) as temporary:
+        skops.io.dump(model, temporary)
 
 
 def read_sklearn(

@@ -20,19 +20,18 @@ import numpy as np
 import platformdirs
 import pytest
 import torch
-from conftest import assert_one_line
+from conftest import assert_one_line, toy_model, toy_settings
 from sklearn.preprocessing import StandardScaler
 
-from artist20 import UserError, audio, cache, collection, runtime
+from artist20 import UserError, audio, cache, classical, collection, runtime
+from artist20.checkpoints import save_model
 from artist20.files import (
     DiskFullError,
     atomic_path,
     only_writer,
     write_array,
-    write_checkpoint,
     write_json,
     write_rows,
-    write_sklearn,
 )
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -212,8 +211,10 @@ WRITERS = {
     "a.json": lambda path: write_json(path, NOISE.tolist()),
     "a.npy": lambda path: write_array(path, NOISE),
     "rows.npy": lambda path: write_rows(path, iter(NOISE[:, None])),
-    "a.pt": lambda path: write_checkpoint(path, {"model": torch.from_numpy(NOISE)}),
-    "a.skops": lambda path: write_sklearn(path, StandardScaler().fit(np.tile(NOISE, 50))),
+    "a.pt": lambda path: save_model(
+        path, toy_model(toy_settings("resnet"), {"model": torch.from_numpy(NOISE)}, ["a", "b"])
+    ),
+    "a.skops": lambda path: classical.write_sklearn(path, StandardScaler().fit(np.tile(NOISE, 50))),
 }
 
 

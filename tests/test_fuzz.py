@@ -197,7 +197,7 @@ def _make_files(kind: str, folder: Path) -> Kind:
         X, y = rng.normal(size=(12, 4)), np.array(list("ab" * 6))
         for i, classifier in enumerate((SVC(), RandomForestClassifier(2, random_state=0))):
             model = make_pipeline(RobustScaler(), SelectKBest(f_classif, k=2), classifier)
-            files.write_sklearn(new(f"{i}.skops"), model.fit(X, y))
+            classical.write_sklearn(new(f"{i}.skops"), model.fit(X, y))
     elif kind == "zip":
         read = unpack
         with zipfile.ZipFile(new("a.zip"), "w") as archive:
