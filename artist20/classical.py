@@ -603,13 +603,10 @@ def write_sklearn(path: Path, model: object) -> None:
         skops.io.dump(model, temporary)
 
 
-def read_sklearn(
-    path: Path, made_by: str, classes: list[str] | None = None, n_features: int | None = None
-) -> Pipeline:
+def read_sklearn(path: Path, made_by: str, classes: list[str], n_features: int) -> Pipeline:
     """Read a fitted pipeline; a type outside :data:`TRUSTED_TYPES` is refused.
 
-    So is one that knows other artists than ``classes``, or takes another number of features, where
-    these two are given.
+    So is one that knows other artists than ``classes``, or takes another number of features.
     """
     import skops.io
 
@@ -624,8 +621,7 @@ def read_sklearn(
         ) from None
     if not isinstance(model, Pipeline):
         raise UserError(f"{path} is no model of task1_train.py: run {made_by}")
-    if classes is not None:
-        known = getattr(model, "classes_", np.empty(0)).tolist()
-        if known != classes or getattr(model, "n_features_in_", None) != n_features:
-            raise UserError(f"{path} is of other artists or features: run {made_by}")
+    known = getattr(model, "classes_", np.empty(0)).tolist()
+    if known != classes or getattr(model, "n_features_in_", None) != n_features:
+        raise UserError(f"{path} is of other artists or features: run {made_by}")
     return model

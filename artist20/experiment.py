@@ -117,7 +117,7 @@ class Experiment:
             recipe_name=args.recipe,
             recipe=recipe,
             encoders=list(encoders),
-            precision=runtime.plain_name(self.precision),
+            precision="bfloat16" if self.precision == torch.bfloat16 else "float32",
             patience=args.patience,
             dataset=data.identity,
             rendition=rendition,

@@ -55,10 +55,6 @@ class TestSongs:
         n = len(self.files)
         return f"{n} songs" if self.are_all else f"the first {n} of {self.n_all} songs"
 
-    def content_keys(self, keys: Iterable[str]) -> dict[str, str]:
-        """Hash the data folder's own files of some songs: alike for models of all renditions."""
-        return {key: dataset.content_key(self.own[key]) for key in keys}
-
 
 # --- options -----------------------------------------------------------------------------------
 
@@ -316,7 +312,8 @@ def finish(
 
     test = TestScores(
         classes=songs.classes,
-        songs=songs.content_keys(keys),
+        # Of the data folder's own files: alike for models of all renditions.
+        songs={key: dataset.content_key(songs.own[key]) for key in keys},
         checkpoints=checkpoints,
         guessed=guessed,
         scores={model: with_guesses(of_read) for model, of_read in scores.items()},

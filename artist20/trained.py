@@ -190,7 +190,6 @@ class TrainedResNet:
 
     classes: list[str]  # the artists, in the order of the scores
     window_frames: int  # length of the windows that it was trained on
-    trained_on: str  # which songs, for people
     front_end: FrontEnd  # what its log-mels are made with
     device: torch.device
     # (batch, n_frames, n_columns) log-mels of windows -> (batch, n_classes) probabilities
@@ -249,7 +248,6 @@ def load_resnet(
     return TrainedResNet(
         trained.classes,
         trained.window_frames,
-        trained.trained_on,
         FrontEnd.of(recipe),
         device,
         partial(training.predict, model, precision=precision),

@@ -137,7 +137,9 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, results_dir: 
     size = (
         f"{n_steps} steps of {recipe.batch_size} crops of {spectrogram.to_seconds(n_frames):.0f} s"
     )
-    print_row("ResNet, one batch in memory", steps, f"{size}, {runtime.plain_name(precision)}")
+    print_row(
+        "ResNet, one batch in memory", steps, f"{size}, {str(precision).removeprefix('torch.')}"
+    )
     print_row("ResNet, an epoch", epoch, f"{epoch / steps:.2f} x the row above")
     print_row("ResNet, one batch in memory, float32", exact, f"{exact / steps:.2f} x the first row")
     if device.type == "cuda":

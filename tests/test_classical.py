@@ -525,7 +525,7 @@ def test_models_come_back(tmp_path, name, level):
 def test_what_is_no_model_is_named_and_not_run(tmp_path):
     path, marker = tmp_path / "a.skops", tmp_path / "marker"
     with pytest.raises(UserError, match=r"missing: run task1_train\.py --overwrite first"):
-        classical.read_sklearn(path, AGAIN)
+        classical.read_sklearn(path, AGAIN, [], 0)
     pipeline = make_pipeline(KNeighborsClassifier()).fit(np.eye(6), list("abcabc"))
     classical.write_sklearn(path, pipeline)
     whole = path.read_bytes()
@@ -539,8 +539,8 @@ def test_what_is_no_model_is_named_and_not_run(tmp_path):
     for content in (*cut, empty, untrusted, pickle.dumps(Touch(marker))):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"cannot be read .*: run task1_train\.py --overwrite"):
-            classical.read_sklearn(path, AGAIN)
+            classical.read_sklearn(path, AGAIN, [], 0)
     assert not marker.exists()
     classical.write_sklearn(path, StandardScaler().fit(np.eye(6)))
     with pytest.raises(UserError, match=r"no model of task1_train\.py"):
-        classical.read_sklearn(path, AGAIN)
+        classical.read_sklearn(path, AGAIN, [], 0)

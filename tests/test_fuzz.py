@@ -193,7 +193,9 @@ def _make_files(kind: str, folder: Path) -> Kind:
         held = torch.load(made[0], weights_only=True)
         torch.save(held, new("old.pt"), _use_new_zipfile_serialization=False)
     elif kind == "skops":
-        read = functools.partial(classical.read_sklearn, made_by="x")
+        read = functools.partial(
+            classical.read_sklearn, made_by="x", classes=["a", "b"], n_features=4
+        )
         X, y = rng.normal(size=(12, 4)), np.array(list("ab" * 6))
         for i, classifier in enumerate((SVC(), RandomForestClassifier(2, random_state=0))):
             model = make_pipeline(RobustScaler(), SelectKBest(f_classif, k=2), classifier)

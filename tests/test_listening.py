@@ -72,7 +72,7 @@ def network(classes):
     def of_songs(songs):
         return {"": spectrogram.per_song(predict, songs, n_frames)}
 
-    about = ("tiny", FrontEnd(), torch.device("cpu"))
+    about = (FrontEnd(), torch.device("cpu"))
     return TrainedResNet(sorted(classes), n_frames, *about, predict, of_songs)
 
 

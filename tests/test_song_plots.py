@@ -33,7 +33,7 @@ def network(window_seconds=150.0, predict=loudness, classes=CLASSES):
     def of_songs(songs):
         return {"": spectrogram.per_song(predict, songs, n_frames)}
 
-    about = ("tiny (synthesised songs)", FrontEnd(), torch.device("cpu"))
+    about = (FrontEnd(), torch.device("cpu"))
     return TrainedResNet(classes, n_frames, *about, predict, of_songs)
 
 

@@ -51,7 +51,6 @@ def test_a_resnet_scores_windows_over_the_whole_song():
     network = load(model, settings)
     assert network.front_end == FrontEnd(2048, 32, levels=True)
     assert network.classes == TOY_ARTISTS
-    assert network.trained_on == "tiny (synthesised songs)"
     log_mel = np.random.default_rng(0).normal(size=(70, 32 + 128)).astype(np.float16)
     assert network.window_frames == 30
     windows = np.stack([log_mel[start : start + 30] for start in (0, 20, 40)])
@@ -178,7 +177,7 @@ def ends(batch: Tensor) -> np.ndarray:
     ],
 )
 def test_a_curves_windows_overlap_by_three_quarters(length, window, n_frames, starts):
-    network = TrainedResNet([], window, "", FrontEnd(), CPU, ends, None)
+    network = TrainedResNet([], window, FrontEnd(), CPU, ends, None)
     seconds, probabilities, window_seconds = network.curve(np.arange(length)[:, None])
     assert probabilities[:, 0].tolist() == starts
     assert probabilities[:, 1].tolist() == [start + n_frames - 1 for start in starts]
@@ -197,7 +196,7 @@ def test_at_most_160_seconds_are_scored_at_a_time(window, n_together):
     def of_songs(songs: LogMels) -> Scores:
         return {"": spectrogram.per_song(predict, songs, window)}
 
-    network = TrainedResNet([], window, "", FrontEnd(), CPU, predict, of_songs)
+    network = TrainedResNet([], window, FrontEnd(), CPU, predict, of_songs)
     network.score_song(np.zeros((4 * window, 1), np.float16))
     assert sizes == ([3, 1] if n_together == 3 else [1] * 4)
 

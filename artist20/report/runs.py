@@ -111,12 +111,8 @@ def _is_again(one: Model, other: Model) -> bool:
     return same_seed and np.array_equal(one.scores, other.scores)
 
 
-def summarise(rows: Mapping[str, Runs]) -> list[Row]:
-    """Compute means and standard deviations of every row."""
-    return [_row(name, runs) for name, runs in rows.items()]
-
-
-def _row(name: str, runs: Runs) -> Row:
+def summarise(name: str, runs: Runs) -> Row:
+    """Compute means and standard deviations of the runs of a row of this name."""
     figures = [run.figures for run in runs]
     in_cv = [run.cv.top1 for run in runs if run.cv]
     reached = (
