@@ -425,9 +425,11 @@ def albums_of_all(models: Iterable[results.ModelResult]) -> dict[str, results.Al
     }
 
 
-def check_up_to_date(comparison: results.Comparison, results_dir: Path, made_from: Path) -> None:
-    """Refuse a ``results.json`` that is of other files than those that are there, or of fewer."""
-    folders = shlex.join(["--results-dir", str(results_dir), "--assets-dir", str(made_from.parent)])
+def read_up_to_date(results_dir: Path, assets_dir: Path) -> results.Comparison:
+    """Read ``results.json``; refuse one of other files than those that are there, or of fewer."""
+    made_from = results.results_file(assets_dir)
+    comparison = read_record(made_from, results.Comparison, COMMAND)
+    folders = shlex.join(["--results-dir", str(results_dir), "--assets-dir", str(assets_dir)])
     again = f"run {COMMAND} {folders}"
     for file in _changed_files(results_dir, comparison.files):
         raise UserError(f"{made_from} was made of another {file}: {again}")
@@ -440,6 +442,7 @@ def check_up_to_date(comparison: results.Comparison, results_dir: Path, made_fro
         metrics = read_record(file, EnsembleMetrics, _ensemble_command(results_dir))
         if not _changed_files(results_dir, metrics.files):
             raise UserError(f"{made_from} lacks {file}: {again}")
+    return comparison
 
 
 # --- pairs -------------------------------------------------------------------------------------
