@@ -57,15 +57,10 @@ def task1_dir(
 
 
 def network_dir(
-    results_dir: Path,
-    model: str,
-    recipe: str = "homework",
-    fold: int | None = None,
-    rendition: str | None = None,
+    results_dir: Path, model: str, recipe: str = "homework", rendition: str | None = None
 ) -> Path:
-    """Folder of a network of Task 2: checkpoints, metrics, predictions; of a fold, one within."""
-    folder = results_dir / "task2" / naming.network_name(model, recipe, rendition)
-    return folder / f"fold-{fold}" if fold else folder
+    """Folder of a network of Task 2: checkpoints, metrics, predictions; folds go within."""
+    return results_dir / "task2" / naming.network_name(model, recipe, rendition)
 
 
 def ensemble_dir(results_dir: Path) -> Path:

@@ -266,8 +266,8 @@ def test_what_models_are_called(written):
 
 
 def test_where_records_lie():
-    fold = results.network_dir(Path("r"), "panns", "strong", 2)
-    assert fold == Path("r/task2/panns_strong/fold-2")
+    strong = results.network_dir(Path("r"), "panns", "strong")
+    assert strong == Path("r/task2/panns_strong")
     vocals = results.network_dir(Path("r"), "resnet", rendition="vocals")
     assert vocals == Path("r/task2/resnet@vocals")
     assert results.task1_dir(Path("r"), rendition="vocals") == Path("r/task1@vocals")
