@@ -447,8 +447,6 @@ def read_up_to_date(results_dir: Path, assets_dir: Path) -> results.Comparison:
 
 # --- pairs -------------------------------------------------------------------------------------
 
-OPPOSITE: dict[results.Verdict, results.Verdict] = {"better": "worse", "worse": "better"}
-
 
 def against(comparison: results.Comparison, name: str) -> dict[str, results.Pair]:
     """Return how a model compares with each other one, by the other's name; it is the first."""
@@ -457,23 +455,29 @@ def against(comparison: results.Comparison, name: str) -> dict[str, results.Pair
         if pair.first == name:
             pairs[pair.second] = pair
         elif pair.second == name:
-            low, high = pair.interval
+            interval = -pair.interval[1], -pair.interval[0]
             pairs[pair.first] = replace(
                 pair,
                 first=name,
                 second=pair.first,
                 difference=-pair.difference,
-                interval=(-high, -low),
+                interval=interval,
                 only_first=pair.only_second,
                 only_second=pair.only_first,
-                verdict=OPPOSITE.get(pair.verdict, pair.verdict),
+                verdict=evaluation.verdict(pair.p_holm, interval),
             )
     return pairs
 
 
+def best_in_cv(models: Mapping[str, results.ModelResult]) -> str | None:
+    """Name the model with the highest top-1 in cross-validation, among equals by top-3, if any."""
+    in_cv = {name: (row.cv.top1, row.cv.top3) for name, row in models.items() if row.cv}
+    return max(in_cv, key=lambda name: in_cv[name], default=None)
+
+
 def reference(models: Mapping[str, results.ModelResult]) -> str | None:
     """Return the model that others are compared with: the ensemble, or else the best in CV."""
-    in_cv = {name: (row.cv.top1, row.cv.top3) for name, row in models.items() if row.cv}
-    if len(models) < 2 or not in_cv:
+    best = best_in_cv(models)
+    if len(models) < 2 or not best:
         return None
-    return "ensemble" if "ensemble" in models else max(in_cv, key=lambda name: in_cv[name])
+    return "ensemble" if "ensemble" in models else best

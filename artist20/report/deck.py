@@ -152,12 +152,6 @@ def most_flattered(models: Iterable[ModelResult]) -> tuple[float, str]:
     return max(gained, key=itemgetter(0))
 
 
-def best_in_cv(models: Mapping[str, ModelResult]) -> str | None:
-    """Return the name of the model with the highest top-1 in cross-validation, if any has one."""
-    in_cv = {name: model.cv.top1 for name, model in models.items() if model.cv}
-    return max(in_cv, key=lambda name: in_cv[name], default=None)
-
-
 def significant(pairs: Iterable[Pair]) -> list[Pair]:
     """Keep the pairs whose difference is significant."""
     return [pair for pair in pairs if pair.verdict != "no significant difference"]
