@@ -35,17 +35,16 @@ class Made(Record, frozen=True):
 
 
 def choose_songs(
-    args: argparse.Namespace, made: Path, keys: dict[Song, str], left_out: dict[str, str]
+    args: argparse.Namespace, made: Path, keys: dict[Path, str], left_out: dict[str, str]
 ) -> tuple[dict[str, list[Song]], Dataset, Rendition | None]:
     """Return the songs of both splits that are not left out, as heard, and what is said of them.
 
     Refuses if ``made`` is of other songs, and --overwrite does not say to replace their features.
     """
     train, val = dataset.read_train_val(args.data_dir, args.limit, left_out)
-    used = [keys[song] for song in (*train, *val)]
-    data = dataset.summary(args.data_dir, train, val, used, args.limit, left_out)
+    data = dataset.summary(args.data_dir, train, val, keys, args.limit, left_out)
     heard = dataset.as_heard([*train, *val], args.audio_root)
-    rendition = dataset.describe_rendition(heard, [keys[song] for song in heard], args.audio_root)
+    rendition = dataset.describe_rendition(heard, keys, args.audio_root)
     if made.is_file() and not args.overwrite:
         before = results.read_record(made, Preprocessing, "task1_preprocessing.py --overwrite")
         was = Made(before.dataset.identity, before.feature_version, before.rendition)
@@ -76,27 +75,24 @@ def main() -> None:
     train, val = dataset.read_train_val(args.data_dir, args.limit)
     own = train + val
     heard = dataset.as_heard(own, args.audio_root)
-    everything = list(dict.fromkeys(own + heard))
-    hashes = distributed.on_main(lambda: dataset.content_keys(everything))
-    keys = dict(zip(everything, hashes, strict=True))
+    keys = distributed.on_main(lambda: dataset.content_keys(own + heard))
     if args.audio_root:
-        dataset.check_made_of(args.audio_root, own, [keys[song] for song in own])
+        dataset.check_made_of(args.audio_root, own, keys)
     if not args.skip_unreadable:
         choose_songs(args, made, keys, {})  # refuses, if it does, before any work
     # The one pass that decodes computes, too: to look for bad songs first would take a second one.
     # They are named at its end, before anything is replaced; what was computed is kept.
-    files = {keys[song]: song.file for song in heard}
+    files = {keys[song.file]: song.file for song in heard}
     cache = results.cache_dir(args.results_dir)
     units, reasons = features.cached_units(cache, files, device, args.workers)
-    of_heard = [keys[song] for song in heard]
-    left_out = dataset.find_unreadable(heard, of_heard, reasons, args.skip_unreadable)
+    left_out = dataset.find_unreadable(heard, keys, reasons, args.skip_unreadable)
     splits, data, rendition = choose_songs(args, made, keys, left_out)
     if not distributed.is_main():
         return
     with only_writer(folder):
         made.unlink(missing_ok=True)  # it is there again when all arrays are
         for split, songs in splits.items():
-            of_songs = (units.load(keys[song]) for song in songs)
+            of_songs = (units.load(keys[song.file]) for song in songs)
             features.write_features(folder, split, [song.record for song in songs], of_songs)
             print(f"{split}: {len(songs)} songs x {len(features.FEATURE_NAMES)} features")
         record = Preprocessing(

@@ -40,17 +40,6 @@ from artist20.files import check_is_file, only_writer
 from artist20.results import FitSettings, Predictions, Task1Model
 
 
-def count_unseen(songs: Rows, settings: FitSettings) -> int:
-    """Count the training songs whose artist is unknown when they are held out, and say so."""
-    unseen = classical.count_unseen(songs, settings.cv, settings.seed)
-    if unseen:
-        print(
-            f"{unseen} training songs count as wrong in cross-validation: when their album is "
-            "held out, their artist has no other"
-        )
-    return unseen
-
-
 def remove_results(folder: Path) -> None:
     """Remove what --overwrite replaces: without it, the same command then goes on if stopped."""
     predictions = [f"{split}_predictions.json" for split in ("val", "cv", "test")]
@@ -140,7 +129,12 @@ def main() -> None:
         settings = FitSettings(
             dataset=data.identity, features=array, cv=args.cv, seed=args.seed, search=args.search
         )
-        unseen = count_unseen(classical.read_rows(made, "train"), settings)
+        unseen = classical.count_unseen(classical.read_rows(made, "train"), args.cv, args.seed)
+        if unseen:
+            print(
+                f"{unseen} training songs count as wrong in cross-validation: when their album is "
+                "held out, their artist has no other"
+            )
         if args.overwrite:
             remove_results(folder)
         if args.level == "segment":

@@ -26,8 +26,9 @@ from pathlib import Path
 
 from torch import nn
 
-from artist20 import cli, models, runtime
+from artist20 import cli, runtime
 from artist20.encoders import ENCODERS, panns
+from artist20.models import EmbeddingMLP
 from artist20.naming import ENCODER_TITLES, network_options, rendition_name
 from artist20.report import architecture, listening, network_plots
 from artist20.report.architecture import Layer
@@ -44,8 +45,8 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     size = sum(ENCODERS[name].size for name in names)
     of_panns = len(names) == 1 and names[0].startswith("panns")
     rows = cnn14(names[0], recipe) if of_panns else as_one(names, title, size)
-    classifier = models.make_mlp(len(model.classes), recipe, size)
     n, given = (2 * size, "windows' mean and deviation") if recipe.pooled else (size, "embedding")
+    classifier = EmbeddingMLP(len(model.classes), recipe, n)
     rows += architecture.describe(classifier, (n,), given)
     of_figure = f"{metrics.title(metrics.model)}: frozen encoder and the classifier trained on "
     of_figure += f"{metrics.dataset.train} songs of {metrics.dataset.label}"

@@ -44,7 +44,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from artist20 import cli, evaluation, models, runtime, spectrogram
+from artist20 import cli, evaluation, runtime, spectrogram
+from artist20.models import ArtistResNet
 from artist20.naming import network_options, rendition_name
 from artist20.report import architecture, compare, listening, network_plots, plots
 from artist20.report.network_plots import confusion_matrix, song_map, training
@@ -60,7 +61,7 @@ def diagram(folder: Path, made_by: str) -> Iterator[Drawing]:
     assert n_frames is not None  # as TrainedModel checks
     pooled = "mean and max over time" if recipe.keep_frequency else "global mean and max"
     rows = architecture.describe(
-        models.make_resnet(len(model.classes), recipe),
+        ArtistResNet(len(model.classes), recipe),
         (n_frames, FrontEnd.of(recipe).n_columns),
         f"log-mel, {spectrogram.to_seconds(n_frames):.1f} s",
         {"pooling": f"{pooled}, concatenated"},

@@ -41,13 +41,12 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from artist20 import UserError, candidates, cli, encoders, experiment, linear, runtime, training
-from artist20.augment import one_hot
 from artist20.dataset import Song
 from artist20.distributed import on_main
 from artist20.encoders import ENCODERS
 from artist20.encoders.embeddings import Embedder, Embeddings, make_embedders, side_by_side
 from artist20.experiment import TrainingRun
-from artist20.models import EmbeddingMLP, make_mlp
+from artist20.models import EmbeddingMLP
 from artist20.results import NetworkMetrics, TransferRecipe
 
 MLP = (1024, 512, 256)
@@ -100,8 +99,7 @@ CANDIDATES = {
 
 def make_model(n_classes: int, embeddings: Embeddings, recipe: TransferRecipe) -> EmbeddingMLP:
     """Make the classifier, with the training embeddings' mean and deviation in it."""
-    size = embeddings.rows.shape[1] // (2 if recipe.pooled else 1)
-    model = make_mlp(n_classes, recipe, size)
+    model = EmbeddingMLP(n_classes, recipe, embeddings.rows.shape[1])
     std = embeddings.rows.std(axis=0)
     model.standardize.mean.copy_(torch.from_numpy(embeddings.rows.mean(axis=0)))
     # A unit of the encoder that no training song excites is passed on as it is.
@@ -128,7 +126,7 @@ def batches(
     device = run.experiment.device
     rng = np.random.default_rng(training.epoch_seed(run.settings.seed, epoch))
     for rows, labels in embeddings.random_rows(run.labels, run.settings.recipe.batch_size, rng):
-        targets = one_hot(runtime.to_device(labels, device), len(run.classes))
+        targets = F.one_hot(runtime.to_device(labels, device), len(run.classes)).float()
         yield runtime.to_device(rows, device), targets
 
 

@@ -34,11 +34,12 @@ from functools import partial
 import msgspec
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from artist20 import augment, cli, distributed, experiment, models, runtime, spectrogram, training
+from artist20 import augment, cli, distributed, experiment, runtime, spectrogram, training
 from artist20.augment import AlbumDifferences
 from artist20.cache import Cache
 from artist20.experiment import TrainingRun
@@ -115,15 +116,15 @@ def batches(
         snr_db[rng.random(len(crops)) >= recipe.noise_probability] = np.inf
         snr = runtime.to_device(torch.from_numpy(snr_db).float(), device)
         log_mel = augment.add_noise_to_log_mel(log_mel, snr, generator)
-        targets = augment.one_hot(runtime.to_device(crop_labels, device), len(run.classes))
-        yield augment.mixup(log_mel, targets, recipe.mixup_alpha, rng)
+        targets = F.one_hot(runtime.to_device(crop_labels, device), len(run.classes))
+        yield augment.mixup(log_mel, targets.float(), recipe.mixup_alpha, rng)
 
 
 def make_model(
     songs: LogMels, mean: np.ndarray, std: np.ndarray, n_frames: int, run: TrainingRun
 ) -> ArtistResNet:
     """Make the network, with what is computed of the training songs before it is trained."""
-    model = models.make_resnet(len(run.classes), run.settings.recipe)
+    model = ArtistResNet(len(run.classes), run.settings.recipe)
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
     model.to(run.experiment.device, memory_format=torch.channels_last)
@@ -161,7 +162,7 @@ def train(run: TrainingRun, cache: Cache) -> NetworkMetrics:
     """Train the network, score the validation songs, write all files."""
     recipe, precision = run.settings.recipe, run.experiment.precision
     songs, val_songs, others = (
-        LogMels([Stored(cache, key) for key in run.experiment.keys_of(of)])
+        LogMels([Stored(cache, key) for key, _ in run.experiment.keyed(of)])
         for of in (run.train, run.val, run.others)
     )
     n_frames = spectrogram.crop_frames(songs, recipe.crop_seconds)

@@ -297,11 +297,6 @@ def announced_seconds(path: Path) -> float | None:
         return container.duration / av.time_base if container.duration else None
 
 
-def load(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """Decode a whole file: (n_samples,) float32. Raises as :func:`read_blocks` does."""
-    return np.concatenate(list(read_blocks(path, sample_rate)))
-
-
 class LongSong:
     """A song of ``n_samples`` that is too long to be kept: slices of its waveform are decoded.
 
@@ -356,11 +351,6 @@ def open_song(path: Path, sample_rate: int = SAMPLE_RATE) -> Waveform:
     return LongSong(path, sample_rate, len(beginning) + n_more) if n_more else beginning
 
 
-def write(path: Path, waveform: np.ndarray) -> None:
-    """Write a waveform, (n_samples,) float32: see :func:`write_blocks`."""
-    write_blocks(path, [waveform])
-
-
 def write_blocks(path: Path, blocks: Iterable[np.ndarray]) -> None:
     """Write a file in the format that its suffix names, whole or not at all; make its folder.
 
@@ -394,8 +384,3 @@ def to_mp3(waveform: Waveform) -> bytes:
         for start in range(0, len(waveform), step):
             file.write(waveform[start : start + step])
     return buffer.getvalue()
-
-
-def duration(path: Path) -> float:
-    """Return the length in seconds, found by decoding the file: headers often only estimate it."""
-    return sum(len(block) for block in read_blocks(path)) / SAMPLE_RATE

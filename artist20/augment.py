@@ -5,7 +5,6 @@ Scalars are drawn from a NumPy generator; noise is drawn from a torch generator 
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import torchaudio.functional
 from torch import Tensor
 
@@ -110,8 +109,3 @@ def mixup(
     share = float(rng.beta(alpha, alpha))
     partner = runtime.to_device(torch.from_numpy(rng.permutation(len(x))), x.device)
     return (share * x + (1 - share) * x[partner], share * targets + (1 - share) * targets[partner])
-
-
-def one_hot(labels: Tensor, n_classes: int) -> Tensor:
-    """Turn (batch,) class indices into (batch, n_classes) probabilities."""
-    return F.one_hot(labels, n_classes).float()

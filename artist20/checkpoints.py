@@ -86,9 +86,12 @@ M = TypeVar("M", bound=TrainedModel)
 
 def save_model(path: Path, model: TrainedModel) -> None:
     """Write a :class:`TrainedModel` or :class:`TrainingState` as ``.pt``."""
+    import torch  # which takes seconds, and whoever reads history or embeddings needs none
+
     held = msgspec.structs.asdict(model)
     plain = held.keys() - {"weights", "optimizer", "scheduler"}  # those hold tensors
-    files.write_checkpoint(path, held | {name: msgspec.to_builtins(held[name]) for name in plain})
+    with files.atomic_path(path) as temporary:
+        torch.save(held | {name: msgspec.to_builtins(held[name]) for name in plain}, temporary)
 
 
 def load_model(path: Path, kind: type[M], made_by: str, or_else: str = "") -> M:
@@ -170,8 +173,7 @@ def check_embeddings(folder: Path, metrics: NetworkMetrics, made_by: str) -> Non
 
 def write_history(path: Path, history: Sequence[EpochRow]) -> None:
     """Write ``history.csv``, a row per epoch."""
-    rows = [EpochRow.__struct_fields__, *map(msgspec.structs.astuple, history)]
-    files.write_text(path, "".join(",".join(map(str, row)) + "\n" for row in rows))
+    files.write_csv(path, list(map(msgspec.structs.asdict, history)))
 
 
 def read_history(path: Path, made_by: str) -> list[EpochRow]:

@@ -231,22 +231,18 @@ def split_folds(rows: Rows, cv: Fold, seed: int) -> list[tuple[np.ndarray, np.nd
 
     Per fold: the numbers of the songs to fit on and of those held out, ascending.
     """
-    # Both want an artist with a song for every fold.
-    n_folds = min(results.N_FOLDS, int(np.unique(rows.y, return_counts=True)[1].max()))
-    if cv == "album":
-        n_folds = min(n_folds, len(np.unique(rows.albums)))
-    if n_folds < 2:
+    most = int(np.unique(rows.y, return_counts=True)[1].max())  # of one artist: one for every fold
+    if most < 2:
         raise UserError(TOO_FEW)
     if cv == "album":
-        held_out = dataset.album_folds(rows.y, rows.albums, n_folds, seed)
+        folds = dataset.album_folds(rows.y, rows.albums, seed)
     else:
-        splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+        splitter = StratifiedKFold(min(results.N_FOLDS, most), shuffle=True, random_state=seed)
         with _expected_warnings():
-            held_out = [fold for _, fold in splitter.split(rows.y, rows.y)]
-    folds = [(np.setdiff1d(np.arange(len(rows.y)), fold), fold) for fold in held_out]
-    for fit, _ in folds:
-        if np.isin(rows.song, fit).sum() < MIN_FIT_ROWS or len(np.unique(rows.y[fit])) < 2:
-            raise UserError(TOO_FEW)
+            folds = list(splitter.split(rows.y, rows.y))
+    fewest = min((int(np.isin(rows.song, fit).sum()) for fit, _ in folds), default=0)
+    if fewest < MIN_FIT_ROWS or any(len(np.unique(rows.y[fit])) < 2 for fit, _ in folds):
+        raise UserError(TOO_FEW)
     return folds
 
 
@@ -583,7 +579,7 @@ def search_and_fit(
         temperature=temperature,
     )
     files.write_array(held_out_file, held_out)
-    files.write_sklearn(model_file, model)
+    write_sklearn(model_file, model)
     results.write_record(search_file, record)
     return Fitted(name, model, record, held_out)
 
@@ -599,13 +595,18 @@ TRUSTED_TYPES = [
 ]
 
 
-def read_sklearn(
-    path: Path, made_by: str, classes: list[str] | None = None, n_features: int | None = None
-) -> Pipeline:
+def write_sklearn(path: Path, model: object) -> None:
+    """Write a fitted pipeline with skops."""
+    import skops.io
+
+    with files.atomic_path(path) as temporary:
+        skops.io.dump(model, temporary)
+
+
+def read_sklearn(path: Path, made_by: str, classes: list[str], n_features: int) -> Pipeline:
     """Read a fitted pipeline; a type outside :data:`TRUSTED_TYPES` is refused.
 
-    So is one that knows other artists than ``classes``, or takes another number of features, where
-    these two are given.
+    So is one that knows other artists than ``classes``, or takes another number of features.
     """
     import skops.io
 
@@ -620,8 +621,7 @@ def read_sklearn(
         ) from None
     if not isinstance(model, Pipeline):
         raise UserError(f"{path} is no model of task1_train.py: run {made_by}")
-    if classes is not None:
-        known = getattr(model, "classes_", np.empty(0)).tolist()
-        if known != classes or getattr(model, "n_features_in_", None) != n_features:
-            raise UserError(f"{path} is of other artists or features: run {made_by}")
+    known = getattr(model, "classes_", np.empty(0)).tolist()
+    if known != classes or getattr(model, "n_features_in_", None) != n_features:
+        raise UserError(f"{path} is of other artists or features: run {made_by}")
     return model

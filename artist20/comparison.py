@@ -98,7 +98,8 @@ def parse_args() -> argparse.Namespace:
 def compare_folders(args: argparse.Namespace) -> None:
     """Print the runs of several results folders in one table, and write it to --csv."""
     rows = runs.read_rows(args.folders)
-    table, pairs = runs.summarise(rows), runs.compare_rows(rows)
+    table = [runs.summarise(*row) for row in rows.items()]
+    pairs = runs.compare_rows(rows)
     runs.print_rows(rows, table, pairs)
     if args.csv:
         of_pairs = args.csv.with_stem(f"{args.csv.stem}_pairs")

@@ -200,26 +200,28 @@ def read_train_val(
 
 
 def album_folds(
-    artists: np.ndarray, albums: np.ndarray, n_folds: int, seed: int
-) -> list[np.ndarray]:
+    artists: np.ndarray, albums: np.ndarray, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Share songs out in folds, each with about as many songs of every artist; albums stay whole.
 
-    ``artists`` and ``albums`` are (n_songs,) names; ``seed`` shuffles the albums. Returned are the
-    numbers of each fold's songs, ascending; folds that would be empty are not among them.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer albums than folds, or no artist has as many songs.
+    ``artists`` and ``albums`` are (n_songs,) names; ``seed`` shuffles the albums. Returned are per
+    fold the numbers of the songs to fit on and of those held out, ascending. There are
+    :data:`~artist20.results.N_FOLDS` of them, or as many as albums, or songs of one artist, or
+    parts that are not empty; none, if that is less than two.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
+    # Of one artist, who has a song for every fold.
+    most = int(np.unique(artists, return_counts=True)[1].max(initial=0))
+    n_folds = min(N_FOLDS, most, len(np.unique(albums)))
+    if n_folds < 2:
+        return []
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # Fewer albums than folds: artist20's artists have four.
         warnings.filterwarnings("ignore", message="The least populated class", module="sklearn")
-        folds = [held_out for _, held_out in splitter.split(artists, artists, albums)]
-    return [fold for fold in folds if len(fold)]
+        folds = list(splitter.split(artists, artists, albums))
+    return [(fit, held_out) for fit, held_out in folds if len(held_out)]
 
 
 def read_to_fit(
@@ -236,15 +238,11 @@ def read_to_fit(
     songs = read_split(data_dir, "train", limit, left_out)
     artists = np.array([song.artist for song in songs])
     albums = np.array([song.record.group for song in songs])
-    try:
-        folds = album_folds(artists, albums, N_FOLDS, seed=0)
-    except ValueError:
-        folds = []
+    folds = album_folds(artists, albums, seed=0)
     if len(folds) < N_FOLDS:
         raise UserError(f"{data_dir} has too few training albums or songs for {N_FOLDS} folds")
-    held_out = [songs[i] for i in folds[fold - 1]]
-    left = set(songs).difference(held_out)
-    return [song for song in songs if song in left], held_out, class_names(songs)
+    fit, held_out = ([songs[i] for i in part] for part in folds[fold - 1])
+    return fit, held_out, class_names(songs)
 
 
 def alternate_versions(
@@ -265,8 +263,8 @@ def as_heard(songs: Sequence[Song], audio_root: Path | None) -> list[Song]:
     return alternate_versions(songs, audio_root, "--audio-root")
 
 
-def check_made_of(audio_root: Path, songs: Sequence[Song], keys: Sequence[str]) -> None:
-    """Refuse separated vocals of other files than the songs' own, which have these keys.
+def check_made_of(audio_root: Path, songs: Sequence[Song], keys: Mapping[Path, str]) -> None:
+    """Refuse separated vocals of other files than the songs' own, by their :func:`content_keys`.
 
     A tree without ``vocals.json`` was made by other means, and passes.
     """
@@ -277,8 +275,10 @@ def check_made_of(audio_root: Path, songs: Sequence[Song], keys: Sequence[str]) 
         made_of = parse_json(file.read_bytes(), _MadeOf).songs
     except ValueError as error:
         raise UserError(f"{file} is damaged ({error}): separate the songs again") from None
-    now = zip((song.path for song in songs), keys, strict=True)
-    changed = [path for path, key in now if made_of.get(path, key) != key and NO_CONTENT not in key]
+    now = {song.path: keys[song.file] for song in songs}
+    changed = [
+        path for path, key in now.items() if made_of.get(path, key) != key and NO_CONTENT not in key
+    ]
     if changed:
         raise UserError(
             f"{audio_root} was made of other files of {len(changed)} songs, the first is "
@@ -291,7 +291,7 @@ class _MadeOf(Record):
 
 
 def describe_rendition(
-    heard: Sequence[Song], keys: Sequence[str], audio_root: Path | None
+    heard: Sequence[Song], keys: Mapping[Path, str], audio_root: Path | None
 ) -> Rendition | None:
     """Describe what :func:`as_heard` returned, by its :func:`content_keys`; None: songs' own."""
     name = rendition_name(audio_root)
@@ -402,15 +402,17 @@ def describe(data_dir: Path) -> Marker:
     return Marker(name=name, synthesised=False)
 
 
-def content_keys(songs: Sequence[Song]) -> list[str]:
-    """Hash (SHA-256) every song's file, several at a time: hashing releases the GIL.
+def content_keys(songs: Iterable[Song]) -> dict[Path, str]:
+    """Hash (SHA-256) every song's file once, several at a time: hashing releases the GIL.
 
     A file that may not be read gets a key of its own, under which nothing is ever found or kept:
     when it is decoded it is named, with all others that cannot be.
     """
+    files = list(dict.fromkeys(song.file for song in songs))
     with ThreadPoolExecutor() as pool:
-        digests = pool.map(content_key, (song.file for song in songs))
-        return list(tqdm(digests, "hashing", len(songs), disable=None, leave=False))
+        digests = pool.map(content_key, files)
+        bar = tqdm(digests, "hashing", len(files), disable=None, leave=False)
+        return dict(zip(files, bar, strict=True))
 
 
 def content_key(file: Path) -> str:
@@ -422,14 +424,14 @@ def content_key(file: Path) -> str:
 
 
 def find_unreadable(
-    songs: Sequence[Song], keys: Sequence[str], reasons: Mapping[str, str], skip: bool
+    songs: Sequence[Song], keys: Mapping[Path, str], reasons: Mapping[str, str], skip: bool
 ) -> dict[str, str]:
     """Return by path what is wrong with the songs that cannot be decoded, once all have been tried.
 
     ``keys`` are the songs' :func:`content_keys`, ``reasons`` by key what decoding found wrong.
     Unless ``skip`` allows to leave such songs out, they are refused, all by name.
     """
-    bad = {song: reasons[key] for song, key in zip(songs, keys, strict=True) if key in reasons}
+    bad = {song: reasons[keys[song.file]] for song in songs if keys[song.file] in reasons}
     lines = [f"{printable(song.file)} {reason}" for song, reason in bad.items()]
     if lines and not skip:
         raise UserError(
@@ -443,9 +445,9 @@ def find_unreadable(
     return {song.path: reason for song, reason in bad.items()}
 
 
-def fingerprint(songs: Sequence[Song], keys: Sequence[str]) -> str:
+def fingerprint(songs: Iterable[Song], keys: Mapping[Path, str]) -> str:
     """Hash (SHA-256) the songs' paths and contents: equal for equal data, on any machine."""
-    lines = sorted(f"{song.path}\t{key}" for song, key in zip(songs, keys, strict=True))
+    lines = sorted(f"{song.path}\t{keys[song.file]}" for song in songs)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -453,24 +455,23 @@ def summary(
     data_dir: Path,
     train: Sequence[Song],
     val: Sequence[Song],
-    keys: Sequence[str],
+    keys: Mapping[Path, str],
     limit: int | None,
     left_out: Mapping[str, str] | None = None,
     fold: int | None = None,
 ) -> Dataset:
     """Describe the songs used: name, fingerprint, sizes, what was left out.
 
-    ``keys`` are the :func:`content_keys` of the training songs, then of the validation songs, which
-    with a ``fold`` are held-out training songs; ``left_out`` is what :func:`find_unreadable` gave.
+    ``keys`` are the songs' :func:`content_keys`. With a ``fold``, ``val`` are held-out training
+    songs; ``left_out`` is what :func:`find_unreadable` gave.
     """
     marker = describe(data_dir)
     songs = [*train, *val]
-    n_training = len(songs) if fold else len(train)
     return Dataset(
         name=marker.name,
         synthesised=marker.synthesised,
         fingerprint=fingerprint(songs, keys),
-        train_fingerprint=fingerprint(songs[:n_training], keys[:n_training]),
+        train_fingerprint=fingerprint(songs if fold else train, keys),
         artists=len(class_names(train)),
         train=len(train),
         val=len(val),

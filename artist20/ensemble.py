@@ -276,7 +276,8 @@ def combine(
         split: log_probabilities([member.unchosen(split) for member in members]) for split in splits
     }
     weights = fit_weights(log_p["cv"], labels["cv"])
-    folds = _split_folds(splits["cv"], args.seed)
+    folds = dataset.album_folds(labels["cv"], splits["cv"].albums, args.seed)
+    assert folds  # as members were cross-validated by album
     pooled: dict[Split, np.ndarray] = {
         "cv": cross_validate(log_p["cv"], labels["cv"], folds),
         "val": pool(log_p["val"], weights),
@@ -334,15 +335,6 @@ def combine(
             results.write_test_predictions(folder / "test_predictions.json", ranked)
         write_record(folder / "metrics.json", metrics)
     return metrics, test
-
-
-def _split_folds(songs: Predictions, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Split songs so that albums stay whole: of each fold, the others and those held out."""
-    artists = np.array([song.artist for song in songs.songs])
-    most = int(np.unique(artists, return_counts=True)[1].max())  # of one artist: one for every fold
-    n_folds = min(results.N_FOLDS, most, len(np.unique(songs.albums)))
-    held_out = dataset.album_folds(artists, songs.albums, n_folds, seed)
-    return [(np.setdiff1d(np.arange(len(artists)), fold), fold) for fold in held_out]
 
 
 def _rank(quality: results.Quality) -> tuple[float, float, float]:

@@ -79,16 +79,15 @@ class Experiment:
         """
         heard, skip = self.heard, self.args.skip_unreadable
         reasons = fill(dict(self.keyed(heard)))
-        left_out = dataset.find_unreadable(heard, self.keys_of(heard), reasons, skip)
+        left_out = dataset.find_unreadable(heard, self.keys, reasons, skip)
         experiment = replace(self, left_out=left_out)
         if not self.args.also_train_on:
             return experiment
         others = dataset.alternate_versions(experiment.train_songs, self.args.also_train_on)
         keys = distributed.on_main(lambda: dataset.content_keys(others))
-        by_file = {song.file: key for song, key in zip(others, keys, strict=True)}
-        reasons = fill({key: file for file, key in by_file.items()})
+        reasons = fill({key: file for file, key in keys.items()})
         dataset.find_unreadable(others, keys, reasons, skip=False)
-        return replace(experiment, keys=self.keys | by_file)
+        return replace(experiment, keys=self.keys | keys)
 
     def open(
         self,
@@ -110,19 +109,19 @@ class Experiment:
         train, val, classes = dataset.read_to_fit(args.data_dir, fold, args.limit, self.left_out)
         others = dataset.alternate_versions(train, args.also_train_on) if args.also_train_on else []
         data = dataset.summary(
-            args.data_dir, train, val, self.keys_of([*train, *val]), args.limit, self.left_out, fold
+            args.data_dir, train, val, self.keys, args.limit, self.left_out, fold
         )
         heard = dataset.as_heard([*train, *val], args.audio_root)
-        rendition = dataset.describe_rendition(heard, self.keys_of(heard), args.audio_root)
+        rendition = dataset.describe_rendition(heard, self.keys, args.audio_root)
         settings = Settings(
             recipe_name=args.recipe,
             recipe=recipe,
             encoders=list(encoders),
-            precision=runtime.plain_name(self.precision),
+            precision="bfloat16" if self.precision == torch.bfloat16 else "float32",
             patience=args.patience,
             dataset=data.identity,
             rendition=rendition,
-            also_train_on=dataset.fingerprint(others, self.keys_of(others)) if others else None,
+            also_train_on=dataset.fingerprint(others, self.keys) if others else None,
             fold=fold,
             seed=args.seed,
         )
@@ -132,10 +131,6 @@ class Experiment:
             print(f"{folder} holds this run already; --overwrite trains anew")
         train, val = heard[: len(train)], heard[len(train) :]
         return TrainingRun(self, folder, train, val, others, classes, data, settings, finished)
-
-    def keys_of(self, songs: Sequence[Song]) -> list[str]:
-        """Return songs' content keys."""
-        return [self.keys[song.file] for song in songs]
 
     def keyed(self, songs: Sequence[Song]) -> list[tuple[str, Path]]:
         """Return songs' content keys and files."""
@@ -245,12 +240,11 @@ def begin(args: argparse.Namespace, model: str) -> Experiment:
     else:
         train, val = dataset.read_train_val(args.data_dir, args.limit)
         songs = [*train, *val]
-    files_of = list(dict.fromkeys([*songs, *dataset.as_heard(songs, args.audio_root)]))
-    keys = distributed.on_main(lambda: dataset.content_keys(files_of))
-    by_file = {song.file: key for song, key in zip(files_of, keys, strict=True)}
+    everything = [*songs, *dataset.as_heard(songs, args.audio_root)]
+    keys = distributed.on_main(lambda: dataset.content_keys(everything))
     for tree in filter(None, (args.audio_root, args.also_train_on)):
-        dataset.check_made_of(tree, songs, [by_file[song.file] for song in songs])
-    return Experiment(args, model, device, precision, songs, by_file, {}, started)
+        dataset.check_made_of(tree, songs, keys)
+    return Experiment(args, model, device, precision, songs, keys, {}, started)
 
 
 def discard(folder: Path) -> None:

@@ -8,6 +8,7 @@ is damaged; 2 the command or a folder of the user's is wrong.
 """
 
 import artist20.packages  # says which are missing
+from artist20.packages import ROOT
 
 import argparse
 import shutil
@@ -25,8 +26,6 @@ from tqdm import tqdm
 
 from artist20 import UserError, cli, runtime
 from artist20.files import atomic_path, one_line_when_full, sha256_file
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 # A zip of about 1.3 GB whose folder hw1/artist20/ is the data set.
 ARCHIVE_URL = "https://drive.google.com/uc?id=1-J56Ge9mtgI5E_V9vfRX_Bw6Q5H_hinB"
@@ -306,7 +305,7 @@ def _passes_check(data_dir: Path) -> bool:
 def _succeeds(module: str, *args: str | Path) -> bool:
     """Run another part of the project as the user would."""
     command = [sys.executable, "-m", module, *map(str, args)]
-    return subprocess.run(command, cwd=REPOSITORY).returncode == 0
+    return subprocess.run(command, cwd=ROOT).returncode == 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -349,7 +348,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--root",
         type=Path,
-        default=REPOSITORY / "data",
+        default=ROOT / "data",
         metavar="DIR",
         help="folder to use instead of data/ beside this script",
     )

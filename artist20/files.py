@@ -1,19 +1,21 @@
 """Atomic writes, a lock for one writer, and reads that never run what they read.
 
-Arrays are read without pickle, checkpoints with ``weights_only=True``, scikit-learn models through
-skops with a fixed list of trusted types. Every write goes to a temporary name in the same folder
+Arrays are read without pickle; so are checkpoints and scikit-learn models, which are read and
+written elsewhere, with :func:`atomic_path`. Every write goes to a temporary name in the same folder
 and is moved into place when it is whole. Knows nothing of music.
 """
 
+import csv
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
@@ -22,8 +24,6 @@ import msgspec
 import numpy as np
 
 from artist20 import UserError
-
-# torch and skops take seconds to import, and few stages need both: they are imported where used.
 
 T = TypeVar("T")
 
@@ -141,6 +141,15 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table, whose columns are the first row's keys: there is one row at least."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
 def read_bytes(path: Path, made_by: str) -> bytes:
     """Read a file; a missing or unreadable one is a ``UserError`` that names ``made_by``."""
     check_is_file(path, made_by)
@@ -230,19 +239,3 @@ def write_rows(path: Path, parts: Iterable[np.ndarray]) -> None:
             n_rows += len(part)
         file.seek(0)  # NumPy pads the header, so that the number of rows can grow
         np.lib.format.write_array_header_1_0(file, {**header, "shape": (n_rows, part.shape[1])})
-
-
-def write_sklearn(path: Path, model: object) -> None:
-    """Write a fitted scikit-learn model with skops."""
-    import skops.io
-
-    with atomic_path(path) as temporary:
-        skops.io.dump(model, temporary)
-
-
-def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Write a dict of plain values and tensors as ``.pt``."""
-    import torch
-
-    with atomic_path(path) as temporary:
-        torch.save(checkpoint, temporary)

@@ -1,7 +1,6 @@
 """Test songs -> ranked artists: code shared by all inference scripts."""
 
 import argparse
-import csv
 import glob
 import os
 import re
@@ -19,7 +18,7 @@ from artist20 import UserError, audio, cli, dataset, evaluation, naming, printab
 from artist20.cache import map_songs
 from artist20.checkpoints import TrainedModel, load_model
 from artist20.evaluation import Scores
-from artist20.files import atomic_path, parse_json, read_text, sha256_file, write_json
+from artist20.files import parse_json, read_text, sha256_file, write_csv, write_json
 from artist20.results import ResNetRecipe, TestScores, TransferRecipe
 
 TOP = 3  # artists per song in the course's form
@@ -55,10 +54,6 @@ class TestSongs:
         """How many songs these are, in words."""
         n = len(self.files)
         return f"{n} songs" if self.are_all else f"the first {n} of {self.n_all} songs"
-
-    def content_keys(self, keys: Iterable[str]) -> dict[str, str]:
-        """Hash the data folder's own files of some songs: alike for models of all renditions."""
-        return {key: dataset.content_key(self.own[key]) for key in keys}
 
 
 # --- options -----------------------------------------------------------------------------------
@@ -317,7 +312,8 @@ def finish(
 
     test = TestScores(
         classes=songs.classes,
-        songs=songs.content_keys(keys),
+        # Of the data folder's own files: alike for models of all renditions.
+        songs={key: dataset.content_key(songs.own[key]) for key in keys},
         checkpoints=checkpoints,
         guessed=guessed,
         scores={model: with_guesses(of_read) for model, of_read in scores.items()},
@@ -462,7 +458,8 @@ def _name_files(
                 row[f"probability_{rank_}"] = float(f"{scores[i]:.6g}")
         rows.append(row)
     if args.output and probabilities:
-        _write_table(args.output, rows)
+        write = write_json if args.output.suffix.lower() == ".json" else write_csv
+        write(args.output, rows)
         print(f"wrote {args.output}: {len(probabilities)} of {len(files)} songs")
     _name_unreadable(files, reasons, "cannot be named")
     return 1 if reasons else 0
@@ -513,13 +510,3 @@ def _check_table(path: Path) -> None:
     begins = rb'file,artist_1,|\[\s*\{\s*"file"\s*:\s*"(?:[^"\\]|\\.)*"\s*,\s*"artist_1"'
     if path.is_file() and not re.match(begins, path.read_bytes()):
         raise UserError(f"{path} is there, and no table of --audio: name another with --output")
-
-
-def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    if path.suffix.lower() == ".json":
-        write_json(path, rows)
-        return
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

@@ -1,7 +1,6 @@
 """The networks that are trained here: an MLP on embeddings and a residual CNN on log-mels."""
 
 import math
-from collections.abc import Sequence
 from itertools import chain, pairwise
 
 import numpy as np
@@ -44,28 +43,20 @@ def _hidden_layer(n_in: int, n_out: int, dropout: float) -> nn.Sequential:
 
 
 class EmbeddingMLP(nn.Module):
-    """The classifier on frozen embeddings, by default Cnn14's: 2048-1024-512-256-classes.
+    """The classifier on frozen embeddings, the homework's on Cnn14's: 2048-1024-512-256-classes.
 
-    Without hidden layers it is linear. With ``unit_length``, standardised embeddings are scaled to
-    length 1, so that products are cosines. Except while training, logits are divided by the
+    Without hidden layers it is linear. For the nearest centroid, standardised embeddings are scaled
+    to length 1, so that products are cosines. Except while training, logits are divided by the
     temperature (Guo et al. 2017).
     """
 
-    def __init__(
-        self,
-        n_classes: int,
-        dropout: float = 0.3,
-        n_inputs: int = 2048,
-        hidden: Sequence[int] = (1024, 512, 256),
-        unit_length: bool = False,
-        temperature: float = 1.0,
-    ) -> None:
+    def __init__(self, n_classes: int, recipe: TransferRecipe, n_inputs: int) -> None:
         super().__init__()
-        self.unit_length = unit_length
-        self.temperature = temperature
-        widths = (n_inputs, *hidden)
-        self.standardize = Standardize(widths[0])
-        layers = (_hidden_layer(n_in, n_out, dropout) for n_in, n_out in pairwise(widths))
+        self.unit_length = recipe.solver == "nearest centroid"
+        self.temperature = recipe.temperature
+        widths = (n_inputs, *recipe.hidden)
+        self.standardize = Standardize(n_inputs)
+        layers = (_hidden_layer(n_in, n_out, recipe.dropout) for n_in, n_out in pairwise(widths))
         self.hidden = nn.Sequential(*chain.from_iterable(layers))
         self.output = nn.Linear(widths[-1], n_classes)
 
@@ -179,44 +170,22 @@ class ArtistResNet(nn.Module):
 
     A 7x7 stem, three stages of two basic blocks with 64, 128 and 256 channels, global average and
     maximum pooling side by side, and a hidden layer of 256 units; all times ``width`` / 64.
-
-    Parameters
-    ----------
-    keep_frequency : bool
-        Pool over time alone, so that the hidden layer knows at which frequency something was.
-    bins_per_band : int
-        Neighbouring mel bins that are averaged for the convolutions.
-    lda_share : float
-        Share of a window's answer, outside training, that :class:`TimeStatistics` gives on a
-        shortcut around the convolutions; less than 1.
-    long_lda_share : float
-        Share of a song's answer that :class:`TimeStatistics` gives of windows :data:`LONG` times as
-        long; less than 1. See :func:`artist20.training.predict_songs`.
     """
 
-    def __init__(
-        self,
-        n_classes: int,
-        n_mels: int = 64,
-        dropout: float = 0.3,
-        width: int = 64,
-        keep_frequency: bool = False,
-        bins_per_band: int = 1,
-        lda_share: float = 0.0,
-        long_lda_share: float = 0.0,
-    ) -> None:
+    def __init__(self, n_classes: int, recipe: ResNetRecipe) -> None:
         super().__init__()
-        narrow, middle, wide = width, 2 * width, 4 * width
+        narrow, middle, wide = recipe.width, 2 * recipe.width, 4 * recipe.width
+        n_mels, bins_per_band = recipe.n_mels, recipe.bins_per_band
         self.n_mels = n_mels
-        self.keep_frequency = keep_frequency
+        self.keep_frequency = recipe.keep_frequency
         # What four strides of 2 leave of the frequency axis.
-        n_bands = -(-(n_mels // bins_per_band) // 16) if keep_frequency else 1
+        n_bands = -(-(n_mels // bins_per_band) // 16) if self.keep_frequency else 1
         self.standardize = Standardize(n_mels)
-        self.lda_share, self.long_lda_share = lda_share, long_lda_share
+        self.lda_share, self.long_lda_share = recipe.lda_share, recipe.long_lda_share
         # Longer windows are fewer, so that their covariance is less certain.
-        self.statistics = TimeStatistics(n_mels, n_classes, 0.1, 3.0) if lda_share else None
+        self.statistics = TimeStatistics(n_mels, n_classes, 0.1, 3.0) if self.lda_share else None
         self.long_statistics = (
-            TimeStatistics(n_mels, n_classes, 0.3, 5.0) if long_lda_share else None
+            TimeStatistics(n_mels, n_classes, 0.3, 5.0) if self.long_lda_share else None
         )
         self.bands = nn.AvgPool1d(bins_per_band) if bins_per_band > 1 else None
         self.stem = nn.Sequential(
@@ -228,7 +197,7 @@ class ArtistResNet(nn.Module):
         self.stage1 = nn.Sequential(BasicBlock(narrow, narrow, 1), BasicBlock(narrow, narrow, 1))
         self.stage2 = nn.Sequential(BasicBlock(narrow, middle, 2), BasicBlock(middle, middle, 1))
         self.stage3 = nn.Sequential(BasicBlock(middle, wide, 2), BasicBlock(wide, wide, 1))
-        self.hidden = _hidden_layer(2 * wide * n_bands, wide, dropout)
+        self.hidden = _hidden_layer(2 * wide * n_bands, wide, recipe.dropout)
         self.output = nn.Linear(wide, n_classes)
 
     def forward(self, log_mel: Tensor) -> Tensor:
@@ -259,29 +228,3 @@ class ArtistResNet(nn.Module):
         axes = (3,) if self.keep_frequency else (2, 3)
         pooled = torch.cat([x.mean(dim=axes), x.amax(dim=axes)], dim=1)
         return self.hidden(pooled.flatten(1))
-
-
-def make_mlp(n_classes: int, recipe: TransferRecipe, embedding_size: int) -> EmbeddingMLP:
-    """Make a classifier on embeddings, with random weights."""
-    return EmbeddingMLP(
-        n_classes,
-        recipe.dropout,
-        embedding_size * (2 if recipe.pooled else 1),
-        recipe.hidden,
-        unit_length=recipe.solver == "nearest centroid",
-        temperature=recipe.temperature,
-    )
-
-
-def make_resnet(n_classes: int, recipe: ResNetRecipe) -> ArtistResNet:
-    """Make a residual CNN, with random weights."""
-    return ArtistResNet(
-        n_classes,
-        n_mels=recipe.n_mels,
-        dropout=recipe.dropout,
-        width=recipe.width,
-        keep_frequency=recipe.keep_frequency,
-        bins_per_band=recipe.bins_per_band,
-        lda_share=recipe.lda_share,
-        long_lda_share=recipe.long_lda_share,
-    )

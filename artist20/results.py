@@ -57,15 +57,10 @@ def task1_dir(
 
 
 def network_dir(
-    results_dir: Path,
-    model: str,
-    recipe: str = "homework",
-    fold: int | None = None,
-    rendition: str | None = None,
+    results_dir: Path, model: str, recipe: str = "homework", rendition: str | None = None
 ) -> Path:
-    """Folder of a network of Task 2: checkpoints, metrics, predictions; of a fold, one within."""
-    folder = results_dir / "task2" / naming.network_name(model, recipe, rendition)
-    return folder / f"fold-{fold}" if fold else folder
+    """Folder of a network of Task 2: checkpoints, metrics, predictions; folds go within."""
+    return results_dir / "task2" / naming.network_name(model, recipe, rendition)
 
 
 def ensemble_dir(results_dir: Path) -> Path:
@@ -287,11 +282,6 @@ class Task1Metrics(Record, kw_only=True):
             raise ValueError(f"best_in_cv {self.best_in_cv!r} is none of the models")
 
     @property
-    def level(self) -> Level:
-        """What a row of features is."""
-        return "segment" if self.settings.segments else "song"
-
-    @property
     def names(self) -> dict[str, str]:
         """The models: as tables and options call them -> as the folder's own files do."""
         suffix = "_of_segments" if self.settings.segments else ""
@@ -314,7 +304,7 @@ class Task1Metrics(Record, kw_only=True):
     @property
     def of_homework(self) -> bool:
         """Whether rows and grids are the homework's: songs, and not the wide search's."""
-        return self.level == "song" and self.settings.search == "homework"
+        return not self.settings.segments and self.settings.search == "homework"
 
     @property
     def heard(self) -> str | None:
@@ -392,11 +382,16 @@ class ResNetRecipe(Record, tag="resnet", tag_field="kind", kw_only=True):
     # see :class:`artist20.spectrogram.FrontEnd`
     n_fft: Annotated[int, Meta(ge=2, le=2**16, multiple_of=2)]
     n_mels: Annotated[int, Meta(ge=1, le=1024)]
-    # see :class:`artist20.models.ArtistResNet`
-    width: Annotated[int, Meta(ge=1, le=1024)]
+    width: Annotated[int, Meta(ge=1, le=1024)]  # see :class:`artist20.models.ArtistResNet`
+    # whether pooling is over time alone, so that the hidden layer knows at which frequency
+    # something was
     keep_frequency: bool
-    bins_per_band: Annotated[int, Meta(ge=1)]
+    bins_per_band: Annotated[int, Meta(ge=1)]  # mel bins that are averaged for the convolutions
+    # share of a window's answer, outside training, that :class:`artist20.models.TimeStatistics`
+    # gives on a shortcut around the convolutions
     lda_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    # share of a song's answer that it gives of windows :data:`artist20.models.LONG` times as long,
+    # see :func:`artist20.training.predict_songs`
     long_lda_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     # whether crops are to sound as if of other albums, see
     # :class:`artist20.augment.AlbumDifferences`; runs from before it had none
@@ -727,7 +722,6 @@ class Confusion(Record, kw_only=True):
 class OfTask1(Record, tag="task1", tag_field="kind", kw_only=True):
     """What is said of Task 1's models alone."""
 
-    level: Level  # see :attr:`Task1Metrics.level`
     settings: Task1Settings
     model: Task1Model
     search: SearchSettings | None = None

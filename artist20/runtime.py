@@ -29,7 +29,7 @@ import numpy as np
 
 from artist20 import Note, UserError, __version__, packages
 from artist20.files import NO_SPACE, DiskFullError
-from artist20.results import Precision, Provenance
+from artist20.results import Provenance
 
 if TYPE_CHECKING:
     import torch
@@ -99,11 +99,6 @@ def to_device(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
     if device.type == "cuda" and tensor.device.type == "cpu":  # not pinned, it would wait its turn
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
-
-
-def plain_name(precision: "torch.dtype") -> Precision:
-    """Name a ``torch.dtype`` as --precision does."""
-    return "bfloat16" if str(precision) == "torch.bfloat16" else "float32"
 
 
 def device_name(device: "torch.device") -> str:

@@ -23,7 +23,6 @@ from pathlib import Path
 from artist20 import cli, runtime
 from artist20.files import check_is_file, read_text, write_text
 from artist20.report import compare, deck
-from artist20.results import Comparison, read_record, results_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,9 +64,7 @@ def main() -> None:
         write_text(args.embed, deck.embed_images(read_text(args.embed), args.embed.parent))
         print(f"{args.embed} holds its pictures now")
         return
-    file = results_file(args.assets_dir)
-    comparison = read_record(file, Comparison, compare.COMMAND)
-    compare.check_up_to_date(comparison, args.results_dir, file)
+    comparison = compare.read_up_to_date(args.results_dir, args.assets_dir)
     figures = deck.find_figures(args.assets_dir, args.output.parent)
     own = args.output.with_name(f"{args.output.stem}_own.md")
     slides = deck.render(

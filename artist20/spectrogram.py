@@ -259,19 +259,6 @@ def windows_of(songs: LogMels, n_frames: int) -> list[tuple[int, int]]:
     ]
 
 
-def score_windows(
-    predict: Callable[[Tensor], np.ndarray], songs: LogMels, n_frames: int, label: str | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Score windows over the whole of every song.
-
-    ``predict`` maps (batch, n_frames, n_columns) float16 to (batch, n_classes); with a label, a
-    progress bar shows. Returns (n_windows, n_classes), and (n_windows,) which song each is of.
-    """
-    windows = windows_of(songs, n_frames)
-    scores = score_crops(predict, songs, windows, n_frames, label)
-    return scores, np.array([song for song, _ in windows])
-
-
 def score_crops(
     predict: Callable[[Tensor], np.ndarray],
     songs: LogMels,
@@ -279,7 +266,11 @@ def score_crops(
     n_frames: int,
     label: str | None = None,
 ) -> np.ndarray:
-    """Score ``windows``, song and first frame of each, as :func:`score_windows` does."""
+    """Score ``windows``, song and first frame of each: (n_windows, n_classes).
+
+    ``predict`` maps (batch, n_frames, n_columns) float16 to (batch, n_classes); with a label, a
+    progress bar shows.
+    """
     song = songs.songs[0]
     seconds = BATCH_SECONDS[song.device.type if isinstance(song, Tensor) else "cpu"]
     batch_size = max(1, int(seconds / to_seconds(n_frames)))
@@ -297,13 +288,14 @@ def per_song(
     """Apply a network to windows over each song, and average a song's: (n_songs, n_outputs).
 
     With several processes each handles some of the songs, and every process gets all results. The
-    rest is as in :func:`score_windows`.
+    rest is as in :func:`score_crops`.
     """
 
     def of_share(mine: np.ndarray) -> np.ndarray:
         share = LogMels([songs.songs[song] for song in mine])
-        values, song_index = score_windows(apply, share, n_frames, label)
-        return mean_per_song(values, song_index, len(mine))
+        windows = windows_of(share, n_frames)
+        values = score_crops(apply, share, windows, n_frames, label)
+        return mean_per_song(values, np.array([song for song, _ in windows]), len(mine))
 
     return distributed.score_divided(len(songs), of_share)
 

@@ -201,9 +201,7 @@ def main() -> None:
     args = parse_args()
     if args.output.exists() and not args.overwrite:
         raise UserError(f"{args.output} is there already: --overwrite replaces it")
-    file = results.results_file(args.assets_dir)
-    comparison = read_record(file, Comparison, compare.COMMAND)
-    compare.check_up_to_date(comparison, args.results_dir, file)
+    comparison = compare.read_up_to_date(args.results_dir, args.assets_dir)
     name = choose_model(comparison, args.results_dir, args.model)
     folder = args.results_dir / comparison.models[name].folder
     stage = next(stage for stage in finished.stages(args.results_dir) if stage.folder == folder)

@@ -68,7 +68,8 @@ def load_classifier(
     recipe = trained.settings.recipe
     if not isinstance(recipe, TransferRecipe):
         raise UserError(f"{path} is no checkpoint of task2_train.py")
-    model = models.make_mlp(len(trained.classes), recipe, size)
+    n_inputs = size * (2 if recipe.pooled else 1)
+    model = models.EmbeddingMLP(len(trained.classes), recipe, n_inputs)
     _fill(model, path, trained, "task2_train.py", device)
     return TrainedClassifier(recipe, partial(training.predict, model, precision=torch.float32))
 
@@ -189,7 +190,6 @@ class TrainedResNet:
 
     classes: list[str]  # the artists, in the order of the scores
     window_frames: int  # length of the windows that it was trained on
-    trained_on: str  # which songs, for people
     front_end: FrontEnd  # what its log-mels are made with
     device: torch.device
     # (batch, n_frames, n_columns) log-mels of windows -> (batch, n_classes) probabilities
@@ -243,12 +243,11 @@ def load_resnet(
     if not isinstance(recipe, ResNetRecipe) or trained.window_frames is None:
         raise UserError(f"{path} is no checkpoint of task2_train_wo_pretrain.py")
     precision = runtime.choose_precision(precision_option, device, trained.settings.precision)
-    model = models.make_resnet(len(trained.classes), recipe)
+    model = models.ArtistResNet(len(trained.classes), recipe)
     _fill(model, path, trained, "task2_train_wo_pretrain.py", device)
     return TrainedResNet(
         trained.classes,
         trained.window_frames,
-        trained.trained_on,
         FrontEnd.of(recipe),
         device,
         partial(training.predict, model, precision=precision),

@@ -4,7 +4,6 @@ import math
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -451,9 +450,6 @@ def _stop_request() -> Iterator[list[signal.Signals]]:
     The list is what the KeyboardInterrupt is to be made with, once all is saved.
     """
     stopped: list[signal.Signals] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
 
     def note(number: int, _frame: object) -> None:
         if stopped:

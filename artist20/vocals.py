@@ -235,11 +235,11 @@ def separate_songs(data_dir: Path, output: Path, separator: Separator) -> list[s
     read_finished(output, settings)  # before anything is put into a folder of another's
     with only_writer(output):
         finished = read_finished(output, settings)
-        keys = dict(zip(songs, dataset.content_keys(songs), strict=True))
+        keys = dataset.content_keys(songs)
         missing = [
             song
             for song in songs
-            if finished.get(song.path) != keys[song] or not (output / song.path).is_file()
+            if finished.get(song.path) != keys[song.file] or not (output / song.path).is_file()
         ]
         print(f"vocals: {len(songs) - len(missing)} of {len(songs)} songs are in {output}")
         # What is of a song's former file goes first: no stop can leave it under the song's name.
@@ -264,7 +264,7 @@ def separate_songs(data_dir: Path, output: Path, separator: Separator) -> list[s
             except audio.AudioError as error:
                 failures.append(str(error))
             else:
-                finished[song.path] = keys[song]
+                finished[song.path] = keys[song.file]
                 record()
     return failures
 

@@ -59,7 +59,7 @@ def main() -> None:
         for i in range(args.songs):
             song = Path(folder, "test", f"{i + 1:03}.mp3")
             loop(sources[i % len(sources)].file, song, args.song_seconds)
-        minutes = args.songs * audio.duration(song) / 60
+        minutes = args.songs * len(audio.open_song(song)) / audio.SAMPLE_RATE / 60
         for checkpoint in args.checkpoint:
             trained = checkpoints.load_model(checkpoint, TrainedModel, "training")
             kind = type(trained.settings.recipe)

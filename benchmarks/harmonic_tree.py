@@ -28,8 +28,8 @@ from artist20.files import only_writer
 
 def write_harmonic(data_dir: Path, output: Path, file: Path) -> np.ndarray:
     """Write the harmonic part of a song into the other tree, in a worker process; return it."""
-    waveform = librosa.effects.harmonic(audio.load(file))
-    audio.write(output / file.relative_to(data_dir), waveform)
+    waveform = librosa.effects.harmonic(audio.open_song(file)[:])
+    audio.write_blocks(output / file.relative_to(data_dir), [waveform])
     return waveform
 
 

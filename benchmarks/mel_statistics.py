@@ -32,7 +32,7 @@ MAX_ITER = 200
 def window_statistics(file: Path, n_fft: int, n_mels: int) -> np.ndarray:
     """Return (n_windows, 4 * n_mels) statistics of a song's log-mel in dB."""
     power = librosa.feature.melspectrogram(
-        y=audio.load(file),
+        y=audio.open_song(file)[:],
         sr=audio.SAMPLE_RATE,
         n_fft=n_fft,
         hop_length=spectrogram.HOP_LENGTH,

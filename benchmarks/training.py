@@ -109,10 +109,10 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, results_dir: 
     recipe = cli.chosen_recipe(args, stage.RECIPES)
     front_end = FrontEnd.of(recipe)
     cache = spectrogram.open_cache(results_dir, front_end)
-    files = [song.file for song in songs]
     keys = dataset.content_keys(songs)
-    spectrogram.fill_cache(cache, front_end, args.workers, dict(zip(keys, files, strict=True)))
-    log_mels = LogMels([Stored(cache, key) for key in keys])
+    files = {key: file for file, key in keys.items()}
+    spectrogram.fill_cache(cache, front_end, args.workers, files)
+    log_mels = LogMels([Stored(cache, key) for key in keys.values()])
     n_frames = spectrogram.crop_frames(log_mels, recipe.crop_seconds)
     labels = dataset.class_indices(songs, classes)
     run = make_run(recipe, len(classes), labels, device)
@@ -137,7 +137,9 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, results_dir: 
     size = (
         f"{n_steps} steps of {recipe.batch_size} crops of {spectrogram.to_seconds(n_frames):.0f} s"
     )
-    print_row("ResNet, one batch in memory", steps, f"{size}, {runtime.plain_name(precision)}")
+    print_row(
+        "ResNet, one batch in memory", steps, f"{size}, {str(precision).removeprefix('torch.')}"
+    )
     print_row("ResNet, an epoch", epoch, f"{epoch / steps:.2f} x the row above")
     print_row("ResNet, one batch in memory, float32", exact, f"{exact / steps:.2f} x the first row")
     if device.type == "cuda":

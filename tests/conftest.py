@@ -26,6 +26,7 @@ from scipy.special import softmax
 from artist20 import UserError, evaluation, naming, results, runtime
 from artist20.checkpoints import TrainedModel
 from artist20.features import FeatureSet
+from artist20.models import ArtistResNet, EmbeddingMLP
 from artist20.results import (
     Ablation,
     AblationSettings,
@@ -321,6 +322,16 @@ def toy_settings(name: str, **changes: Any) -> Settings:
         "seed": 0,
     }
     return Settings(**{**settings, **changes})
+
+
+def toy_network(
+    name: str, n_classes: int, n_inputs: int = 2048, **changes: Any
+) -> ArtistResNet | EmbeddingMLP:
+    """Make a network with random weights; ``changes`` are of :func:`toy_settings`' recipe."""
+    recipe = toy_settings(name, **changes).recipe
+    if isinstance(recipe, ResNetRecipe):
+        return ArtistResNet(n_classes, recipe)
+    return EmbeddingMLP(n_classes, recipe, n_inputs)
 
 
 def toy_model(settings: Settings, weights: dict[str, Any], classes: list[str]) -> TrainedModel:

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import toy_network
 from torch import nn
 
 from artist20.encoders import panns
-from artist20.models import ArtistResNet, EmbeddingMLP
 from artist20.report.architecture import CNN14_FUNCTIONS, Layer, describe
 
 SHAPE = (130, 64)
@@ -17,11 +17,11 @@ def total(model):
 
 
 def test_rows_of_the_resnet_hold_every_parameter_and_the_real_shapes():
-    model = ArtistResNet(n_classes=7)
+    model = toy_network("resnet", 7)
     rows = describe(model, SHAPE, "log-mel", {"pooling": "mean and max"})
     assert sum(row.n_parameters for row in rows) == total(model)
     assert all(row.n_trainable == row.n_parameters for row in rows)
-    model = ArtistResNet(n_classes=7).eval()
+    model = toy_network("resnet", 7).eval()
     shapes = {}
     for name in ("stem.3", "stage1.1", "stage2.0", "stage3.1", "hidden", "output"):
         model.get_submodule(name).register_forward_hook(
@@ -45,7 +45,7 @@ def test_rows_of_the_resnet_hold_every_parameter_and_the_real_shapes():
 
 def test_details_are_read_from_the_modules():
     pooling = {"pooling": "mean and max"}
-    rows = {row.name: row for row in describe(ArtistResNet(7), SHAPE, "log-mel", pooling)}
+    rows = {row.name: row for row in describe(toy_network("resnet", 7), SHAPE, "log-mel", pooling)}
     assert rows["stem.0"].detail == "7×7 conv, 1 → 64, stride 2, batch norm, ReLU"
     assert rows["stem.3"].detail == "3×3 max pool, stride 2"
     block = "residual block: 2 convs 3×3, 64 → "
@@ -58,7 +58,7 @@ def test_details_are_read_from_the_modules():
 
 def test_the_strong_recipe_has_bands_and_a_shortcut():
     shares = {"lda_share": 0.5, "long_lda_share": 0.5}
-    model = ArtistResNet(7, 64, width=8, keep_frequency=True, bins_per_band=4, **shares)
+    model = toy_network("resnet", 7, width=8, keep_frequency=True, bins_per_band=4, **shares)
     rows = describe(model, (SHAPE[0], 64 + 128), "log-mel")
     assert sum(row.n_parameters for row in rows) == total(model)
     assert [row.name for row in rows if row.shortcut] == ["statistics", "long_statistics"]
@@ -72,7 +72,7 @@ def test_the_strong_recipe_has_bands_and_a_shortcut():
 
 
 def test_frozen_layers_are_told_from_trained_ones_and_from_those_without_parameters():
-    model = EmbeddingMLP(n_classes=20)
+    model = toy_network("panns", 20)
     model.hidden[:2].requires_grad_(False)
     rows = {row.name: row for row in describe(model, (2048,), "embedding")}
     assert [name for name, row in rows.items() if row.frozen] == ["hidden.0"]

@@ -189,8 +189,3 @@ def test_no_mixup_with_alpha_zero():
     mixed, mixed_targets = augment.mixup(x, targets, 0, np.random.default_rng(0))
     assert torch.equal(mixed, x)
     assert torch.equal(mixed_targets, targets)
-
-
-def test_one_hot():
-    found = augment.one_hot(torch.tensor([2, 0]), 3)
-    assert torch.equal(found, torch.tensor([[0.0, 0, 1], [1, 0, 0]]))

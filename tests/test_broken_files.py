@@ -77,8 +77,8 @@ def whole(tmp_path_factory) -> Path:
     put_task1(results, {"svm": 3, "knn": 1}, seed=1)
     put_task1(results, {"svm": 3, "logistic_regression": 2}, seed=20, level="segment")
     resnet, panns = toy_settings("resnet", width=4).recipe, toy_settings("panns").recipe
-    put_run(results, "panns", 4, models.make_mlp(4, panns, 2048))
-    put_run(results, "resnet", 5, models.make_resnet(4, resnet))
+    put_run(results, "panns", 4, models.EmbeddingMLP(4, panns, 2048))
+    put_run(results, "resnet", 5, models.ArtistResNet(4, resnet))
     put_network(results, "resnet_strong", 2.0, seed=6)
     for fold in range(1, 6):
         name = f"resnet_strong/fold-{fold}"

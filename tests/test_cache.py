@@ -36,7 +36,7 @@ def songs(tmp_path_factory):
 
 def head(file: Path) -> np.ndarray:
     """Treat a song, in a worker."""
-    return audio.load(file)[:12].reshape(4, 3)
+    return audio.open_song(file)[:12].reshape(4, 3)
 
 
 class Recorder:

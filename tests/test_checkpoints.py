@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import TOY_ARTISTS, TOY_SONGS, Touch, put_network, refused, toy_model, toy_settings
 
-from artist20 import UserError, checkpoints, files
+from artist20 import UserError, checkpoints
 from artist20.checkpoints import (
     EMBEDDING_FILES,
     EpochProgress,
@@ -128,7 +128,7 @@ def test_a_checkpoint_that_may_not_be_read_is_told(tmp_path, monkeypatch):
 def test_what_is_no_checkpoint_of_this_version_is_refused(tmp_path, change, reason):
     path = tmp_path / "a.pt"
     checkpoints.save_model(path, make_model())
-    files.write_checkpoint(path, {**torch.load(path, weights_only=True), **change})
+    torch.save({**torch.load(path, weights_only=True), **change}, path)
     message = refused(checkpoints.load_model, path, TrainedModel, STAGE)
     assert message.startswith(f"{path} is no checkpoint of this version (")
     assert reason in message
@@ -137,7 +137,7 @@ def test_what_is_no_checkpoint_of_this_version_is_refused(tmp_path, change, reas
 
 @pytest.mark.parametrize("content", [[1, 2], {}])
 def test_what_is_no_dict_of_fields_is_refused(tmp_path, content):
-    files.write_checkpoint(tmp_path / "a.pt", content)
+    torch.save(content, tmp_path / "a.pt")
     message = refused(checkpoints.load_model, tmp_path / "a.pt", TrainedModel, STAGE)
     assert "no checkpoint of this version" in message
 
@@ -162,7 +162,7 @@ def test_settings_of_another_network_are_refused(tmp_path, name, change, reason)
 def test_history_belongs_to_the_epoch(tmp_path):
     path = tmp_path / "a.pt"
     checkpoints.save_model(path, make_state())
-    files.write_checkpoint(path, {**torch.load(path, weights_only=True), "epoch": 2})
+    torch.save({**torch.load(path, weights_only=True), "epoch": 2}, path)
     message = refused(checkpoints.load_model, path, TrainingState, STAGE)
     assert "epoch 2, but 1 rows of history" in message
 

@@ -17,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, RobustScaler, StandardScaler
 
-from artist20 import Note, UserError, classical, features, files, results
+from artist20 import Note, UserError, classical, features, results
 from artist20.classical import Rows
 from artist20.results import Candidate, FitSettings, Segments
 
@@ -512,7 +512,7 @@ class Touch:
 def test_models_come_back(tmp_path, name, level):
     train = replace(make_rows(), level=level)
     model = classical.fit_model(name, train, first_point(name), 0)
-    files.write_sklearn(tmp_path / "a.skops", model)
+    classical.write_sklearn(tmp_path / "a.skops", model)
     back = classical.read_sklearn(tmp_path / "a.skops", AGAIN, np.unique(train.y).tolist(), 150)
     np.testing.assert_array_equal(
         classical.song_scores(back, train), classical.song_scores(model, train)
@@ -525,9 +525,9 @@ def test_models_come_back(tmp_path, name, level):
 def test_what_is_no_model_is_named_and_not_run(tmp_path):
     path, marker = tmp_path / "a.skops", tmp_path / "marker"
     with pytest.raises(UserError, match=r"missing: run task1_train\.py --overwrite first"):
-        classical.read_sklearn(path, AGAIN)
+        classical.read_sklearn(path, AGAIN, [], 0)
     pipeline = make_pipeline(KNeighborsClassifier()).fit(np.eye(6), list("abcabc"))
-    files.write_sklearn(path, pipeline)
+    classical.write_sklearn(path, pipeline)
     whole = path.read_bytes()
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("schema.json", "{}")
@@ -539,8 +539,8 @@ def test_what_is_no_model_is_named_and_not_run(tmp_path):
     for content in (*cut, empty, untrusted, pickle.dumps(Touch(marker))):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"cannot be read .*: run task1_train\.py --overwrite"):
-            classical.read_sklearn(path, AGAIN)
+            classical.read_sklearn(path, AGAIN, [], 0)
     assert not marker.exists()
-    files.write_sklearn(path, StandardScaler().fit(np.eye(6)))
+    classical.write_sklearn(path, StandardScaler().fit(np.eye(6)))
     with pytest.raises(UserError, match=r"no model of task1_train\.py"):
-        classical.read_sklearn(path, AGAIN)
+        classical.read_sklearn(path, AGAIN, [], 0)

@@ -103,9 +103,9 @@ def make_network(name):
     recipe, generator = RECIPES[name], torch.Generator().manual_seed(1)
     torch.manual_seed(0)
     if name == "mlp":
-        model = models.make_mlp(N_CLASSES, recipe, 2048)
+        model = models.EmbeddingMLP(N_CLASSES, recipe, 2048)
         return model, torch.randn(4, 2048, generator=generator)
-    model = models.make_resnet(N_CLASSES, recipe)
+    model = models.ArtistResNet(N_CLASSES, recipe)
     return model, torch.randn(4, 64, FrontEnd.of(recipe).n_columns, generator=generator)
 
 

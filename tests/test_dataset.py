@@ -163,6 +163,11 @@ def test_another_case_is_another_song(tiny_copy):
         dataset.read_split(tiny_copy, "train")
 
 
+def keyed(songs, keys):
+    """Give songs' files content keys of a letter each."""
+    return {song.file: key for song, key in zip(songs, keys, strict=True)}
+
+
 def songs_of(n_artists: int, n_albums: int, n_songs: int) -> list[Song]:
     paths = [
         f"./train_val/{'abc'[a]}/{'xyz'[b]}/{c}"
@@ -208,26 +213,36 @@ def test_read_train_val_needs_artists_that_can_be_told_apart(tiny_copy):
 # --- folds and other versions --------------------------------------------------------------------
 
 
-def test_albums_are_shared_out_in_folds():
+def test_albums_are_shared_out_in_folds(monkeypatch):
     """Two artists with six albums each, of two songs and of one."""
     artists = np.array(["a"] * 12 + ["b"] * 6)
     albums = np.array([f"a/{i // 2}" for i in range(12)] + [f"b/{i}" for i in range(6)])
     for n_folds in (2, 3, 6):
-        folds = dataset.album_folds(artists, albums, n_folds, seed=1)
-        assert sorted(np.concatenate(folds).tolist()) == list(range(18))
-        for fold in folds:
+        monkeypatch.setattr(dataset, "N_FOLDS", n_folds)
+        folds = dataset.album_folds(artists, albums, seed=1)
+        assert len(folds) == n_folds
+        assert sorted(np.concatenate([fold for _, fold in folds]).tolist()) == list(range(18))
+        for fit, fold in folds:
+            assert fit.tolist() == sorted(set(range(18)) - set(fold.tolist()))
             assert fold.tolist() == sorted(fold)
             assert (artists[fold] == "a").sum() == 12 // n_folds
             assert (artists[fold] == "b").sum() == 6 // n_folds
             assert not set(albums[fold]) & set(np.delete(albums, fold))
+    monkeypatch.setattr(dataset, "N_FOLDS", 3)
     expected = [[2, 3, 4, 5, 16, 17], [0, 1, 6, 7, 12, 15], [8, 9, 10, 11, 13, 14]]
-    found = ([f.tolist() for f in dataset.album_folds(artists, albums, 3, s)] for s in (1, 2))
+    found = (
+        [fold.tolist() for _, fold in dataset.album_folds(artists, albums, seed)] for seed in (1, 2)
+    )
     assert [folds == expected for folds in found] == [True, False]
     # A fold that would be empty is none.
     sizes = {"0/0": 1, "0/1": 1, "1/0": 30, "1/1": 30, "2/0": 1}
     albums = np.repeat(list(sizes), list(sizes.values()))
     artists = np.array([album[0] for album in albums])
-    assert len(dataset.album_folds(artists, albums, 5, seed=0)) == 4
+    monkeypatch.undo()
+    assert len(dataset.album_folds(artists, albums, seed=0)) == 4
+    # Nor are there folds of one album, or where every artist has one song.
+    assert dataset.album_folds(artists, np.full(len(artists), "0"), seed=0) == []
+    assert dataset.album_folds(np.arange(5), np.arange(5), seed=0) == []
 
 
 def make_tree(folder: Path, n_songs: list[list[int]]) -> list[str]:
@@ -295,13 +310,13 @@ def test_vocals_of_songs_that_have_changed_since_are_refused(tmp_path):
         Song(path=f"a/b/{i}.mp3", artist="a", album="b", file=tmp_path / f"{i}.mp3")
         for i in range(3)
     ]
-    keys = ["0", "1", "2"]
+    keys = keyed(songs, "012")
     dataset.check_made_of(tmp_path, songs, keys)  # no vocals.json: made by other means
     made_of = {"settings": {}, "songs": {"a/b/0.mp3": "0", "a/b/1.mp3": "1"}}
     (tmp_path / "vocals.json").write_text(json.dumps(made_of))
     dataset.check_made_of(tmp_path, songs, keys)
     with pytest.raises(UserError, match=r"made of other files of 1 songs, the first is a/b/1\.mp3"):
-        dataset.check_made_of(tmp_path, songs, ["0", "changed", "2"])
+        dataset.check_made_of(tmp_path, songs, keys | {songs[1].file: "changed"})
     (tmp_path / "vocals.json").write_text("{")
     with pytest.raises(UserError, match=r"vocals\.json is damaged"):
         dataset.check_made_of(tmp_path, songs, keys)
@@ -367,8 +382,9 @@ def test_a_rendition_has_the_songs_names_and_the_trees_files(tmp_path):
     heard = dataset.as_heard(songs, tree)
     assert [song.file for song in heard] == [tree / path for path in paths]
     assert [song.record for song in heard] == [song.record for song in songs]
-    found = dataset.describe_rendition(heard, "klmn", tree)
-    assert found == Rendition(name="vocals", fingerprint=dataset.fingerprint(songs, "klmn"))
+    found = dataset.describe_rendition(heard, keyed(heard, "klmn"), tree)
+    of_songs = dataset.fingerprint(songs, keyed(songs, "klmn"))
+    assert found == Rendition(name="vocals", fingerprint=of_songs)
     (tree / paths[1]).unlink()
     with pytest.raises(UserError, match=r"--audio-root .*vocals: 1 of 4 songs are missing"):
         dataset.as_heard(songs, tree)
@@ -378,7 +394,7 @@ def test_without_a_rendition_songs_are_heard_as_they_are(tmp_path):
     make_tree(tmp_path, [[1, 1], [1, 1]])
     songs = dataset.read_split(tmp_path, "train")
     assert dataset.as_heard(songs, None) == songs
-    assert dataset.describe_rendition(songs, "klmn", None) is None
+    assert dataset.describe_rendition(songs, {}, None) is None
     assert dataset.heard_test_songs({"001": tmp_path}, None) == {"001": tmp_path}
 
 
@@ -438,19 +454,20 @@ def test_a_data_folder_may_say_what_it_is(tmp_path):
 
 def test_the_fingerprint_is_of_paths_and_contents(tmp_path):
     songs = songs_of(2, 1, 1)
-    before = dataset.fingerprint(songs, ["k", "l"])
+    before = dataset.fingerprint(songs, keyed(songs, "kl"))
     lines = "./train_val/a/x/0\tk\n./train_val/b/x/0\tl"
     assert before == hashlib.sha256(lines.encode()).hexdigest()
-    assert dataset.fingerprint(songs[::-1], ["l", "k"]) == before
-    assert dataset.fingerprint(songs, ["l", "k"]) != before
+    assert dataset.fingerprint(songs[::-1], keyed(songs, "kl")) == before
+    assert dataset.fingerprint(songs, keyed(songs, "lk")) != before
 
 
 def test_summary(tiny_data):
     train, val = dataset.read_train_val(tiny_data)
     keys = dataset.content_keys([*train, *val])
-    assert keys[0] == hashlib.sha256(train[0].file.read_bytes()).hexdigest()
-    summary = dataset.summary(tiny_data, train, val[:1], keys[:13], 7, {"x": "is empty"})
-    assert summary.fingerprint == dataset.fingerprint([*train, val[0]], keys[:13])
+    assert list(keys) == [song.file for song in (*train, *val)]
+    assert keys[train[0].file] == hashlib.sha256(train[0].file.read_bytes()).hexdigest()
+    summary = dataset.summary(tiny_data, train, val[:1], keys, 7, {"x": "is empty"})
+    assert summary.fingerprint == dataset.fingerprint([*train, val[0]], keys)
     assert (summary.artists, summary.train, summary.val, summary.limit) == (3, 12, 1, 7)
     assert summary.unreadable == {"x": "is empty"}
     assert (summary.label, summary.is_artist20) == ("tiny", False)
@@ -460,15 +477,15 @@ def test_songs_that_cannot_be_read_are_named_or_left_out(capsys):
     songs = songs_of(3, 1, 1)
     reasons = {"l": "is empty", "m": "is no file", "other": "is of another run"}
     with pytest.raises(UserError) as caught:
-        dataset.find_unreadable(songs, "klm", reasons, skip=False)
+        dataset.find_unreadable(songs, keyed(songs, "klm"), reasons, skip=False)
     first, *lines = str(caught.value).splitlines()
     assert first.startswith("2 of 3 songs cannot be read; ")
     assert lines == ["data/train_val/b/x/0 is empty", "data/train_val/c/x/0 is no file"]
     assert capsys.readouterr().out == ""
-    left_out = dataset.find_unreadable(songs, "klm", reasons, skip=True)
+    left_out = dataset.find_unreadable(songs, keyed(songs, "klm"), reasons, skip=True)
     assert left_out == {songs[1].path: "is empty", songs[2].path: "is no file"}
     assert capsys.readouterr().out.splitlines() == [
         *(f"left out: {line}" for line in lines),
         "2 of 3 songs are left out: they cannot be read",
     ]
-    assert dataset.find_unreadable(songs, "klm", {}, skip=False) == {}
+    assert dataset.find_unreadable(songs, keyed(songs, "klm"), {}, skip=False) == {}

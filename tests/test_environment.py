@@ -20,19 +20,18 @@ import numpy as np
 import platformdirs
 import pytest
 import torch
-from conftest import assert_one_line
+from conftest import assert_one_line, toy_model, toy_settings
 from sklearn.preprocessing import StandardScaler
 
-from artist20 import UserError, audio, cache, collection, runtime
+from artist20 import UserError, audio, cache, classical, collection, runtime
+from artist20.checkpoints import save_model
 from artist20.files import (
     DiskFullError,
     atomic_path,
     only_writer,
     write_array,
-    write_checkpoint,
     write_json,
     write_rows,
-    write_sklearn,
 )
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -212,8 +211,10 @@ WRITERS = {
     "a.json": lambda path: write_json(path, NOISE.tolist()),
     "a.npy": lambda path: write_array(path, NOISE),
     "rows.npy": lambda path: write_rows(path, iter(NOISE[:, None])),
-    "a.pt": lambda path: write_checkpoint(path, {"model": torch.from_numpy(NOISE)}),
-    "a.skops": lambda path: write_sklearn(path, StandardScaler().fit(np.tile(NOISE, 50))),
+    "a.pt": lambda path: save_model(
+        path, toy_model(toy_settings("resnet"), {"model": torch.from_numpy(NOISE)}, ["a", "b"])
+    ),
+    "a.skops": lambda path: classical.write_sklearn(path, StandardScaler().fit(np.tile(NOISE, 50))),
 }
 
 
@@ -412,14 +413,14 @@ os.kill(os.getpid(), signal.SIGKILL)"""
 @pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.long)])
 def test_songs_are_decoded_however_workers_are_started(method, tmp_path):
     """And their notes are one line."""
-    audio.write(tmp_path / "silent.wav", np.zeros(16_000, np.float32))
+    audio.write_blocks(tmp_path / "silent.wav", [np.zeros(16_000, np.float32)])
     code = f"""
 from pathlib import Path
 from artist20 import audio, cache
 if __name__ == "__main__":
     def main():
         songs = [Path("{tmp_path}/silent.wav")]
-        print(*map(len, cache.map_songs(songs, audio.load, workers=1, label="songs")))
+        print(*map(len, cache.map_songs(songs, audio.open_song, workers=1, label="songs")))
     runtime.run(main)"""
     done = shell(code, stdout=subprocess.PIPE, env=started_by(method, tmp_path))
     assert (done.returncode, done.stdout) == (0, b"16000\n"), done.stderr

@@ -138,12 +138,6 @@ def test_accuracy_and_quality_by_hand():
     assert found.log_loss == pytest.approx(-np.log([0.5, 0.25, 0.15, 0.1]).mean())
 
 
-def test_right_per_group():
-    right = np.array([True, False, True, True])
-    groups = np.array(["b", "a", "b", "c"])
-    assert evaluation.right_per_group(right, groups) == {"a": (0, 1), "b": (2, 2), "c": (1, 1)}
-
-
 def test_log_loss_agrees_with_sklearn_and_is_finite_for_a_sure_mistake():
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(4), 50)
@@ -241,26 +235,30 @@ def test_intervals_by_hand(monkeypatch):
     # Of two albums, in a half of all cases both are drawn, in a quarter one of them twice.
     hits, albums = np.array([True, True, True, False]), np.array(["a", "a", "b", "b"])
     assert evaluation.bootstrap_interval(hits, albums) == (0.5, 1.0)
-    assert evaluation.bootstrap_interval(hits, albums, confidence=0.4) == (0.75, 0.75)
     # The mean is over songs, not over albums.
     of_other_sizes = np.array(["a", "a", "a", "b"])
     assert evaluation.bootstrap_interval(hits, of_other_sizes) == (0, 1)
-    assert evaluation.bootstrap_interval(hits, of_other_sizes, confidence=0.4) == (0.75, 0.75)
     assert evaluation.bootstrap_interval(np.ones(5, bool)) == (1, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "CONFIDENCE", 0.4)
+        assert evaluation.bootstrap_interval(hits, albums) == (0.75, 0.75)
+        assert evaluation.bootstrap_interval(hits, of_other_sizes) == (0.75, 0.75)
     # The same seed, the same interval; albums' names and the songs' order do not matter.
     hits, albums = random_hits(seed=3)
-    interval = evaluation.bootstrap_interval(hits, albums, seed=4)
-    assert interval == evaluation.bootstrap_interval(hits, albums, seed=4, confidence=0.95)
-    assert interval != evaluation.bootstrap_interval(hits, albums, seed=5)
+    monkeypatch.setattr(evaluation, "SEED", 4)
+    interval = evaluation.bootstrap_interval(hits, albums)
+    assert interval == evaluation.bootstrap_interval(hits, albums)
     order = np.random.default_rng(0).permutation(len(hits))
     names = np.array([f"album {album:02}" for album in albums])
-    assert interval == evaluation.bootstrap_interval(hits[order], names[order], seed=4)
+    assert interval == evaluation.bootstrap_interval(hits[order], names[order])
+    monkeypatch.setattr(evaluation, "SEED", 5)
+    assert interval != evaluation.bootstrap_interval(hits, albums)
     monkeypatch.setattr(evaluation, "N_RESAMPLES", 1)
     low, high = evaluation.bootstrap_interval(hits, albums)
     assert low == high
 
 
-def test_the_interval_of_numbers_that_all_differ_agrees_with_scipy():
+def test_the_interval_of_numbers_that_all_differ_agrees_with_scipy(monkeypatch):
     values = np.random.default_rng(0).gamma(2, size=50)
     expected = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method="percentile", rng=0
@@ -268,8 +266,9 @@ def test_the_interval_of_numbers_that_all_differ_agrees_with_scipy():
     found = evaluation.bootstrap_interval(values)
     assert found == pytest.approx(tuple(expected), abs=0.03)
     assert found[1] - found[0] > 0.5
-    assert found == evaluation.bootstrap_interval(values, seed=0)
-    assert found != evaluation.bootstrap_interval(values, seed=1)
+    assert found == evaluation.bootstrap_interval(values)
+    monkeypatch.setattr(evaluation, "SEED", 1)
+    assert found != evaluation.bootstrap_interval(values)
 
 
 def pair_of(both: int, only_first: int, only_second: int, neither: int) -> list[np.ndarray]:

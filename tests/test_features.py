@@ -51,7 +51,7 @@ def signal(kind: str) -> np.ndarray:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "music.mp3"
             soundfile.write(file, signal("music"), RATE)
-            return audio.load(file)
+            return audio.open_song(file)
     if kind == "music":  # tones, noise and a beat of clicks at 120 BPM
         waveform = make_waveform(list(ARTISTS)[1], 0, 5.0)
         clicks = (np.arange(n_samples) % (RATE // 2) < 200) * rng.normal(0, 0.3, n_samples)
@@ -386,7 +386,7 @@ def test_songs_are_computed_once_and_unreadable_ones_named(tiny_copy, tmp_path, 
         assert unreadable["b"].startswith("cannot be decoded")
         assert cache.folder.parent == tmp_path
         for key in "ac":
-            units = features.song_units([torch.from_numpy(audio.load(by_key[key]))])
+            units = features.song_units([torch.from_numpy(audio.open_song(by_key[key]))])
             np.testing.assert_allclose(cache.load(key), units, rtol=1e-4, atol=1e-3)
 
 

@@ -426,7 +426,6 @@ def every_figure(title):
     song_map = SongMap(
         rng.normal(size=(60, 2)),
         artists,
-        np.char.add(artists, "/album"),
         np.arange(60) > 30,
         same_artist=0.5,
         by_chance=0.05,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Touch, refused
+from conftest import Touch, refused, toy_model, toy_settings
 
-from artist20 import UserError, files
+from artist20 import UserError, checkpoints, classical, files
 
 STAGE = "task0_stage.py"
 
@@ -42,8 +42,11 @@ def test_atomic_path_replaces_only_when_all_is_written(tmp_path):
         (files.write_json, {"x": float("inf")}),
         (files.write_json, {"x": object()}),
         (files.write_array, np.array([object()])),
-        (files.write_checkpoint, {"x": lambda: None}),
-        (files.write_sklearn, (i for i in range(3))),
+        (
+            checkpoints.save_model,
+            toy_model(toy_settings("resnet"), {"x": lambda: None}, ["a", "b"]),
+        ),
+        (classical.write_sklearn, (i for i in range(3))),
     ],
 )
 def test_a_failed_write_leaves_the_old_file(tmp_path, write, value):

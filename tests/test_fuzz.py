@@ -76,7 +76,7 @@ class Kind:
 
 
 def read_audio(file: Path) -> None:
-    assert np.isfinite(audio.load(file)).all()
+    assert np.isfinite(audio.open_song(file)[:]).all()
     collection.examine(file)
 
 
@@ -144,7 +144,9 @@ def _make_files(kind: str, folder: Path) -> Kind:
     if kind in ("mp3", "flac", "wav", "ogg"):
         read = read_audio
         for n_samples in (800, 12_000):
-            audio.write(new(f"{n_samples}.{kind}"), rng.normal(0, 0.1, n_samples).astype("f4"))
+            audio.write_blocks(
+                new(f"{n_samples}.{kind}"), [rng.normal(0, 0.1, n_samples).astype("f4")]
+            )
     elif kind in ("npy", "cache"):
         read = read_cached if kind == "cache" else lambda file: files.read_array(file, "x")
         arrays = (rng.normal(size=(4, 3)), np.array(["queen", "u2"]), np.arange(5))
@@ -191,11 +193,13 @@ def _make_files(kind: str, folder: Path) -> Kind:
         held = torch.load(made[0], weights_only=True)
         torch.save(held, new("old.pt"), _use_new_zipfile_serialization=False)
     elif kind == "skops":
-        read = functools.partial(classical.read_sklearn, made_by="x")
+        read = functools.partial(
+            classical.read_sklearn, made_by="x", classes=["a", "b"], n_features=4
+        )
         X, y = rng.normal(size=(12, 4)), np.array(list("ab" * 6))
         for i, classifier in enumerate((SVC(), RandomForestClassifier(2, random_state=0))):
             model = make_pipeline(RobustScaler(), SelectKBest(f_classif, k=2), classifier)
-            files.write_sklearn(new(f"{i}.skops"), model.fit(X, y))
+            classical.write_sklearn(new(f"{i}.skops"), model.fit(X, y))
     elif kind == "zip":
         read = unpack
         with zipfile.ZipFile(new("a.zip"), "w") as archive:

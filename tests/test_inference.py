@@ -160,7 +160,7 @@ def test_waveforms_come_at_the_rate_asked_for(data_dir):
         lengths.append((len(waveform), waveform.dtype))
         return np.full((1, 4), 0.25)
 
-    run(data_dir, score=score, read_song=partial(audio.load, sample_rate=32_000))
+    run(data_dir, score=score, read_song=partial(audio.open_song, sample_rate=32_000))
     assert lengths == [(RATE // 2, np.float32)] * 4
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from conftest import toy_network
 from scipy.special import softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
 from artist20 import candidates, linear
-from artist20.models import EmbeddingMLP
 from artist20.results import Predictions, SongRecord
 from task2_train import STRONG
 
@@ -71,7 +71,7 @@ def test_drawn_means_name_more_songs_where_songs_are_few(monkeypatch):
 
 
 def test_the_nearest_centroid_is_by_cosine():
-    model = EmbeddingMLP(4, n_inputs=5, hidden=(), unit_length=True, temperature=0.5).eval()
+    model = toy_network("panns", 4, 5, hidden=(), solver="nearest centroid", temperature=0.5).eval()
     x = model.embed(torch.from_numpy(X).float()).numpy()
     np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, rtol=1e-5)
     weight, bias = map(torch.from_numpy, linear.solve("nearest centroid", x, LABELS, 4))
@@ -100,7 +100,7 @@ def test_probabilities_of_a_solved_classifier_are_made_likeliest():
 
 
 def test_the_temperature_is_not_for_training():
-    model = EmbeddingMLP(4, n_inputs=5, hidden=(), temperature=4.0)
+    model = toy_network("panns", 4, 5, hidden=(), temperature=4.0)
     x = torch.from_numpy(X).float()
     assert torch.allclose(model(x), 4 * model.eval()(x))
 

@@ -55,7 +55,7 @@ SETTINGS = toy_settings("resnet", width=2)
 
 
 def checkpoint(classes):
-    model = models.make_resnet(len(classes), SETTINGS.recipe)
+    model = models.ArtistResNet(len(classes), SETTINGS.recipe)
     return toy_model(SETTINGS, model.state_dict(), sorted(classes))
 
 
@@ -72,7 +72,7 @@ def network(classes):
     def of_songs(songs):
         return {"": spectrogram.per_song(predict, songs, n_frames)}
 
-    about = ("tiny", FrontEnd(), torch.device("cpu"))
+    about = (FrontEnd(), torch.device("cpu"))
     return TrainedResNet(sorted(classes), n_frames, *about, predict, of_songs)
 
 
@@ -124,7 +124,7 @@ def test_a_page_holds_the_song_its_spectrogram_and_the_curves(song):
     mp3 = io.BytesIO(base64.b64decode(sound.removeprefix("data:audio/mpeg;base64,")))
     waveform, rate = soundfile.read(mp3)
     assert (len(waveform), rate) == (12 * SAMPLE_RATE, SAMPLE_RATE)
-    assert np.corrcoef(waveform, audio.load(song))[0, 1] > 0.9
+    assert np.corrcoef(waveform, audio.open_song(song))[0, 1] > 0.9
     (picture,) = found.attribute("img", "src")
     with Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2]))) as image:
         levels = np.asarray(image.convert("L"), float)

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import scipy.fft
 import torch
-from conftest import toy_settings
+from conftest import toy_network, toy_settings
 
 import task2_train_wo_pretrain as stage
 from artist20 import modulation
 from artist20.evaluation import window_starts
 from artist20.linear import ShrinkageLDA
-from artist20.models import ArtistResNet, BasicBlock, EmbeddingMLP, Standardize, TimeStatistics
+from artist20.models import BasicBlock, Standardize, TimeStatistics
 from artist20.spectrogram import LogMels
 
 
@@ -32,17 +32,17 @@ def assert_gradient_reaches_all(model, x, n_classes):
 
 
 def test_parameter_counts():
-    assert n_parameters(ArtistResNet(20)) == 2_912_980 + 2 * 256
-    assert n_parameters(EmbeddingMLP(20)) == (
+    assert n_parameters(toy_network("resnet", 20)) == 2_912_980 + 2 * 256
+    assert n_parameters(toy_network("panns", 20)) == (
         (2048 + 1) * 1024 + (1024 + 1) * 512 + (512 + 1) * 256 + (256 + 1) * 20
     ) + 2 * (1024 + 512 + 256)
-    assert n_parameters(ArtistResNet(21)) - n_parameters(ArtistResNet(20)) == 257
+    assert n_parameters(toy_network("resnet", 21)) - n_parameters(toy_network("resnet", 20)) == 257
 
 
 @pytest.mark.parametrize("n_frames", [1, 2, 3, 31, 64, 4688])
 def test_resnet_takes_any_length(n_frames):
     torch.manual_seed(0)
-    model = ArtistResNet(5).eval()
+    model = toy_network("resnet", 5).eval()
     with torch.inference_mode():
         logits = model(torch.randn(2, n_frames, 64))
     assert logits.shape == (2, 5)
@@ -50,7 +50,7 @@ def test_resnet_takes_any_length(n_frames):
 
 
 def test_resnet_has_the_stages_of_the_design():
-    model = ArtistResNet(20).eval()
+    model = toy_network("resnet", 20).eval()
     shapes = {}
     for name in ("stem", "stage1", "stage2", "stage3", "hidden"):
         model.get_submodule(name).register_forward_hook(
@@ -68,7 +68,7 @@ def test_resnet_has_the_stages_of_the_design():
 
 
 def test_resnet_pools_mean_and_maximum():
-    model = ArtistResNet(3).eval()
+    model = toy_network("resnet", 3).eval()
     seen = []
     model.stage3.register_forward_hook(lambda _module, _x, y: seen.append(y))
     model.hidden.register_forward_pre_hook(lambda _module, x: seen.append(x[0]))
@@ -82,7 +82,7 @@ def test_resnet_pools_mean_and_maximum():
 def test_a_song_is_scored_alike_in_any_batch():
     torch.manual_seed(0)
     x = torch.randn(4, 50, 64)
-    model = ArtistResNet(5).eval()
+    model = toy_network("resnet", 5).eval()
     with torch.inference_mode():
         together, alone = model(x), torch.cat([model(x[i : i + 1]) for i in range(4)])
     assert torch.allclose(together, alone, atol=1e-5)
@@ -90,8 +90,8 @@ def test_a_song_is_scored_alike_in_any_batch():
 
 def test_gradient_reaches_every_parameter():
     torch.manual_seed(0)
-    assert_gradient_reaches_all(ArtistResNet(5), torch.randn(5, 40, 64), 5)
-    assert_gradient_reaches_all(EmbeddingMLP(5), torch.randn(5, 2048), 5)
+    assert_gradient_reaches_all(toy_network("resnet", 5), torch.randn(5, 40, 64), 5)
+    assert_gradient_reaches_all(toy_network("panns", 5), torch.randn(5, 2048), 5)
 
 
 def test_block_without_change_of_shape_has_an_identity_shortcut():
@@ -113,10 +113,10 @@ def test_standardize():
 
 
 def test_a_checkpoint_carries_the_standardisation():
-    trained = ArtistResNet(3)
+    trained = toy_network("resnet", 3)
     trained.standardize.mean.fill_(-40)
     trained.standardize.std.fill_(20)
-    loaded = ArtistResNet(3)
+    loaded = toy_network("resnet", 3)
     loaded.load_state_dict(trained.state_dict())
     x = torch.randn(1, 20, 64)
     assert torch.equal(loaded.eval()(x), trained.eval()(x))
@@ -124,7 +124,7 @@ def test_a_checkpoint_carries_the_standardisation():
 
 
 def test_resnet_standardises_mel_bins():
-    model = ArtistResNet(3).eval()
+    model = toy_network("resnet", 3).eval()
     x = torch.randn(1, 20, 64)
     expected = model(x)
     mean, std = torch.randn(64), torch.rand(64) + 0.5
@@ -135,7 +135,7 @@ def test_resnet_standardises_mel_bins():
 
 @pytest.mark.parametrize("width", [8, 32])
 def test_width_scales_the_resnet(width):
-    model = ArtistResNet(5, 64, 0.0, width)
+    model = toy_network("resnet", 5, width=width, dropout=0.0)
     assert model.output.in_features == 4 * width
     assert model(torch.randn(3, 40, 64)).shape == (3, 5)
     assert_gradient_reaches_all(model, torch.randn(6, 40, 64), 5)
@@ -143,7 +143,8 @@ def test_width_scales_the_resnet(width):
 
 def test_convolutions_see_bands_of_averaged_bins():
     torch.manual_seed(0)
-    fine, coarse = ArtistResNet(3, 64, bins_per_band=4).eval(), ArtistResNet(3, 16).eval()
+    fine = toy_network("resnet", 3, bins_per_band=4).eval()
+    coarse = toy_network("resnet", 3, n_mels=16).eval()
     coarse.load_state_dict(
         {**fine.state_dict(), **coarse.standardize.state_dict(prefix="standardize.")}
     )
@@ -155,8 +156,8 @@ def test_convolutions_see_bands_of_averaged_bins():
 
 def test_statistics_are_a_second_answer_of_all_columns():
     torch.manual_seed(0)
-    model = ArtistResNet(5, 64, bins_per_band=4, lda_share=2 / 3).eval()
-    plain = ArtistResNet(5, 64, bins_per_band=4).eval()
+    model = toy_network("resnet", 5, bins_per_band=4, lda_share=2 / 3).eval()
+    plain = toy_network("resnet", 5, bins_per_band=4).eval()
     plain.load_state_dict(
         {k: v for k, v in model.state_dict().items() if not k.startswith("statistics.")}
     )
@@ -210,7 +211,7 @@ def test_statistics_answer_by_lda_and_are_not_trained():
     size = 4 * 8 + 210 + 192
     statistics = rng.normal(size=(120, size)) + rng.normal(size=(5, size))[labels]
     statistics[:, 7] = -2.6  # constant, and its float32 mean is not quite it
-    model = ArtistResNet(5, 8, width=8, lda_share=0.5)
+    model = toy_network("resnet", 5, n_mels=8, width=8, lda_share=0.5)
     model.statistics.fit(statistics.astype(np.float32), labels, rows_per_song=3)
     scaled = (statistics - statistics.mean(axis=0)) / statistics.std(axis=0).clip(1e-2)
     expected = ShrinkageLDA(0.1, 3).fit(scaled, labels).decision_function(scaled) / 3
@@ -231,7 +232,7 @@ def test_statistics_answer_by_lda_and_are_not_trained():
 
 
 def test_without_hidden_layers_the_mlp_is_logistic_regression():
-    model = EmbeddingMLP(5, 0.3, 4096, [])
+    model = toy_network("panns", 5, 4096, hidden=())
     assert n_parameters(model) == (4096 + 1) * 5
     x = torch.randn(3, 4096)
     torch.testing.assert_close(model(x), x @ model.output.weight.T + model.output.bias)
@@ -240,7 +241,7 @@ def test_without_hidden_layers_the_mlp_is_logistic_regression():
 @pytest.mark.parametrize("seed", range(3))
 def test_hidden_units_of_the_resnet_live_at_the_homeworks_learning_rate(seed):
     torch.manual_seed(seed)
-    model, given = ArtistResNet(4, width=16), []
+    model, given = toy_network("resnet", 4, width=16), []
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     generator = torch.Generator().manual_seed(1)
     labels = torch.arange(16) % 4

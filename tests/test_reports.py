@@ -73,9 +73,9 @@ def put_trained(results_dir, name, settings):
     checkpoints.write_history(folder / "history.csv", rows)
     recipe = settings.recipe
     model = (
-        models.make_mlp(len(TOY_ARTISTS), recipe, panns.SIZE)
+        models.EmbeddingMLP(len(TOY_ARTISTS), recipe, panns.SIZE * (2 if recipe.pooled else 1))
         if settings.encoders
-        else models.make_resnet(len(TOY_ARTISTS), recipe)
+        else models.ArtistResNet(len(TOY_ARTISTS), recipe)
     )
     checkpoint = toy_model(settings, model.state_dict(), TOY_ARTISTS)
     checkpoints.save_model(folder / "best.pt", checkpoint)

@@ -236,7 +236,7 @@ def test_what_models_are_called(written):
         read_record(written / name, Task1Metrics, STAGE)
         for name in ("task1/metrics.json", "task1/segment/metrics.json")
     )
-    assert (of_songs.level, of_segments.level) == ("song", "segment")
+    assert (of_songs.of_homework, of_segments.of_homework) == (True, False)
     assert of_songs.names == {"svm": "svm", "knn": "knn"}
     assert of_segments.names == {"svm_of_segments": "svm"}
     assert of_songs.title("svm") == "SVM"
@@ -266,8 +266,8 @@ def test_what_models_are_called(written):
 
 
 def test_where_records_lie():
-    fold = results.network_dir(Path("r"), "panns", "strong", 2)
-    assert fold == Path("r/task2/panns_strong/fold-2")
+    strong = results.network_dir(Path("r"), "panns", "strong")
+    assert strong == Path("r/task2/panns_strong")
     vocals = results.network_dir(Path("r"), "resnet", rendition="vocals")
     assert vocals == Path("r/task2/resnet@vocals")
     assert results.task1_dir(Path("r"), rendition="vocals") == Path("r/task1@vocals")

@@ -83,7 +83,7 @@ def test_a_row_is_of_one_setting(seeds, tmp_path, monkeypatch, capsys):
     lines = run(monkeypatch, capsys, *seeds, other)
     first = seeds[0] / "task2/resnet"
     assert f"ResNet, from {first} to {other}/task2/resnet: recipe.lr 0.005 -> 0.1" in lines
-    table = runs.summarise(runs.read_rows([*seeds, other]))
+    table = [runs.summarise(*row) for row in runs.read_rows([*seeds, other]).items()]
     expected = {f"ResNet ({first})": 3, "ResNet, strong recipe": 3}
     assert {row.model: row.runs for row in table} == expected | {
         f"ResNet ({other}/task2/resnet)": 1
@@ -99,7 +99,9 @@ def test_untrained_encoders_and_chosen_classifiers_are_the_seeds_doing(tmp_path)
         encoders = [replace(settings.encoders[0], weights=f"untrained, seed {seed}")]
         settings = replace(settings, encoders=encoders)
         put_network(tmp_path / str(seed), "ge2e_strong", 1.0, seed, settings=settings)
-    (row,) = runs.summarise(runs.read_rows([tmp_path / "0", tmp_path / "1"]))
+    (row,) = [
+        runs.summarise(*row) for row in runs.read_rows([tmp_path / "0", tmp_path / "1"]).items()
+    ]
     assert row.runs == 2
 
 
@@ -109,7 +111,7 @@ def test_the_same_run_counts_once_and_one_that_did_not_learn_is_said(tmp_path, c
         put_task1(folder, {"svm": 0.8}, seed=1)
     put_network(folders[0], "resnet", 1.0, 3, learning=replace(TOY_LEARNING, guessed=1.0))
     put_seed(folders[1], "resnet", 1.0, 1)
-    table = runs.summarise(runs.read_rows(folders))
+    table = [runs.summarise(*row) for row in runs.read_rows(folders).items()]
     assert [(row.model, row.runs) for row in table] == [("ResNet", 2), ("SVM", 1)]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{folders[0]}/task2/resnet did not learn: 100% of the validation")

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ARTISTS, SMALL_GRIDS, assert_one_line, call, write_song
+from conftest import ARTISTS, SMALL_GRIDS, assert_one_line, call, toy_network, write_song
 from msgspec.structs import replace
 from PIL import Image
 
@@ -35,7 +35,6 @@ from artist20.checkpoints import (
 )
 from artist20.features import feature_hashes, read_units
 from artist20.files import only_writer, sha256_file, write_json
-from artist20.models import ArtistResNet, EmbeddingMLP
 from artist20.report import compare
 from artist20.results import Predictions, TestScores, read_record, task1_dir
 from artist20.spectrogram import FrontEnd
@@ -298,18 +297,18 @@ def test_embeddings_are_the_last_layers_inputs_in_the_songs_order(study, name):
     }
     if name == "resnet":
         n = best.window_frames
-        model = ArtistResNet(3)
+        model = toy_network("resnet", 3)
         batches = {"train": [], "val": []}
         for split, songs in files.items():
             for song in songs:
                 log_mel = torch.from_numpy(
-                    spectrogram.log_mel(audio.load(song), FrontEnd())
+                    spectrogram.log_mel(audio.open_song(song), FrontEnd())
                 ).float()
                 last = len(log_mel) - n
                 starts = [0, last] if last > 0 else [0]  # songs of at most two windows
                 batches[split].append(torch.stack([log_mel[s : s + n] for s in starts]))
     else:
-        model = EmbeddingMLP(3)
+        model = toy_network("panns", 3)
         batches = {}
         for split, kind in (("train", "views"), ("val", "windows")):
             (cache,) = (folder / "results/cache").glob(f"panns-{kind}-*")

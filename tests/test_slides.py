@@ -584,19 +584,15 @@ def test_the_homeworks_figures_stand_beside_those_of_artist20_alone(written):
         assert "artist20, only 60 songs per split" in text
 
 
-def test_the_readme_has_what_the_field_reached():
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert all(f"| {how} | {reached} |\n" in readme for how, reached in deck.FIELD)
-
-
 def test_what_the_field_reached_is_shown_of_artist20_alone(record, pages):
     heading = "What the field reached on artist20"
     assert heading not in pages
     itself = artist20_itself(record)
     page = read_slides(deck.render("deck", itself, {}, full=True))[heading]
     _, *rows, own = read_tables(page)[0]
-    assert rows == [list(row) for row in deck.FIELD]
     assert len(rows) == 8
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert all(f"| {how} | {reached} |\n" in readme for how, reached in rows)
     best = max(itself.models.values(), key=lambda model: (model.val.top1, model.val.top3))
     assert own == [f"here: {best.title}", f"{best.val.top1:.1%} / {best.val.top3:.1%}"]
 

@@ -33,7 +33,7 @@ def network(window_seconds=150.0, predict=loudness, classes=CLASSES):
     def of_songs(songs):
         return {"": spectrogram.per_song(predict, songs, n_frames)}
 
-    about = ("tiny (synthesised songs)", FrontEnd(), torch.device("cpu"))
+    about = (FrontEnd(), torch.device("cpu"))
     return TrainedResNet(classes, n_frames, *about, predict, of_songs)
 
 
@@ -59,7 +59,7 @@ def test_curves_and_labels_are_the_networks_answers(tmp_path, drawn):
     hears = network(1.5)
     ((name, _, caption),) = song_plots.draw(song, "x", hears, tmp_path / "resnet", "ResNet")
     ((log_mel, duration, seconds, curves, labels, options),) = drawn
-    expected = spectrogram.log_mel(audio.load(song), FrontEnd())
+    expected = spectrogram.log_mel(audio.open_song(song), FrontEnd())
     assert np.array_equal(log_mel, expected)
     assert duration == pytest.approx(3.3)
     middles, probabilities, _ = hears.curve(expected)
@@ -177,7 +177,7 @@ def here(tmp_path, monkeypatch, drawn):
     """Go to a folder with a checkpoint alone."""
     monkeypatch.chdir(tmp_path)
     settings = toy_settings("resnet", width=2)
-    model = models.make_resnet(len(CLASSES), settings.recipe)
+    model = models.ArtistResNet(len(CLASSES), settings.recipe)
     folder = tmp_path / "results/task2/resnet"
     checkpoints.save_model(folder / "best.pt", toy_model(settings, model.state_dict(), CLASSES))
     return tmp_path

@@ -67,7 +67,7 @@ def test_a_long_song_is_never_all_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(audio, "WHOLE_BLOCKS", 2)
     monkeypatch.setattr(spectrogram, "BLOCK_SAMPLES", 500 * FRONT_END.n_fft)
     waveform = np.tile(make_waveform(ARTIST, 0, 3.0), 100)
-    audio.write(tmp_path / "a.wav", waveform)
+    audio.write_blocks(tmp_path / "a.wav", [waveform])
     tracemalloc.start()
     try:
         log_mel = spectrogram.load_log_mel(tmp_path / "a.wav", FRONT_END)
@@ -75,7 +75,9 @@ def test_a_long_song_is_never_all_in_memory(tmp_path, monkeypatch):
     finally:
         tracemalloc.stop()
     assert peak - log_mel.nbytes < waveform.nbytes / 2
-    assert np.array_equal(log_mel, spectrogram.log_mel(audio.load(tmp_path / "a.wav"), FRONT_END))
+    assert np.array_equal(
+        log_mel, spectrogram.log_mel(audio.open_song(tmp_path / "a.wav"), FRONT_END)
+    )
 
 
 def test_log_mel_blocks_join_without_a_seam(monkeypatch):
@@ -214,7 +216,7 @@ def test_log_mels_are_kept_in_half_precision_and_computed_once(tiny_data, tmp_pa
     assert found == {"d": "holds no audio"}
     songs = LogMels([Stored(cache, key) for key in "cac"])  # a song may be there twice
     for song, key in zip(songs.songs, "cac", strict=True):
-        expected = spectrogram.log_mel(audio.load(files[key]), FRONT_END)
+        expected = spectrogram.log_mel(audio.open_song(files[key]), FRONT_END)
         assert song.shape == expected.shape
         assert song[:].dtype == np.float16
         np.testing.assert_array_equal(song[:], expected)
@@ -225,7 +227,7 @@ def test_log_mels_are_kept_in_half_precision_and_computed_once(tiny_data, tmp_pa
 
 def test_log_mels_of_every_front_end_are_of_one_decoding(tiny_data, monkeypatch):
     file = next(tiny_data.glob("test/*.mp3"))
-    waveform = audio.load(file)
+    waveform = audio.open_song(file)
     decoded = []
     monkeypatch.setattr(audio, "open_song", lambda file: decoded.append(file) or waveform)
     front_ends = [FRONT_END, FrontEnd(4096, 256)]
@@ -298,8 +300,9 @@ def test_windows_cover_every_song_in_any_batch_size(hold, batch_size, monkeypatc
         sizes.append(len(batch))
         return batch[:, [0, -1], 0].float().numpy()
 
-    values, song_index = spectrogram.score_windows(apply, songs, 20)
-    assert song_index.tolist() == [0] * 5 + [1] + [2] + [3] * 2
+    windows = spectrogram.windows_of(songs, 20)
+    values = spectrogram.score_crops(apply, songs, windows, 20)
+    assert [song for song, _ in windows] == [0] * 5 + [1] + [2] + [3] * 2
     firsts, lasts = values.T.tolist()
     assert firsts == [0, 19, 38, 56, 75, 0, 0, 0, 1]
     assert lasts == [19, 38, 57, 75, 94, 3, 19, 19, 20]

@@ -52,7 +52,7 @@ def finished(tiny_data, tmp_path_factory):
     run_dir = put_network(results, "resnet", 0.5, seed=2, settings=settings)
     (run_dir / "history.csv").write_text("epoch\n1\n")
     torch.manual_seed(0)
-    weights = models.make_resnet(len(TOY_ARTISTS), settings.recipe).state_dict()
+    weights = models.ArtistResNet(len(TOY_ARTISTS), settings.recipe).state_dict()
     save_model(run_dir / "best.pt", toy_model(settings, weights, TOY_ARTISTS))
     options = ["--data-dir", tiny_data, "--results-dir", results, "--workers", 1]
     with pytest.MonkeyPatch.context() as patch:

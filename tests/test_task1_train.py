@@ -103,7 +103,9 @@ def test_what_the_stage_writes(tmp_path, train, n_artists, capsys):
         assert row.params == best.params
         assert (row.cv_top1, row.cv_std) == (best.top1, best.std)
         assert row.cv_top1_by == {"album": best.top1, "song": search.folds_by["song"].top1}
-        model = classical.read_sklearn(folder / f"{name}.skops", "x")
+        model = classical.read_sklearn(
+            folder / f"{name}.skops", "x", predictions.classes, rows.X.shape[1]
+        )
         assert model[-1].get_params().items() >= best.params.items()
         scores = classical.probabilities(name, model, rows, row.temperature)
         np.testing.assert_allclose(predictions.scores[name], scores, rtol=1e-5)
@@ -327,7 +329,9 @@ def test_segments_beside_songs(folder, train, monkeypatch, capsys):
     predictions = read_record(folder / "segment/val_predictions.json", Predictions, "x")
     rows = classical.read_rows(folder, "val", metrics.settings.segments)
     for name, row in metrics.models.items():
-        model = classical.read_sklearn(folder / f"segment/{name}.skops", "x")
+        model = classical.read_sklearn(
+            folder / f"segment/{name}.skops", "x", predictions.classes, rows.X.shape[1]
+        )
         scores = classical.probabilities(name, model, rows, row.temperature)
         np.testing.assert_allclose(predictions.scores[name], scores, rtol=1e-5)
         search = read_record(folder / f"segment/search_{name}.json", Search, "x")
@@ -366,7 +370,8 @@ def test_the_wide_search_beside_the_homeworks(folder, train, monkeypatch, capsys
 
     own = folder / "wide" / ("segment" if level == "segment" else "")
     metrics = metrics_of(own)
-    assert (metrics.settings.search, metrics.level) == ("wide", level)
+    assert metrics.settings.search == "wide"
+    assert (metrics.settings.segments is not None) == (level == "segment")
     grids = classical.make_grids(level, "wide")
     assert list(metrics.models) == list(grids)
     val = read_record(own / "val_predictions.json", Predictions, "x")
@@ -375,7 +380,7 @@ def test_the_wide_search_beside_the_homeworks(folder, train, monkeypatch, capsys
         search = read_record(own / f"search_{name}.json", Search, "x")
         assert search.settings.grid == grids[name]
         assert row.params.keys() >= {"scaler", "k"}
-        model = classical.read_sklearn(own / f"{name}.skops", "x")
+        model = classical.read_sklearn(own / f"{name}.skops", "x", val.classes, rows.X.shape[1])
         assert (
             str(model[1])
             == {"robust": "RobustScaler()", "standard": "StandardScaler()"}[row.params["scaler"]]

@@ -35,7 +35,7 @@ def load(model, settings):
 def test_a_classifier_scores_a_songs_windows_or_their_statistics(pooled):
     torch.manual_seed(0)
     settings = toy_settings("panns", pooled=pooled, hidden=(5,))
-    model = models.make_mlp(N_CLASSES, settings.recipe, 6)
+    model = models.EmbeddingMLP(N_CLASSES, settings.recipe, 12 if pooled else 6)
     rows = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
     expected = np.concatenate([rows.mean(axis=0), rows.std(axis=0)])[None] if pooled else rows
     with torch.inference_mode():
@@ -47,11 +47,10 @@ def test_a_classifier_scores_a_songs_windows_or_their_statistics(pooled):
 def test_a_resnet_scores_windows_over_the_whole_song():
     torch.manual_seed(0)
     settings = toy_settings("resnet", bins_per_band=2, lda_share=0.5, **SMALL)
-    model = models.make_resnet(N_CLASSES, settings.recipe)
+    model = models.ArtistResNet(N_CLASSES, settings.recipe)
     network = load(model, settings)
     assert network.front_end == FrontEnd(2048, 32, levels=True)
     assert network.classes == TOY_ARTISTS
-    assert network.trained_on == "tiny (synthesised songs)"
     log_mel = np.random.default_rng(0).normal(size=(70, 32 + 128)).astype(np.float16)
     assert network.window_frames == 30
     windows = np.stack([log_mel[start : start + 30] for start in (0, 20, 40)])
@@ -61,7 +60,7 @@ def test_a_resnet_scores_windows_over_the_whole_song():
     np.testing.assert_allclose(scores[""], expected.mean(axis=0), rtol=1e-4)
     # What the convolutions answer without LDA.
     settings = toy_settings("resnet", bins_per_band=2, **SMALL)
-    alone = models.make_resnet(N_CLASSES, settings.recipe)
+    alone = models.ArtistResNet(N_CLASSES, settings.recipe)
     alone.load_state_dict(model.state_dict(), strict=False)
     of_bins = load(alone, settings).score_song(log_mel[:, :32])
     assert list(of_bins) == [""]
@@ -73,7 +72,7 @@ def test_windows_four_times_as_long_have_their_share_of_a_songs_answer():
     torch.manual_seed(0)
     shares = {"lda_share": 0.5, "long_lda_share": 0.25}
     settings = toy_settings("resnet", **shares, **SMALL)
-    model = models.make_resnet(N_CLASSES, settings.recipe)
+    model = models.ArtistResNet(N_CLASSES, settings.recipe)
     network = load(model, settings)
     log_mel = np.random.default_rng(0).normal(size=(150, 32 + 128)).astype(np.float16)
     log_mel[70:] += 3
@@ -99,7 +98,7 @@ def test_windows_four_times_as_long_have_their_share_of_a_songs_answer():
 
 def test_a_checkpoint_that_has_learnt_nothing_says_so_when_it_is_loaded(capsys):
     settings = toy_settings("resnet", **SMALL)
-    weights = models.make_resnet(N_CLASSES, settings.recipe).state_dict()
+    weights = models.ArtistResNet(N_CLASSES, settings.recipe).state_dict()
     of_learnt = replace(toy_model(settings, weights, TOY_ARTISTS), learning=TOY_LEARNING)
     trained.load_resnet(PATH, of_learnt, CPU, "auto")
     assert capsys.readouterr().out == ""
@@ -123,7 +122,7 @@ def test_a_checkpoint_that_has_learnt_nothing_says_so_when_it_is_loaded(capsys):
 )
 def test_a_resnet_is_made_as_its_recipe_says(change, shape):
     recipe = toy_settings("resnet", **{"n_mels": 64, "width": 8, "dropout": 0.25, **change}).recipe
-    model = models.make_resnet(N_CLASSES, recipe)
+    model = models.ArtistResNet(N_CLASSES, recipe)
     width, _, n_bands, n_hidden = shape
     assert model.stem[0].out_channels == width
     assert model.hidden[0].in_features == 8 * width * n_bands
@@ -140,7 +139,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(name, wrong):
     other = toy_settings("resnet" if name == "panns" else "panns")
     weights = {"w": torch.zeros(1)}
     if wrong == "NaN":
-        make = models.make_resnet if name == "resnet" else models.make_mlp
+        make = models.ArtistResNet if name == "resnet" else models.EmbeddingMLP
         model = make(N_CLASSES, settings.recipe, *([6] if name == "panns" else []))
         weights = {**model.state_dict(), "output.bias": torch.full((N_CLASSES,), torch.nan)}
     checkpoint = toy_model(other if wrong == "kind" else settings, weights, TOY_ARTISTS)
@@ -178,7 +177,7 @@ def ends(batch: Tensor) -> np.ndarray:
     ],
 )
 def test_a_curves_windows_overlap_by_three_quarters(length, window, n_frames, starts):
-    network = TrainedResNet([], window, "", FrontEnd(), CPU, ends, None)
+    network = TrainedResNet([], window, FrontEnd(), CPU, ends, None)
     seconds, probabilities, window_seconds = network.curve(np.arange(length)[:, None])
     assert probabilities[:, 0].tolist() == starts
     assert probabilities[:, 1].tolist() == [start + n_frames - 1 for start in starts]
@@ -197,7 +196,7 @@ def test_at_most_160_seconds_are_scored_at_a_time(window, n_together):
     def of_songs(songs: LogMels) -> Scores:
         return {"": spectrogram.per_song(predict, songs, window)}
 
-    network = TrainedResNet([], window, "", FrontEnd(), CPU, predict, of_songs)
+    network = TrainedResNet([], window, FrontEnd(), CPU, predict, of_songs)
     network.score_song(np.zeros((4 * window, 1), np.float16))
     assert sizes == ([3, 1] if n_together == 3 else [1] * 4)
 

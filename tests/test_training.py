@@ -9,14 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from conftest import ARTISTS, TOY_DATASET, make_waveform, toy_settings
+import torch.nn.functional as F
+from conftest import ARTISTS, TOY_DATASET, make_waveform, toy_network, toy_settings
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 import task2_train_wo_pretrain as stage
 from artist20 import (
     UserError,
-    augment,
     checkpoints,
     evaluation,
     files,
@@ -28,7 +28,7 @@ from artist20.augment import AlbumDifferences
 from artist20.checkpoints import EpochRow, TrainedModel, TrainingState
 from artist20.dataset import Song
 from artist20.experiment import Experiment, TrainingRun
-from artist20.models import ArtistResNet, EmbeddingMLP, TimeStatistics
+from artist20.models import TimeStatistics
 from artist20.results import Predictions
 from artist20.spectrogram import FrontEnd, LogMels
 
@@ -75,7 +75,7 @@ def toy_batches(epoch, seed=0):
     rng = np.random.default_rng(training.epoch_seed(seed, epoch))
     for batch in np.array_split(rng.permutation(N_SONGS), 3):
         noise = torch.from_numpy(rng.normal(0, 0.1, (len(batch), 10))).float()
-        targets = augment.one_hot(torch.from_numpy(LABELS[batch]), N_CLASSES)
+        targets = F.one_hot(torch.from_numpy(LABELS[batch]), N_CLASSES).float()
         yield X[batch] + noise, targets
 
 
@@ -199,7 +199,7 @@ def test_training_learns(tmp_path):
 @pytest.mark.parametrize("options", [{"label_smoothing": 0.1}, {}])
 def test_train_loss_is_the_mean_over_examples_with_smoothed_labels(tmp_path, options):
     model = nn.Linear(10, N_CLASSES)
-    targets = augment.one_hot(torch.from_numpy(LABELS), N_CLASSES)
+    targets = F.one_hot(torch.from_numpy(LABELS), N_CLASSES).float()
     smoothed = 0.9 * targets + 0.1 / N_CLASSES if options else targets
     expected = -(smoothed * model(X).log_softmax(dim=1)).sum(dim=1).mean().item()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-12)
@@ -543,7 +543,7 @@ def test_nan_loss_stops_and_keeps_the_epoch_before(tmp_path):
 def test_weights_that_the_last_step_ruins_are_not_kept(tmp_path):
     model = nn.Linear(10, N_CLASSES)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    targets = augment.one_hot(torch.from_numpy(LABELS), N_CLASSES)
+    targets = F.one_hot(torch.from_numpy(LABELS), N_CLASSES).float()
 
     def batches(epoch):
         # One step per epoch: its loss is finite, what it makes of the weights is not.
@@ -699,9 +699,9 @@ def test_predict_gives_probabilities_without_dropout():
 def test_embed_gives_what_the_last_layer_is_given():
     torch.manual_seed(0)
     for model, x in (
-        (EmbeddingMLP(3, n_inputs=10, hidden=[8, 6]), X),
-        (EmbeddingMLP(3, n_inputs=10, hidden=[]), X),
-        (ArtistResNet(3, width=4, keep_frequency=True), torch.randn(2, 40, 64)),
+        (toy_network("panns", 3, 10, hidden=(8, 6)), X),
+        (toy_network("panns", 3, 10, hidden=()), X),
+        (toy_network("resnet", 3, width=4, keep_frequency=True), torch.randn(2, 40, 64)),
     ):
         given = []
         model.output.register_forward_pre_hook(lambda _, inputs, given=given: given.append(inputs))
@@ -725,7 +725,7 @@ def test_resnet_overfits_eight_songs(tmp_path):
     labels = np.arange(8) % 4
     mels = LogMels(songs)
     torch.manual_seed(0)
-    model = ArtistResNet(4, dropout=0.0)
+    model = toy_network("resnet", 4, dropout=0.0)
     _, mean, std = mels.spectra(64)
     model.standardize.mean.copy_(torch.from_numpy(mean))
     model.standardize.std.copy_(torch.from_numpy(std))
@@ -736,12 +736,11 @@ def test_resnet_overfits_eight_songs(tmp_path):
         rng = np.random.default_rng(training.epoch_seed(0, epoch))
         for _ in range(10):  # steps enough for batch normalisation to know its statistics
             for x, y in spectrogram.random_crops(mels, labels, n_frames, 8, rng):
-                yield x.float(), augment.one_hot(y, 4)
+                yield x.float(), F.one_hot(y, 4).float()
 
     def score():
         predict = lambda x: training.predict(model, x, torch.float32)  # noqa: E731
-        scores, song_index = spectrogram.score_windows(predict, mels, n_frames)
-        return training.evaluation.mean_per_song(scores, song_index, 8)
+        return spectrogram.per_song(predict, mels, n_frames)
 
     run = dataclasses.replace(make_run(tmp_path, epochs=epochs), val=SONGS[:8])
     schedule = CosineAnnealingLR(optimizer, epochs)

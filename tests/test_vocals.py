@@ -213,7 +213,7 @@ def test_songs_keep_names_length_time_and_level(data, output):
     assert separate_songs(data, output, echo()) == []
     assert set(times(output)) == set(listed(data))
     for path in listed(data):
-        song, separated = audio.load(data / path), audio.load(output / path)
+        song, separated = audio.open_song(data / path), audio.open_song(output / path)
         assert separated.shape == song.shape
         assert np.correlate(separated, song, "same").argmax() == len(song) // 2
         assert level_db(separated - song) < level_db(song) - 12  # as far as MP3 keeps noise
@@ -231,7 +231,7 @@ def test_a_tone_goes_to_the_separators_rate_and_back(data, output, n_samples):
     soundfile.write(data / path, tone, 16_000)
     (data / "train.json").write_text(json.dumps([path]))
     separate_songs(data, output, echo())
-    separated = audio.load(output / path)
+    separated = audio.open_song(output / path)
     assert len(separated) == n_samples
     # Two roundings to 16 bits, of half a step each, and 5e-7 by resampling.
     np.testing.assert_allclose(separated[500:-500], tone[500:-500], atol=2**-15 + 2e-6)
@@ -262,7 +262,7 @@ def test_test_songs_are_separated_too_also_into_a_folder_that_lacks_them(data, o
     assert len(later.network.heard) == 2
     assert times(output).items() >= before.items()
     assert set(times(output)) == {*listed(data), *tests}
-    assert len(audio.load(output / "test/002.flac")) == 6400
+    assert len(audio.open_song(output / "test/002.flac")) == 6400
     made = record(output)["songs"]
     assert made == {path: sha256_file(data / path) for path in (*listed(data), *tests)}
 
@@ -293,7 +293,7 @@ def test_finished_songs_are_not_touched_again(data, output):
     assert len(again.network.heard) == 2
     after = times(output)
     assert {path for path in after if after[path] != before.get(path)} == {changed, lost}
-    assert len(audio.load(output / changed)) == 8000
+    assert len(audio.open_song(output / changed)) == 8000
     assert record(output)["songs"][changed] == sha256_file(data / changed)
 
 

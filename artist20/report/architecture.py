@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
 from torchinfo import summary
@@ -129,7 +130,7 @@ def _detail(module: nn.Module) -> str:
         case nn.MaxPool2d():
             return f"{_size(module.kernel_size)} max pool{_stride(module.stride)}"
         case nn.AvgPool1d():
-            (n_bins,) = _as_tuple(module.kernel_size, 1)
+            (n_bins,) = np.broadcast_to(module.kernel_size, 1)
             return f"average of {n_bins} neighbouring bins"
         case TimeStatistics():
             lda = f"LDA {module.output.in_features} → {module.output.out_features}"
@@ -157,15 +158,12 @@ def _convolutions(convolutions: list[nn.Conv2d]) -> str:
 
 
 def _size(value: int | tuple[int, ...]) -> str:
-    height, width = _as_tuple(value, 2)
+    height, width = np.broadcast_to(value, 2)
     return f"{height}×{width}"
 
 
 def _stride(value: int | tuple[int, ...]) -> str:
-    height, width = _as_tuple(value, 2)
-    return "" if height == width == 1 else f", stride {height}" + f"×{width}" * (height != width)
-
-
-def _as_tuple(value: int | tuple[int, ...], n: int) -> tuple[int, ...]:
-    """Return one number per axis, as torch takes a single one for all."""
-    return (value,) * n if isinstance(value, int) else value
+    height, width = np.broadcast_to(value, 2)
+    if height != width:
+        return f", stride {height}×{width}"
+    return "" if height == 1 else f", stride {height}"

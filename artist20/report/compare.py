@@ -6,6 +6,7 @@ card and README's table are made of it alone.
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -60,7 +61,7 @@ def collect(results_dir: Path, say_missing: bool = True) -> dict[str, Model]:
         names = metrics.names
         if isinstance(metrics, NetworkMetrics):
             names = {metrics.model: metrics.model}  # and no parts of it
-        elif metrics.level == "segment":
+        elif metrics.settings.segments:
             names = {name: own for name, own in names.items() if own == metrics.best_in_cv}
         models += _read_models(stage.folder, metrics, names, stage.train, stage.score_test)
     if ensemble := _read_ensemble(results_dir, say_missing):
@@ -335,10 +336,10 @@ def _result(
     predictions, labels = model.val, model.val.labels
     classes, albums = predictions.classes, predictions.albums
     matrix = evaluation.confusion_matrix(model.scores, labels)
-    right = evaluation.hits(model.scores, labels, 1)
+    right = Counter(albums[evaluation.hits(model.scores, labels, 1)].tolist())
     of_albums = {
-        album: results.AlbumResult(songs=n_songs, right=n_right)
-        for album, (n_right, n_songs) in evaluation.right_per_group(right, albums).items()
+        album: results.AlbumResult(songs=n_songs, right=right[album])
+        for album, n_songs in sorted(Counter(albums.tolist()).items())
     }
     f1 = evaluation.f1_scores(matrix)
     return results.ModelResult(
@@ -394,7 +395,6 @@ def _details(model: Model) -> results.OfTask1 | results.OfNetwork | results.OfEn
     file = model.folder / f"search_{model.own_name}.json"
     search = read_record(file, results.Search, model.train)
     return results.OfTask1(
-        level=metrics.level,
         settings=metrics.settings,
         model=metrics.models[model.own_name],
         search=search.settings,
@@ -425,9 +425,11 @@ def albums_of_all(models: Iterable[results.ModelResult]) -> dict[str, results.Al
     }
 
 
-def check_up_to_date(comparison: results.Comparison, results_dir: Path, made_from: Path) -> None:
-    """Refuse a ``results.json`` that is of other files than those that are there, or of fewer."""
-    folders = shlex.join(["--results-dir", str(results_dir), "--assets-dir", str(made_from.parent)])
+def read_up_to_date(results_dir: Path, assets_dir: Path) -> results.Comparison:
+    """Read ``results.json``; refuse one of other files than those that are there, or of fewer."""
+    made_from = results.results_file(assets_dir)
+    comparison = read_record(made_from, results.Comparison, COMMAND)
+    folders = shlex.join(["--results-dir", str(results_dir), "--assets-dir", str(assets_dir)])
     again = f"run {COMMAND} {folders}"
     for file in _changed_files(results_dir, comparison.files):
         raise UserError(f"{made_from} was made of another {file}: {again}")
@@ -440,11 +442,10 @@ def check_up_to_date(comparison: results.Comparison, results_dir: Path, made_fro
         metrics = read_record(file, EnsembleMetrics, _ensemble_command(results_dir))
         if not _changed_files(results_dir, metrics.files):
             raise UserError(f"{made_from} lacks {file}: {again}")
+    return comparison
 
 
 # --- pairs -------------------------------------------------------------------------------------
-
-OPPOSITE: dict[results.Verdict, results.Verdict] = {"better": "worse", "worse": "better"}
 
 
 def against(comparison: results.Comparison, name: str) -> dict[str, results.Pair]:
@@ -454,23 +455,29 @@ def against(comparison: results.Comparison, name: str) -> dict[str, results.Pair
         if pair.first == name:
             pairs[pair.second] = pair
         elif pair.second == name:
-            low, high = pair.interval
+            interval = -pair.interval[1], -pair.interval[0]
             pairs[pair.first] = replace(
                 pair,
                 first=name,
                 second=pair.first,
                 difference=-pair.difference,
-                interval=(-high, -low),
+                interval=interval,
                 only_first=pair.only_second,
                 only_second=pair.only_first,
-                verdict=OPPOSITE.get(pair.verdict, pair.verdict),
+                verdict=evaluation.verdict(pair.p_holm, interval),
             )
     return pairs
 
 
+def best_in_cv(models: Mapping[str, results.ModelResult]) -> str | None:
+    """Name the model with the highest top-1 in cross-validation, among equals by top-3, if any."""
+    in_cv = {name: (row.cv.top1, row.cv.top3) for name, row in models.items() if row.cv}
+    return max(in_cv, key=lambda name: in_cv[name], default=None)
+
+
 def reference(models: Mapping[str, results.ModelResult]) -> str | None:
     """Return the model that others are compared with: the ensemble, or else the best in CV."""
-    in_cv = {name: (row.cv.top1, row.cv.top3) for name, row in models.items() if row.cv}
-    if len(models) < 2 or not in_cv:
+    best = best_in_cv(models)
+    if len(models) < 2 or not best:
         return None
-    return "ensemble" if "ensemble" in models else max(in_cv, key=lambda name: in_cv[name])
+    return "ensemble" if "ensemble" in models else best

@@ -59,27 +59,6 @@ HOMEWORK: dict[str, dict[str, float]] = {
     "resnet": {"epochs": 100, "batch_size": 32, "lr": 0.01, "crop_seconds": 150},
 }
 
-# What the field reached on artist20's validation songs, this very split: how; top-1 / top-3.
-FIELD = (
-    (
-        "short-chunk CNN from scratch on 15 s of vocals separated by Demucs, songs averaged",
-        "96.1 / 97.4",
-    ),
-    (
-        "frozen ECAPA on the plain mix + MLP; linear; nearest centroid",
-        "95.2 / 98.7; 95.2 / 97.8; 84.8 / 92.2",
-    ),
-    ("CNN on mix and vocals", "90.9 / 98.3"),
-    (
-        "ensemble of 14 networks from scratch, plain mix; best single of them, a wide CRNN",
-        "86.1 / 91.3; 80.5 / 92.2",
-    ),
-    ("CNN from scratch, plain mix", "82.3 / 92.2"),
-    ("the homework: ResNet; PANNs; SVM", "72.7 / 89.2; 60.2 / 83.1; 57.1 / 78.8"),
-    ("MERT, linear probe; MusicFM probe", "68.4; 56.3 / 84.9"),
-    ("best classical: SVM on hand-made features", "60.6 / 77.1, 59.3 / 83.1"),
-)
-
 # Improvements that are asked after: of which model over which.
 STEPS = (
     ("panns", "svm"),
@@ -171,12 +150,6 @@ def most_flattered(models: Iterable[ModelResult]) -> tuple[float, str]:
     """Return by how much choosing its epoch raised a model's top-1 at most, and whose that was."""
     gained = [(model.val.top1 - model.last.top1, model.title) for model in models if model.last]
     return max(gained, key=itemgetter(0))
-
-
-def best_in_cv(models: Mapping[str, ModelResult]) -> str | None:
-    """Return the name of the model with the highest top-1 in cross-validation, if any has one."""
-    in_cv = {name: model.cv.top1 for name, model in models.items() if model.cv}
-    return max(in_cv, key=lambda name: in_cv[name], default=None)
 
 
 def significant(pairs: Iterable[Pair]) -> list[Pair]:
@@ -358,7 +331,6 @@ def render(
         map_figure=next((name for name in maps if name in figures), ""),
         confidence=f"{100 * comparison.confidence:g} %",
         published=PUBLISHED if comparison.dataset.is_artist20 else {},
-        field=FIELD if comparison.dataset.is_artist20 else (),
         against=partial(compare.against, comparison),
         author=author,
         student_id=student_id,

@@ -36,7 +36,6 @@ class SongMap:
     # (n_drawn, 2); distances mean something between neighbours alone, axes nothing
     xy: np.ndarray
     artists: np.ndarray  # (n_drawn,) names
-    albums: np.ndarray  # (n_drawn,), ``"artist/album"``
     unseen: np.ndarray  # (n_drawn,) bool, the validation songs
     same_artist: float  # share of all validation songs whose nearest training song is of theirs
     by_chance: float  # the same share for a training song drawn at random
@@ -92,7 +91,6 @@ def make_map(vectors: SongVectors) -> SongMap:
     return SongMap(
         lay_out(x[drawn]),
         artists[drawn],
-        albums[drawn],
         drawn >= n_train,
         same_artist=float((artists[nearest] == artists[n_train:]).mean()),
         by_chance=float(np.mean([of_artist[song.artist] / n_train for song in vectors.val_songs])),

@@ -4,8 +4,6 @@ Runs that differ in their seed alone are one row. Rows are compared by the songs
 have right at the last epoch, see :func:`artist20.evaluation.compare_runs`.
 """
 
-import csv
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +12,7 @@ import msgspec
 import numpy as np
 from msgspec.structs import asdict, replace
 
-from artist20 import evaluation, results
-from artist20.files import write_text
+from artist20 import evaluation, files, results
 from artist20.finished import AnyMetrics, Model
 from artist20.naming import NOT_LEARNT_MARK
 from artist20.report import compare, tables
@@ -114,12 +111,8 @@ def _is_again(one: Model, other: Model) -> bool:
     return same_seed and np.array_equal(one.scores, other.scores)
 
 
-def summarise(rows: Mapping[str, Runs]) -> list[Row]:
-    """Compute means and standard deviations of every row."""
-    return [_row(name, runs) for name, runs in rows.items()]
-
-
-def _row(name: str, runs: Runs) -> Row:
+def summarise(name: str, runs: Runs) -> Row:
+    """Compute means and standard deviations of the runs of a row of this name."""
     figures = [run.figures for run in runs]
     in_cv = [run.cv.top1 for run in runs if run.cv]
     reached = (
@@ -188,8 +181,4 @@ def write_csv(path: Path, records: Sequence[Record]) -> None:
         if "interval" in row:
             row["low"], row["high"] = row.pop("interval")
         rows.append(row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    files.write_csv(path, rows)
