@@ -5,9 +5,10 @@ Writes  RESULTS_DIR/task2/panns/best.pt, last.pt, history.csv, metrics.json, val
                                 train_embeddings.npy, val_embeddings.npy, songs_train.json
 
 Augmented views of the songs are embedded once, into RESULTS_DIR/cache; an epoch trains the
-classifier alone. A run that was stopped goes on with --resume. The defaults are the homework's, with
-hidden layers that are normalised. Files of embeddings are for the map of the songs: the classifier's penultimate layer, (n_songs, d)
-float32, the mean over a song's windows, or over a training song's augmented views.
+classifier alone. A run that was stopped goes on with --resume. The defaults are the homework's,
+with hidden layers that are normalised. Files of embeddings are for the map of the songs: the
+classifier's penultimate layer, (n_songs, d) float32, the mean over a song's windows, or over a
+training song's augmented views.
 
 With --recipe strong, into RESULTS_DIR/task2/panns_strong: windows over the whole song, as long as
 in the encoder's own training, in place of long crops; and of several classifiers the one that is

@@ -5,8 +5,9 @@ Writes  RESULTS_DIR/task2/resnet/best.pt, last.pt, history.csv, metrics.json, va
                                  train_embeddings.npy, val_embeddings.npy, songs_train.json
 
 Songs are decoded once, into RESULTS_DIR/cache. A run that was stopped goes on with --resume. The
-defaults are the homework's, with a hidden layer that is normalised. Files of embeddings are for the map of the songs: the convolutions'
-penultimate layer in best.pt, (n_songs, d) float32, the mean over each song's windows.
+defaults are the homework's, with a hidden layer that is normalised. Files of embeddings are for the
+map of the songs: the convolutions' penultimate layer in best.pt, (n_songs, d) float32, the mean
+over each song's windows.
 
 --recipe strong, into RESULTS_DIR/task2/resnet_strong, is what cross-validation found better: short
 crops, many of them, that are made to sound as if they were of other albums; 256 mel bins, which the

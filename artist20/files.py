@@ -1,8 +1,9 @@
 """Atomic writes, a lock for one writer, and reads that never run what they read.
 
-Arrays are read without pickle; so are checkpoints and scikit-learn models, which are read and
-written elsewhere, with :func:`atomic_path`. Every write goes to a temporary name in the same folder
-and is moved into place when it is whole. Knows nothing of music.
+Arrays are read without pickle; checkpoints (``weights_only=True``) and scikit-learn models (skops,
+with a fixed list of trusted types) have readers and writers of their own, in
+:mod:`artist20.checkpoints` and :mod:`artist20.classical`. Every write goes to a temporary name in
+the same folder and is moved into place when it is whole. Knows nothing of music.
 """
 
 import csv

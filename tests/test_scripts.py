@@ -1112,14 +1112,16 @@ def test_folds_score_every_training_song_unseen(five_albums, tmp_path, caller, r
     pooled = read_record(folder / "cv_predictions.json", Predictions, "x")
     listed = read(five_albums / "train.json")
     assert [song.path for song in pooled.songs] == listed
-    (name,) = pooled.scores
-    assert name == folder.name
+    name = folder.name
+    parts = [] if recipe == "homework" else [f"{name}:convolutions"]
+    assert list(pooled.scores) == [name, *parts]
     held_out = []
     for fold in range(1, 6):
         of_fold = read_record(folder / f"fold-{fold}/val_predictions.json", Predictions, "x")
-        key = f"{name}_last" if recipe == "homework" else name
-        for song, scores in zip(of_fold.songs, of_fold.scores[key], strict=True):
-            assert scores.tolist() == pooled.scores[name][listed.index(song.path)].tolist()
+        for own_name in pooled.scores:
+            key = f"{name}_last" if recipe == "homework" else own_name
+            for song, scores in zip(of_fold.songs, of_fold.scores[key], strict=True):
+                assert scores.tolist() == pooled.scores[own_name][listed.index(song.path)].tolist()
         albums = {song.group for song in of_fold.songs}
         assert len(of_fold.songs) == len(albums) == 2
         assert not list((folder / f"fold-{fold}").glob("*embeddings*"))
@@ -1154,7 +1156,8 @@ def test_the_strong_recipe_is_not_chosen_on_the_validation_songs(five_albums, tm
         assert metrics["epoch"] == 2
         assert metrics["last"] == {key: metrics[key] for key in ("top1", "top3")}
         predictions = read_record(folder / "val_predictions.json", Predictions, "x")
-        assert list(predictions.scores) == ["resnet_strong"]
+        assert list(predictions.scores) == ["resnet_strong", "resnet_strong:convolutions"]
+        assert metrics["parts"].keys() == {":convolutions"}
         best, last = (
             load_model(folder / name, TrainedModel, "x").weights for name in ("best.pt", "last.pt")
         )
