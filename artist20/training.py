@@ -73,7 +73,7 @@ class Trainer:
         self._best: TrainedModel | None = None  # not written yet
         self._saved_at, self._saved_epochs = time.monotonic(), 0
         self._stopped: list[signal.Signals] = []
-        self._replaces = self.run.experiment.args.overwrite
+        self._replaces = not self.run.goes_on
 
     def fit(self, batches: Callable[[int], Batches]) -> None:
         """Train all epochs that are left.
@@ -338,7 +338,7 @@ class Trainer:
         return row
 
     def _discard_former(self) -> None:
-        """Let go of the run that --overwrite replaces: no sooner than this one has something."""
+        """Let go of the run that this one replaces: no sooner than it has something to keep."""
         if self._replaces:
             discard(self.run.folder)
             self._replaces = False

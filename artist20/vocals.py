@@ -224,10 +224,10 @@ def separate_songs(data_dir: Path, output: Path, separator: Separator) -> list[s
     ``output`` is missing, empty, or was made by this function with the same weights; anything else
     in it is a ``UserError``, and so are songs that are not there.
     """
-    splits, has_test = dataset.SPLITS, (data_dir / "test").is_dir()
-    if has_test and not any((data_dir / f"{split}.json").exists() for split in splits):
-        splits = ()  # a grader's folder
-    songs = [song for split in splits for song in dataset.read_split(data_dir, split)]
+    songs, has_test = [], (data_dir / "test").is_dir()
+    # A grader's folder has no lists.
+    if not has_test or any((data_dir / f"{split}.json").exists() for split in dataset.SPLITS):
+        songs = [song for split in dataset.SPLITS for song in dataset.read_split(data_dir, split)]
     if has_test:
         test_files = dataset.read_test(data_dir).values()
         songs += map(dataset.as_test_song, test_files)

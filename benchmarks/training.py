@@ -110,8 +110,9 @@ def measure_resnet(args: argparse.Namespace, device: torch.device, results_dir: 
     front_end = FrontEnd.of(recipe)
     cache = spectrogram.open_cache(results_dir, front_end)
     keys = dataset.content_keys(songs)
-    files = {key: file for file, key in keys.items()}
-    spectrogram.fill_cache(cache, front_end, args.workers, files)
+    files = list(keys)
+    by_key = {key: file for file, key in keys.items()}
+    spectrogram.fill_cache(cache, front_end, args.workers, by_key)
     log_mels = LogMels([Stored(cache, key) for key in keys.values()])
     n_frames = spectrogram.crop_frames(log_mels, recipe.crop_seconds)
     labels = dataset.class_indices(songs, classes)

@@ -25,10 +25,11 @@ TOY = """
 import json, os, sys
 from pathlib import Path
 import msgspec, numpy as np, torch
+import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from test_training import LABELS, N_CLASSES, N_SONGS, make_run
-from artist20 import augment, distributed, runtime, training
+from artist20 import distributed, runtime, training
 
 folder, when, number = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 X = torch.from_numpy(np.random.default_rng(0).normal(size=(N_SONGS, 1, 8, 6))).float()
