@@ -135,6 +135,11 @@ def read_members(results_dir: Path, wanted: list[str] | None) -> list[Model]:
             predictions = {
                 split: read_record(_file(folder, split), Predictions, train) for split in SPLITS
             }
+            for part in [name for name in taken if ":" in name]:
+                if taken[part] not in predictions["cv"].scores:  # of folds of before
+                    print(f"left out: {part} (no such scores in {_file(folder, 'cv')})")
+                    left_out += 1
+                    del taken[part]
             members += [
                 Model(name, own_name, folder, metrics, predictions, train, stage.score_test)
                 for name, own_name in taken.items()
@@ -233,7 +238,9 @@ def score_test(members: list[Model], weights: np.ndarray) -> TestScores | str:
             return f"{file} is missing: run {command}"
         test = read_record(file, TestScores, command)
         made_of = files.sha256_file(checkpoint) if checkpoint.is_file() else None
-        if test.checkpoints.get(member.own_name) != [made_of]:
+        if member.own_name not in test.checkpoints:
+            return f"{file} has no scores of {member.own_name}: run {command}"
+        if test.checkpoints[member.own_name] != [made_of]:
             return f"{file} is not of the {checkpoint.name} that is there: run {command}"
         if test.classes != member.val.classes or (found and test.songs != found[0].songs):
             what = "artists" if test.classes != member.val.classes else "test songs"

@@ -5,6 +5,7 @@ training.
 """
 
 import argparse
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from artist20.evaluation import accuracy
 from artist20.results import NetworkMetrics, Predictions, ResNetRecipe, Settings, TransferRecipe
 
 BEST, LAST = "best.pt", "last.pt"
+EVENTS = "tensorboard"  # the subfolder of --tensorboard
 # What a run writes, and --overwrite removes.
 RUN_FILES = (
     *(BEST, LAST, "history.csv", "metrics.json"),
@@ -181,6 +183,12 @@ class TrainingRun:
         """Whether the folder's ``last.pt``, if it has one, is of this run: --overwrite says no."""
         return not self.experiment.args.overwrite and (self.folder / LAST).is_file()
 
+    @property
+    def replaces(self) -> bool:
+        """Whether the folder has another run, whose place this one takes."""
+        files_of = (BEST, LAST, "metrics.json")
+        return not self.goes_on and any((self.folder / name).is_file() for name in files_of)
+
     @cached_property
     def labels(self) -> np.ndarray:
         """(n_train,) classes of the training songs."""
@@ -247,10 +255,12 @@ def begin(args: argparse.Namespace, model: str) -> Experiment:
     return Experiment(args, model, device, precision, songs, keys, {}, started)
 
 
-def discard(folder: Path) -> None:
-    """Remove a run's files from its folder."""
+def discard(folder: Path, events: bool = True) -> None:
+    """Remove a run's files from its folder; with ``events``, those of --tensorboard, too."""
     for name in RUN_FILES:
         (folder / name).unlink(missing_ok=True)
+    if events:
+        shutil.rmtree(folder / EVENTS, ignore_errors=True)
 
 
 def _look_at_folder(
@@ -326,7 +336,8 @@ def _pool_folds(folder: Path, name: str, songs: list[Song]) -> Predictions | Non
             rows.setdefault(own_name, {}).update(of_songs)
         classes.append(part.classes)
     same = all(each == classes[0] for each in classes)
-    if not same or any(of.keys() != {song.path for song in songs} for of in rows.values()):
+    wanted = {song.path for song in songs}
+    if not same or rows[name].keys() != wanted:
         raise UserError(
             f"the folds in {folder} are of other songs than the training songs are now: run the "
             "same command with --overwrite for each --fold"
@@ -335,7 +346,9 @@ def _pool_folds(folder: Path, name: str, songs: list[Song]) -> Predictions | Non
         classes=classes[0],
         songs=[song.record for song in songs],
         scores={
-            own_name: np.array([of[song.path] for song in songs]) for own_name, of in rows.items()
+            own_name: np.array([of[song.path] for song in songs])
+            for own_name, of in rows.items()
+            if of.keys() == wanted  # folds of an earlier version lack parts
         },
     )
     results.write_record(folder / "cv_predictions.json", pooled)

@@ -1,7 +1,6 @@
 """The loop that both networks share: epochs, the best one, checkpoints, Ctrl-C, resuming."""
 
 import math
-import shutil
 import signal
 import sys
 import time
@@ -25,13 +24,12 @@ from tqdm import tqdm
 from artist20 import UserError, checkpoints, distributed, evaluation, files, results, runtime
 from artist20.checkpoints import EpochProgress, EpochRow, TrainedModel, TrainingState
 from artist20.evaluation import Scores
-from artist20.experiment import AGAIN, BEST, LAST, TrainingRun, discard
+from artist20.experiment import AGAIN, BEST, EVENTS, LAST, TrainingRun, discard
 from artist20.models import LONG, ArtistResNet
 from artist20.naming import CONVOLUTIONS
 from artist20.results import NetworkMetrics, Predictions
 from artist20.spectrogram import LogMels, per_song, to_seconds
 
-EVENTS = "tensorboard"  # the subfolder of --tensorboard
 SAVE_SECONDS = 10.0  # between checkpoints, where epochs are shorter
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -73,7 +71,7 @@ class Trainer:
         self._best: TrainedModel | None = None  # not written yet
         self._saved_at, self._saved_epochs = time.monotonic(), 0
         self._stopped: list[signal.Signals] = []
-        self._replaces = not self.run.goes_on
+        self._replaces = self.run.replaces
 
     def fit(self, batches: Callable[[int], Batches]) -> None:
         """Train all epochs that are left.
@@ -227,8 +225,6 @@ class Trainer:
         """Take weights, optimizer, schedule and history from ``last.pt``, if it is there."""
         path = self.run.folder / LAST
         if not self.run.goes_on:
-            if distributed.is_main():
-                shutil.rmtree(self.run.folder / EVENTS, ignore_errors=True)
             return
         last = checkpoints.load_model(path, TrainingState, AGAIN)
         load_weights(self.model, last, path, AGAIN)
@@ -291,7 +287,8 @@ class Trainer:
         """
         if distributed.any_of(bool(self._stopped)):
             self._check_finite(*self.model.state_dict().values())
-            self._save()
+            if self.history or not self._replaces:  # or keep the run that was to be replaced
+                self._save()
             distributed.gather(None)  # no process leaves before it is written
             raise KeyboardInterrupt(*self._stopped)
 
@@ -333,22 +330,19 @@ class Trainer:
                 of_epoch = {"epoch": row.epoch, "val_top1": row.val_top1}
                 weights = _copied_to_cpu(self.model)
                 self._best = msgspec.structs.replace(self.described, **of_epoch, weights=weights)
-            self._discard_former()
+            if self._replaces:
+                self._save()
             checkpoints.write_history(self.run.folder / "history.csv", self.history)
         return row
-
-    def _discard_former(self) -> None:
-        """Let go of the run that this one replaces: no sooner than it has something to keep."""
-        if self._replaces:
-            discard(self.run.folder)
-            self._replaces = False
 
     def _save(self) -> None:
         """Write ``best.pt``, then ``last.pt``: who goes on from an older one makes both again."""
         if not distributed.is_main():
             return
         folder = self.run.folder
-        self._discard_former()
+        if self._replaces:  # only now, when there is something to keep
+            discard(folder, events=not self.run.experiment.args.tensorboard)
+            self._replaces = False
         if self._best:
             checkpoints.save_model(folder / BEST, self._best)
             self._best = None

@@ -57,6 +57,7 @@ def make_run(recipe: object, n_classes: int, labels: np.ndarray, device: torch.d
         experiment=SimpleNamespace(device=device),
         settings=SimpleNamespace(recipe=recipe, seed=0),
         goes_on=False,
+        replaces=False,
         classes=range(n_classes),
         labels=labels,
         describe=lambda _window_frames: None,

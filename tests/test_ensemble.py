@@ -268,6 +268,17 @@ def test_convolutions_take_part_beside_the_network_that_they_are_part_of(results
     assert list(run("--members", name, "svm").members) == ["svm", name]
 
 
+def test_convolutions_that_the_folds_have_no_scores_of_are_left_out(results, run, capsys):
+    folder = put_network(results, "resnet_strong", 1.8, seed=31, of_convolutions=1.0)
+    held_out = predictions_of(folder / "cv_predictions.json")
+    del held_out.scores["resnet_strong:convolutions"]
+    write_record(folder / "cv_predictions.json", held_out)
+    assert list(run().members) == NAMES
+    output = capsys.readouterr().out
+    assert "left out: resnet_strong:convolutions (no such scores in" in output
+    assert "6 models take part, 1 are left out" in output
+
+
 # --- who takes part ----------------------------------------------------------------------------
 
 

@@ -203,6 +203,21 @@ def test_parts_of_a_network_are_pooled_too(tmp_path, monkeypatch, capsys):
     assert "all 5 folds, its convolutions alone, 80 songs: top-1" in capsys.readouterr().out
 
 
+def test_folds_of_an_earlier_version_lack_parts(tmp_path, monkeypatch):
+    """They are pooled as far as all have the scores: a loop over folds goes on."""
+    put_folds(tmp_path, monkeypatch)
+    metrics = results.read_record(tmp_path / "fold-1/metrics.json", results.NetworkMetrics, "x")
+    parts = {":convolutions": results.Accuracy(top1=0, top3=0)}
+    results.write_record(
+        tmp_path / "fold-1/metrics.json", msgspec.structs.replace(metrics, parts=parts)
+    )
+    part = results.read_record(tmp_path / "fold-1/val_predictions.json", Predictions, "x")
+    scores = part.scores | {"resnet:convolutions": part.scores["resnet"]}
+    part = msgspec.structs.replace(part, scores=scores)
+    results.write_record(tmp_path / "fold-1/val_predictions.json", part)
+    assert list(pool(tmp_path).scores) == ["resnet"]
+
+
 def test_a_missing_fold_is_asked_for(tmp_path, monkeypatch, capsys):
     put_folds(tmp_path, monkeypatch, n_folds=3)
     assert pool(tmp_path) is None

@@ -1014,7 +1014,7 @@ def test_a_stopped_and_killed_run_goes_on_as_if_nothing_had_been(
         else:
             assert error == (
                 "stopping after this step; once more to stop at once\n"
-                "stopped; --resume, in place of --overwrite, goes on where it was\n"
+                "stopped; --resume, in place of --overwrite, goes on from what was saved\n"
             )
         before, epoch = epoch, load_model(folder / "last.pt", TrainingState, "x").epoch
         assert before < epoch < 8

@@ -444,22 +444,45 @@ def test_tensorboard_events_are_the_history(tmp_path):
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_overwrite_keeps_the_former_run_until_an_epoch_is_done(tmp_path, epoch):
+def test_overwrite_keeps_the_former_run_until_an_epoch_is_done(tmp_path, epoch, monkeypatch):
     """Such as where --compile has no compiler, or a batch does not fit a GPU."""
-    run_toy(tmp_path, seed=1)
+    monkeypatch.setattr(training, "SAVE_SECONDS", 1000)  # as where epochs are short
+    run_toy(tmp_path, seed=1, tensorboard=True)
     for name in ("metrics.json", "mine.txt"):
         (tmp_path / name).write_text("former")
-    former = {path: path.read_bytes() for path in tmp_path.glob("*.*") if path.is_file()}
+    former = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    assert any("events" in path.name for path in former)
     with pytest.raises(InterruptionError):
         run_toy(tmp_path, batches=interrupt_in(epoch), overwrite=True)
     if epoch == 1:
         assert {path: path.read_bytes() for path in former} == former
     else:
         found = {path.name for path in tmp_path.iterdir()} - {files.LOCK}
-        assert found == {"best.pt", "last.pt", "history.csv", "mine.txt"}
+        assert found == {"best.pt", "last.pt", "history.csv", "mine.txt"}  # and no events
         run_toy(tmp_path)
         run_toy(tmp_path / "alone")
         assert_same_checkpoints(tmp_path, tmp_path / "alone")
+
+
+@pytest.mark.parametrize("former", [False, True])
+def test_ctrl_c_in_the_first_epoch_is_saved_unless_a_former_run_would_go(tmp_path, former):
+    if former:
+        run_toy(tmp_path, seed=1)
+        (tmp_path / "metrics.json").write_text("former")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*") if path.is_file()}
+
+    def stopped(epoch):
+        for i, batch in enumerate(toy_batches(epoch)):
+            if i == 1:
+                signal.raise_signal(signal.SIGINT)
+            yield batch
+
+    with pytest.raises(KeyboardInterrupt):
+        run_toy(tmp_path, batches=stopped, overwrite=former)
+    if former:
+        assert {path: path.read_bytes() for path in before} == before
+    else:
+        assert read(tmp_path / "last.pt", TrainingState).progress.step > 0
 
 
 def test_bfloat16_learns_with_losses_in_float32(tmp_path):
