@@ -135,11 +135,18 @@ def read_members(results_dir: Path, wanted: list[str] | None) -> list[Model]:
             predictions = {
                 split: read_record(_file(folder, split), Predictions, train) for split in SPLITS
             }
-            for part in [name for name in taken if ":" in name]:
-                if taken[part] not in predictions["cv"].scores:  # of folds of before
-                    print(f"left out: {part} (no such scores in {_file(folder, 'cv')})")
-                    left_out += 1
-                    del taken[part]
+            # Folds of an earlier version lack their networks' parts.
+            parts = metrics.parts if isinstance(metrics, NetworkMetrics) else ()
+            for name in [name for name, own in taken.items() if own.endswith(tuple(parts))]:
+                if taken[name] in predictions["cv"].scores:
+                    continue
+                again = f"run {train} --overwrite --fold 1, and 2 to 5"
+                reason = f"no such scores in {_file(folder, 'cv')}: {again}"
+                if wanted:
+                    raise UserError(f"--members {name}: {reason}")
+                print(f"left out: {name} ({reason})")
+                left_out += 1
+                del taken[name]
             members += [
                 Model(name, own_name, folder, metrics, predictions, train, stage.score_test)
                 for name, own_name in taken.items()

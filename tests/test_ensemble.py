@@ -276,7 +276,10 @@ def test_convolutions_that_the_folds_have_no_scores_of_are_left_out(results, run
     assert list(run().members) == NAMES
     output = capsys.readouterr().out
     assert "left out: resnet_strong:convolutions (no such scores in" in output
+    assert "--overwrite --fold 1, and 2 to 5)" in output
     assert "6 models take part, 1 are left out" in output
+    with pytest.raises(UserError, match=r"--members resnet_strong:convolutions: no such scores"):
+        run("--members", "svm", "knn", "resnet_strong:convolutions")
 
 
 # --- who takes part ----------------------------------------------------------------------------

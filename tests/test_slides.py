@@ -465,6 +465,25 @@ def test_the_approach_names_what_was_not_run(record, pages):
     assert ["epochs", "not run", "100"] in read_tables(page)[0]
 
 
+@pytest.mark.parametrize("template", ["readme_table", "model_card"])
+def test_who_is_in_the_ensemble_is_said_if_anybody_is(record, template):
+    of = record.models["ensemble"]
+    first, *others = of.details.members
+
+    def lines(idle):
+        members = of.details.members | {
+            name: replace(of.details.members[name], weight=0.0) for name in idle
+        }
+        changed = replace(of, details=replace(of.details, members=members))
+        models = record.models | {"ensemble": changed}
+        text = deck.render(template, replace(record, models=models), {})
+        return [line for line in text.splitlines() if line.startswith("The ensemble is made of")]
+
+    titles = [deck.unmarked(of.details.members[name].title) for name in others]
+    assert lines([first]) == [f"The ensemble is made of {deck.enumerated(titles)}."]
+    assert lines([first, *others]) == []
+
+
 def test_the_ensemble_is_as_its_record_has_it(record, pages):
     page = pages["Beyond the homework: an ensemble"]
     model = record.models["ensemble"]
