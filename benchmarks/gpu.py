@@ -1,6 +1,6 @@
 """One prepared run on a CUDA GPU, which ends with a report; ``benchmarks/gpu.sh`` starts it.
 
-    bash benchmarks/gpu.sh --wheels FOLDER --report gpu.md    # eight minutes at most
+    bash benchmarks/gpu.sh --wheels FOLDER --report gpu.md    # ten minutes at most
     bash benchmarks/gpu.sh --smoke                            # on a CPU, cut to fit a minute or so
 
 FOLDER is what ``benchmarks/gpu_wheels.sh`` made, for a machine that has no more than Python 3.12,
@@ -49,7 +49,7 @@ BUSY = 0.9  # share of the time, or of the cores, that counts as bound by them
 TAIL = 50  # lines of what a stage printed that the report shows
 STOPS = (signal.SIGINT, signal.SIGTERM)
 STOPPED = "**stopped**"
-HOMEWORK = "3. Homework"
+DATA, HOMEWORK = "2. Data", "3. Homework"
 # What the stages of a trial take longest to import: it is done once, and each is a fork.
 IMPORTS = (
     *("task1_preprocessing", "task2_train", "task2_train_wo_pretrain", "task2_inference"),
@@ -115,7 +115,7 @@ class Phase:
 
 
 def stages(work: Path, smoke: bool) -> list[Stage]:
-    """List the run, or what ``--smoke`` makes of it. The limits make less than eight minutes."""
+    """List the run, or what ``--smoke`` makes of it. The limits make less than ten minutes."""
     data, few = work / "data", work / "few"
     results, untrained = ["--results-dir", work / "results"], ["--encoder-weights", "untrained"]
     common = ["--data-dir", data, *results, "--device", "cpu" if smoke else "cuda"]
@@ -129,17 +129,17 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
         return Stage(part, name, list(map(str, words)), SMOKE_LIMIT if smoke else limit, audio)
 
     test = ("-m", "pytest", "-m", "cuda", "-vv", "tests/test_cuda.py", "-k")
-    tests = stage("tests", 33, *test, "not compiled")
-    compiling = stage("torch.compile", 32, *test, "compiled")
-    part = "2. Data"
-    made = stage("full_size", 30, "benchmarks/full_size.py", data, few, *workers, cut="--trial")
+    tests = stage("tests", 50, *test, "not compiled")
+    compiling = stage("torch.compile", 55, *test, "compiled")
+    part = DATA
+    made = stage("full_size", 45, "benchmarks/full_size.py", data, few, *workers, cut="--trial")
     part = HOMEWORK
     common += workers
     homework = [
-        stage("features", 38, "task1_preprocessing.py", *common, features=seconds),
+        stage("features", 50, "task1_preprocessing.py", *common, features=seconds),
         stage(
             "ResNet",
-            98,
+            105,
             *("task2_train_wo_pretrain.py", *common),
             cut="--epochs 3 --batch-size 8",
             **{"log-mels": seconds, "epochs": n_train * crop},
@@ -147,7 +147,7 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
         stage("ResNet, inference", 12, "task2_inference_wo_pretrain.py", *common),
         stage(
             "Cnn14 and MLP",
-            114,
+            120,
             *("task2_train.py", *common, *untrained),
             cut="--epochs 2 --views 1 --windows 1 --limit 4",
             **{
@@ -163,14 +163,14 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
     others = [
         stage(
             "ResNet, strong",
-            22,
+            28,
             *("task2_train_wo_pretrain.py", *common, *some, "--recipe", "strong", "--epochs", 8),
             cut="--epochs 1",
             **{"log-mels": seconds, "epochs": n_some * 4 * min(5, crop)},
         ),
         stage(
             "ECAPA",
-            22,
+            26,
             *("task2_train.py", *common, *some, *untrained, "--encoder", "ecapa", "--epochs", 1),
             **{"embeddings of ecapa-windows": seconds},
         ),
@@ -185,7 +185,7 @@ def stages(work: Path, smoke: bool) -> list[Stage]:
     part = "5. Ratios"
     ratios = stage(
         "benchmark",
-        28,
+        34,
         *("benchmarks/training.py", *common, "--operations", "--limit", 64),
         cut="--limit 4 --batch-size 2 --trial",
     )
@@ -357,6 +357,9 @@ def run(
             if finished[-1].outcome == STOPPED:
                 raise KeyboardInterrupt
             write_report(report, title, gpu, todo, finished, note)
+            if stage.part == DATA and finished[-1].outcome != "done":
+                note = "Without data there is nothing more to run."
+                return 1
         note = ""
     finally:
         write_report(report, title, gpu, todo, finished, note)

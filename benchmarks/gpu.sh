@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One prepared run on a CUDA GPU, eight minutes at most: bash benchmarks/gpu.sh --help
+# One prepared run on a CUDA GPU, ten minutes at most: bash benchmarks/gpu.sh --help
 # PYTHON=/path/to/python picks another interpreter than python3.
 set -euo pipefail
 exec "${PYTHON:-python3}" "$(dirname -- "${BASH_SOURCE[0]}")/gpu.py" "$@"

@@ -120,8 +120,8 @@ def test_a_phase_between_two_samples_is_measured(gpu):
     assert gpu.cells(10.5, 10.6, samples)[1] == "–"
 
 
-def test_the_limits_leave_time_to_unpack_within_eight_minutes(gpu):
-    assert sum(stage.limit for stage in gpu.stages(Path(), smoke=False)) <= 465
+def test_the_limits_leave_time_to_unpack_within_ten_minutes(gpu):
+    assert sum(stage.limit for stage in gpu.stages(Path(), smoke=False)) <= 585
 
 
 CHILD = """
@@ -169,6 +169,20 @@ def test_the_report_tells_what_failed_and_what_took_too_long(gpu, tmp_path, capf
     pid = re.search(r"^(\d+)$", text, re.MULTILINE)[1]
     assert is_gone(pid)
     assert "all is well" in capfd.readouterr().out  # as it went
+
+
+def test_without_data_nothing_else_is_run(gpu, tmp_path):
+    todo = [
+        gpu.Stage(gpu.DATA, "cut off", ["-c", "import time; time.sleep(600)"], 2),
+        gpu.Stage(gpu.HOMEWORK, "features", ["-c", "print('ran')"], 60),
+    ]
+    report = tmp_path / "gpu.md"
+    assert gpu.run(todo, dict(os.environ), report, "GPU run") == 1
+    assert [row[2] for row in rows(report)][1:3] == [
+        "**stopped at its limit** of 2 s",
+        "**not run**",
+    ]
+    assert "Without data there is nothing more to run." in report.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
