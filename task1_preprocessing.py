@@ -85,7 +85,7 @@ def main() -> None:
     files = {keys[song.file]: song.file for song in heard}
     cache = results.cache_dir(args.results_dir)
     units, reasons = features.cached_units(cache, files, device, args.workers)
-    left_out = dataset.find_unreadable(heard, keys, reasons, args.skip_unreadable)
+    left_out = dataset.check_readable(heard, keys, reasons, args.skip_unreadable)
     splits, data, rendition = choose_songs(args, made, keys, left_out)
     if not distributed.is_main():
         return

@@ -11,10 +11,10 @@ over each song's windows.
 
 --recipe strong, into RESULTS_DIR/task2/resnet_strong, is what cross-validation found better: short
 crops, many of them, that are made to sound as if they were of other albums; 256 mel bins, which the
-convolutions get averaged in groups of four, while LDA of statistics over time, of all bins and of
-how fast levels rise and fall, in windows of 5 s and of 20 s, gives two thirds of the answer;
-nothing chosen on the validation songs (benchmarks/RESULTS.md). Its cache takes 24 KB per second of
-music, about 6.8 GB for artist20, where the homework's takes 4 KB.
+convolutions get averaged in groups of four, while LDA of statistics over time, of all bins, of how
+the spectrum's shape varies and of how fast levels rise and fall, in windows of 5 s and of 20 s,
+gives two thirds of the answer; nothing chosen on the validation songs (benchmarks/RESULTS.md). Its
+cache takes 24 KB per second of music, about 6.8 GB for artist20, where the homework's takes 4 KB.
 
 With --audio-root, songs are heard as that tree has them, and all goes to task2/resnet@<tree>. With
 --fold K the albums of a fold of the training songs are held out and scored, into the subfolder

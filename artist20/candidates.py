@@ -63,7 +63,8 @@ def _calibrated(
 ) -> tuple[Predictions, float]:
     """Fit the temperature of a classifier that was not trained to give probabilities.
 
-    A song is one row of it, so that a power of its probabilities is what the temperature makes.
+    Each song is one row, so dividing its logits raises its probabilities to a power: those that are
+    pooled do.
     """
     if candidate.solver == "epochs":
         return out_of_fold, candidate.temperature

@@ -3,6 +3,7 @@
 import csv
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -86,12 +87,21 @@ M = TypeVar("M", bound=TrainedModel)
 
 def save_model(path: Path, model: TrainedModel) -> None:
     """Write a :class:`TrainedModel` or :class:`TrainingState` as ``.pt``."""
+    save_models({path: model})
+
+
+def save_models(models: dict[Path, TrainedModel]) -> None:
+    """Write several; only when all of them are written do they take their places, in this order."""
     import torch  # which takes seconds, and whoever reads history or embeddings needs none
 
-    held = msgspec.structs.asdict(model)
-    plain = held.keys() - {"weights", "optimizer", "scheduler"}  # those hold tensors
-    with files.atomic_path(path) as temporary:
-        torch.save(held | {name: msgspec.to_builtins(held[name]) for name in plain}, temporary)
+    with ExitStack() as stack:
+        opened = {path: files.atomic_path(path) for path in reversed(models)}
+        temporaries = {path: stack.enter_context(each) for path, each in opened.items()}
+        for path, model in models.items():
+            held = msgspec.structs.asdict(model)
+            plain = held.keys() - {"weights", "optimizer", "scheduler"}  # those hold tensors
+            held |= {name: msgspec.to_builtins(held[name]) for name in plain}
+            torch.save(held, temporaries[path])
 
 
 def load_model(path: Path, kind: type[M], made_by: str, or_else: str = "") -> M:

@@ -140,7 +140,7 @@ def read_split(
     """Read the songs of a split, in the list's order.
 
     ``limit`` keeps that many of them, see :func:`first_songs`; then songs whose paths are in
-    ``left_out`` are left out, see :func:`find_unreadable`. A list that is missing or malformed, or
+    ``left_out`` are left out, see :func:`check_readable`. A list that is missing or malformed, or
     has a song twice, is refused, and so are missing songs: all are counted, before any work begins.
     """
     list_file, paths = data_dir / f"{split}.json", read_list(data_dir, split)
@@ -423,13 +423,13 @@ def content_key(file: Path) -> str:
         return f"{NO_CONTENT}{file}"
 
 
-def find_unreadable(
+def check_readable(
     songs: Sequence[Song], keys: Mapping[Path, str], reasons: Mapping[str, str], skip: bool
 ) -> dict[str, str]:
-    """Return by path what is wrong with the songs that cannot be decoded, once all have been tried.
+    """Refuse songs that cannot be decoded, all by name, once all have been tried.
 
-    ``keys`` are the songs' :func:`content_keys`, ``reasons`` by key what decoding found wrong.
-    Unless ``skip`` allows to leave such songs out, they are refused, all by name.
+    ``keys`` are the songs' :func:`content_keys`, ``reasons`` by key what decoding found wrong. With
+    ``skip`` such songs are left out: printed, and returned by path with what is wrong.
     """
     bad = {song: reasons[keys[song.file]] for song in songs if keys[song.file] in reasons}
     lines = [f"{printable(song.file)} {reason}" for song, reason in bad.items()]
@@ -463,7 +463,7 @@ def summary(
     """Describe the songs used: name, fingerprint, sizes, what was left out.
 
     ``keys`` are the songs' :func:`content_keys`. With a ``fold``, ``val`` are held-out training
-    songs; ``left_out`` is what :func:`find_unreadable` gave.
+    songs; ``left_out`` is what :func:`check_readable` gave.
     """
     marker = describe(data_dir)
     songs = [*train, *val]

@@ -49,8 +49,8 @@ def leave() -> None:
     """Leave the other processes, before this one ends.
 
     A thread of gloo may still hold the last operation's tensors when the operation is done. Should
-    it let go of them while Python is torn down, the process aborts, after all its work. So its
-    threads have to end first, and they do when nobody holds the group any more.
+    it let go of them while Python is torn down, the process aborts, after all its work. Its threads
+    end when the last reference to the group is dropped.
     """
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -40,13 +40,13 @@ from artist20 import (
     runtime,
 )
 from artist20.experiment import fold_differences
-from artist20.finished import Metrics, Model, Split, Stage
+from artist20.finished import Metrics, Model, ScoredSplit, Stage
 from artist20.results import NetworkMetrics, Predictions, TestScores, read_record, write_record
 
 FLOOR = 1e-6  # probabilities are at least this: a member's sure mistake is not the ensemble's
 RIDGE = 1e-3  # nats per squared distance from equal weights; makes weights of equal members equal
 
-SPLITS: tuple[Split, ...] = ("cv", "val")
+SPLITS: tuple[ScoredSplit, ...] = ("cv", "val")
 
 
 # --- weights -----------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def read_members(results_dir: Path, wanted: list[str] | None) -> list[Model]:
     return members
 
 
-def _file(folder: Path, split: Split) -> Path:
+def _file(folder: Path, split: ScoredSplit) -> Path:
     return folder / f"{split}_predictions.json"
 
 
@@ -292,7 +292,7 @@ def combine(
     weights = fit_weights(log_p["cv"], labels["cv"])
     folds = dataset.album_folds(labels["cv"], splits["cv"].albums, args.seed)
     assert folds  # as members were cross-validated by album
-    pooled: dict[Split, np.ndarray] = {
+    pooled: dict[ScoredSplit, np.ndarray] = {
         "cv": cross_validate(log_p["cv"], labels["cv"], folds),
         "val": pool(log_p["val"], weights),
     }

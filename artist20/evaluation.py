@@ -159,8 +159,8 @@ def _percentiles(resampled: np.ndarray) -> Interval:
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     """Test whether two models are equally often right on the same songs (McNemar 1947).
 
-    Exact and two-sided: of the songs that one model alone has right, either has as many, up to
-    chance; p is 1 where the models are right on the same songs. The test takes songs as
+    Exact and two-sided. Null hypothesis: of the songs that one model alone has right, each is
+    either's with equal probability; p is 1 where there are none. The test takes songs as
     independent.
     """
     from scipy.stats import binomtest

@@ -81,14 +81,14 @@ class Experiment:
         """
         heard, skip = self.heard, self.args.skip_unreadable
         reasons = fill(dict(self.keyed(heard)))
-        left_out = dataset.find_unreadable(heard, self.keys, reasons, skip)
+        left_out = dataset.check_readable(heard, self.keys, reasons, skip)
         experiment = replace(self, left_out=left_out)
         if not self.args.also_train_on:
             return experiment
         others = dataset.alternate_versions(experiment.train_songs, self.args.also_train_on)
         keys = distributed.on_main(lambda: dataset.content_keys(others))
         reasons = fill({key: file for file, key in keys.items()})
-        dataset.find_unreadable(others, keys, reasons, skip=False)
+        dataset.check_readable(others, keys, reasons, skip=False)
         return replace(experiment, keys=self.keys | keys)
 
     def open(
@@ -180,12 +180,12 @@ class TrainingRun:
 
     @property
     def goes_on(self) -> bool:
-        """Whether the folder's ``last.pt``, if it has one, is of this run: --overwrite says no."""
+        """Whether there is a ``last.pt`` to resume from; never with --overwrite."""
         return not self.experiment.args.overwrite and (self.folder / LAST).is_file()
 
     @property
     def replaces(self) -> bool:
-        """Whether the folder has another run, whose place this one takes."""
+        """Whether the folder has a former run, whose place this one takes."""
         files_of = (BEST, LAST, "metrics.json")
         return not self.goes_on and any((self.folder / name).is_file() for name in files_of)
 
@@ -255,10 +255,11 @@ def begin(args: argparse.Namespace, model: str) -> Experiment:
     return Experiment(args, model, device, precision, songs, keys, {}, started)
 
 
-def discard(folder: Path, events: bool = True) -> None:
+def discard(folder: Path, keep: Sequence[str] = (), events: bool = True) -> None:
     """Remove a run's files from its folder; with ``events``, those of --tensorboard, too."""
     for name in RUN_FILES:
-        (folder / name).unlink(missing_ok=True)
+        if name not in keep:
+            (folder / name).unlink(missing_ok=True)
     if events:
         shutil.rmtree(folder / EVENTS, ignore_errors=True)
 

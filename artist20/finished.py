@@ -22,7 +22,7 @@ from artist20.results import (
 
 Metrics = Task1Metrics | NetworkMetrics
 AnyMetrics = Metrics | EnsembleMetrics
-Split = Literal["val", "cv"]  # the validation songs, the training songs in cross-validation
+ScoredSplit = Literal["val", "cv"]  # the validation songs, the training songs in cross-validation
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Model:
     metrics: AnyMetrics  # the folder's ``metrics.json``
     # the validation songs' scores, and, where there are such, those of all training songs, each by
     # a model that did not learn from its album
-    predictions: dict[Split, Predictions]
+    predictions: dict[ScoredSplit, Predictions]
     train: str  # the commands of its :class:`Stage`
     score_test: str
 
@@ -75,11 +75,11 @@ class Model:
         """Whether the epoch was chosen on the validation songs, which flatters it."""
         return isinstance(self.metrics, NetworkMetrics) and self.metrics.selected
 
-    def unchosen_name(self, split: Split) -> str:
+    def unchosen_name(self, split: ScoredSplit) -> str:
         """Return what files call the scores of an epoch that was not chosen on these very songs."""
         return f"{self.own_name}_last" if self.selected and split == "val" else self.own_name
 
-    def unchosen(self, split: Split = "val") -> np.ndarray:
+    def unchosen(self, split: ScoredSplit = "val") -> np.ndarray:
         """Return these scores: (n_songs, n_classes) probabilities."""
         return self.predictions[split].scores[self.unchosen_name(split)]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from artist20 import modulation
 from artist20.results import ResNetRecipe, TransferRecipe
 
-LONG = 4  # times a window's length, of the windows that LDA is fitted to beside
+LONG = 4  # times a window's length: windows of the second LDA
 
 
 class Standardize(nn.Module):

@@ -19,7 +19,7 @@ from artist20.naming import NOT_LEARNT_MARK, UNTRAINED_MARK
 
 RESULTS_DIR = Path("results")  # where stages hand each other what they make, unless told otherwise
 N_FOLDS = 5  # of cross-validation by album
-NEARLY_ALL = 0.9  # of the songs: taken for one artist's, they say that a network has learnt nothing
+NEARLY_ALL = 0.9  # share of songs taken for one artist's from which a network has learnt nothing
 HOMEWORK_EPOCHS = 100  # of both networks
 
 Share = Annotated[float, Meta(ge=0, le=1)]  # of songs
@@ -351,8 +351,8 @@ class TransferRecipe(Record, tag="transfer", tag_field="kind", kw_only=True):
     epochs: Annotated[int, Meta(ge=1)]  # the options of these names
     batch_size: Annotated[int, Meta(ge=1)]
     lr: Annotated[float, Meta(gt=0)]
-    crop_seconds: Annotated[float, Meta(gt=0, le=3600)] | None  # without, as in its own training
-    views: Annotated[int, Meta(ge=1)] | None  # without, training is on the windows
+    crop_seconds: Annotated[float, Meta(gt=0, le=3600)] | None  # None: the encoder's own window
+    views: Annotated[int, Meta(ge=1)] | None  # augmented ones; None: training is on plain windows
     windows: Annotated[int, Meta(ge=1)] | None
     # what finds the weights: epochs of an optimizer, or :mod:`artist20.linear` at once
     solver: Literal["epochs"] | Solver

@@ -87,7 +87,7 @@ class Trainer:
         KeyboardInterrupt
             After Ctrl-C or SIGTERM, when ``last.pt`` is written.
         """
-        epochs, patience = self.recipe.epochs, self.run.experiment.args.patience
+        epochs, patience = self.recipe.epochs, self.run.settings.patience
         self._resume()
         network = distributed.distribute(self.model)
         with (
@@ -287,8 +287,10 @@ class Trainer:
         """
         if distributed.any_of(bool(self._stopped)):
             self._check_finite(*self.model.state_dict().values())
-            if self.history or not self._replaces:  # or keep the run that was to be replaced
+            if self.history or not self._replaces:
                 self._save()
+            elif distributed.is_main():
+                print(f"{self.run.folder} keeps the run that was to be replaced", file=sys.stderr)
             distributed.gather(None)  # no process leaves before it is written
             raise KeyboardInterrupt(*self._stopped)
 
@@ -336,32 +338,29 @@ class Trainer:
         return row
 
     def _save(self) -> None:
-        """Write ``best.pt``, then ``last.pt``: who goes on from an older one makes both again."""
+        """Write ``best.pt``, then ``last.pt``: resuming from an older one makes both again."""
         if not distributed.is_main():
             return
         folder = self.run.folder
-        if self._replaces:  # only now, when there is something to keep
-            discard(folder, events=not self.run.experiment.args.tensorboard)
-            self._replaces = False
-        if self._best:
-            checkpoints.save_model(folder / BEST, self._best)
-            self._best = None
         described = {
             **msgspec.structs.asdict(self.described),
             "epoch": len(self.history),
             "val_top1": None if self.progress.step else self.history[-1].val_top1,
             "weights": _copied_to_cpu(self.model),
         }
-        checkpoints.save_model(
-            folder / LAST,
-            TrainingState(
-                **described,
-                optimizer=self.optimizer.state_dict(),
-                scheduler=self.schedule.state_dict(),
-                progress=self.progress,
-                history=self.history,
-            ),
+        last = TrainingState(
+            **described,
+            optimizer=self.optimizer.state_dict(),
+            scheduler=self.schedule.state_dict(),
+            progress=self.progress,
+            history=self.history,
         )
+        best = {folder / BEST: self._best} if self._best else {}
+        checkpoints.save_models({**best, folder / LAST: last})
+        self._best = None
+        if self._replaces:  # only now, when there is something to keep
+            discard(folder, keep=(BEST, LAST), events=not self.run.experiment.args.tensorboard)
+            self._replaces = False
         self._saved_at, self._saved_epochs = time.monotonic(), len(self.history)
 
 

@@ -466,5 +466,5 @@ def test_a_song_that_may_not_be_read_is_named_with_the_others(bad_songs, monkeyp
     assert len(set(keys.values())) == len(songs)
     reasons = {key: "cannot be decoded: Permission denied" for key in list(keys.values())[:2]}
     with pytest.raises(UserError, match=r"^2 of 12 songs cannot be read") as caught:
-        dataset.find_unreadable(songs, keys, reasons, skip=False)
+        dataset.check_readable(songs, keys, reasons, skip=False)
     assert len(str(caught.value).splitlines()) == 3

@@ -477,15 +477,15 @@ def test_songs_that_cannot_be_read_are_named_or_left_out(capsys):
     songs = songs_of(3, 1, 1)
     reasons = {"l": "is empty", "m": "is no file", "other": "is of another run"}
     with pytest.raises(UserError) as caught:
-        dataset.find_unreadable(songs, keyed(songs, "klm"), reasons, skip=False)
+        dataset.check_readable(songs, keyed(songs, "klm"), reasons, skip=False)
     first, *lines = str(caught.value).splitlines()
     assert first.startswith("2 of 3 songs cannot be read; ")
     assert lines == ["data/train_val/b/x/0 is empty", "data/train_val/c/x/0 is no file"]
     assert capsys.readouterr().out == ""
-    left_out = dataset.find_unreadable(songs, keyed(songs, "klm"), reasons, skip=True)
+    left_out = dataset.check_readable(songs, keyed(songs, "klm"), reasons, skip=True)
     assert left_out == {songs[1].path: "is empty", songs[2].path: "is no file"}
     assert capsys.readouterr().out.splitlines() == [
         *(f"left out: {line}" for line in lines),
         "2 of 3 songs are left out: they cannot be read",
     ]
-    assert dataset.find_unreadable(songs, keyed(songs, "klm"), {}, skip=False) == {}
+    assert dataset.check_readable(songs, keyed(songs, "klm"), {}, skip=False) == {}

@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import errno
 import math
 import signal
 from argparse import Namespace
@@ -49,9 +50,8 @@ def saved_after_every_epoch(monkeypatch):
     monkeypatch.setattr(training, "SAVE_SECONDS", 0)
 
 
-def make_run(folder, *, epochs=EPOCHS, seed=0, precision=torch.float32, patience=None, **more):
+def make_run(folder, *, epochs=EPOCHS, seed=0, precision=torch.float32, **more):
     args = Namespace(
-        patience=patience,
         overwrite=more.pop("overwrite", False),
         tensorboard=more.pop("tensorboard", False),
         recipe="homework",
@@ -301,15 +301,16 @@ def test_what_was_not_saved_is_trained_again(tmp_path, schedule, monkeypatch):
 def test_a_signal_in_the_last_write_stops_the_run(tmp_path, monkeypatch):
     whole = run_toy(tmp_path / "whole")
     monkeypatch.setattr(training, "SAVE_SECONDS", 60)
-    save = checkpoints.save_model
+    save = checkpoints.save_models
 
-    def stopped(path, model):
-        save(path, model)
-        if path.name == "last.pt" and len(model.history) == EPOCHS:
-            monkeypatch.setattr(checkpoints, "save_model", save)
+    def stopped(models):
+        save(models)
+        last = models.get(tmp_path / "parts/last.pt")
+        if last and len(last.history) == EPOCHS:
+            monkeypatch.setattr(checkpoints, "save_models", save)
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(checkpoints, "save_model", stopped)
+    monkeypatch.setattr(checkpoints, "save_models", stopped)
     with pytest.raises(KeyboardInterrupt):
         run_toy(tmp_path / "parts")
     assert without_seconds(run_toy(tmp_path / "parts")) == without_seconds(whole)
@@ -352,12 +353,12 @@ def test_an_epochs_loss_is_summed_exactly(tmp_path, monkeypatch):
 
 def test_short_epochs_are_saved_once_in_a_while(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SAVE_SECONDS", 60)
-    saved, save = [], checkpoints.save_model
+    saved, save = [], checkpoints.save_models
     monkeypatch.setattr(
-        checkpoints, "save_model", lambda path, model: (saved.append(path.name), save(path, model))
+        checkpoints, "save_models", lambda models: (saved.extend(models), save(models))
     )
     history = run_toy(tmp_path)
-    assert saved == ["best.pt", "last.pt"]  # when all epochs are done
+    assert [path.name for path in saved] == ["best.pt", "last.pt"]  # when all epochs are done
     assert len(history) == read(tmp_path / "last.pt").epoch == EPOCHS
 
 
@@ -464,8 +465,26 @@ def test_overwrite_keeps_the_former_run_until_an_epoch_is_done(tmp_path, epoch, 
         assert_same_checkpoints(tmp_path, tmp_path / "alone")
 
 
+@pytest.mark.parametrize("full", ["best.pt", "last.pt"])
+def test_a_disk_that_is_full_when_a_run_is_overwritten_leaves_it_whole(tmp_path, full, monkeypatch):
+    run_toy(tmp_path, seed=1)
+    (tmp_path / "metrics.json").write_text("former")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    save = torch.save
+
+    def save_while_there_is_space(held, path):
+        if full.removesuffix(".pt") in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(held, path)
+
+    monkeypatch.setattr(torch, "save", save_while_there_is_space)
+    with pytest.raises(files.DiskFullError):
+        run_toy(tmp_path, overwrite=True)
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
+
+
 @pytest.mark.parametrize("former", [False, True])
-def test_ctrl_c_in_the_first_epoch_is_saved_unless_a_former_run_would_go(tmp_path, former):
+def test_ctrl_c_in_the_first_epoch_is_saved_unless_a_former_run_would_go(tmp_path, former, capsys):
     if former:
         run_toy(tmp_path, seed=1)
         (tmp_path / "metrics.json").write_text("former")
@@ -479,6 +498,8 @@ def test_ctrl_c_in_the_first_epoch_is_saved_unless_a_former_run_would_go(tmp_pat
 
     with pytest.raises(KeyboardInterrupt):
         run_toy(tmp_path, batches=stopped, overwrite=former)
+    said = f"{tmp_path} keeps the run that was to be replaced\n" in capsys.readouterr().err
+    assert said == former
     if former:
         assert {path: path.read_bytes() for path in before} == before
     else:

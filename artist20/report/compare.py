@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from artist20 import UserError, evaluation, finished, inference, printable, results
 from artist20.experiment import fold_differences
 from artist20.files import sha256_file
-from artist20.finished import AnyMetrics, Model, Split
+from artist20.finished import AnyMetrics, Model, ScoredSplit
 from artist20.naming import audio_root_option
 from artist20.results import EnsembleMetrics, NetworkMetrics, Predictions, Task1Metrics, read_record
 
@@ -117,7 +117,7 @@ def _read_models(
             cv = None
     for name, own_name in names.items():
         of_model = metrics.models[own_name] if isinstance(metrics, Task1Metrics) else metrics
-        predictions: dict[Split, Predictions] = {"val": val}
+        predictions: dict[ScoredSplit, Predictions] = {"val": val}
         if cv and own_name in cv.scores:
             predictions["cv"] = cv
         model = Model(name, own_name, folder, metrics, predictions, train, score_test)
