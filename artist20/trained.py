@@ -19,7 +19,7 @@ from artist20.evaluation import Scores, window_starts
 from artist20.results import ResNetRecipe, Settings, TransferRecipe
 from artist20.spectrogram import FrontEnd, LogMels
 
-# Windows of a curve over a song, which long ones would flatten.
+# Windows of the curve that shows who is heard where in a song: long ones would flatten it.
 CURVE_PARTS = 6  # a window is at most this part of the song
 CURVE_HOP_PARTS = 4  # a window begins a quarter of its length after the one before
 CURVE_MIN_SECONDS = 1.0
@@ -79,7 +79,7 @@ def _fill(
 ) -> None:
     """Give a network its weights; print a warning where its answers mean nothing."""
     training.load_weights(model, trained, path, f"{script} --overwrite")
-    model.to(device)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if trained.learning and trained.learning.failure:
         print(f"warning: {path} has learnt nothing: {trained.learning.failure}")
 
