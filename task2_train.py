@@ -239,4 +239,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runtime.run(main, "--resume, in place of --overwrite, goes on from what was saved")
+    runtime.run(main, training.TO_RESUME)

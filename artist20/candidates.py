@@ -63,8 +63,8 @@ def _calibrated(
 ) -> tuple[Predictions, float]:
     """Fit the temperature of a classifier that was not trained to give probabilities.
 
-    Each song is one row, so dividing its logits raises its probabilities to a power: those that are
-    pooled do.
+    Each song is one row, so dividing its logits raises its probabilities to a power: the pooled
+    ones are enough to fit it.
     """
     if candidate.solver == "epochs":
         return out_of_fold, candidate.temperature

@@ -1,6 +1,7 @@
 """What the training of a network keeps: checkpoints, history, embeddings of the songs."""
 
 import csv
+import os
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -91,17 +92,18 @@ def save_model(path: Path, model: TrainedModel) -> None:
 
 
 def save_models(models: dict[Path, TrainedModel]) -> None:
-    """Write several; only when all of them are written do they take their places, in this order."""
+    """Write several; only when all are on the disk do they take their places, in this order."""
     import torch  # which takes seconds, and whoever reads history or embeddings needs none
 
     with ExitStack() as stack:
-        opened = {path: files.atomic_path(path) for path in reversed(models)}
-        temporaries = {path: stack.enter_context(each) for path, each in opened.items()}
-        for path, model in models.items():
+        for path, model in reversed(models.items()):  # the last to be opened takes its place first
+            temporary = stack.enter_context(files.atomic_path(path))
             held = msgspec.structs.asdict(model)
             plain = held.keys() - {"weights", "optimizer", "scheduler"}  # those hold tensors
             held |= {name: msgspec.to_builtins(held[name]) for name in plain}
-            torch.save(held, temporaries[path])
+            torch.save(held, temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def load_model(path: Path, kind: type[M], made_by: str, or_else: str = "") -> M:

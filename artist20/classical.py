@@ -136,7 +136,7 @@ class Rows:
     level: Level = "song"  # what a row is
 
     def of_songs(self, songs: np.ndarray) -> "Rows":
-        """Keep some songs' rows; they are numbered anew, in ascending order."""
+        """Keep some songs' rows; songs are numbered anew, in ascending order."""
         songs = np.sort(songs)
         kept = np.isin(self.song, songs)
         return replace(

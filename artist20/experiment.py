@@ -25,11 +25,12 @@ from artist20.results import NetworkMetrics, Predictions, ResNetRecipe, Settings
 
 BEST, LAST = "best.pt", "last.pt"
 EVENTS = "tensorboard"  # the subfolder of --tensorboard
-# What a run writes, and --overwrite removes.
+# What a run writes, and --overwrite removes; metrics.json last, without which no run is finished.
 RUN_FILES = (
-    *(BEST, LAST, "history.csv", "metrics.json"),
+    *(BEST, LAST, "history.csv"),
     *("val_predictions.json", "test_predictions.json", "test_scores.json"),
     *checkpoints.EMBEDDING_FILES,
+    "metrics.json",
 )
 SAME = "the same command with"  # for messages of the training scripts
 AGAIN = f"{SAME} --overwrite"
@@ -256,7 +257,7 @@ def begin(args: argparse.Namespace, model: str) -> Experiment:
 
 
 def discard(folder: Path, keep: Sequence[str] = (), events: bool = True) -> None:
-    """Remove a run's files from its folder; with ``events``, those of --tensorboard, too."""
+    """Remove a run's files, but those to ``keep``; with ``events``, those of --tensorboard, too."""
     for name in RUN_FILES:
         if name not in keep:
             (folder / name).unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from artist20.naming import NOT_LEARNT_MARK, UNTRAINED_MARK
 
 RESULTS_DIR = Path("results")  # where stages hand each other what they make, unless told otherwise
 N_FOLDS = 5  # of cross-validation by album
-NEARLY_ALL = 0.9  # share of songs taken for one artist's from which a network has learnt nothing
+NEARLY_ALL = 0.9  # a network that gives this share of songs to one artist has learnt nothing
 HOMEWORK_EPOCHS = 100  # of both networks
 
 Share = Annotated[float, Meta(ge=0, le=1)]  # of songs

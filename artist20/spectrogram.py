@@ -112,7 +112,7 @@ def log_mel(waveform: audio.Waveform, front_end: FrontEnd) -> np.ndarray:
 def _levels(waveform: Tensor, n_fft: int, hop_length: int, n_mels: int) -> np.ndarray:
     """Compute the levels in mel bins: (n_frames, n_mels) float16 in dB."""
     window, filters = _window_and_filters(n_fft, n_mels)
-    # Half the time of torchaudio's MelSpectrogram, which squares magnitudes.
+    # 0.6 of the time of torchaudio's MelSpectrogram, which takes a root and squares it again.
     stft = torch.stft(waveform, n_fft, hop_length, window=window, center=False, return_complex=True)
     power = modulation.squared(stft).T @ filters
     return (10 * power.clamp_min(AMIN).log10()).half().numpy()

@@ -79,6 +79,7 @@ def _fill(
 ) -> None:
     """Give a network its weights; print a warning where its answers mean nothing."""
     training.load_weights(model, trained, path, f"{script} --overwrite")
+    # As in training: convolutions are quicker so.
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if trained.learning and trained.learning.failure:
         print(f"warning: {path} has learnt nothing: {trained.learning.failure}")

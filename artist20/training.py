@@ -31,6 +31,11 @@ from artist20.results import NetworkMetrics, Predictions
 from artist20.spectrogram import LogMels, per_song, to_seconds
 
 SAVE_SECONDS = 10.0  # between checkpoints, where epochs are shorter
+# What is said of a run that was stopped.
+TO_RESUME = (
+    "--resume, in place of --overwrite, goes on from what was saved; --overwrite saves nothing "
+    "before its first epoch is done"
+)
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
@@ -85,7 +90,8 @@ class Trainer:
             If the loss is no longer finite, or CUDA out of memory in a step. The last checkpoint
             stays.
         KeyboardInterrupt
-            After Ctrl-C or SIGTERM, when ``last.pt`` is written.
+            After Ctrl-C or SIGTERM, when ``last.pt`` is written, or the run that was to be replaced
+            is kept.
         """
         epochs, patience = self.recipe.epochs, self.run.settings.patience
         self._resume()
@@ -160,7 +166,8 @@ class Trainer:
         with self._only_writer():
             of_last = self.score()
             best = checkpoints.load_model(path, TrainedModel, AGAIN)
-            if best.settings != self.run.settings:
+            kept = max(self.history, key=_rank) if self.recipe.select else self.history[-1]
+            if (best.settings, best.epoch) != (self.run.settings, kept.epoch):
                 raise UserError(f"{path} is of another run meanwhile: run {AGAIN}")
             load_weights(self.model, best, path, AGAIN)
             of_best = self.score() if self.recipe.select else of_last
@@ -338,7 +345,7 @@ class Trainer:
         return row
 
     def _save(self) -> None:
-        """Write ``best.pt``, then ``last.pt``: resuming from an older one makes both again."""
+        """Write ``best.pt`` and ``last.pt``: resuming from an older one makes both again."""
         if not distributed.is_main():
             return
         folder = self.run.folder

@@ -9,7 +9,7 @@ stages before it left of theirs. The report is written anew after each, so that 
 fails or stops the run. The exit status is 1 if any stage failed.
 
 1. The tests that need CUDA; ``torch.compile``, which is slow, comes last of all.
-2. A data set of artist20's size, synthesised.
+2. A data set of artist20's size, synthesised. Without it nothing else is run.
 3. The homework's configuration, as the scripts have it by default.
 4. The strong recipe, ECAPA and the separator, on a part of the songs.
 5. The ratios of ``benchmarks/training.py``.
@@ -358,7 +358,7 @@ def run(
                 raise KeyboardInterrupt
             write_report(report, title, gpu, todo, finished, note)
             if stage.part == DATA and finished[-1].outcome != "done":
-                note = "Without data there is nothing more to run."
+                note = "Without data nothing else is run."
                 return 1
         note = ""
     finally:

@@ -8,7 +8,7 @@ Of a song of four minutes of noise, for both recipes of the ResNet; seconds are 
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,14 @@ SECONDS = 240
 
 def levels(waveform: torch.Tensor, n_fft: int, hop_length: int, n_mels: int) -> np.ndarray:
     """Compute the levels in mel bins the straightforward way: (n_frames, n_mels) float16 in dB."""
-    transform = MelSpectrogram(
+    power = mel_spectrogram(n_fft, hop_length, n_mels)(waveform)
+    return (10 * power.clamp_min(spectrogram.AMIN).log10()).T.half().numpy()
+
+
+@cache
+def mel_spectrogram(n_fft: int, hop_length: int, n_mels: int) -> MelSpectrogram:
+    """Make torchaudio's transform."""
+    return MelSpectrogram(
         SAMPLE_RATE,
         n_fft=n_fft,
         hop_length=hop_length,
@@ -36,7 +43,6 @@ def levels(waveform: torch.Tensor, n_fft: int, hop_length: int, n_mels: int) -> 
         norm="slaney",
         mel_scale="slaney",
     )
-    return (10 * transform(waveform).clamp_min(spectrogram.AMIN).log10()).T.half().numpy()
 
 
 def least_seconds(compute: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:

@@ -182,7 +182,7 @@ def test_without_data_nothing_else_is_run(gpu, tmp_path):
         "**stopped at its limit** of 2 s",
         "**not run**",
     ]
-    assert "Without data there is nothing more to run." in report.read_text(encoding="utf-8")
+    assert "Without data nothing else is run." in report.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

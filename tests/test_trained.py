@@ -100,7 +100,9 @@ def test_a_checkpoint_that_has_learnt_nothing_says_so_when_it_is_loaded(capsys):
     settings = toy_settings("resnet", **SMALL)
     weights = models.ArtistResNet(N_CLASSES, settings.recipe).state_dict()
     of_learnt = replace(toy_model(settings, weights, TOY_ARTISTS), learning=TOY_LEARNING)
-    trained.load_resnet(PATH, of_learnt, CPU, "auto")
+    network = trained.load_resnet(PATH, of_learnt, CPU, "auto").predict.args[0]
+    kernel = network.stage1[0].conv1.weight
+    assert kernel.is_contiguous(memory_format=torch.channels_last)  # in which it is quicker
     assert capsys.readouterr().out == ""
     of_other = replace(of_learnt, learning=replace(TOY_LEARNING, train_loss=1.5, top1=0.3))
     trained.load_resnet(PATH, of_other, CPU, "auto")

@@ -478,7 +478,7 @@ def test_a_disk_that_is_full_when_a_run_is_overwritten_leaves_it_whole(tmp_path,
         save(held, path)
 
     monkeypatch.setattr(torch, "save", save_while_there_is_space)
-    with pytest.raises(files.DiskFullError):
+    with pytest.raises(files.DiskFullError, match=rf"{full} cannot be written"):
         run_toy(tmp_path, overwrite=True)
     assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
 
@@ -623,11 +623,23 @@ def test_a_run_that_another_one_replaced_is_not_finished(tmp_path):
     other = make_run(tmp_path, lr=0.1).describe(30)
     weights = trainer.model.state_dict()
     checkpoints.save_model(tmp_path / "best.pt", msgspec.structs.replace(other, weights=weights))
+    trainer.history = [row(1, 1.0)]
     with files.only_writer(tmp_path), pytest.raises(UserError, match="another run is writing to"):
         trainer.finish()
     with pytest.raises(UserError, match=r"best\.pt is of another run"):
         trainer.finish()
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_an_epoch_that_is_not_the_best_of_the_history_is_refused(tmp_path):
+    """Such as where --overwrite was killed between its best.pt and its last.pt, and resumed."""
+    model = make_toy()
+    trainer = make_one_epoch(tmp_path, model, torch.optim.AdamW(model.parameters()))
+    best = msgspec.structs.replace(trainer.described, epoch=1, weights=model.state_dict())
+    checkpoints.save_model(tmp_path / "best.pt", best)
+    trainer.history = [row(1, 1.0), msgspec.structs.replace(row(2, 1.0), val_top1=0.6)]
+    with pytest.raises(UserError, match=r"best\.pt is of another run .*--overwrite"):
+        trainer.finish()
 
 
 @pytest.mark.parametrize("select", [True, False])
@@ -637,7 +649,8 @@ def test_finish_reports_the_best_and_the_last_epoch(tmp_path, select):
     model = make_toy(1)
     best = {name: value.clone() for name, value in make_toy(2).state_dict().items()}
     run = make_run(tmp_path, select=select)
-    described = msgspec.structs.replace(run.describe(30), epoch=3, val_top1=1.0, weights=best)
+    kept = 1 if select else 2  # the first of two alike, or the last
+    described = msgspec.structs.replace(run.describe(30), epoch=kept, val_top1=1.0, weights=best)
     checkpoints.save_model(tmp_path / "best.pt", described)
     is_best = lambda: torch.equal(model.state_dict()["0.weight"], best["0.weight"])  # noqa: E731
 
@@ -659,7 +672,7 @@ def test_finish_reports_the_best_and_the_last_epoch(tmp_path, select):
     assert metrics.learning.train_loss == 1.25  # of the last epoch
     assert read(tmp_path / "best.pt").learning == metrics.learning
     assert metrics == results.read_record(tmp_path / "metrics.json", results.NetworkMetrics, "x")
-    expected = (1, 1, 3) if select else (0, metrics.last.top3, 3)
+    expected = (1, 1, kept) if select else (0, metrics.last.top3, kept)
     assert (metrics.top1, metrics.top3, metrics.epoch) == expected
     assert metrics.last.top1 == 0
     assert metrics.parts[":part"].top1 == (0 if select else 1)
