@@ -38,7 +38,6 @@ from artist20.files import only_writer, sha256_file, write_json
 from artist20.report import compare
 from artist20.results import Predictions, TestScores, read_record, task1_dir
 from artist20.spectrogram import FrontEnd
-from artist20.training import TO_RESUME
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -1014,7 +1013,9 @@ def test_a_stopped_and_killed_run_goes_on_as_if_nothing_had_been(
             assert f"\nepoch {epoch + 1:3}/8 " in output  # nothing was held back
         else:
             assert error == (
-                f"stopping after this step; once more to stop at once\nstopped; {TO_RESUME}\n"
+                "stopping after this step; once more to stop at once\n"
+                "stopped; --resume, in place of --overwrite, goes on from what was saved; "
+                "--overwrite saves nothing before its first epoch is done\n"
             )
         before, epoch = epoch, load_model(folder / "last.pt", TrainingState, "x").epoch
         assert before < epoch < 8
